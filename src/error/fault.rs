@@ -1,0 +1,37 @@
+//! What the container's first process reports when one of its steps is refused.
+//!
+//! The parent holds the same steps, so the child need not describe them: it names the call, the
+//! errno and, where the step alone does not tell, an object.
+
+use std::borrow::Cow;
+
+use nix::errno::Errno;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The refused call, or for a failed check of our own, what was checked.
+    pub call: Cow<'static, str>,
+    /// `UnknownErrno` for a failed check of our own: `call` is then the whole message.
+    pub errno: Errno,
+}
+
+impl Fault {
+    /// A check of ours failed; `message` says which.
+    #[cold]
+    pub fn refused(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { call: message.into(), errno: Errno::UnknownErrno }
+    }
+}
+
+pub type ChildResult<T> = Result<T, Fault>;
+
+/// Names the call whose errno is passed on.
+pub trait Attempt<T> {
+    fn during(self, call: &'static str) -> ChildResult<T>;
+}
+
+impl<T> Attempt<T> for Result<T, Errno> {
+    fn during(self, call: &'static str) -> ChildResult<T> {
+        self.map_err(|errno| Fault { call: call.into(), errno })
+    }
+}

@@ -1,0 +1,29 @@
+//! The one table of advice: refused call x errno -> what an operator can do.
+
+use nix::errno::Errno;
+
+pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'static str> {
+    match (call, errno) {
+        (_, Errno::EROFS) if object.contains("state") || object.starts_with("/run") => {
+            Some("the state directory must be writable: choose another with --root")
+        }
+        (_, Errno::ENOSPC) if object.contains("/sys/fs/cgroup") => Some(
+            "the parent cgroup's cgroup.max.descendants or the kernel's cgroup limit is reached",
+        ),
+        (_, Errno::ENOSPC) => Some("the file system is full, or out of inodes"),
+        ("clone3", Errno::EPERM) => {
+            Some("creating namespaces needs root, or a user namespace in the config")
+        }
+        ("clone3", Errno::ENOSPC) => Some("a limit of /proc/sys/user/max_*_namespaces is reached"),
+        ("clone3", Errno::EAGAIN) => {
+            Some("a limit on processes is reached: pids.max or RLIMIT_NPROC")
+        }
+        ("clone3", Errno::EBUSY) => {
+            Some("the cgroup has controllers enabled for its children, so it cannot hold processes")
+        }
+        ("clone3", Errno::EOPNOTSUPP) => {
+            Some("the cgroup is of the threaded kind, or its parent is")
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! Aril, an OCI container runtime.
+//!
+//! | layer | modules | may name |
+//! |---|---|---|
+//! | L0 | [`sys`] | nothing of ours |
+//! | L1 | [`error`], [`id`], [`path`], [`spec`] | L0 |
+//! | L2 | [`fs`] | L0, L1 |
+//! | L3 | [`namespace`] [`cgroup`] [`rootfs`] [`identity`] [`seccomp`] [`limits`] [`network`] [`console`] [`hook`] | L0 to L2, never each other |
+//! | L4 | [`plan`] | L0 to L3 |
+//! | L5 | [`init`], [`state`] | L0 to L4 |
+//! | L6 | [`lifecycle`] | L0 to L5 |
+//! | L7 | [`cli`] | everything |
+//!
+//! `runtime-tests/tests/tidy.rs` checks the table. Reading order: [`plan`] (what a container is),
+//! [`init`] (how the two processes make it), [`lifecycle`] (the verbs); then a concern of L3 at a
+//! time: `mod.rs` vocabulary, `plan.rs` pure decisions, `parent.rs` effects on the host, `child.rs`
+//! effects after clone. See `docs/architecture.md`.
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+pub mod sys;
+
+pub mod error;
+pub mod id;
+pub mod path;
+pub mod spec;
+
+pub mod fs;
+
+pub mod cgroup;
+pub mod console;
+pub mod hook;
+pub mod identity;
+pub mod limits;
+pub mod namespace;
+pub mod network;
+pub mod rootfs;
+pub mod seccomp;
+
+pub mod plan;
+
+pub mod init;
+pub mod state;
+
+pub mod lifecycle;
+
+pub mod cli;

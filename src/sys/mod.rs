@@ -1,0 +1,14 @@
+//! The one door to the kernel: every `unsafe` of the project is below this folder, one file per
+//! kernel area. Functions here do one call, return its bare errno, and add no policy beyond
+//! `CLOEXEC`. They neither allocate nor lock where the child between clone and exec uses them.
+
+pub mod seccomp;
+
+pub use nix::errno::Errno;
+
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The kernel's return value of a raw call, or errno.
+fn check(ret: libc::c_long) -> Result<libc::c_long> {
+    if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
+}
