@@ -3,7 +3,7 @@
 //! | layer | modules | may name |
 //! |---|---|---|
 //! | L0 | [`sys`] | nothing of ours |
-//! | L1 | [`error`], [`id`], [`path`], [`spec`] | L0 |
+//! | L1 | [`error`], [`id`], [`path`], [`time`], [`spec`] | L0 |
 //! | L2 | [`fs`] | L0, L1 |
 //! | L3 | [`namespace`] [`cgroup`] [`rootfs`] [`identity`] [`seccomp`] [`limits`] [`network`] [`console`] [`hook`] | L0 to L2, never each other |
 //! | L4 | [`plan`] | L0 to L3 |
@@ -24,25 +24,11 @@ pub mod sys;
 pub mod error;
 pub mod id;
 pub mod path;
-pub mod spec;
+pub mod time;
 
-pub mod fs;
 
-pub mod cgroup;
-pub mod console;
-pub mod hook;
-pub mod identity;
-pub mod limits;
-pub mod namespace;
-pub mod network;
-pub mod rootfs;
-pub mod seccomp;
 
-pub mod plan;
 
-pub mod init;
-pub mod state;
 
-pub mod lifecycle;
 
 pub mod cli;

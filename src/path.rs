@@ -1,1 +1,66 @@
-//! path
+//! Paths by their text alone: nothing here asks the file system.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Removes `.`, `..` and repeated slashes lexically, as Go's `filepath.Clean` does. `..` never
+/// climbs above a leading `/`.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir | Component::Prefix(_) => {}
+            Component::ParentDir => match out.components().next_back() {
+                Some(Component::Normal(_)) => {
+                    out.pop();
+                }
+                Some(Component::RootDir) => {}
+                _ => out.push(".."),
+            },
+            Component::RootDir | Component::Normal(_) => out.push(part),
+        }
+    }
+    if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
+}
+
+/// `path`, taken from `base` when relative, cleaned.
+pub fn absolute(base: &Path, path: &Path) -> PathBuf {
+    clean(&base.join(path))
+}
+
+/// A path for the kernel. A NUL inside would cut it short (CVE-2021-43784's class).
+pub fn c_path(what: &str, path: &Path) -> Result<CString> {
+    c_string(what, path.as_os_str().as_bytes())
+}
+
+/// Bytes for the kernel; `what` names the field in the error.
+pub fn c_string(what: &str, bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| {
+        Error::config(format!("{what} contains a NUL byte: {:?}", String::from_utf8_lossy(bytes)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleans_like_go() {
+        for (input, output) in [
+            ("/a/./b//c", "/a/b/c"),
+            ("/../a", "/a"),
+            ("a/../..", ".."),
+            ("", "."),
+            ("/a/..", "/"),
+            ("./x", "x"),
+            ("../../x/..", "../.."),
+        ] {
+            assert_eq!(clean(Path::new(input)), Path::new(output), "{input}");
+        }
+        assert_eq!(absolute(Path::new("/b"), Path::new("../c")), Path::new("/c"));
+        assert_eq!(absolute(Path::new("/b"), Path::new("/c/")), Path::new("/c"));
+    }
+}

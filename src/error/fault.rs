@@ -4,8 +4,11 @@
 //! errno and, where the step alone does not tell, an object.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use nix::errno::Errno;
+
+use super::text;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -23,6 +26,15 @@ impl Fault {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            Errno::UnknownErrno => f.write_str(&self.call),
+            errno => write!(f, "{}: {}", self.call, text::errno(errno)),
+        }
+    }
+}
+
 pub type ChildResult<T> = Result<T, Fault>;
 
 /// Names the call whose errno is passed on.
@@ -33,5 +45,17 @@ pub trait Attempt<T> {
 impl<T> Attempt<T> for Result<T, Errno> {
     fn during(self, call: &'static str) -> ChildResult<T> {
         self.map_err(|errno| Fault { call: call.into(), errno })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_as_an_error_would() {
+        let fault = Err::<(), _>(Errno::EPERM).during("setsid").unwrap_err();
+        assert_eq!(fault.to_string(), "setsid: operation not permitted");
+        assert_eq!(Fault::refused("args must not be empty").to_string(), "args must not be empty");
     }
 }

@@ -10,7 +10,6 @@ pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'stat
         (_, Errno::ENOSPC) if object.contains("/sys/fs/cgroup") => Some(
             "the parent cgroup's cgroup.max.descendants or the kernel's cgroup limit is reached",
         ),
-        (_, Errno::ENOSPC) => Some("the file system is full, or out of inodes"),
         ("clone3", Errno::EPERM) => {
             Some("creating namespaces needs root, or a user namespace in the config")
         }
@@ -24,6 +23,11 @@ pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'stat
         ("clone3", Errno::EOPNOTSUPP) => {
             Some("the cgroup is of the threaded kind, or its parent is")
         }
+        (_, Errno::ENOSPC) => Some("the file system is full, or out of inodes"),
+        ("fsopen" | "mount", Errno::ENODEV) => {
+            Some("the kernel does not know this type of file system: is its module loaded?")
+        }
+        ("open_tree", Errno::ENOENT) => Some("the source of a bind mount must exist on the host"),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ pub mod fault;
 mod hint;
 pub mod text;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use nix::errno::Errno;
@@ -47,7 +48,7 @@ struct Inner {
 
 /// A refused system call.
 struct Cause {
-    call: &'static str,
+    call: Cow<'static, str>,
     object: String,
     errno: Errno,
 }
@@ -75,8 +76,8 @@ impl Error {
 
     /// `call` on `object` failed with `errno`: reads `open /proc/x: permission denied`.
     #[cold]
-    pub fn os(call: &'static str, object: impl fmt::Display, errno: Errno) -> Self {
-        let cause = Cause { call, object: object.to_string(), errno };
+    pub fn os(call: impl Into<Cow<'static, str>>, object: impl fmt::Display, errno: Errno) -> Self {
+        let cause = Cause { call: call.into(), object: object.to_string(), errno };
         Self(Box::new(Inner {
             kind: Kind::System,
             trail: Vec::new(),
@@ -123,7 +124,7 @@ impl Error {
     pub fn advice(&self) -> Option<&str> {
         self.0.hint.as_deref().or_else(|| {
             let cause = self.0.cause.as_ref()?;
-            hint::for_cause(cause.call, &cause.object, cause.errno)
+            hint::for_cause(&cause.call, &cause.object, cause.errno)
         })
     }
 }

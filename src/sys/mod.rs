@@ -1,8 +1,22 @@
 //! The one door to the kernel: every `unsafe` of the project is below this folder, one file per
 //! kernel area. Functions here do one call, return its bare errno, and add no policy beyond
-//! `CLOEXEC`. They neither allocate nor lock where the child between clone and exec uses them.
+//! `CLOEXEC`.
 
+pub mod bpf;
+pub mod clone;
+pub mod entry;
+pub mod mount;
+pub mod namespace;
+pub mod open;
+pub mod pidfd;
+pub mod process;
 pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod spawn;
+pub mod timeline;
+pub mod tty;
+pub mod userns;
 
 pub use nix::errno::Errno;
 

@@ -1,1 +1,0 @@
-//! hook: to come.

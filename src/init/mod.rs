@@ -1,1 +1,0 @@
-//! init: to come.

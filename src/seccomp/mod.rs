@@ -1,1 +1,0 @@
-//! seccomp: to come.

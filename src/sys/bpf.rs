@@ -1,0 +1,153 @@
+//! bpf(2), as far as device filters of cgroups need it.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::{Result, check};
+
+/// `struct bpf_insn`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Insn {
+    pub code: u8,
+    /// Destination in the low four bits, source in the high ones.
+    pub registers: u8,
+    pub offset: i16,
+    pub immediate: i32,
+}
+
+const PROG_LOAD: libc::c_long = 5;
+const PROG_ATTACH: libc::c_long = 8;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const PROG_QUERY: libc::c_long = 16;
+
+const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const CGROUP_DEVICE: u32 = 6;
+const F_ALLOW_MULTI: u32 = 2;
+const F_REPLACE: u32 = 4;
+
+/// The members of `union bpf_attr` for one command, up to the last one used.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Attach {
+    target_fd: RawFd,
+    attach_bpf_fd: RawFd,
+    attach_type: u32,
+    attach_flags: u32,
+    replace_bpf_fd: RawFd,
+    tail: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target_fd: RawFd,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    tail: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// # Safety
+/// Every pointer that `attr` holds as a number must be valid for what `command` does with it.
+unsafe fn bpf<A>(command: libc::c_long, attr: &mut A) -> Result<libc::c_long> {
+    // SAFETY: `attr` is a live, initialised `repr(C)` value of exactly the size passed; the caller
+    // answers for the pointers inside.
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, attr as *mut A, size_of::<A>()) })
+}
+
+/// # Safety
+/// `fd` must be the return value of a call that makes a descriptor, not yet owned by anyone.
+unsafe fn own(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: by the contract above. The kernel's descriptors fit `RawFd`.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// Verifies and compiles a device filter. The kernel sets close-on-exec.
+pub fn load_device_filter(program: &[Insn]) -> Result<OwnedFd> {
+    let mut attr = Load {
+        prog_type: PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: program.len() as u32,
+        insns: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        prog_name: *b"aril_devices\0\0\0\0",
+        expected_attach_type: CGROUP_DEVICE,
+        ..Load::default()
+    };
+    // SAFETY: `insns` points at `insn_cnt` instructions that `program` keeps alive, `license` at a
+    // static C string; the kernel reads both. There is no log buffer.
+    let fd = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+    // SAFETY: BPF_PROG_LOAD returned a new descriptor.
+    Ok(unsafe { own(fd) })
+}
+
+/// Attaches beside the filters that are there, or in the place of `replaced`.
+pub fn attach_device_filter(
+    cgroup: BorrowedFd,
+    program: BorrowedFd,
+    replaced: Option<BorrowedFd>,
+) -> Result<()> {
+    let mut attr = Attach {
+        target_fd: cgroup.as_raw_fd(),
+        attach_bpf_fd: program.as_raw_fd(),
+        attach_type: CGROUP_DEVICE,
+        attach_flags: F_ALLOW_MULTI | if replaced.is_some() { F_REPLACE } else { 0 },
+        replace_bpf_fd: replaced.map_or(0, |fd| fd.as_raw_fd()),
+        tail: 0,
+    };
+    // SAFETY: the command takes no pointer.
+    unsafe { bpf(PROG_ATTACH, &mut attr) }.map(drop)
+}
+
+/// The device filter attached to the cgroup itself, if it is the only one.
+pub fn sole_device_filter(cgroup: BorrowedFd) -> Result<Option<OwnedFd>> {
+    let mut ids = [0_u32; 2];
+    let mut attr = Query {
+        target_fd: cgroup.as_raw_fd(),
+        attach_type: CGROUP_DEVICE,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        ..Query::default()
+    };
+    // SAFETY: `prog_ids` points at `prog_cnt` numbers of `ids`, which outlives the call and which
+    // nothing else refers to meanwhile.
+    let answer = unsafe { bpf(PROG_QUERY, &mut attr) };
+    match answer {
+        Ok(_) if attr.prog_cnt == 1 => {
+            let mut attr = ById { id: ids[0], ..ById::default() };
+            // SAFETY: the command takes no pointer.
+            let fd = unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }?;
+            // SAFETY: BPF_PROG_GET_FD_BY_ID returned a new descriptor.
+            Ok(Some(unsafe { own(fd) }))
+        }
+        // More than we asked room for is more than one.
+        Ok(_) | Err(super::Errno::ENOSPC) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

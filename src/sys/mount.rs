@@ -1,0 +1,170 @@
+//! The mount calls by descriptor (kernels 5.2 to 5.12), which libc and nix do not wrap.
+//!
+//! Mounts made here are *detached*: they are in nobody's mount table until [`move_mount`].
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use libc::{c_int, c_long, c_uint};
+
+use super::{Result, check};
+
+// From linux/mount.h; libc has only some of them.
+pub const ATTR_RDONLY: u64 = 0x1;
+pub const ATTR_NOSUID: u64 = 0x2;
+pub const ATTR_NODEV: u64 = 0x4;
+pub const ATTR_NOEXEC: u64 = 0x8;
+/// The field that holds one of relatime (0), noatime and strictatime.
+pub const ATTR_ATIME: u64 = 0x70;
+pub const ATTR_NOATIME: u64 = 0x10;
+pub const ATTR_STRICTATIME: u64 = 0x20;
+pub const ATTR_NODIRATIME: u64 = 0x80;
+pub const ATTR_IDMAP: u64 = 0x10_0000;
+pub const ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
+
+const FSOPEN_CLOEXEC: c_uint = 1;
+const FSMOUNT_CLOEXEC: c_uint = 1;
+const FSCONFIG_SET_FLAG: c_uint = 0;
+const FSCONFIG_SET_STRING: c_uint = 1;
+const FSCONFIG_CMD_CREATE: c_uint = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+
+/// Whether a call works on one mount or on all the mounts below it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    One,
+    Tree,
+}
+
+impl Extent {
+    fn bits(self) -> c_uint {
+        match self {
+            Extent::One => 0,
+            Extent::Tree => libc::AT_RECURSIVE as c_uint,
+        }
+    }
+}
+
+/// What [`mount_setattr`] changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, ... or 0.
+    pub propagation: u64,
+}
+
+fn owned(fd: c_long) -> OwnedFd {
+    // SAFETY: only called with the descriptor that a call below has just made for us alone.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// A context in which a file system of type `name` is configured.
+pub fn fsopen(name: &CStr) -> Result<OwnedFd> {
+    // SAFETY: name is NUL terminated and only read.
+    check(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) }).map(owned)
+}
+
+pub fn fsconfig_set_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
+    fsconfig(context, FSCONFIG_SET_FLAG, Some(key), None)
+}
+
+/// The kernel takes at most 255 bytes of `value`.
+pub fn fsconfig_set_string(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> Result<()> {
+    fsconfig(context, FSCONFIG_SET_STRING, Some(key), Some(value))
+}
+
+pub fn fsconfig_create(context: BorrowedFd<'_>) -> Result<()> {
+    fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+}
+
+fn fsconfig(
+    context: BorrowedFd<'_>,
+    command: c_uint,
+    key: Option<&CStr>,
+    value: Option<&CStr>,
+) -> Result<()> {
+    // SAFETY: key and value are null or NUL terminated, and only read.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            command,
+            key.map_or(ptr::null(), CStr::as_ptr),
+            value.map_or(ptr::null(), CStr::as_ptr),
+            0 as c_int,
+        )
+    })
+    .map(drop)
+}
+
+/// The detached mount of a configured file system.
+pub fn fsmount(context: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
+    // SAFETY: three integers; the kernel touches none of our memory.
+    check(unsafe {
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as c_uint)
+    })
+    .map(owned)
+}
+
+/// A detached copy of the mount at `path` (below `dir`, or absolute), rooted there: a bind mount
+/// that is not yet anywhere.
+pub fn open_tree(dir: Option<BorrowedFd<'_>>, path: &CStr, extent: Extent) -> Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | extent.bits();
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH as c_uint;
+    }
+    let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
+    // SAFETY: path is NUL terminated and only read.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }).map(owned)
+}
+
+/// Attaches the detached mount `from` on top of the open file or directory `to`.
+pub fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are the empty NUL-terminated string.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from.as_raw_fd(),
+            c"".as_ptr(),
+            to.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// Changes the attributes of the mount whose root `mount` is.
+pub fn mount_setattr(mount: BorrowedFd<'_>, extent: Extent, change: Attributes) -> Result<()> {
+    let Attributes { set, clear, propagation } = change;
+    setattr(mount, extent, [set, clear, propagation, 0])
+}
+
+/// Shows the owners of the detached mount as the user namespace maps them.
+pub fn mount_setattr_idmap(
+    mount: BorrowedFd<'_>,
+    extent: Extent,
+    user_namespace: BorrowedFd<'_>,
+) -> Result<()> {
+    setattr(mount, extent, [ATTR_IDMAP, 0, 0, user_namespace.as_raw_fd() as u64])
+}
+
+/// `arguments` is struct mount_attr, version 0: set, clear, propagation, user namespace.
+fn setattr(mount: BorrowedFd<'_>, extent: Extent, arguments: [u64; 4]) -> Result<()> {
+    // SAFETY: the path is the empty string; arguments is as long as the size says and only read.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as c_uint | extent.bits(),
+            arguments.as_ptr(),
+            size_of_val(&arguments),
+        )
+    })
+    .map(drop)
+}

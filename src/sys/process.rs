@@ -1,0 +1,350 @@
+//! A process's own attributes: credentials(7), capabilities(7), keyrings(7), sched(7), its working
+//! directory and descriptors, and the image it becomes.
+//!
+//! Credentials go through the raw calls: libc's wrappers signal every thread of the process to
+//! follow, and what runs after clone has only one.
+
+use std::ffi::{CStr, CString};
+use std::mem::size_of_val;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use libc::{c_char, c_int, c_long, c_ulong};
+
+use super::{Errno, Result, check};
+
+/// A system call whose arguments are all numbers.
+fn plain(number: c_long, args: [c_ulong; 5]) -> Result<c_long> {
+    let [a, b, c, d, e] = args;
+    // SAFETY: the callers below pass only calls that read and write no memory of ours.
+    check(unsafe { libc::syscall(number, a, b, c, d, e) })
+}
+
+fn prctl(option: c_int, a: c_ulong, b: c_ulong) -> Result<c_long> {
+    plain(libc::SYS_prctl, [option as c_ulong, a, b, 0, 0])
+}
+
+// Credentials.
+
+pub fn set_groups(gids: &[libc::gid_t]) -> Result<()> {
+    // SAFETY: the kernel reads `len` gids from the slice.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) })?;
+    Ok(())
+}
+
+/// Real, effective, saved (and with them the file system's) gid.
+pub fn set_gid(gid: libc::gid_t) -> Result<()> {
+    let gid = c_ulong::from(gid);
+    plain(libc::SYS_setresgid, [gid, gid, gid, 0, 0]).map(drop)
+}
+
+/// Real, effective, saved (and with them the file system's) uid.
+pub fn set_uid(uid: libc::uid_t) -> Result<()> {
+    let uid = c_ulong::from(uid);
+    plain(libc::SYS_setresuid, [uid, uid, uid, 0, 0]).map(drop)
+}
+
+pub fn umask(mask: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+}
+
+/// Gives the file behind `fd` to `uid` unless it has that owner or is the device `except`.
+pub fn give_file(fd: BorrowedFd, uid: libc::uid_t, except: libc::dev_t) -> Result<()> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    if stat.st_uid == uid || stat.st_rdev == except {
+        return Ok(());
+    }
+    nix::unistd::fchown(fd, Some(uid.into()), None)
+}
+
+// Capabilities.
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CapabilitySets {
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`: 64 bits per set, in two halves.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+pub fn capget() -> Result<CapabilitySets> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut halves = [CapabilityHalf::default(); 2];
+    // SAFETY: version 3 makes the kernel write exactly two halves, which `halves` has.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) })?;
+    let whole = |half: fn(&CapabilityHalf) -> u32| {
+        u64::from(half(&halves[0])) | u64::from(half(&halves[1])) << 32
+    };
+    Ok(CapabilitySets {
+        effective: whole(|h| h.effective),
+        permitted: whole(|h| h.permitted),
+        inheritable: whole(|h| h.inheritable),
+    })
+}
+
+pub fn capset(sets: &CapabilitySets) -> Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    // The cast cuts off the other half.
+    let half = |shift: u32| CapabilityHalf {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    };
+    let halves = [half(0), half(32)];
+    // SAFETY: version 3 makes the kernel read exactly two halves, which `halves` has.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) })?;
+    Ok(())
+}
+
+pub fn drop_bounding(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
+}
+
+pub fn raise_ambient(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, capability.into()).map(drop)
+}
+
+pub fn clear_ambient() -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0).map(drop)
+}
+
+pub fn set_keep_capabilities(keep: bool) -> Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, keep.into(), 0).map(drop)
+}
+
+pub fn set_no_new_privileges() -> Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+pub fn set_dumpable(dumpable: bool) -> Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, dumpable.into(), 0).map(drop)
+}
+
+pub fn set_parent_death_signal(signal: c_int) -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong, 0).map(drop)
+}
+
+// Keyrings.
+
+/// Joins the session keyring of that name, made if there is none. Returns its serial number.
+pub fn join_session_keyring(name: &CStr) -> Result<i32> {
+    // SAFETY: the kernel reads a NUL-terminated string, which a `CStr` is.
+    let serial = check(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr())
+    })?;
+    // Serial numbers are positive `int32_t`s.
+    Ok(serial as i32)
+}
+
+/// Reads a key's description, `type;uid;gid;permissions;name`, into `buffer`; returns its part
+/// of it.
+pub fn describe_key(serial: i32, buffer: &mut [u8]) -> Result<&[u8]> {
+    // SAFETY: the kernel writes at most `len` bytes to the buffer.
+    let length = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_DESCRIBE,
+            serial,
+            buffer.as_mut_ptr(),
+            buffer.len(),
+        )
+    })?;
+    // The kernel answers the whole length even if the buffer was shorter.
+    Ok(&buffer[..(length as usize).min(buffer.len())])
+}
+
+pub fn set_key_permissions(serial: i32, permissions: u32) -> Result<()> {
+    let option = c_ulong::from(libc::KEYCTL_SETPERM);
+    plain(libc::SYS_keyctl, [option, serial as c_ulong, permissions.into(), 0, 0]).map(drop)
+}
+
+// Limits and scheduling.
+
+pub fn prlimit(pid: libc::pid_t, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let old = ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the kernel reads one rlimit64, and writes none back to a null pointer.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, old) })?;
+    Ok(())
+}
+
+/// `struct sched_attr`, in the size of its first version.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+pub fn sched_setattr(attr: &SchedAttr) -> Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    // SAFETY: the kernel reads `size` bytes, which is the struct's size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) })?;
+    Ok(())
+}
+
+/// `cpus` is a bit mask; the kernel ignores the bits it has no CPU for. Pid 0 is the caller.
+pub fn sched_setaffinity(pid: libc::pid_t, cpus: &[c_ulong]) -> Result<()> {
+    // SAFETY: the kernel reads that many bytes from the slice.
+    check(unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(cpus), cpus.as_ptr())
+    })?;
+    Ok(())
+}
+
+pub fn ioprio_set(value: u32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: c_ulong = 1;
+    plain(libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, value.into(), 0, 0]).map(drop)
+}
+
+pub fn personality(persona: u32) -> Result<()> {
+    plain(libc::SYS_personality, [persona.into(), 0, 0, 0, 0]).map(drop)
+}
+
+/// `nodes` is a bit mask.
+pub fn set_mempolicy(mode: u32, nodes: &[c_ulong]) -> Result<()> {
+    let (mask, bits) = if nodes.is_empty() {
+        (ptr::null(), 0)
+    } else {
+        // The kernel takes one off before it rounds up to whole words.
+        (nodes.as_ptr(), size_of_val(nodes) * 8 + 1)
+    };
+    // SAFETY: the kernel reads `bits - 1` bits, which is the slice's length, or nothing.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })?;
+    Ok(())
+}
+
+// Files, as far as a process's start needs them.
+
+/// May the effective ids execute `path`? faccessat2(2), without libc's emulation of it.
+pub fn may_execute(path: &CStr) -> Result<()> {
+    let (mode, flags) = (libc::X_OK, libc::AT_EACCESS);
+    // SAFETY: path is NUL-terminated.
+    check(unsafe {
+        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, flags)
+    })?;
+    Ok(())
+}
+
+/// The raw call's answer: `(unreachable)...` where libc would say ENOENT.
+pub fn getcwd(buffer: &mut [u8]) -> Result<&[u8]> {
+    // SAFETY: the kernel writes at most `len` bytes to the buffer.
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    // The length counts the closing NUL.
+    Ok(&buffer[..(length as usize).saturating_sub(1)])
+}
+
+/// All descriptors from `first` to `last`, both included.
+pub fn close_range(first: u32, last: u32) -> Result<()> {
+    plain(libc::SYS_close_range, [first.into(), last.into(), 0, 0, 0]).map(drop)
+}
+
+/// Marks all descriptors from `first` on to be closed by execve.
+pub fn cloexec_from(first: u32) -> Result<()> {
+    let flag = c_ulong::from(libc::CLOSE_RANGE_CLOEXEC);
+    plain(libc::SYS_close_range, [first.into(), u32::MAX.into(), flag, 0, 0]).map(drop)
+}
+
+/// Whether `fd` is open; if so, whether execve would close it.
+pub fn is_cloexec(fd: RawFd) -> Result<bool> {
+    let flags = plain(libc::SYS_fcntl, [fd as c_ulong, libc::F_GETFD as c_ulong, 0, 0, 0])?;
+    Ok(flags & c_long::from(libc::FD_CLOEXEC) != 0)
+}
+
+/// Lets `fd` survive execve.
+pub fn clear_cloexec(fd: RawFd) -> Result<()> {
+    plain(libc::SYS_fcntl, [fd as c_ulong, libc::F_SETFD as c_ulong, 0, 0, 0]).map(drop)
+}
+
+/// Of the open file: whoever shares it does not block either.
+pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+}
+
+// The next image.
+
+/// A NULL-terminated vector of C strings, as execve(2) wants it.
+pub struct Vector<'a> {
+    pointers: Vec<*const c_char>,
+    strings: std::marker::PhantomData<&'a [CString]>,
+}
+
+impl<'a> Vector<'a> {
+    pub fn new(strings: &'a [CString]) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, strings: std::marker::PhantomData }
+    }
+}
+
+/// Returns only if the kernel refuses.
+pub fn execve(path: &CStr, argv: &Vector, env: &Vector) -> Errno {
+    // SAFETY: a Vector borrows the strings it points to and ends with NULL.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// The same for an open file. Returns only if the kernel refuses.
+pub fn execute_descriptor(file: BorrowedFd, argv: &Vector, env: &Vector) -> Errno {
+    // SAFETY: as above; the empty path is a NUL-terminated string.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_survive_the_split_into_halves() {
+        // Setting what one has is always allowed, and changes nothing.
+        let sets = capget().unwrap();
+        capset(&sets).unwrap();
+        assert_eq!(capget().unwrap(), sets);
+    }
+
+    #[test]
+    fn a_closed_descriptor_is_told_from_an_open_one() {
+        assert!(is_cloexec(0).is_ok());
+        assert_eq!(is_cloexec(1 << 20), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn getcwd_is_absolute() {
+        let mut buffer = [0; libc::PATH_MAX as usize];
+        assert!(getcwd(&mut buffer).unwrap().starts_with(b"/"));
+    }
+}

@@ -1,0 +1,78 @@
+//! Signal masks and dispositions, signalfd(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::{Errno, Result, check};
+
+fn full_set() -> libc::sigset_t {
+    // SAFETY: sigfillset initialises the whole set.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        set
+    }
+}
+
+/// Blocks every signal, so that none is lost between a clone and the loop that reads [`descriptor`].
+pub fn block_all() -> Result<()> {
+    let set = full_set();
+    // SAFETY: reads one initialised set; the old mask is not asked for.
+    check(
+        unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }.into(),
+    )
+    .map(drop)
+}
+
+/// What a daemon may have left ignored; exec resets handlers, but not these. SIGHUP and SIGINT stay:
+/// somebody who starts us under nohup means the container too.
+const OFTEN_IGNORED: [i32; 6] =
+    [libc::SIGPIPE, libc::SIGCHLD, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+
+/// Default dispositions and an empty mask: what a container's first program expects to start with.
+pub fn reset() -> Result<()> {
+    for signal in OFTEN_IGNORED {
+        default(signal);
+    }
+    // SAFETY: sigemptyset initialises the set that sigprocmask then reads.
+    check(
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// The default disposition for one signal.
+pub fn default(signal: i32) {
+    // SAFETY: SIG_DFL is a valid disposition for every signal; where it may not be set (KILL, STOP)
+    // the kernel answers EINVAL and nothing changes.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// A descriptor that becomes readable when a (blocked) signal arrives.
+pub fn descriptor() -> Result<OwnedFd> {
+    let set = full_set();
+    // SAFETY: reads one initialised set.
+    let fd = check(
+        unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }
+            .into(),
+    )?;
+    // SAFETY: a new descriptor of ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The next pending signal's number, if there is one.
+pub fn next(descriptor: BorrowedFd<'_>) -> Result<Option<i32>> {
+    // SAFETY: signalfd_siginfo is plain integers.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the kernel writes at most `size` bytes into `info`.
+    match check(unsafe { libc::read(descriptor.as_raw_fd(), (&raw mut info).cast(), size) } as _) {
+        Ok(_) => Ok(Some(info.ssi_signo as i32)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

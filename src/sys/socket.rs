@@ -1,0 +1,106 @@
+//! AF_UNIX sockets that carry descriptors: unix(7).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect as nix_connect, recvmsg, sendmsg, socket, socketpair,
+};
+
+use super::open::open;
+use super::{Errno, Result};
+
+/// What one message carries at most.
+pub const MAX_FDS: usize = 4;
+
+/// Two ends that keep message boundaries, and of which each learns when the other is gone.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Connects to the listening stream socket at `path`.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let end = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    match UnixAddr::new(path) {
+        Ok(address) => nix_connect(end.as_raw_fd(), &address)?,
+        // The address holds 107 bytes; a descriptor's name always fits.
+        Err(Errno::ENAMETOOLONG) => {
+            let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC)?;
+            let link = format!("/proc/self/fd/{}", place.as_raw_fd());
+            nix_connect(end.as_raw_fd(), &UnixAddr::new(link.as_str())?)?;
+        }
+        Err(errno) => return Err(errno),
+    }
+    Ok(end)
+}
+
+/// One message; never a SIGPIPE. A message with no bytes would lose its descriptors.
+pub fn send(end: BorrowedFd, payload: &[u8], fds: &[BorrowedFd]) -> Result<usize> {
+    debug_assert!(fds.len() <= MAX_FDS && (fds.is_empty() || !payload.is_empty()));
+    let mut raw: [RawFd; MAX_FDS] = [-1; MAX_FDS];
+    for (slot, fd) in raw.iter_mut().zip(fds) {
+        *slot = fd.as_raw_fd();
+    }
+    let rights = [ControlMessage::ScmRights(&raw[..fds.len().min(MAX_FDS)])];
+    let control: &[ControlMessage] = if fds.is_empty() { &[] } else { &rights };
+    let parts = [IoSlice::new(payload)];
+    sendmsg::<()>(end.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
+}
+
+/// One message: how many bytes of it are in `buffer`, and its descriptors. No bytes: the other
+/// end is gone.
+pub fn receive(end: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(end.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let mut fds = Vec::new();
+    // Some of too many descriptors would be lost without a word.
+    let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(rights) = part {
+            // SAFETY: the kernel just installed these descriptors for us; nobody else owns them.
+            fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if truncated { Err(Errno::EMSGSIZE) } else { Ok((message.bytes, fds)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_travels_with_its_bytes() {
+        let (here, there) = pair().unwrap();
+        let (_, file) = pair().unwrap();
+        send(here.as_fd(), b"name", &[file.as_fd()]).unwrap();
+        let mut buffer = [0; 16];
+        let (length, fds) = receive(there.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..length], fds.len()), (&b"name"[..], 1));
+        drop(here);
+        assert_eq!(receive(there.as_fd(), &mut buffer).unwrap().0, 0);
+    }
+
+    #[test]
+    fn a_socket_is_reached_at_any_length_of_path() {
+        let mut dir = std::env::temp_dir().join(format!("aril-socket-{}", std::process::id()));
+        let top = dir.clone();
+        dir.push("d".repeat(120));
+        std::fs::create_dir_all(&dir).unwrap();
+        let short = top.join("s");
+        let _listener = UnixListener::bind(&short).unwrap();
+        std::fs::rename(&short, dir.join("s")).unwrap();
+        let connected = connect(&dir.join("s"));
+        let absent = connect(&dir.join("t"));
+        std::fs::remove_dir_all(&top).unwrap();
+        connected.unwrap();
+        assert_eq!(absent.unwrap_err(), Errno::ENOENT);
+    }
+}

@@ -1,0 +1,138 @@
+//! A clone that becomes another image: for programs that the runtime runs itself.
+//!
+//! std's Command is not used: it looks the path up by PATH, and hands on the signals that we block.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::unistd::ForkResult;
+
+use super::clone::{Spawned, clone3, exit_now};
+use super::process::{self, Vector};
+use super::{Errno, Result, pidfd, signal};
+
+/// What to execute, ready for the kernel.
+pub struct Image<'a> {
+    pub path: &'a CStr,
+    pub argv: Vector<'a>,
+    pub env: Vector<'a>,
+    /// Changed to in the child only.
+    pub cwd: Option<&'a CStr>,
+}
+
+/// Which of the child's calls was refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Before there was a child.
+    Spawn(Errno),
+    Chdir(Errno),
+    Exec(Errno),
+}
+
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+}
+
+/// Returns when the child has become its image. `stdio` are above 2 and close on execve.
+pub fn spawn(image: &Image, stdio: [BorrowedFd; 3]) -> std::result::Result<Spawned, Refusal> {
+    let (report, refusal) = pipe().map_err(Refusal::Spawn)?;
+    let child = clone(image, stdio, &refusal).map_err(Refusal::Spawn)?;
+    drop(refusal);
+    match read_refusal(&report) {
+        None => Ok(child),
+        Some(refused) => {
+            let _ = pidfd::wait(child.pidfd.as_fd(), true);
+            Err(refused)
+        }
+    }
+}
+
+/// A seccomp profile may refuse clone3, whose flags no filter can read, and allow fork.
+fn clone(image: &Image, stdio: [BorrowedFd; 3], refusal: &OwnedFd) -> Result<Spawned> {
+    match clone3(0, None, || become_or_report(image, stdio, refusal)) {
+        Err(Errno::ENOSYS | Errno::EPERM) => {}
+        other => return other,
+    }
+    // SAFETY: as for clone3: this process has one thread.
+    let pid = match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => become_or_report(image, stdio, refusal),
+        ForkResult::Parent { child } => child,
+    };
+    match pidfd::open(pid.as_raw()) {
+        Ok(pidfd) => Ok(Spawned { pid: pid.as_raw(), pidfd }),
+        Err(errno) => {
+            // Its only child that is not reaped yet: the pid cannot be anybody else's.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(errno)
+        }
+    }
+}
+
+/// The child.
+fn become_or_report(image: &Image, stdio: [BorrowedFd; 3], refusal: &OwnedFd) -> ! {
+    let (call, errno) = become_image(image, stdio);
+    let message = (call << 32 | errno as i64).to_ne_bytes();
+    // A report that cannot be written looks like success, and the exit status tells.
+    let _ = nix::unistd::write(refusal, &message);
+    exit_now(127)
+}
+
+const CHDIR: i64 = 1;
+const EXEC: i64 = 2;
+
+fn become_image(image: &Image, stdio: [BorrowedFd; 3]) -> (i64, Errno) {
+    if let Err(errno) = signal::reset() {
+        return (EXEC, errno);
+    }
+    for (standard, fd) in stdio.iter().enumerate() {
+        // SAFETY: this process is about to become another image or to exit, so no owner of the
+        // standard descriptors is left to be surprised.
+        if unsafe { libc::dup2(fd.as_raw_fd(), standard as RawFd) } < 0 {
+            return (EXEC, Errno::last());
+        }
+    }
+    if let Some(cwd) = image.cwd
+        && let Err(errno) = nix::unistd::chdir(cwd)
+    {
+        return (CHDIR, errno);
+    }
+    (EXEC, process::execve(image.path, &image.argv, &image.env))
+}
+
+fn read_refusal(report: &OwnedFd) -> Option<Refusal> {
+    let mut bytes = [0; 8];
+    let length = loop {
+        match nix::unistd::read(report, &mut bytes) {
+            Err(Errno::EINTR) => {}
+            other => break other,
+        }
+    };
+    if length != Ok(bytes.len()) {
+        return None;
+    }
+    let message = i64::from_ne_bytes(bytes);
+    let errno = Errno::from_raw(message as i32);
+    Some(match message >> 32 {
+        CHDIR => Refusal::Chdir(errno),
+        _ => Refusal::Exec(errno),
+    })
+}
+
+/// Runs `body` in a fork, for tests of what cannot be undone. Its status is whether that succeeded.
+#[cfg(test)]
+pub fn in_child(body: impl FnOnce()) -> pidfd::Ended {
+    // SAFETY: glibc's fork leaves its allocator usable in the child of a threaded process; the
+    // child takes no other lock that a test's thread could hold, and ends in _exit.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        ForkResult::Child => {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            // SAFETY: as above.
+            unsafe { libc::_exit(outcome.is_err().into()) }
+        }
+        ForkResult::Parent { child } => {
+            let child = pidfd::open(child.as_raw()).unwrap();
+            pidfd::wait(child.as_fd(), true).unwrap().unwrap()
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Time as text.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// RFC 3339 in UTC, as Go's `RFC3339Nano` prints it: as many digits of the second as it has.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    if since.subsec_nanos() != 0 {
+        let fraction = format!(".{:09}", since.subsec_nanos());
+        text.push_str(fraction.trim_end_matches('0'));
+    }
+    text.push('Z');
+    text
+}
+
+/// Days since 1970 as a date. Counted from the first of March of year 0: the leap day is then the
+/// last of its year, and months have lengths that a line through them gives.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const FROM_MARCH_0000: u64 = 719_468;
+    const ERA: u64 = 146_097; // days in 400 years
+    let days = days + FROM_MARCH_0000;
+    let (era, of_era) = (days / ERA, days % ERA);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64, nanos: u32) -> String {
+        rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos))
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399, 0), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00Z");
+        assert_eq!(at(951_868_800, 0), "2000-03-01T00:00:00Z");
+        assert_eq!(at(1_709_164_800, 0), "2024-02-29T00:00:00Z");
+        assert_eq!(at(1_735_689_599, 0), "2024-12-31T23:59:59Z");
+        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn fractions() {
+        assert_eq!(at(0, 1), "1970-01-01T00:00:00.000000001Z");
+        assert_eq!(at(0, 120_000_000), "1970-01-01T00:00:00.12Z");
+    }
+
+    #[test]
+    fn before_the_epoch_is_the_epoch() {
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+    }
+}
