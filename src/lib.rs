@@ -24,6 +24,7 @@ pub mod sys;
 pub mod error;
 pub mod id;
 pub mod path;
+pub mod spec;
 pub mod time;
 
 

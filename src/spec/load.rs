@@ -1,0 +1,202 @@
+//! From bytes to oci-spec's types, with runc's tolerance and errors that name the place.
+
+use std::fs;
+use std::path::Path;
+
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Context, Error, OsContext, Result};
+
+#[derive(Debug)]
+pub struct Config {
+    pub spec: Spec,
+    /// As read: kept beside the record, so that later verbs do not depend on the bundle.
+    pub bytes: Vec<u8>,
+    pub warnings: Vec<String>,
+}
+
+/// Loads `<bundle>/config.json`.
+pub fn load(bundle: &Path) -> Result<Config> {
+    let path = bundle.join("config.json");
+    let bytes = match fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::config(format!(
+                "JSON specification file config.json not found in {}",
+                bundle.display()
+            ))
+            .hint(
+                "a bundle is a directory with config.json and a rootfs: `aril spec` writes one",
+            ));
+        }
+        other => other.os("read", path.display())?,
+    };
+    parse(bytes).context(|| format!("load {}", path.display()))
+}
+
+/// Parses the bytes of a config.json.
+pub fn parse(bytes: Vec<u8>) -> Result<Config> {
+    let (spec, warnings) = tolerant(&bytes)?;
+    Ok(Config { spec, bytes, warnings })
+}
+
+/// Loads the file of `exec --process`.
+pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
+    let bytes = fs::read(path).os("read", path.display())?;
+    tolerant(&bytes).context(|| format!("load {}", path.display()))
+}
+
+/// Parses the document of `update --resources`.
+pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
+    let invalid = |e| Error::config(format!("invalid JSON document: {e}"));
+    let mut document: Value = serde_json::from_slice(bytes).map_err(invalid)?;
+    let Some(fields) = document.as_object_mut() else {
+        return Err(Error::config("invalid JSON document: not an object"));
+    };
+    // Without a limit it asks for nothing, where oci-spec's type would make it 0.
+    if fields.get("pids").is_some_and(|pids| pids["limit"].is_null()) {
+        fields.remove("pids");
+    }
+    serde_json::from_value(document).map_err(invalid)
+}
+
+fn tolerant<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        None => return Err(Error::config("the file is empty")),
+        Some(b'{') => {}
+        // serde would take an array for a struct, field by field.
+        Some(_) => return Err(Error::config("invalid JSON document: not an object")),
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(parsed) => Ok((parsed, Vec::new())),
+        Err(e) => mended(bytes, &e),
+    }
+}
+
+/// The slow path: what oci-spec's types refuse and runc only warns of is taken out, then parsed
+/// again. Anything else is reported as the first attempt found it, which knows line and column.
+fn mended<T: DeserializeOwned>(
+    bytes: &[u8],
+    first: &serde_json::Error,
+) -> Result<(T, Vec<String>)> {
+    let report = || Error::config(format!("invalid JSON document: {first}"));
+    let Ok(mut document) = serde_json::from_slice::<Value>(bytes) else { return Err(report()) };
+    let mut warnings = Vec::new();
+    drop_empty_seccomp(&mut document);
+    let process =
+        if document.get("process").is_some() { &mut document["process"] } else { &mut document };
+    drop_unknown_capabilities(process, &mut warnings);
+    add_missing_fields(process);
+    match serde_json::from_value(document) {
+        Ok(parsed) => Ok((parsed, warnings)),
+        Err(_) => Err(report()),
+    }
+}
+
+/// `process.capabilities.*`: names that this build does not know are ignored with a warning, since
+/// an engine may be newer than the runtime.
+fn drop_unknown_capabilities(process: &mut Value, warnings: &mut Vec<String>) {
+    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
+    let mut unknown = Vec::new();
+    for set in sets.values_mut().filter_map(Value::as_array_mut) {
+        set.retain(|name| {
+            let known = name
+                .as_str()
+                .is_none_or(|n| serde_json::from_value::<Capability>(Value::from(n)).is_ok());
+            if !known && !unknown.contains(name) {
+                unknown.push(name.clone());
+            }
+            known
+        });
+    }
+    if !unknown.is_empty() {
+        let names: Vec<_> = unknown.iter().filter_map(Value::as_str).collect();
+        warnings.push(format!("ignoring unknown or unavailable capabilities: {}", names.join(" ")));
+    }
+}
+
+/// Who is not named is root; a `cwd` that is missing is to be refused by its name, like an empty
+/// one, and not as a matter of JSON.
+fn add_missing_fields(process: &mut Value) {
+    if let Some(process) = process.as_object_mut().filter(|p| p.contains_key("args")) {
+        process.entry("cwd").or_insert_with(|| "".into());
+        process.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
+    }
+}
+
+/// A profile without a default action and without rules is none.
+fn drop_empty_seccomp(document: &mut Value) {
+    let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) else { return };
+    let is_empty = linux.get("seccomp").is_some_and(|profile| {
+        let rules = profile.get("syscalls").and_then(Value::as_array);
+        let action = profile.get("defaultAction").and_then(Value::as_str);
+        action.is_none_or(str::is_empty) && rules.is_none_or(Vec::is_empty)
+    });
+    if is_empty {
+        linux.remove("seccomp");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(json: &str) -> String {
+        parse(json.as_bytes().to_vec()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn broken_documents() {
+        assert_eq!(text(""), "the file is empty");
+        assert_eq!(text(" \n"), "the file is empty");
+        assert!(text(r#"{"ociVersion":"#).contains("line 1 column"));
+        assert!(text(r#"{"ociVersion":"1.0.0","hostname":5}"#).contains("invalid type"));
+        assert!(text("[]").contains("invalid JSON document"));
+    }
+
+    #[test]
+    fn unknown_things_are_tolerated() {
+        let c = parse(
+            br#"{"ociVersion":"9.9.9","future":{"x":1},"process":{"cwd":"/","user":{"uid":0,"gid":0},
+                "capabilities":{"bounding":["CAP_KILL","CAP_TELEPORT"]}}}"#
+                .to_vec(),
+        )
+        .unwrap();
+        assert_eq!(c.spec.version(), "9.9.9");
+        assert_eq!(c.warnings, ["ignoring unknown or unavailable capabilities: CAP_TELEPORT"]);
+        let caps = c.spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
+        assert_eq!(caps.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_seccomp_profile_is_none() {
+        let c = parse(br#"{"linux":{"seccomp":{"defaultAction":""}}}"#.to_vec()).unwrap();
+        assert!(c.spec.linux().as_ref().unwrap().seccomp().is_none());
+        assert!(parse(br#"{"linux":{"seccomp":{"defaultAction":"X"}}}"#.to_vec()).is_err());
+    }
+
+    #[test]
+    fn a_missing_cwd_is_left_to_validation() {
+        let c = parse(br#"{"process":{"args":["a"]}}"#.to_vec()).unwrap();
+        assert_eq!(c.spec.process().as_ref().unwrap().cwd().as_os_str(), "");
+    }
+
+    #[test]
+    fn resources_ask_for_what_they_name() {
+        let parse = |text: &str| parse_resources(text.as_bytes());
+        for nothing in ["{}", r#"{"pids":{}}"#, r#"{"pids":{"limit":null},"memory":null}"#] {
+            assert_eq!(parse(nothing).unwrap(), LinuxResources::default(), "{nothing}");
+        }
+        assert_eq!(parse(r#"{"pids":{"limit":0}}"#).unwrap().pids().unwrap().limit(), 0);
+        for bad in ["", "[]", "{", r#"{"memory":{"limit":"5"}}"#] {
+            let text = parse(bad).unwrap_err().to_string();
+            assert!(text.starts_with("invalid JSON document"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_version_is_tolerated() {
+        assert!(parse(br#"{"root":{"path":"rootfs"}}"#.to_vec()).is_ok());
+    }
+}

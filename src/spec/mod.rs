@@ -1,0 +1,10 @@
+//! config.json and process.json: loaded over oci-spec's types, then checked.
+
+mod load;
+mod validate;
+
+pub use load::{Config, load, load_process, parse, parse_resources};
+pub use validate::{validate, validate_process};
+
+/// The version of the runtime specification that this code was written against.
+pub const OCI_VERSION: &str = "1.3.0";

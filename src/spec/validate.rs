@@ -1,0 +1,73 @@
+//! Rules that concern no single part of a container.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::error::{Error, Result};
+
+/// The fields without which nothing can be made.
+pub fn validate(spec: &Spec) -> Result<()> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::config("root must be specified"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(Error::config("root.path must not be empty"));
+    }
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::config("process property must not be empty"))?;
+    validate_process(process)?;
+    if spec.linux().is_none() {
+        return Err(Error::config("linux property must not be empty")
+            .hint("only Linux containers can be run"));
+    }
+    Ok(())
+}
+
+pub fn validate_process(process: &Process) -> Result<()> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::config("args must not be empty"));
+    }
+    let cwd: &Path = process.cwd();
+    if cwd.as_os_str().is_empty() {
+        return Err(Error::config("Cwd property must not be empty"));
+    }
+    if !cwd.is_absolute() {
+        return Err(Error::config(format!("Cwd must be an absolute path: {}", cwd.display())));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(json: &str) -> String {
+        let spec = serde_json::from_str(json).unwrap();
+        validate(&spec).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn required_fields() {
+        assert_eq!(refusal(r#"{"ociVersion":"1.0.0"}"#), "root must be specified");
+        assert_eq!(
+            refusal(r#"{"ociVersion":"1.0.0","root":{"path":"r"}}"#),
+            "process property must not be empty"
+        );
+        let process = |p: &str| {
+            refusal(&format!(r#"{{"ociVersion":"1.0.0","root":{{"path":"r"}},"process":{p}}}"#))
+        };
+        assert_eq!(
+            process(r#"{"user":{"uid":0,"gid":0},"cwd":"/","args":[]}"#),
+            "args must not be empty"
+        );
+        assert_eq!(
+            process(r#"{"user":{"uid":0,"gid":0},"cwd":"","args":["a"]}"#),
+            "Cwd property must not be empty"
+        );
+        assert!(
+            process(r#"{"user":{"uid":0,"gid":0},"cwd":"x","args":["a"]}"#)
+                .starts_with("Cwd must be an absolute path")
+        );
+    }
+}
