@@ -27,6 +27,7 @@ pub mod path;
 pub mod spec;
 pub mod time;
 
+pub mod fs;
 
 
 

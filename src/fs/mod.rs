@@ -1,0 +1,15 @@
+//! Files, where the path is not ours to trust.
+//!
+//! - [`Root`]: a directory tree that a container controls. Every lookup is made by the kernel as if
+//!   the directory were `/`, so a symlink swapped at any moment can lead elsewhere *inside* only.
+//! - [`Proc`]: a procfs known to be one, taken before the container could have a say.
+//! - [`process`]: what /proc tells of one process.
+//! - [`record`]: small files of ours, replaced whole or not at all.
+
+mod proc;
+pub mod process;
+pub mod record;
+mod root;
+
+pub use proc::Proc;
+pub use root::Root;

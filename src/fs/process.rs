@@ -1,0 +1,61 @@
+//! What /proc tells of a process.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::id::HostPid;
+
+/// Whether this process lives in another user namespace than the first.
+///
+/// The initial user namespace has a fixed inode number (PROC_USER_INIT_INO), since Linux 3.8; its
+/// map alone would not tell, for a namespace may be mapped one to one.
+pub fn in_user_namespace() -> bool {
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    std::fs::metadata("/proc/self/ns/user").is_ok_and(|m| m.ino() != INITIAL)
+}
+
+/// What tells one process from another of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Clock ticks since boot at which it started.
+    pub start: u64,
+    /// A zombie, or on its way out.
+    pub dead: bool,
+}
+
+/// `None` when there is no such process.
+pub fn stat(pid: HostPid) -> Option<Stat> {
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The second field is the program's name in parentheses and may hold anything, parentheses and
+/// spaces included: count fields from the last `)`.
+fn parse(text: &str) -> Option<Stat> {
+    let rest = text.get(text.rfind(')')? + 1..)?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    // State is field 3, the start time field 22.
+    let start = fields.nth(18)?.parse().ok()?;
+    Some(Stat { start, dead: matches!(state, "Z" | "X" | "x") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names() {
+        let tail = "1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        for name in ["sh", "a) Z 1 (b", ") S"] {
+            let stat = parse(&format!("12 ({name}) S {tail}")).unwrap();
+            assert_eq!(stat, Stat { start: 4711, dead: false });
+        }
+        assert!(parse(&format!("12 (sh) Z {tail}")).unwrap().dead);
+        assert_eq!(parse("12 (sh"), None);
+    }
+
+    #[test]
+    fn our_own() {
+        let own = stat(HostPid(std::process::id() as i32)).unwrap();
+        assert!(!own.dead && own.start > 0);
+    }
+}

@@ -1,0 +1,148 @@
+//! Small files of ours, on the host: replaced whole or not at all, read up to a bound.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, OsContext, Result};
+use crate::sys::{self, Errno};
+
+/// Puts `data` at `path` with exactly `mode`. Who reads sees the old file or the new one.
+pub fn write(path: &Path, mode: u32, data: &[u8]) -> Result<()> {
+    prepare(path, mode, data)?.commit()
+}
+
+/// What will be at a path, written beside it.
+#[must_use]
+#[derive(Debug)]
+pub struct Prepared {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+/// The longer part of [`write`]; the rest is one rename.
+pub fn prepare(path: &Path, mode: u32, data: &[u8]) -> Result<Prepared> {
+    let temporary = beside(path)?;
+    let written = create(&temporary, mode).and_then(|mut file| file.write_all(data));
+    let prepared = Prepared { temporary, path: path.to_owned() };
+    written.map_err(|e| prepared.failed(&e))?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    pub fn commit(self) -> Result<()> {
+        std::fs::rename(&self.temporary, &self.path).map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Error {
+        // It may not exist; the first failure is the one to report.
+        let _ = std::fs::remove_file(&self.temporary);
+        Error::io("write", self.path.display(), error)
+    }
+}
+
+/// The whole of the regular file at `path`; refused beyond `limit` bytes.
+pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    // Not to wait for a writer if it is a FIFO.
+    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file =
+        OpenOptions::new().read(true).custom_flags(flags).open(path).os("open", path.display())?;
+    if !file.metadata().os("fstat", path.display())?.is_file() {
+        return Err(Error::system(format!("{}: not a regular file", path.display())));
+    }
+    read_fd(file.as_fd(), limit).os("read", path.display())
+}
+
+/// Reads to the end, or `EFBIG` beyond `limit` bytes.
+pub(super) fn read_fd(fd: BorrowedFd<'_>, limit: usize) -> sys::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    let mut end = 0;
+    loop {
+        if data.len() - end < 4096 {
+            data.resize(data.len() + 16384, 0);
+        }
+        match nix::unistd::read(fd, &mut data[end..]) {
+            Ok(0) => break,
+            Ok(n) => end += n,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        if end > limit {
+            return Err(Errno::EFBIG);
+        }
+    }
+    data.truncate(end);
+    Ok(data)
+}
+
+/// In the same folder, so that rename(2) is enough. Who writes holds the lock of what it describes.
+fn beside(path: &Path) -> Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::system(format!("{}: not the name of a file", path.display())))?;
+    let name = format!(".{}.new", name.to_string_lossy());
+    Ok(path.with_file_name(name))
+}
+
+fn create(path: &Path, mode: u32) -> std::io::Result<File> {
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .open(path)
+    };
+    let file = match open() {
+        // Left by a process that was killed here.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(path)?;
+            open()
+        }
+        other => other,
+    }?;
+    // Whatever the umask is; it leaves the owner's own bits alone.
+    if mode & 0o077 != 0 {
+        file.set_permissions(PermissionsExt::from_mode(mode))?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("aril-record-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn replaces_whole_and_leaves_nothing_else() {
+        let dir = folder("replace");
+        let path = dir.join("state.json");
+        write(&path, 0o600, b"one").unwrap();
+        write(&path, 0o644, b"two").unwrap();
+        assert_eq!(read(&path, 3).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn refuses_what_is_long_or_no_file() {
+        let dir = folder("refuse");
+        let path = dir.join("long");
+        write(&path, 0o600, &[b'x'; 40_000]).unwrap();
+        assert_eq!(read(&path, 40_000).unwrap().len(), 40_000);
+        assert_eq!(read(&path, 39_999).unwrap_err().errno(), Some(Errno::EFBIG));
+        assert!(read(&dir, 10).unwrap_err().to_string().ends_with("not a regular file"));
+        let missing = read(&dir.join("none"), 10).unwrap_err();
+        assert!(missing.to_string().ends_with("none: no such file or directory"));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
