@@ -29,6 +29,8 @@ pub mod time;
 
 pub mod fs;
 
+pub mod namespace;
+pub mod network;
 
 
 

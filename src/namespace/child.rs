@@ -1,0 +1,40 @@
+//! Inside the new process: enter, name, set sysctls.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Uid, setresgid, setresuid};
+
+use super::{Join, Kind, Step};
+use crate::error::fault::{Attempt, ChildResult};
+use crate::fs::Proc;
+use crate::sys;
+use crate::sys::open::open;
+
+/// `proc` is the host's: it resolves sysctls by the namespaces of the task that opens them, and the
+/// container cannot have put anything over it.
+pub fn run(step: &Step, proc: &Proc) -> ChildResult<()> {
+    match step {
+        Step::Join(join) => enter(join, &open_namespace(join)?),
+        Step::BecomeRoot => become_root(),
+        Step::UnshareCgroup => sys::namespace::unshare(Kind::Cgroup.flag()).during("unshare"),
+        Step::Hostname(name) => sys::namespace::sethostname(name).during("sethostname"),
+        Step::Domainname(name) => sys::namespace::setdomainname(name).during("setdomainname"),
+        Step::Sysctl { key, value } => proc.write(key, value).during("write"),
+    }
+}
+
+/// Of the user namespace that was entered.
+pub fn become_root() -> ChildResult<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).during("setresgid 0")?;
+    setresuid(uid, uid, uid).during("setresuid 0")
+}
+
+pub fn open_namespace(join: &Join) -> ChildResult<OwnedFd> {
+    open(join.path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC).during("open")
+}
+
+pub fn enter(join: &Join, namespace: &OwnedFd) -> ChildResult<()> {
+    sys::namespace::setns(namespace.as_fd(), join.kind.flag()).during("setns")
+}

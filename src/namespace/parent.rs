@@ -1,0 +1,154 @@
+//! What only the host's side may do: id maps, time offsets, and looking at namespaces by path.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+
+use super::plan::Facts;
+use super::{Mapping, Maps};
+use crate::error::{Context, Error, OsContext, Result};
+use crate::id::HostPid;
+use crate::sys;
+
+/// Looks at the namespaces that the config names by path, as far as a plan depends on them.
+pub fn facts(namespaces: &[LinuxNamespace], sets_sysctls: bool) -> Result<Facts> {
+    let path_of = |kind| {
+        namespaces
+            .iter()
+            .find(|n| n.typ() == kind)
+            .and_then(|n| n.path().as_deref())
+            .filter(|p| !p.as_os_str().is_empty())
+    };
+    let joins_host_network = match path_of(LinuxNamespaceType::Network) {
+        Some(path) if sets_sysctls => same_namespace(path, Path::new("/proc/self/ns/net"))?,
+        _ => false,
+    };
+    let joined_maps = path_of(LinuxNamespaceType::User).map(maps_behind).transpose()?;
+    Ok(Facts { joins_host_network, joined_maps })
+}
+
+fn same_namespace(a: &Path, b: &Path) -> Result<bool> {
+    let identity = |p: &Path| fs::metadata(p).map(|m| (m.dev(), m.ino())).os("stat", p.display());
+    Ok(identity(a)? == identity(b)?)
+}
+
+/// The maps of a user namespace, as this one sees them: only a task inside shows them.
+fn maps_behind(path: &Path) -> Result<Maps> {
+    let what = || format!("read the id maps of user namespace {}", path.display());
+    let file = fs::File::open(path).os("open", path.display()).context(what)?;
+    let inside = sys::clone::clone3(0, None, || {
+        let joined = sys::namespace::setns(file.as_fd(), libc::CLONE_NEWUSER);
+        if joined.is_ok() {
+            // Stay until the parent has read the maps and kills us; never outlive it.
+            nix::unistd::pause();
+        }
+        sys::clone::exit_now(1)
+    })
+    .os("clone3", "")
+    .context(what)?;
+    let result = read_joined_maps(&inside, path);
+    let _ = sys::pidfd::send_signal(inside.pidfd.as_fd(), libc::SIGKILL);
+    let _ = sys::pidfd::wait(inside.pidfd.as_fd(), true);
+    result.context(what)
+}
+
+fn read_joined_maps(inside: &sys::clone::Spawned, namespace: &Path) -> Result<Maps> {
+    let own = format!("/proc/{}/ns/user", inside.pid);
+    while !same_namespace(Path::new(&own), namespace)? {
+        if sys::pidfd::wait_end(inside.pidfd.as_fd(), 1).os("poll", "pidfd")? {
+            return Err(Error::os("setns", namespace.display(), nix::errno::Errno::EPERM));
+        }
+    }
+    let read = |file: &str| {
+        let path = format!("/proc/{}/{file}", inside.pid);
+        fs::read_to_string(&path).os("read", &path).map(|text| parse_map(&text))
+    };
+    Ok(Maps { uid: read("uid_map")?, gid: read("gid_map")? })
+}
+
+fn parse_map(text: &str) -> Vec<Mapping> {
+    text.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            Some(Mapping { container: next()?, host: next()?, size: next()? })
+        })
+        .collect()
+}
+
+/// Writes the maps of the new user namespace that `pid` lives in.
+pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        write(pid, "uid_map", &lines(&maps.uid))?;
+        return write(pid, "gid_map", &lines(&maps.gid));
+    }
+    let own = |map: &[Mapping], id: u32| matches!(map, [m] if m.host == id && m.size == 1);
+    if own(&maps.uid, nix::unistd::geteuid().as_raw()) {
+        write(pid, "uid_map", &lines(&maps.uid))?;
+    } else {
+        by_helper("newuidmap", pid, &maps.uid)?;
+    }
+    if own(&maps.gid, nix::unistd::getegid().as_raw()) {
+        // Since Linux 3.19 an unprivileged gid_map needs setgroups(2) given up first (CVE-2014-8989).
+        write(pid, "setgroups", "deny")?;
+        write(pid, "gid_map", &lines(&maps.gid))
+    } else {
+        by_helper("newgidmap", pid, &maps.gid)
+    }
+}
+
+/// A new time namespace for the children of this process. Offsets can be written only before the
+/// first of them enters it.
+pub fn new_time_namespace(offsets: Option<&str>) -> Result<()> {
+    sys::namespace::unshare(sys::namespace::TIME)
+        .os("unshare", "CLONE_NEWTIME")
+        .context(|| "new time namespace".to_owned())?;
+    let Some(lines) = offsets else { return Ok(()) };
+    fs::write("/proc/self/timens_offsets", lines)
+        .os("write", "/proc/self/timens_offsets")
+        .context(|| format!("set time offsets {}", lines.trim_end().replace('\n', ", ")))
+}
+
+fn lines(map: &[Mapping]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+}
+
+fn write(pid: HostPid, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::write(&path, text)
+        .os("write", &path)
+        .context(|| format!("map ids {}", text.trim_end().replace('\n', ", ")))
+}
+
+/// newuidmap(1) and newgidmap(1) may map the ranges that /etc/subuid and /etc/subgid grant.
+fn by_helper(program: &str, pid: HostPid, map: &[Mapping]) -> Result<()> {
+    let numbers = map.iter().flat_map(|m| [m.container, m.host, m.size]).map(|n| n.to_string());
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers)
+        .output()
+        .os("run", program)
+        .map_err(|e| e.hint("install the uidmap package, or map only your own id"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::system(format!("{program} for process {pid}: {}", said.trim()))
+        .hint("the ranges must be granted in /etc/subuid and /etc/subgid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_as_the_kernel_prints_them() {
+        let map = parse_map("         0     100000      65536\n     65536          1          1\n");
+        assert_eq!(map[0], Mapping { container: 0, host: 100_000, size: 65_536 });
+        assert_eq!(lines(&map), "0 100000 65536\n65536 1 1\n");
+    }
+}

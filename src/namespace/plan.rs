@@ -1,0 +1,311 @@
+//! Which namespaces, made or joined, by whom.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxTimeOffset};
+
+use super::{Join, Kind, Mapping, Maps, Step, sysctl};
+use crate::error::{Error, Result};
+use crate::path::{c_path, c_string};
+
+/// What the host tells about the namespaces that the config names.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The joined network namespace is the runtime's own.
+    pub joins_host_network: bool,
+    /// The maps of a user namespace that is joined by path.
+    pub joined_maps: Option<Maps>,
+}
+
+#[derive(Debug, Default)]
+pub struct Input<'a> {
+    pub namespaces: &'a [LinuxNamespace],
+    pub uid_mappings: &'a [LinuxIdMapping],
+    pub gid_mappings: &'a [LinuxIdMapping],
+    pub time_offsets: Option<&'a HashMap<String, LinuxTimeOffset>>,
+    pub hostname: Option<&'a str>,
+    pub domainname: Option<&'a str>,
+    pub sysctl: Option<&'a HashMap<String, String>>,
+    pub facts: Facts,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// For `clone3`: everything new but cgroup and time.
+    pub clone_flags: u64,
+    pub new_time: bool,
+    /// Lines for `/proc/self/timens_offsets`.
+    pub time_offsets: Option<String>,
+    /// A relay has to join before the clone (see the theory of operation).
+    pub relay: bool,
+    /// Joined by the process that clones: `pid`, and with a relay all of them.
+    pub joined_before_clone: Vec<Join>,
+    /// To be written by the parent, for a new user namespace.
+    pub new_maps: Option<Maps>,
+    /// The container's ids as the host sees them, new or joined; `None` without a user namespace.
+    pub maps: Option<Maps>,
+    /// First steps of the child: joins, root, cgroup namespace.
+    pub enter: Vec<Step>,
+    /// hostname and domainname.
+    pub names: Vec<Step>,
+    pub sysctls: Vec<Step>,
+    present: Vec<(Kind, bool)>,
+}
+
+impl Plan {
+    /// New or joined, so not the runtime's.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.present.iter().any(|(k, _)| *k == kind)
+    }
+
+    pub fn is_new(&self, kind: Kind) -> bool {
+        self.present.contains(&(kind, true))
+    }
+
+    /// Every kind that is not the runtime's, with whether it is new.
+    pub fn kinds(&self) -> impl Iterator<Item = (Kind, bool)> + '_ {
+        self.present.iter().copied()
+    }
+}
+
+pub fn plan(input: &Input<'_>) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let mut joins = Vec::new();
+    for namespace in input.namespaces {
+        let kind = Kind::from_spec(namespace.typ());
+        if plan.has(kind) {
+            return Err(Error::config(format!(
+                "malformed spec file: duplicated ns {:?}",
+                kind.oci()
+            )));
+        }
+        let path = namespace.path().as_deref().filter(|p| !p.as_os_str().is_empty());
+        plan.present.push((kind, path.is_none()));
+        match path {
+            Some(path) => joins.push(join(kind, path)?),
+            None if kind == Kind::Time => plan.new_time = true,
+            None if kind == Kind::Cgroup => {}
+            None => plan.clone_flags |= kind.flag() as u64,
+        }
+    }
+    // The user namespace last: what the runtime may enter, it may enter before.
+    joins.sort_by_key(|j| j.kind == Kind::User);
+
+    user_namespace(input, &mut plan)?;
+    time_namespace(input, &mut plan)?;
+    place_joins(joins, &mut plan);
+    if plan.is_new(Kind::Cgroup) {
+        plan.enter.push(Step::UnshareCgroup);
+    }
+    names(input, &mut plan)?;
+    plan.sysctls = sysctl::plan(input.sysctl, &plan, input.facts.joins_host_network)?;
+    Ok(plan)
+}
+
+fn join(kind: Kind, path: &Path) -> Result<Join> {
+    if !path.is_absolute() {
+        return Err(Error::config(format!(
+            "linux.namespaces: path {path:?} of the {} namespace is not absolute",
+            kind.oci()
+        )));
+    }
+    Ok(Join { kind, path: c_path("linux.namespaces: path", path)? })
+}
+
+fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
+    let maps = Maps { uid: mappings(input.uid_mappings), gid: mappings(input.gid_mappings) };
+    let given = !maps.uid.is_empty() || !maps.gid.is_empty();
+    if !plan.has(Kind::User) {
+        return if given {
+            Err(Error::config(
+                "user namespace mappings specified, but user namespace isn't enabled in the config",
+            ))
+        } else {
+            Ok(())
+        };
+    }
+    if plan.is_new(Kind::User) {
+        if maps.uid.is_empty() || maps.gid.is_empty() {
+            return Err(Error::config(
+                "user namespaces enabled, but no namespace path to join nor mappings to apply specified",
+            )
+            .hint("give linux.uidMappings and linux.gidMappings"));
+        }
+        for (field, map) in [("uidMappings", &maps.uid), ("gidMappings", &maps.gid)] {
+            if super::host_id(map, 0).is_none() {
+                return Err(Error::config(format!(
+                    "linux.{field}: the container's id 0 is not mapped"
+                )));
+            }
+        }
+        plan.new_maps = Some(maps.clone());
+        plan.maps = Some(maps);
+        return Ok(());
+    }
+    let actual = input.facts.joined_maps.clone().unwrap_or_default();
+    if given && actual != maps {
+        return Err(Error::config(
+            "user namespaces enabled, but both namespace path and non-matching mapping specified",
+        ));
+    }
+    plan.maps = Some(actual);
+    Ok(())
+}
+
+fn mappings(spec: &[LinuxIdMapping]) -> Vec<Mapping> {
+    spec.iter()
+        .map(|m| Mapping { container: m.container_id(), host: m.host_id(), size: m.size() })
+        .collect()
+}
+
+fn time_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
+    let Some(offsets) = input.time_offsets.filter(|o| !o.is_empty()) else { return Ok(()) };
+    if !plan.has(Kind::Time) {
+        return Err(Error::config(
+            "time namespace offsets specified, but time namespace isn't enabled in the config",
+        ));
+    }
+    if !plan.new_time {
+        return Err(Error::config(
+            "time namespace enabled, but both namespace path and time offsets specified - you may only provide one",
+        ));
+    }
+    let mut lines = String::new();
+    for clock in ["monotonic", "boottime"] {
+        if let Some(offset) = offsets.get(clock) {
+            let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            lines.push_str(&format!("{clock} {secs} {nanos}\n"));
+        }
+    }
+    if let Some(unknown) = offsets.keys().find(|k| !matches!(k.as_str(), "monotonic" | "boottime"))
+    {
+        return Err(Error::config(format!(
+            "linux.timeOffsets: unknown clock {unknown:?} (monotonic and boottime have offsets)"
+        )));
+    }
+    plan.time_offsets = Some(lines);
+    Ok(())
+}
+
+fn place_joins(joins: Vec<Join>, plan: &mut Plan) {
+    let joins_user = joins.iter().any(|j| j.kind == Kind::User);
+    plan.relay = joins_user || (plan.is_new(Kind::User) && !joins.is_empty());
+    for join in joins {
+        if plan.relay || join.kind == Kind::Pid {
+            plan.joined_before_clone.push(join);
+        } else {
+            plan.enter.push(Step::Join(join));
+        }
+    }
+    if plan.has(Kind::User) {
+        plan.enter.insert(0, Step::BecomeRoot);
+    }
+}
+
+fn names(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
+    for (what, name) in [("hostname", input.hostname), ("domainname", input.domainname)] {
+        let Some(name) = name.filter(|n| !n.is_empty()) else { continue };
+        if !plan.has(Kind::Uts) {
+            return Err(Error::config(format!(
+                "unable to set {what} without a private UTS namespace"
+            )));
+        }
+        // The kernel's own limit, __NEW_UTS_LEN.
+        if name.len() > 64 {
+            return Err(Error::config(format!("{what} {name:?} is longer than 64 bytes")));
+        }
+        let c_name = c_string(what, name.as_bytes())?;
+        plan.names.push(if what == "hostname" {
+            Step::Hostname(c_name)
+        } else {
+            Step::Domainname(c_name)
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces(json: &str) -> Vec<LinuxNamespace> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn maps(json: &str) -> Vec<LinuxIdMapping> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn refused(input: &Input<'_>) -> String {
+        plan(input).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_default_is_one_clone() {
+        let ns = namespaces(
+            r#"[{"type":"pid"},{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"mount"},{"type":"cgroup"}]"#,
+        );
+        let plan =
+            plan(&Input { namespaces: &ns, hostname: Some("h"), ..Input::default() }).unwrap();
+        let all = libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWNS;
+        assert_eq!(plan.clone_flags, all as u64);
+        assert!(!plan.relay);
+        assert_eq!(plan.enter, [Step::UnshareCgroup]);
+        assert_eq!(plan.names[0].to_string(), "hostname h");
+    }
+
+    #[test]
+    fn a_joined_pid_namespace_is_joined_by_the_parent() {
+        let ns = namespaces(
+            r#"[{"type":"pid","path":"/proc/1/ns/pid"},{"type":"network","path":"/run/n"},{"type":"mount"}]"#,
+        );
+        let plan = plan(&Input { namespaces: &ns, ..Input::default() }).unwrap();
+        assert!(!plan.relay);
+        assert_eq!(plan.joined_before_clone[0].kind, Kind::Pid);
+        assert_eq!(plan.enter[0].to_string(), "join network namespace /run/n");
+        assert!(plan.has(Kind::Net) && !plan.is_new(Kind::Net));
+    }
+
+    #[test]
+    fn a_user_namespace_with_joins_needs_the_relay() {
+        let ns = namespaces(r#"[{"type":"user"},{"type":"network","path":"/n"}]"#);
+        let one = maps(r#"[{"containerID":0,"hostID":1000,"size":1}]"#);
+        let input =
+            Input { namespaces: &ns, uid_mappings: &one, gid_mappings: &one, ..Input::default() };
+        let plan = plan(&input).unwrap();
+        assert!(plan.relay);
+        assert_eq!(plan.enter, [Step::BecomeRoot]);
+        assert_eq!(super::super::host_id(&plan.maps.unwrap().uid, 0), Some(1000));
+    }
+
+    #[test]
+    fn refusals() {
+        let twice = namespaces(r#"[{"type":"pid"},{"type":"pid"}]"#);
+        assert!(
+            refused(&Input { namespaces: &twice, ..Input::default() }).contains("duplicated ns")
+        );
+        let user = namespaces(r#"[{"type":"user"}]"#);
+        assert!(
+            refused(&Input { namespaces: &user, ..Input::default() })
+                .contains("no namespace path to join nor mappings")
+        );
+        let one = maps(r#"[{"containerID":0,"hostID":1000,"size":1}]"#);
+        assert!(
+            refused(&Input { uid_mappings: &one, gid_mappings: &one, ..Input::default() })
+                .contains("user namespace isn't enabled")
+        );
+        assert_eq!(
+            refused(&Input { hostname: Some("x"), ..Input::default() }),
+            "unable to set hostname without a private UTS namespace"
+        );
+        let relative = namespaces(r#"[{"type":"pid","path":"x"}]"#);
+        assert!(
+            refused(&Input { namespaces: &relative, ..Input::default() }).contains("not absolute")
+        );
+    }
+}
