@@ -29,6 +29,7 @@ pub mod time;
 
 pub mod fs;
 
+pub mod cgroup;
 pub mod namespace;
 pub mod network;
 

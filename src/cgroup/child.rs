@@ -1,0 +1,23 @@
+//! Joining v1 cgroups, from the inside.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::unistd::write;
+
+use crate::cgroup::Step;
+use crate::error::fault::{Attempt, ChildResult};
+
+/// Runs in the child while it has one thread. Writing *oneself* to `tasks` needs no lock that waits
+/// for a grace period, unlike `cgroup.procs` or a pid.
+///
+/// `tasks` are those of [`super::parent::Created`].
+pub fn run(step: &Step, tasks: &[Option<OwnedFd>]) -> ChildResult<()> {
+    let Step::Join { index, .. } = step;
+    let Some(tasks) = tasks.get(*index).and_then(Option::as_ref) else {
+        return Ok(()); // A rootless container does without this one.
+    };
+    let written = write(tasks, b"0");
+    // v1 answers ENOSPC when a cpuset has no CPU or memory node to run on.
+    written.and_then(|n| if n == 1 { Ok(()) } else { Err(Errno::EIO) }).during("write tasks")
+}

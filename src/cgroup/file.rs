@@ -1,0 +1,78 @@
+//! Reading and writing the kernel's small files, in three system calls each.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::error::{Error, Result};
+use crate::sys::open::open;
+
+/// Bigger than any file read here but the lists of processes, which are read to their end.
+const SMALL: usize = 4096;
+
+/// Its text, or nothing if file or cgroup is gone.
+pub fn read(path: &Path) -> Result<Option<String>> {
+    let mut text = vec![0; SMALL];
+    let read = open(path, OFlag::O_RDONLY).and_then(|file| nix::unistd::read(&file, &mut text));
+    match read {
+        Ok(n) => {
+            text.truncate(n);
+            Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+        }
+        Err(errno) if is_gone(errno) => Ok(None),
+        Err(errno) => Err(Error::os("read", path.display(), errno)),
+    }
+}
+
+/// The same, however long it is.
+pub fn read_all(path: &Path) -> Result<Option<String>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(e) if is_gone(errno(&e)) => Ok(None),
+        Err(e) => Err(Error::io("read", path.display(), &e)),
+    }
+}
+
+/// The value after `key` in a file of `key value` lines; nothing if there is no such file or line.
+pub fn read_key(path: &Path, key: &str) -> Result<Option<u64>> {
+    let text = read(path)?.unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    Ok(value.and_then(|v| v.trim().parse().ok()))
+}
+
+/// One write(2) for each line.
+pub fn write(path: &Path, value: &str) -> Result<()> {
+    let failed = |call, line: &str, e: std::io::Error| {
+        Error::io(call, path.display(), &e).context(format!("failed to write {line:?}"))
+    };
+    let mut file = File::options().write(true).open(path).map_err(|e| failed("open", value, e))?;
+    for line in value.lines().filter(|line| !line.is_empty()) {
+        file.write_all(line.as_bytes()).map_err(|e| failed("write", line, e))?;
+    }
+    Ok(())
+}
+
+/// The same, where a cgroup that is gone needs nothing: whether it was there.
+pub fn write_if_there(path: &Path, value: &str) -> Result<bool> {
+    match write(path, value) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno().is_some_and(is_gone) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The file is missing, or its cgroup was removed while it was open.
+pub fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENODEV)
+}
+
+pub fn errno(e: &std::io::Error) -> Errno {
+    e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
+pub fn rmdir(dir: &Path) -> std::result::Result<(), Errno> {
+    std::fs::remove_dir(dir).map_err(|e| errno(&e))
+}

@@ -1,0 +1,124 @@
+//! The freezer: `pause`, `resume`, and the `paused` of `state`.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Paths, file};
+use crate::error::{Error, OsContext, Result};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+enum Freezer {
+    V1(PathBuf),
+    V2(PathBuf),
+}
+
+impl Freezer {
+    /// On a hybrid host v1's, as long as it is there.
+    fn of(paths: &Paths) -> Option<Self> {
+        let v1 = paths.get("freezer").map(|dir| Self::V1(dir.join("freezer.state")));
+        v1.or_else(|| paths.get("").map(|dir| Self::V2(dir.clone())))
+    }
+}
+
+/// By whomever, and whether the cgroup itself or an ancestor was told to.
+pub fn is_frozen(paths: &Paths) -> Result<bool> {
+    match Freezer::of(paths) {
+        None => Ok(false),
+        Some(Freezer::V1(state)) => Ok(state_is(&state, "FROZEN")?),
+        Some(Freezer::V2(dir)) => {
+            Ok(file::read_key(&dir.join("cgroup.events"), "frozen")? == Some(1))
+        }
+    }
+}
+
+/// Returns when every process is frozen. Leaves the container thawed if one cannot be.
+pub fn freeze(paths: &Paths) -> Result<()> {
+    freeze_within(paths, PATIENCE)
+}
+
+pub(super) fn freeze_within(paths: &Paths, patience: Duration) -> Result<()> {
+    let frozen = match Freezer::of(paths) {
+        None => return Err(Error::state("cgroup not exist")),
+        Some(Freezer::V1(state)) => freeze_v1(&state, patience),
+        Some(Freezer::V2(dir)) => freeze_v2(&dir, patience),
+    };
+    if frozen.is_err() {
+        thaw(paths).ok();
+    }
+    frozen.map_err(|e| e.context("failed to freeze"))
+}
+
+/// A cgroup that is gone is not frozen.
+pub fn thaw(paths: &Paths) -> Result<()> {
+    match Freezer::of(paths) {
+        None => Ok(()),
+        Some(Freezer::V1(state)) => file::write_if_there(&state, "THAWED").map(drop),
+        Some(Freezer::V2(dir)) => file::write_if_there(&dir.join("cgroup.freeze"), "0").map(drop),
+    }
+}
+
+fn too_late(patience: Duration) -> Error {
+    Error::system(format!("timeout of {patience:?} reached waiting for the cgroup to freeze"))
+        .hint("a process in an uninterruptible sleep (state D) cannot be frozen")
+}
+
+/// The kernel tells through poll(2) when `cgroup.events` changes.
+fn freeze_v2(dir: &Path, patience: Duration) -> Result<()> {
+    let path = dir.join("cgroup.events");
+    let mut events = File::open(&path).os("open", path.display())?;
+    file::write(&dir.join("cgroup.freeze"), "1")?;
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut text = String::new();
+        events
+            .rewind()
+            .and_then(|()| events.read_to_string(&mut text))
+            .os("read", path.display())?;
+        if text.lines().any(|line| line == "frozen 1") {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(too_late(patience));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => drop(other.os("poll", path.display())?),
+        }
+    }
+}
+
+/// v1 can stay half frozen for ever when a process forks at the wrong moment: thawing for an
+/// instant lets it past.
+fn freeze_v1(state: &Path, patience: Duration) -> Result<()> {
+    const TRIES_BEFORE_THAW: u32 = 25;
+    let deadline = Instant::now() + patience;
+    for round in 1_u32.. {
+        if round % TRIES_BEFORE_THAW == 0 {
+            file::write(state, "THAWED")?;
+            sleep(Duration::from_millis(1));
+        }
+        file::write(state, "FROZEN")?;
+        if state_is(state, "FROZEN")? {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            break;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Err(too_late(patience))
+}
+
+fn state_is(state: &Path, expected: &str) -> Result<bool> {
+    Ok(file::read(state)?.is_some_and(|s| s.trim() == expected))
+}

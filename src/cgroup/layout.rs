@@ -1,0 +1,193 @@
+//! Which hierarchies are mounted where, and in which cgroup of each the runtime itself is.
+//!
+//! On a host with cgroup2 alone this costs one statfs(2); the runtime's own cgroup is read only for
+//! a `cgroupsPath` that is counted from it.
+
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use crate::error::{OsContext, Result};
+
+/// Where every distribution mounts cgroups, and the only place we look for cgroup2 alone.
+pub const MOUNT: &str = "/sys/fs/cgroup";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// cgroup2 alone at [`MOUNT`].
+    Unified {
+        /// The runtime's own cgroup, absolute within the mount, if the container's is relative to
+        /// it.
+        own: Option<PathBuf>,
+    },
+    /// v1 hierarchies, and on a hybrid host cgroup2 beside them.
+    Legacy { hierarchies: Vec<Hierarchy> },
+}
+
+/// A mounted hierarchy of a [`Layout::Legacy`] host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its controllers, or `name=...` for one without; the one empty name is that of cgroup2.
+    pub names: Vec<String>,
+    pub mount: PathBuf,
+    /// The runtime's own cgroup, absolute within the mount.
+    pub own: PathBuf,
+}
+
+impl Layout {
+    /// Looks at the host on behalf of a container with this `linux.cgroupsPath`.
+    pub fn observe(cgroups_path: Option<&Path>) -> Result<Self> {
+        let unified = statfs(MOUNT).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        if !unified {
+            let mounts = read("/proc/self/mountinfo")?;
+            return Ok(Self::legacy(&mounts, &read("/proc/self/cgroup")?));
+        }
+        let absolute = cgroups_path.is_some_and(Path::is_absolute);
+        let own = if absolute { None } else { own_unified(&read("/proc/self/cgroup")?) };
+        Ok(Self::Unified { own })
+    }
+
+    fn legacy(mountinfo: &str, membership: &str) -> Self {
+        let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let hierarchies = membership
+            .lines()
+            .filter_map(|line| {
+                let (names, own) = line.split_once(':')?.1.split_once(':')?;
+                let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+                let mount = mounts.iter().find(|m| m.carries(&names))?;
+                Some(Hierarchy { names, mount: mount.point.clone(), own: mount.within(own) })
+            })
+            .collect();
+        Self::Legacy { hierarchies }
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    // In two reads: std's own start with 32 bytes where a file has no size.
+    let mut text = String::with_capacity(4096);
+    std::fs::File::open(path).and_then(|mut f| f.read_to_string(&mut text)).os("read", path)?;
+    Ok(text)
+}
+
+/// The cgroup2 line of a `/proc/PID/cgroup`.
+pub(super) fn own_unified(membership: &str) -> Option<PathBuf> {
+    membership.lines().find_map(|line| line.strip_prefix("0::")).map(|own| clean(Path::new(own)))
+}
+
+/// Absolute and without `.` or `..`, by the text alone: `..` never leads above the root.
+pub(super) fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// A cgroup mount in `/proc/self/mountinfo`.
+struct Mount<'a> {
+    /// The part of the hierarchy that is mounted: not `/` in a container without a cgroup
+    /// namespace.
+    root: &'a str,
+    point: PathBuf,
+    version2: bool,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, point) = (place.next()?, place.next()?);
+        let mut kind = kind.split(' ');
+        let version2 = match kind.next()? {
+            "cgroup" => false,
+            "cgroup2" => true,
+            _ => return None,
+        };
+        // Others are somebody's private views, such as those of a container's rootfs.
+        if !point.starts_with(MOUNT) {
+            return None;
+        }
+        let point = PathBuf::from(point.replace("\\040", " "));
+        Some(Self { root, point, version2, options: kind.nth(1)? })
+    }
+
+    fn carries(&self, names: &[String]) -> bool {
+        match names {
+            [name] if name.is_empty() => self.version2,
+            _ => !self.version2 && names.iter().all(|n| self.options.split(',').any(|o| o == n)),
+        }
+    }
+
+    /// `/proc/self/cgroup` counts from the hierarchy's root, a path from the mounted part.
+    fn within(&self, own: &str) -> PathBuf {
+        clean(Path::new(own).strip_prefix(self.root).unwrap_or(Path::new(own)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 /docker/x /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+39 31 0:36 / /elsewhere/pids rw,relatime - cgroup cgroup rw,pids
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+";
+
+    const MEMBERSHIP: &str = "\
+9:name=systemd:/user.slice
+8:pids:/
+4:memory:/docker/x/own
+2:cpu,cpuacct:/a:b
+0::/user.slice
+";
+
+    #[test]
+    fn a_hybrid_host() {
+        let Layout::Legacy { hierarchies } = Layout::legacy(MOUNTINFO, MEMBERSHIP) else {
+            panic!("not legacy");
+        };
+        let seen: Vec<_> = hierarchies
+            .iter()
+            .map(|h| (h.names.join(","), h.mount.to_str().unwrap(), h.own.to_str().unwrap()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("name=systemd".into(), "/sys/fs/cgroup/systemd", "/user.slice"),
+                // pids is mounted elsewhere only; memory is counted from the mounted part.
+                ("memory".into(), "/sys/fs/cgroup/memory", "/own"),
+                ("cpu,cpuacct".into(), "/sys/fs/cgroup/cpu,cpuacct", "/a:b"),
+                (String::new(), "/sys/fs/cgroup/unified", "/user.slice"),
+            ]
+        );
+    }
+
+    #[test]
+    fn own_cgroup_of_cgroup2() {
+        assert_eq!(own_unified("1:name=x:/y\n0::/a/b\n"), Some("/a/b".into()));
+        assert_eq!(own_unified("1:name=x:/y\n"), None);
+    }
+
+    #[test]
+    fn dots_never_lead_above_the_root() {
+        for (path, expected) in [
+            ("/a/../../b/./c/", "/b/c"),
+            ("a//b", "/a/b"),
+            ("", "/"),
+            ("..", "/"),
+            ("slice:prefix:name", "/slice:prefix:name"),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+}

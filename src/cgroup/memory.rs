@@ -1,0 +1,64 @@
+//! The memory limits of a container that is being made.
+//!
+//! They come last, when the container's process has set everything up and waits to be let go: the
+//! copies of pages that it made on its way do not count against the limit then, and are given
+//! back when the program takes their place. What it still holds at that moment must fit.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::parent::{Created, number, set};
+use super::{Paths, Plan, Version, file, stored};
+use crate::error::{Error, Result};
+
+/// The container's program must not run before it has returned.
+pub fn limit(plan: &Plan, created: &Created) -> Result<()> {
+    if let (Version::V2, Some(limit), Some(dir)) =
+        (plan.version, plan.memory_limit(), created.paths.get(""))
+    {
+        make_room(dir, limit)?;
+    }
+    set(&created.paths, plan.writes.iter().filter(|w| w.is_memory()))
+}
+
+/// Each CPU sets memory aside for the cgroup, 64 pages at a time, which counts as used. cgroup2 asks
+/// for it back when a limit is set, but does not wait for the answer before it kills; `memory.high`
+/// asks, too, and kills nobody.
+fn make_room(dir: &Path, limit: u64) -> Result<()> {
+    const TRIES: u32 = 50;
+    let used = || number(dir, "memory.current");
+    if used() <= limit {
+        return Ok(());
+    }
+    let high = dir.join("memory.high");
+    for _ in 0..TRIES {
+        file::write(&high, &limit.to_string())?;
+        file::write(&high, "max")?;
+        if used() <= limit {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Err(Error::system(format!(
+        "memory limit too low: {limit} bytes, of which the container's process needs {} before its \
+         program starts",
+        used()
+    ))
+    .hint("raise linux.resources.memory.limit"))
+}
+
+/// The kernel's OOM killer leaves no other trace than a counter: what there is to say if it counts.
+pub fn why_killed(plan: &Plan, paths: &Paths) -> Option<Error> {
+    if stored::oom_kills(paths).ok()? == 0 {
+        return None;
+    }
+    let text = "container init was OOM-killed (memory limit too low?)";
+    Some(match plan.memory_limit() {
+        Some(limit) => Error::system(format!("{text}: the limit is {limit} bytes"))
+            .hint("raise linux.resources.memory.limit"),
+        None => {
+            Error::system(text).hint("an ancestor of its cgroup, or the host, is out of memory")
+        }
+    })
+}

@@ -1,0 +1,549 @@
+//! Making the container's cgroup, and setting its limits.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::mkdir;
+
+use super::plan::Target;
+use super::{Absent, Paths, Plan, Version, Write, file, freezer, stored};
+use crate::error::{Context, Error, OsContext, Result};
+use crate::fs::process::in_user_namespace;
+use crate::sys::bpf;
+use crate::sys::open::open;
+
+/// A place for the container's first process.
+#[derive(Debug)]
+pub struct Created {
+    /// For `CLONE_INTO_CGROUP`; on a hybrid host too.
+    pub dir: Option<OwnedFd>,
+    /// For [`super::child::run`].
+    pub tasks: Vec<Option<OwnedFd>>,
+    /// Where the container really is: less than planned if it is rootless and was not permitted.
+    pub paths: Paths,
+    pub warnings: Vec<String>,
+    /// Outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Created {
+    /// Nothing but what we made, and of that only what nobody else uses by now.
+    pub fn undo(self) -> Result<()> {
+        let removed = stored::remove(&self.paths);
+        for dir in self.made.iter().rev() {
+            file::rmdir(dir).ok();
+        }
+        removed
+    }
+
+    fn is_new(&self, dir: &Path) -> bool {
+        self.made.iter().any(|d| d == dir)
+    }
+}
+
+/// Makes the directories and opens them for the clone. What was made is removed on failure.
+pub fn create(plan: &Plan) -> Result<Created> {
+    let mut created = Created {
+        dir: None,
+        tasks: Vec::new(),
+        paths: Paths::new(),
+        warnings: Vec::new(),
+        made: Vec::new(),
+    };
+    match create_all(plan, &mut created) {
+        Ok(()) => Ok(created),
+        Err(e) => {
+            // A cgroup that was there before us is in use: it stays.
+            let Created { ref made, ref mut paths, .. } = created;
+            paths.retain(|_, dir| made.contains(dir));
+            created.undo().ok();
+            Err(e)
+        }
+    }
+}
+
+fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
+    for target in &plan.targets {
+        let made = make(target, &mut created.made);
+        match made {
+            Ok(()) => {
+                let entries = target.names.iter().map(|n| (n.clone(), target.dir.clone()));
+                created.paths.extend(entries);
+            }
+            Err(e) if plan.optional && e.errno().is_some_and(is_not_permitted) => {
+                do_without(plan, created, e)?;
+                if !target.is_version2() {
+                    created.tasks.push(None);
+                }
+                continue;
+            }
+            Err(e) => return Err(e),
+        }
+        if !created.is_new(&target.dir) {
+            refuse_used(target)?;
+            if target.is_version2() {
+                renew(target, &mut created.made)?;
+            }
+        }
+        prepare(plan, target, created)?;
+    }
+    require_joined(plan, created)
+}
+
+fn make(target: &Target, made: &mut Vec<PathBuf>) -> Result<()> {
+    make_below(&target.dir, &target.mount, made)
+        .map_err(|(dir, errno)| Error::os("mkdir", dir.display(), errno))
+}
+
+/// The innermost first, as its parent mostly is there.
+fn make_below(
+    dir: &Path,
+    mount: &Path,
+    made: &mut Vec<PathBuf>,
+) -> std::result::Result<(), (PathBuf, Errno)> {
+    match mkdir(dir, Mode::from_bits_truncate(0o755)) {
+        Ok(()) => made.push(dir.to_owned()),
+        Err(Errno::EEXIST) => {}
+        Err(Errno::ENOENT) if dir != mount && dir.starts_with(mount) => {
+            if let Some(parent) = dir.parent() {
+                make_below(parent, mount, made)?;
+            }
+            match mkdir(dir, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => made.push(dir.to_owned()),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err((dir.to_owned(), errno)),
+            }
+        }
+        Err(errno) => return Err((dir.to_owned(), errno)),
+    }
+    Ok(())
+}
+
+fn is_not_permitted(errno: Errno) -> bool {
+    matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+}
+
+/// Rootless, and nobody asked for this place.
+fn do_without(plan: &Plan, created: &mut Created, refused: Error) -> Result<()> {
+    if plan.version == Version::V2 && plan.writes.iter().any(Write::needs_controller) {
+        return Err(refused.context(
+            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+        ));
+    }
+    created.warnings.push(format!("going without a cgroup: {refused}"));
+    Ok(())
+}
+
+fn require_joined(plan: &Plan, created: &Created) -> Result<()> {
+    let missing = plan.before_join.iter().chain(&plan.writes).find(|w| {
+        plan.version == Version::V1
+            && w.needs_controller()
+            && !created.paths.contains_key(&*w.controller)
+    });
+    match missing {
+        None => Ok(()),
+        Some(write) => Err(Error::system(format!(
+            "cannot set {} limit: container could not join or create cgroup",
+            write.controller
+        ))
+        .hint(created.warnings.join("; "))),
+    }
+}
+
+/// Another container's, or what is left of one.
+fn refuse_used(target: &Target) -> Result<()> {
+    let paths: Paths = target.names.iter().map(|n| (n.clone(), target.dir.clone())).collect();
+    let processes = stored::pids(&paths)?.len();
+    if processes > 0 {
+        return Err(Error::state(format!(
+            "container's cgroup is not empty: {processes} process(es) found"
+        ))
+        .hint(format!(
+            "{} is in use: give the container another cgroupsPath",
+            target.dir.display()
+        )));
+    }
+    if (target.is_version2() || target.carries("freezer")) && freezer::is_frozen(&paths)? {
+        return Err(Error::state("container's cgroup unexpectedly frozen")
+            .hint(format!("thaw or remove {}", target.dir.display())));
+    }
+    Ok(())
+}
+
+/// Into a cgroup whose `cgroup.kill` was ever written, nobody can be cloned: Linux (6.12 and 6.18,
+/// at least) takes the child for one that the kill missed. A new one has never been killed. One
+/// with cgroups below stays as it is.
+fn renew(target: &Target, made: &mut Vec<PathBuf>) -> Result<()> {
+    match file::rmdir(&target.dir) {
+        Ok(()) => make(target, made),
+        Err(_) => Ok(()),
+    }
+}
+
+fn prepare(plan: &Plan, target: &Target, created: &mut Created) -> Result<()> {
+    if target.is_version2() {
+        // On a hybrid host the limits are those of v1.
+        if plan.version == Version::V2 {
+            controllers::enable(target, &plan.writes)?;
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(&target.dir, flags).os("open", target.dir.display())?;
+        created.dir = Some(dir);
+        return plan.owner.map_or(Ok(()), |owner| delegate(plan, &target.dir, owner));
+    }
+    if target.carries("cpuset") {
+        inherit_cpuset(target.dir.parent().unwrap_or(&target.mount), &target.mount)?;
+    }
+    let paths: Paths = target.names.iter().map(|n| (n.clone(), target.dir.clone())).collect();
+    let of_target = plan.before_join.iter().filter(|w| target.carries(&w.controller));
+    set(&paths, of_target)?;
+    if target.carries("cpuset") {
+        inherit_cpuset(&target.dir, &target.mount)?;
+    }
+    if target.carries("devices") {
+        forbid_devices(plan, created.is_new(&target.dir), &target.dir)?;
+    }
+    let tasks = target.dir.join("tasks");
+    let tasks = open(&tasks, OFlag::O_WRONLY | OFlag::O_CLOEXEC).os("open", tasks.display())?;
+    created.tasks.push(Some(tasks));
+    Ok(())
+}
+
+/// The container's user makes cgroups of its own below: the directory, and the files that the kernel
+/// says are its to write, become its.
+fn delegate(plan: &Plan, dir: &Path, owner: u32) -> Result<()> {
+    const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
+    let names = fs::read_to_string(DELEGATE).os("read", DELEGATE)?;
+    let files = names.lines().map(|name| dir.join(name));
+    for path in std::iter::once(dir.to_owned()).chain(files) {
+        match chown(&path, Some(owner), None) {
+            // Each file is of some controller, or of some kernel.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // The container's user may be another than ours, to whom we cannot give what is ours.
+            Err(e) if plan.rootless && e.kind() == ErrorKind::PermissionDenied => return Ok(()),
+            other => other.os("chown", path.display()).context(|| "delegate the cgroup".into())?,
+        }
+    }
+    Ok(())
+}
+
+/// A new cpuset is empty, and an empty one admits nobody. Its ancestors may be new, too.
+fn inherit_cpuset(dir: &Path, mount: &Path) -> Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        inherit(dir, mount, name)?;
+    }
+    Ok(())
+}
+
+fn inherit(dir: &Path, mount: &Path, name: &str) -> Result<String> {
+    let file = dir.join(name);
+    let own = file::read(&file)?.unwrap_or_default().trim().to_owned();
+    match dir.parent() {
+        Some(parent) if own.is_empty() && dir != mount => {
+            let inherited = inherit(parent, mount, name)?;
+            file::write(&file, &inherited)?;
+            Ok(inherited)
+        }
+        _ => Ok(own),
+    }
+}
+
+/// While nobody is inside, as the lines first forbid everything.
+fn forbid_devices(plan: &Plan, new: bool, dir: &Path) -> Result<()> {
+    if new && plan.devices.permits_all() {
+        return Ok(()); // It has just inherited what its parent permits.
+    }
+    for (name, lines) in plan.devices.v1_lines() {
+        match file::write(&dir.join(name), &lines) {
+            Err(e) if !device_refusal_matters(plan, &e) => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// In a user namespace nobody may set device rules, and nobody needs them: mknod(2) is refused.
+fn device_refusal_matters(plan: &Plan, e: &Error) -> bool {
+    !(plan.rootless || e.errno() == Some(Errno::EPERM) && in_user_namespace())
+}
+
+/// Limits, but those of memory, and device filter. The first process may be inside already; the
+/// container's program must not run yet.
+pub fn apply(plan: &Plan, created: &Created) -> Result<()> {
+    set(&created.paths, plan.writes.iter().filter(|w| !w.is_memory()))?;
+    if plan.version == Version::V2
+        && let Some(dir) = &created.dir
+        && let Some(path) = created.paths.get("")
+    {
+        let filtered = filter_devices(plan, dir, created.is_new(path));
+        if let Err(e) = filtered.os("bpf", path.display())
+            && device_refusal_matters(plan, &e)
+        {
+            return Err(e.context("cannot attach the device filter"));
+        }
+    }
+    Ok(())
+}
+
+fn filter_devices(plan: &Plan, dir: &OwnedFd, new: bool) -> crate::sys::Result<()> {
+    let replaced = if new { None } else { bpf::sole_device_filter(dir.as_fd())? };
+    if plan.devices.permits_all() && replaced.is_none() {
+        return Ok(());
+    }
+    let program = bpf::load_device_filter(&plan.devices.program())?;
+    bpf::attach_device_filter(dir.as_fd(), program.as_fd(), replaced.as_ref().map(AsFd::as_fd))
+}
+
+/// Writes limits in order, at `create` or for `update`.
+pub fn set<'a>(paths: &Paths, writes: impl IntoIterator<Item = &'a Write>) -> Result<()> {
+    let mut postponed: Vec<(&Write, Error)> = Vec::new();
+    for write in writes {
+        match set_one(paths, write) {
+            Ok(()) => {
+                for (earlier, _) in std::mem::take(&mut postponed) {
+                    postpone(paths, earlier, &mut postponed)?;
+                }
+            }
+            Err(e) if write.again && e.errno() == Some(Errno::EINVAL) => {
+                postponed.push((write, e));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    match postponed.into_iter().next() {
+        Some((_, e)) => Err(e),
+        None => Ok(()),
+    }
+}
+
+fn postpone<'a>(
+    paths: &Paths,
+    write: &'a Write,
+    postponed: &mut Vec<(&'a Write, Error)>,
+) -> Result<()> {
+    match set_one(paths, write) {
+        Err(e) if e.errno() == Some(Errno::EINVAL) => postponed.push((write, e)),
+        other => other?,
+    }
+    Ok(())
+}
+
+fn set_one(paths: &Paths, write: &Write) -> Result<()> {
+    let key = match Version::of(paths) {
+        Version::V2 => "",
+        Version::V1 => &*write.controller,
+    };
+    let Some(dir) = paths.get(key) else {
+        return match write.absent {
+            Absent::Ignore => Ok(()),
+            _ => Err(Error::system(format!(
+                "cannot set {} limit: container could not join or create cgroup",
+                write.controller
+            ))),
+        };
+    };
+    check_guard(dir, write)?;
+    match (write_patiently(&dir.join(&*write.file), write), &write.absent) {
+        (Err(e), Absent::Ignore) if e.errno() == Some(Errno::ENOENT) => Ok(()),
+        (Err(e), Absent::Instead(other)) if e.errno() == Some(Errno::ENOENT) => {
+            set_one(paths, other)
+        }
+        (Err(e), _) => Err(explain(dir, write, e)),
+        (Ok(()), _) => Ok(()),
+    }
+}
+
+/// A limit of memory is refused while more is in use, which includes what CPUs have set aside. v1
+/// asks for that back, but does not wait for the answer.
+fn write_patiently(path: &Path, write: &Write) -> Result<()> {
+    const TRIES: u32 = 20;
+    let busy = |e: &Error| write.is_memory() && e.errno() == Some(Errno::EBUSY);
+    for _ in 0..TRIES {
+        match file::write(path, &write.value) {
+            Err(e) if busy(&e) => sleep(Duration::from_millis(1)),
+            other => return other,
+        }
+    }
+    file::write(path, &write.value)
+}
+
+fn check_guard(dir: &Path, write: &Write) -> Result<()> {
+    let Some(guard) = write.guard else { return Ok(()) };
+    let used: u64 = guard.usage.iter().map(|name| number(dir, name)).sum();
+    if guard.limit < used {
+        return Err(Error::state(format!(
+            "rejecting {} {} < usage {used}",
+            guard.what, guard.limit
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn number(dir: &Path, name: &str) -> u64 {
+    let text = file::read(&dir.join(name)).ok().flatten();
+    text.and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+}
+
+/// What the refusal of this file means.
+fn explain(dir: &Path, write: &Write, e: Error) -> Error {
+    match e.errno() {
+        Some(Errno::EBUSY) if write.file == "memory.limit_in_bytes" => {
+            let usage = number(dir, "memory.usage_in_bytes");
+            let peak = number(dir, "memory.max_usage_in_bytes");
+            e.context(format!(
+                "unable to set memory limit to {} (current usage: {usage}, peak usage: {peak})",
+                write.value
+            ))
+            .hint("the memory limit is too low for what is in use")
+        }
+        Some(Errno::ENOENT) => explain_absence(dir, write, e),
+        _ if write.unified => {
+            e.context(format!("unable to set unified resource {:?}", &*write.file))
+        }
+        _ => e,
+    }
+}
+
+/// Never the kernel's `no such file or directory`, by which engines know a missing command.
+fn explain_absence(dir: &Path, write: &Write, e: Error) -> Error {
+    if !dir.exists() {
+        return e.context("cgroup not exist");
+    }
+    let (controller, name) = (&*write.controller, &*write.file);
+    let list = file::read(&dir.join("cgroup.controllers")).ok().flatten();
+    let here = list.is_none_or(|l| l.split_whitespace().any(|c| c == controller));
+    let what = match write.unified {
+        true if !here && controller != "cgroup" => {
+            return Error::system(format!(
+                "unified resource {name:?} can't be set: controller {controller:?} not available"
+            ));
+        }
+        true => format!("unable to set unified resource {name:?}"),
+        false if !here => {
+            return Error::system(format!(
+                "cannot set {controller} limit: controller {controller:?} not available in {}",
+                dir.display()
+            ));
+        }
+        false => format!("cannot set {controller} limit"),
+    };
+    let e = Error::system(format!("{what}: this kernel has no {name}"));
+    match controller {
+        "hugetlb" => e.hint("the page sizes of this kernel are in /sys/kernel/mm/hugepages"),
+        "memory" if name.contains("sw") => {
+            e.hint("this kernel does not account for swap: boot with swapaccount=1")
+        }
+        _ => e,
+    }
+}
+
+/// `cgroup.subtree_control`, from the mount down to the container.
+mod controllers {
+    use super::*;
+
+    /// Every available controller, as callers read statistics of controllers that no limit needs.
+    /// The kernel's list of a new cgroup tells whether all is well already: the common case.
+    pub fn enable(target: &Target, writes: &[Write]) -> Result<()> {
+        let root = list(&target.mount, "cgroup.controllers")?;
+        let mut here = list(&target.dir, "cgroup.controllers")?;
+        let mut refusal = None;
+        if !root.iter().all(|c| here.contains(c)) {
+            here = descend(target, root.clone(), &mut refusal)?;
+        }
+        match writes.iter().find(|w| {
+            w.needs_controller() && !w.unified && !here.iter().any(|c| *c == w.controller)
+        }) {
+            None => Ok(()),
+            Some(write) => Err(unavailable(target, write, &root, refusal)),
+        }
+    }
+
+    fn list(dir: &Path, name: &str) -> Result<Vec<String>> {
+        let path = dir.join(name);
+        match file::read(&path)? {
+            Some(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+            None => Err(Error::os("open", path.display(), Errno::ENOENT)),
+        }
+    }
+
+    /// What is available in the container's cgroup in the end, and the last refusal on the way.
+    fn descend(
+        target: &Target,
+        mut available: Vec<String>,
+        refusal: &mut Option<Error>,
+    ) -> Result<Vec<String>> {
+        let levels = target.dir.ancestors().skip(1).take_while(|d| d.starts_with(&target.mount));
+        for level in levels.collect::<Vec<_>>().into_iter().rev() {
+            let enabled = list(level, "cgroup.subtree_control")?;
+            let missing: Vec<&str> =
+                available.iter().filter(|c| !enabled.contains(c)).map(String::as_str).collect();
+            if missing.is_empty() {
+                available = enabled;
+                continue;
+            }
+            let file = level.join("cgroup.subtree_control");
+            match add(&file, &missing) {
+                Ok(()) => {}
+                // One of them: realtime processes forbid the cpu controller, for instance.
+                Err(e) if e.errno() == Some(Errno::EINVAL) && missing.len() > 1 => {
+                    for controller in &missing {
+                        if let Err(e) = add(&file, &[controller]) {
+                            *refusal = Some(e);
+                        }
+                    }
+                    available = list(level, "cgroup.subtree_control")?;
+                }
+                // Enabling fewer of them could make the level a threaded domain: leave it.
+                Err(e) => {
+                    *refusal = Some(e);
+                    available = enabled;
+                }
+            }
+        }
+        Ok(available)
+    }
+
+    fn add(file: &Path, controllers: &[&str]) -> Result<()> {
+        let value: Vec<String> = controllers.iter().map(|c| format!("+{c}")).collect();
+        file::write(file, &value.join(" "))
+    }
+
+    fn unavailable(
+        target: &Target,
+        write: &Write,
+        root: &[String],
+        refusal: Option<Error>,
+    ) -> Error {
+        let (controller, dir) = (&write.controller, target.dir.display());
+        let e = Error::system(format!(
+            "cannot set {controller} limit: controller {controller:?} not available in {dir}"
+        ));
+        match refusal {
+            _ if !root.iter().any(|c| c == controller) => e.hint(format!(
+                "{}/cgroup.controllers has: {}. A controller is missing there if the kernel lacks \
+                 it, cgroup_disable= names it, or a cgroup v1 hierarchy has it. Without it, take {} \
+                 out of linux.resources",
+                target.mount.display(),
+                if root.is_empty() { "none".to_owned() } else { root.join(" ") },
+                write.file
+            )),
+            Some(refusal) => {
+                let why = match refusal.errno() {
+                    Some(Errno::EBUSY) => ": that cgroup holds processes itself; move them",
+                    Some(Errno::EACCES | Errno::EPERM) => ": it is not delegated to this user",
+                    _ => "",
+                };
+                e.hint(format!("an ancestor could not enable it: {refusal}{why}"))
+            }
+            None => e,
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! `linux.cgroupsPath` and `linux.resources` -> what to make and to write. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+
+use super::devices::Filter;
+use super::layout::{Hierarchy, MOUNT, clean};
+use super::{Driver, Layout, Paths, Step, Version, Write, v1, v2};
+use crate::error::{Error, Result};
+
+pub struct Input<'a> {
+    pub id: &'a str,
+    pub cgroups_path: Option<&'a Path>,
+    pub resources: Option<&'a LinuxResources>,
+    pub layout: &'a Layout,
+    /// Host user to whom the container's cgroup is delegated, on cgroup2.
+    pub owner: Option<u32>,
+    /// Cgroups are rootless (`--rootless`): go without where they are not permitted.
+    pub rootless: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub driver: Driver,
+    pub version: Version,
+    /// As recorded, before anything is made.
+    pub paths: Paths,
+    /// The directories to make, one in each hierarchy.
+    pub targets: Vec<Target>,
+    /// For the child, in order: [`super::child::run`].
+    pub steps: Vec<Step>,
+    /// Before the first process joins.
+    pub before_join: Vec<Write>,
+    /// Before the container's program runs.
+    pub writes: Vec<Write>,
+    pub devices: Filter,
+    pub owner: Option<u32>,
+    pub rootless: bool,
+    /// Nobody asked for this very place: without the permission to make it, there is none.
+    pub optional: bool,
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// In bytes. The last one counts, as in the kernel.
+    pub fn memory_limit(&self) -> Option<u64> {
+        let is_limit = |w: &&Write| matches!(&*w.file, "memory.max" | "memory.limit_in_bytes");
+        self.writes.iter().rfind(is_limit)?.value.parse().ok()
+    }
+}
+
+/// The container's directory in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its names in [`Paths`].
+    pub names: Vec<String>,
+    pub mount: PathBuf,
+    pub dir: PathBuf,
+}
+
+impl Target {
+    pub fn is_version2(&self) -> bool {
+        self.names.iter().all(String::is_empty)
+    }
+
+    pub fn carries(&self, controller: &str) -> bool {
+        self.names.iter().any(|n| n == controller)
+    }
+}
+
+/// The limits that `update` changes: devices are never among them.
+pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>> {
+    match version {
+        Version::V2 => v2::writes(resources),
+        Version::V1 => {
+            let mut writes = v1::before_join(resources);
+            writes.extend(v1::writes(resources)?);
+            Ok(writes)
+        }
+    }
+}
+
+pub fn plan(input: &Input) -> Result<Plan> {
+    let path = input.cgroups_path.filter(|p| !p.as_os_str().is_empty());
+    let targets = targets(input, path)?;
+    let paths: Paths =
+        targets.iter().flat_map(|t| t.names.iter().map(|n| (n.clone(), t.dir.clone()))).collect();
+    let version = match input.layout {
+        Layout::Unified { .. } => Version::V2,
+        Layout::Legacy { .. } => Version::V1,
+    };
+    let optional = input.rootless && path.is_none();
+    if targets.is_empty() && !optional {
+        return Err(Error::system("no cgroup mount found in mountinfo")
+            .hint("mount cgroup2 at /sys/fs/cgroup: mount -t cgroup2 none /sys/fs/cgroup"));
+    }
+
+    let (before_join, writes) = match (input.resources, version) {
+        (None, _) => (Vec::new(), Vec::new()),
+        (Some(r), Version::V2) => (Vec::new(), v2::writes(r)?),
+        (Some(r), Version::V1) => (v1::before_join(r), v1::writes(r)?),
+    };
+    if version == Version::V1 {
+        require_mounted(before_join.iter().chain(&writes), &paths)?;
+    }
+    let rules = input.resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    Ok(Plan {
+        driver: Driver::Cgroupfs,
+        version,
+        steps: steps(&targets),
+        targets,
+        paths,
+        before_join,
+        writes,
+        devices: Filter::compile(rules)?,
+        owner: input.owner.filter(|_| version == Version::V2),
+        rootless: input.rootless,
+        optional,
+        warnings: warnings(version, input.resources),
+    })
+}
+
+fn targets(input: &Input, path: Option<&Path>) -> Result<Vec<Target>> {
+    let hierarchies = match input.layout {
+        Layout::Unified { own } => {
+            // The runtime's own cgroup holds processes, so that no controller can be enabled for
+            // children of it: what is relative to it goes beside it.
+            let own = own.as_deref().unwrap_or(Path::new("/"));
+            let base = own.parent().unwrap_or(own);
+            &[Hierarchy { names: vec![String::new()], mount: MOUNT.into(), own: base.into() }][..]
+        }
+        Layout::Legacy { hierarchies } => hierarchies,
+    };
+    hierarchies
+        .iter()
+        .map(|h| {
+            let inner = match path {
+                Some(path) if path.is_absolute() => clean(path),
+                Some(path) => join(&h.own, path),
+                None => join(&h.own, Path::new(input.id)),
+            };
+            if inner == Path::new("/") {
+                let path = path.unwrap_or(Path::new("")).display();
+                return Err(Error::config(format!(
+                    "invalid cgroupsPath {:?}: it is the root cgroup",
+                    path.to_string()
+                )));
+            }
+            let dir = join(&h.mount, &inner);
+            Ok(Target { names: h.names.clone(), mount: h.mount.clone(), dir })
+        })
+        .collect()
+}
+
+/// Below `base`, whatever the path says.
+fn join(base: &Path, path: &Path) -> PathBuf {
+    let path = clean(path);
+    base.join(path.strip_prefix("/").unwrap_or(&path))
+}
+
+fn steps(targets: &[Target]) -> Vec<Step> {
+    let legacy = targets.iter().filter(|t| !t.is_version2());
+    legacy.enumerate().map(|(index, t)| Step::Join { index, path: t.dir.clone() }).collect()
+}
+
+/// On v1 a controller is there if, and only if, a hierarchy is mounted for it.
+fn require_mounted<'a>(writes: impl Iterator<Item = &'a Write>, paths: &Paths) -> Result<()> {
+    for write in writes.filter(|w| w.needs_controller()) {
+        let controller = &*write.controller;
+        if !paths.contains_key(controller) {
+            let text =
+                format!("cannot set {controller} limit: container could not join or create cgroup");
+            return Err(Error::system(text).hint(format!(
+                "no cgroup v1 hierarchy with the controller {controller} is mounted below \
+                 {MOUNT}: mount one, or take {} out of linux.resources",
+                write.file
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn warnings(version: Version, resources: Option<&LinuxResources>) -> Vec<String> {
+    match (version, resources) {
+        (Version::V2, Some(r)) => v2::ignored(r)
+            .into_iter()
+            .map(|name| format!("linux.resources.{name} has no meaning on cgroup v2: ignored"))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// One line for each effect, in order.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directories: BTreeMap<&Path, ()> =
+            self.targets.iter().map(|t| (t.dir.as_path(), ())).collect();
+        for dir in directories.keys() {
+            writeln!(f, "cgroup: make {}", dir.display())?;
+        }
+        if let Some(owner) = self.owner {
+            writeln!(f, "cgroup: delegate to user {owner}")?;
+        }
+        let (late, early): (Vec<_>, Vec<_>) = self.writes.iter().partition(|w| w.is_memory());
+        for write in self.before_join.iter().chain(early) {
+            writeln!(f, "{write}")?;
+        }
+        writeln!(f, "{}", self.devices)?;
+        late.into_iter().try_for_each(|write| writeln!(f, "{write}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn unified(own: &str) -> Layout {
+        Layout::Unified { own: Some(own.into()) }
+    }
+
+    fn hybrid() -> Layout {
+        let hierarchy = |names: &[&str], mount: &str, own: &str| Hierarchy {
+            names: names.iter().map(|n| n.to_string()).collect(),
+            mount: mount.into(),
+            own: own.into(),
+        };
+        Layout::Legacy {
+            hierarchies: vec![
+                hierarchy(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct", "/"),
+                hierarchy(&["memory"], "/sys/fs/cgroup/memory", "/own"),
+                hierarchy(&[""], "/sys/fs/cgroup/unified", "/"),
+            ],
+        }
+    }
+
+    fn planned(layout: &Layout, path: Option<&str>, resources: serde_json::Value) -> Result<Plan> {
+        let resources: LinuxResources = serde_json::from_value(resources).unwrap();
+        plan(&Input {
+            id: "box",
+            cgroups_path: path.map(Path::new),
+            resources: Some(&resources),
+            layout,
+            owner: None,
+            rootless: false,
+        })
+    }
+
+    fn path_of(layout: &Layout, path: Option<&str>) -> PathBuf {
+        planned(layout, path, json!({})).unwrap().paths[""].clone()
+    }
+
+    #[test]
+    fn paths_on_cgroup2() {
+        let layout = unified("/user.slice/session");
+        for (path, expected) in [
+            (None, "/sys/fs/cgroup/user.slice/box"),
+            (Some(""), "/sys/fs/cgroup/user.slice/box"),
+            (Some("/a/b"), "/sys/fs/cgroup/a/b"),
+            (Some("a/b"), "/sys/fs/cgroup/user.slice/a/b"),
+            (Some("/a/../../etc"), "/sys/fs/cgroup/etc"),
+            (Some("../../etc"), "/sys/fs/cgroup/user.slice/etc"),
+            (Some("/kube.slice:cri:id"), "/sys/fs/cgroup/kube.slice:cri:id"),
+            (Some("kube.slice:cri:id"), "/sys/fs/cgroup/user.slice/kube.slice:cri:id"),
+        ] {
+            assert_eq!(path_of(&layout, path), Path::new(expected), "{path:?}");
+        }
+        assert_eq!(path_of(&unified("/"), None), Path::new("/sys/fs/cgroup/box"));
+        for path in ["/", "/..", "/a/.."] {
+            let text = planned(&layout, Some(path), json!({})).unwrap_err().to_string();
+            assert_eq!(text, format!("invalid cgroupsPath {path:?}: it is the root cgroup"));
+        }
+    }
+
+    #[test]
+    fn paths_on_a_hybrid_host_are_those_of_runc() {
+        let at = |path| {
+            let paths = planned(&hybrid(), path, json!({})).unwrap().paths;
+            paths.iter().map(|(n, p)| format!("{n}={}", p.display())).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            at(None),
+            [
+                "=/sys/fs/cgroup/unified/box",
+                "cpu=/sys/fs/cgroup/cpu,cpuacct/box",
+                "cpuacct=/sys/fs/cgroup/cpu,cpuacct/box",
+                "memory=/sys/fs/cgroup/memory/own/box",
+            ]
+        );
+        assert_eq!(at(Some("a"))[3], "memory=/sys/fs/cgroup/memory/own/a");
+        assert_eq!(at(Some("/a"))[3], "memory=/sys/fs/cgroup/memory/a");
+    }
+
+    #[test]
+    fn one_step_for_each_v1_hierarchy() {
+        let steps = planned(&hybrid(), None, json!({})).unwrap().steps;
+        let steps: Vec<String> = steps.iter().map(Step::to_string).collect();
+        assert_eq!(
+            steps,
+            [
+                "join cgroup /sys/fs/cgroup/cpu,cpuacct/box",
+                "join cgroup /sys/fs/cgroup/memory/own/box"
+            ]
+        );
+        assert!(planned(&unified("/"), None, json!({})).unwrap().steps.is_empty());
+    }
+
+    #[test]
+    fn a_controller_without_hierarchy() {
+        let e = planned(&hybrid(), None, json!({"pids": {"limit": 3}})).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "cannot set pids limit: container could not join or create cgroup"
+        );
+        assert!(e.advice().unwrap().contains("take pids.max out of linux.resources"));
+        // Nothing is asked for that does not hold anyway.
+        let lifted = json!({"memory": {"limit": -1}});
+        assert!(planned(&hybrid(), None, lifted).is_ok());
+    }
+
+    #[test]
+    fn a_host_without_cgroups() {
+        let none = Layout::Legacy { hierarchies: vec![] };
+        let e = planned(&none, None, json!({})).unwrap_err();
+        assert_eq!(e.to_string(), "no cgroup mount found in mountinfo");
+        let rootless = Input {
+            id: "box",
+            cgroups_path: None,
+            resources: None,
+            layout: &none,
+            owner: None,
+            rootless: true,
+        };
+        assert!(plan(&rootless).unwrap().paths.is_empty());
+    }
+
+    #[test]
+    fn a_plan_as_text() {
+        let plan = planned(
+            &unified("/"),
+            Some("/a"),
+            json!({"memory": {"limit": 5, "swappiness": 1}, "pids": {"limit": 6}, "devices": [{"allow": true, "access": "rwm"}]}),
+        )
+        .unwrap();
+        assert_eq!(
+            plan.to_string(),
+            "cgroup: make /sys/fs/cgroup/a\ncgroup: pids.max = 6\ncgroup: devices: allow all\n\
+             cgroup: memory.max = 5\n"
+        );
+        assert_eq!(plan.memory_limit(), Some(5));
+        assert_eq!(
+            plan.warnings,
+            ["linux.resources.memory.swappiness has no meaning on cgroup v2: ignored"]
+        );
+    }
+}

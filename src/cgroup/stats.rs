@@ -1,0 +1,255 @@
+//! What a container uses: one picture of its cgroup.
+//!
+//! Names, units and nesting are those of runc's `events`, which engines decode whatever the host's
+//! cgroup version: bytes, nanoseconds, and on cgroup2 the values where v1 would have them. Numbers
+//! without a limit are [`UNLIMITED`], as v1 has no word for it. [`v1`] and [`v2`] read, [`text`] understands.
+
+mod text;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::{Paths, Version, file};
+use crate::error::Result;
+
+pub const UNLIMITED: u64 = u64::MAX;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    pub cpu: Cpu,
+    pub cpuset: CpuSet,
+    pub memory: Memory,
+    pub pids: Pids,
+    pub blkio: BlkIo,
+    /// By page size, such as `2MB`.
+    pub hugetlb: BTreeMap<String, Counter>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cpu {
+    pub usage: CpuUsage,
+    pub throttling: Throttling,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// Nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CpuUsage {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_kernel: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_user: Vec<u64>,
+    pub kernel: u64,
+    pub user: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Throttling {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub periods: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttled_periods: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttled_time: u64,
+}
+
+/// Of v1; on cgroup2 all zero.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CpuSet {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u16>,
+    pub cpu_exclusive: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mems: Vec<u16>,
+    pub mem_hardwall: u64,
+    pub mem_exclusive: u64,
+    pub memory_migrate: u64,
+    pub memory_spread_page: u64,
+    pub memory_spread_slab: u64,
+    pub memory_pressure: u64,
+    pub sched_load_balance: u64,
+    pub sched_relax_domain_level: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Memory {
+    /// Of files.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache: u64,
+    pub usage: LimitedCounter,
+    /// Of memory and swap together.
+    pub swap: LimitedCounter,
+    pub kernel: LimitedCounter,
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: LimitedCounter,
+    /// `memory.stat`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub raw: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+impl Memory {
+    /// What would not go away by itself if memory got scarce: without idle pages of files.
+    pub fn working_set(&self) -> u64 {
+        let names = ["total_inactive_file", "inactive_file"];
+        let idle = names.iter().find_map(|name| self.raw.get(*name)).copied().unwrap_or(0);
+        self.usage.usage.saturating_sub(idle)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct LimitedCounter {
+    pub limit: u64,
+    #[serde(flatten)]
+    pub counter: Counter,
+}
+
+impl std::ops::Deref for LimitedCounter {
+    type Target = Counter;
+
+    fn deref(&self) -> &Counter {
+        &self.counter
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Counter {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    /// How often the limit was hit.
+    pub failcnt: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Pids {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub current: u64,
+    /// 0 is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlkIo {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_service_bytes_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_serviced_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_queue_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_service_time_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_wait_time_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_merged_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_time_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sectors_recursive: Vec<IoEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+impl BlkIo {
+    /// Bytes of all devices, `Read` or `Write`.
+    pub fn bytes(&self, op: &str) -> u64 {
+        self.io_service_bytes_recursive.iter().filter(|e| e.op == op).map(|e| e.value).sum()
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct IoEntry {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub major: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub minor: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub op: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub value: u64,
+}
+
+/// Pressure stall information: how much of the time some, or all, tasks waited.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Pressure {
+    pub some: Stalled,
+    pub full: Stalled,
+}
+
+/// Percentages of the last seconds, and microseconds in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Stalled {
+    pub avg10: f64,
+    pub avg60: f64,
+    pub avg300: f64,
+    pub total: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// What is gone, or never was there, counts as zero.
+pub fn read(paths: &Paths) -> Result<Stats> {
+    let mut stats = match Version::of(paths) {
+        Version::V1 => v1::read(paths)?,
+        Version::V2 => v2::read(paths)?,
+    };
+    // Every cgroup of cgroup2 has these, that of a hybrid host's container, too.
+    if let Some(unified) = paths.get("").map(|dir| Files(dir)) {
+        stats.cpu.psi = unified.pressure("cpu.pressure")?;
+        stats.memory.psi = unified.pressure("memory.pressure")?;
+        stats.blkio.psi = unified.pressure("io.pressure")?;
+    }
+    Ok(stats)
+}
+
+/// The files of one cgroup.
+#[derive(Clone, Copy)]
+struct Files<'a>(&'a Path);
+
+impl Files<'_> {
+    /// Empty if there is no such file.
+    fn text(self, name: &str) -> Result<String> {
+        match file::read_all(&self.0.join(name)) {
+            // Accounting that was switched off at boot.
+            Err(e) if e.errno() == Some(Errno::EOPNOTSUPP) => Ok(String::new()),
+            other => Ok(other?.unwrap_or_default()),
+        }
+    }
+
+    fn number(self, name: &str) -> Result<Option<u64>> {
+        Ok(text::number(&self.text(name)?))
+    }
+
+    fn pressure(self, name: &str) -> Result<Option<Pressure>> {
+        Ok(text::pressure(&self.text(name)?))
+    }
+
+    /// The page sizes of `hugetlb.SIZE.<suffix>`.
+    fn page_sizes(self, suffix: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let size = |name: String| {
+            let size = name.strip_prefix("hugetlb.")?.strip_suffix(suffix)?.strip_suffix('.')?;
+            (!size.contains('.')).then(|| size.to_owned())
+        };
+        names.filter_map(size).collect()
+    }
+}

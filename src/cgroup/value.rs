@@ -1,0 +1,63 @@
+//! Values that both versions take alike, and what is wrong with them.
+
+use std::collections::HashMap;
+
+use oci_spec::runtime::{LinuxCpu, LinuxRdma};
+
+use super::Write;
+use crate::error::{Error, Result};
+
+/// Absent and 0 leave the limit alone, -1 lifts it.
+pub fn bytes(what: &str, value: Option<i64>) -> Result<Option<i64>> {
+    match value {
+        None | Some(0) => Ok(None),
+        Some(n) if n < -1 => Err(Error::config(format!("invalid {what}: {n}"))),
+        some => Ok(some),
+    }
+}
+
+pub fn weight(value: Option<u16>) -> Result<Option<u16>> {
+    match value {
+        None | Some(0) => Ok(None),
+        some @ Some(10..=1000) => Ok(some),
+        Some(w) => {
+            Err(Error::config(format!("invalid blkio weight: {w} (valid range is 10-1000)")))
+        }
+    }
+}
+
+/// The size becomes part of a file's name.
+pub fn page_size(size: &str) -> Result<&str> {
+    let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
+    if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+        return Ok(size);
+    }
+    let text = format!("invalid hugepage size {size:?}: must be a number and KB, MB or GB");
+    Err(Error::config(text))
+}
+
+pub fn cpuset(cpu: &LinuxCpu) -> Vec<Write> {
+    let write = |file: &'static str, list: &Option<String>| {
+        let list = list.as_ref().filter(|l| !l.is_empty())?;
+        Some(Write::new("cpuset", file, list))
+    };
+    write("cpuset.cpus", cpu.cpus()).into_iter().chain(write("cpuset.mems", cpu.mems())).collect()
+}
+
+pub fn rdma(device: &str, limit: &LinuxRdma) -> String {
+    let mut line = device.to_owned();
+    if let Some(n) = limit.hca_handles() {
+        line.push_str(&format!(" hca_handle={n}"));
+    }
+    if let Some(n) = limit.hca_objects() {
+        line.push_str(&format!(" hca_object={n}"));
+    }
+    line
+}
+
+/// JSON objects have no order; our writes have one.
+pub fn sorted<T>(map: &Option<HashMap<String, T>>) -> Vec<(&String, &T)> {
+    let mut entries: Vec<_> = map.iter().flatten().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries
+}
