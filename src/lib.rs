@@ -32,6 +32,7 @@ pub mod fs;
 pub mod cgroup;
 pub mod namespace;
 pub mod network;
+pub mod rootfs;
 
 
 

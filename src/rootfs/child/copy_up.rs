@@ -1,0 +1,115 @@
+//! `tmpcopyup`: a new tmpfs begins with what it is going to cover.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat, mknodat};
+use nix::unistd::{Gid, Uid, fchown, fchownat, read, symlinkat, write};
+
+use super::kind_of;
+use crate::error::fault::{Attempt, ChildResult, Fault};
+
+/// Deeper than any image, and shallow enough for the stack.
+const DEEPEST: usize = 128;
+
+/// Copies what is in `from` into the detached mount `to`: directories, files, symlinks and nodes
+/// with owner and mode.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
+    directory(from, to, DEEPEST)
+}
+
+fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, deeper: usize) -> ChildResult<()> {
+    if deeper == 0 {
+        return Err(Fault::refused("tmpcopyup: too many levels of directories"));
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut entries = Dir::openat(from, c".", flags, Mode::empty()).during("tmpcopyup: open")?;
+    for entry in entries.iter() {
+        let entry = entry.during("tmpcopyup: getdents")?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            copy_entry(from, to, name, deeper)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_entry(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CStr,
+    deeper: usize,
+) -> ChildResult<()> {
+    let source = open(from, name, OFlag::O_PATH).during("tmpcopyup: open")?;
+    let stat = fstat(&source).during("tmpcopyup: fstat")?;
+    let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+    match kind_of(&stat) {
+        SFlag::S_IFDIR => {
+            mkdirat(to, name, mode).during("tmpcopyup: mkdir")?;
+            let made = open(to, name, OFlag::O_RDONLY).during("tmpcopyup: open")?;
+            directory(source.as_fd(), made.as_fd(), deeper - 1)?;
+            own(&made, &stat, mode)
+        }
+        SFlag::S_IFREG => file(from, to, name, &stat, mode),
+        SFlag::S_IFLNK => {
+            let target = readlinkat(&source, c"").during("tmpcopyup: readlink")?;
+            symlinkat(target.as_os_str(), to, name).during("tmpcopyup: symlink")?;
+            let (uid, gid) = owner(&stat);
+            fchownat(to, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).during("tmpcopyup: chown")
+        }
+        kind => {
+            mknodat(to, name, kind, mode, stat.st_rdev).during("tmpcopyup: mknod")?;
+            let (uid, gid) = owner(&stat);
+            fchownat(to, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).during("tmpcopyup: chown")
+        }
+    }
+}
+
+fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+}
+
+fn file(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &FileStat,
+    mode: Mode,
+) -> ChildResult<()> {
+    let source = open(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK).during("tmpcopyup: open")?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let made = openat(to, name, flags, mode).during("tmpcopyup: create")?;
+    let mut buffer = [0; 32768];
+    loop {
+        match read(&source, &mut buffer) {
+            Ok(0) => break,
+            Ok(length) => write_all(&made, &buffer[..length])?,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).during("tmpcopyup: read"),
+        }
+    }
+    own(&made, stat, mode)
+}
+
+fn write_all(to: &OwnedFd, mut data: &[u8]) -> ChildResult<()> {
+    while !data.is_empty() {
+        let length = write(to, data).during("tmpcopyup: write")?;
+        data = &data[length..];
+    }
+    Ok(())
+}
+
+fn owner(stat: &FileStat) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+}
+
+/// The owner first: a change of owner clears the set-id bits.
+fn own(made: &OwnedFd, stat: &FileStat, mode: Mode) -> ChildResult<()> {
+    let (uid, gid) = owner(stat);
+    fchown(made, uid, gid).during("tmpcopyup: chown")?;
+    fchmod(made, mode).during("tmpcopyup: chmod")
+}

@@ -1,0 +1,179 @@
+//! Nodes and symlinks, mostly of /dev.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, dup2_stderr, dup2_stdin, dup2_stdout, fchownat, symlinkat, unlinkat,
+};
+
+use super::{State, is_null, kind_of};
+use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::rootfs::Node;
+use crate::sys::mount::{Extent, move_mount, open_tree};
+
+/// The directory of `path`, from the last step if it is the same, and the name in it.
+fn entry<'s, 'p>(
+    state: &'s mut State<'_>,
+    path: &'p CStr,
+) -> ChildResult<(BorrowedFd<'s>, &'p CStr)> {
+    let bytes = path.to_bytes_with_nul();
+    let slash = bytes.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    let same = |(directory, _): &(CString, _)| directory.to_bytes() == &bytes[..slash];
+    if !state.nodes.as_ref().is_some_and(same) {
+        let directory = state.root()?.parent(path).during("mkdir")?.directory;
+        let name = CString::new(&bytes[..slash]).map_err(|_| Fault::refused("a node's path"))?;
+        state.nodes = Some((name, directory));
+    }
+    let name = CStr::from_bytes_with_nul(&bytes[slash + 1..]);
+    match (&state.nodes, name) {
+        (Some((_, directory)), Ok(name)) => Ok((directory.as_fd(), name)),
+        _ => Err(Fault::refused("a node's path")),
+    }
+}
+
+pub(super) fn node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
+    let (directory, name) = entry(state, &node.path)?;
+    if node.bind {
+        return bind_host_node(directory, name, node);
+    }
+    let kind = SFlag::from_bits_truncate(node.kind);
+    let mode = Mode::from_bits_truncate(node.mode);
+    let device = makedev(node.major.into(), node.minor.into());
+    match mknodat(directory, name, kind, mode, device) {
+        Ok(()) if node.uid | node.gid == 0 => Ok(()),
+        Ok(()) => own(directory, name, node),
+        Err(Errno::EEXIST) => verify(directory, name, node),
+        // A user namespace that nobody told us of.
+        Err(Errno::EPERM) => bind_host_node(directory, name, node),
+        Err(errno) => Err(errno).during("mknod"),
+    }
+}
+
+fn own(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
+    // By descriptor, so that what is given away is what was made.
+    let made = open_name(directory, name).during("open")?;
+    same_device(&made, node)?;
+    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    fchownat(&made, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH).during("fchown")
+}
+
+/// What the image brought along will do if it is the very same device.
+fn verify(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
+    same_device(&open_name(directory, name).during("open")?, node)
+}
+
+fn same_device(fd: &OwnedFd, node: &Node) -> ChildResult<()> {
+    let stat = fstat(fd).during("fstat")?;
+    let device = makedev(node.major.into(), node.minor.into());
+    if stat.st_mode & libc::S_IFMT == node.kind
+        && (node.kind == libc::S_IFIFO || stat.st_rdev == device)
+    {
+        return Ok(());
+    }
+    Err(Fault::refused("another file of that name exists in the rootfs"))
+}
+
+fn open_name(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+}
+
+fn bind_host_node(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
+    let source = open_tree(None, &node.path, Extent::One).during("open_tree")?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let place = match openat(directory, name, flags, Mode::from_bits_truncate(0o666)) {
+        Err(Errno::EEXIST) => open_name(directory, name),
+        other => other,
+    }
+    .during("create")?;
+    move_mount(source.as_fd(), place.as_fd()).during("move_mount")
+}
+
+pub(super) fn symlink(
+    state: &mut State<'_>,
+    path: &CStr,
+    target: &CStr,
+    replace: bool,
+) -> ChildResult<()> {
+    let (directory, name) = entry(state, path)?;
+    match symlinkat(target, directory, name) {
+        // The device itself does as well, and in a devtmpfs it is the host's.
+        Err(Errno::EEXIST) if replace && is_multiplexer(directory, name)? => Ok(()),
+        Err(Errno::EEXIST) if replace => {
+            unlinkat(directory, name, UnlinkatFlags::NoRemoveDir).during("unlink")?;
+            symlinkat(target, directory, name).during("symlink")
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        other => other.during("symlink"),
+    }
+}
+
+/// /dev/ptmx, which finds the devpts beside it.
+fn is_multiplexer(directory: BorrowedFd<'_>, name: &CStr) -> ChildResult<bool> {
+    let stat = fstat(open_name(directory, name).during("open")?).during("fstat")?;
+    Ok(kind_of(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(5, 2))
+}
+
+/// Only after the pivot, never through a symlink, and judged by what was opened: the image may
+/// have put anything there.
+pub(super) fn reopen_null(state: &mut State<'_>) -> ChildResult<()> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    // A stream that is closed is left so.
+    let was_null = streams.map(|stream| fstat(stream).is_ok_and(|stat| is_null(&stat)));
+    if was_null == [false; 3] {
+        return Ok(());
+    }
+    let null = open_null(state, libc::O_RDWR)?;
+    let [stdin, stdout, stderr] = was_null;
+    if stdin {
+        dup2_stdin(&null).during("dup2")?;
+    }
+    if stdout {
+        dup2_stdout(&null).during("dup2")?;
+    }
+    if stderr {
+        dup2_stderr(&null).during("dup2")?;
+    }
+    Ok(())
+}
+
+/// The container's /dev/null, if that is what it is (CVE-2025-31133, CVE-2026-88265).
+pub(super) fn open_null(state: &State<'_>, flags: libc::c_int) -> ChildResult<OwnedFd> {
+    // O_PATH first: opening a device or a FIFO for real can have effects.
+    let root = state.root()?;
+    let check = |fd: OwnedFd| -> ChildResult<OwnedFd> {
+        match fstat(&fd).during("fstat")? {
+            stat if is_null(&stat) => Ok(fd),
+            stat => Err(Fault::refused(format!(
+                "/dev/null of the container is not the null device but {}",
+                describe(&stat)
+            ))),
+        }
+    };
+    let path = root.open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW).during("open /dev/null")?;
+    let path = check(path)?;
+    if flags & libc::O_PATH != 0 {
+        return Ok(path);
+    }
+    let opened = root.open(c"/dev/null", flags | libc::O_NOFOLLOW).during("open /dev/null")?;
+    check(opened)
+}
+
+fn describe(stat: &nix::sys::stat::FileStat) -> String {
+    match kind_of(stat) {
+        SFlag::S_IFCHR => {
+            let (major, minor) =
+                (nix::sys::stat::major(stat.st_rdev), nix::sys::stat::minor(stat.st_rdev));
+            format!("character device {major}:{minor}")
+        }
+        SFlag::S_IFREG => "a regular file".into(),
+        SFlag::S_IFDIR => "a directory".into(),
+        SFlag::S_IFLNK => "a symlink".into(),
+        _ => "another kind of file".into(),
+    }
+}

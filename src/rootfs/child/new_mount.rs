@@ -1,0 +1,103 @@
+//! A file system mounted anew.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use nix::unistd::fchdir;
+
+use super::{Missing, Place, State, copy_up, fd_path};
+use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::rootfs::{ByPath, Datum, NewMount};
+use crate::sys::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+
+pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
+    let place = state.place(&mount.target, Missing::Directory)?;
+    if let Some(by_path) = &mount.by_path {
+        return run_by_path(state, mount, by_path, &place);
+    }
+    let context = fsopen(&mount.kind).during("fsopen")?;
+    set(context.as_fd(), c"source", Some(&mount.source))?;
+    // The first of two wins nowhere: what the config says comes later.
+    if mount.inherit_mode && !place.made {
+        set(context.as_fd(), c"mode", Some(&mode_of(place.fd.as_fd())?))?;
+    }
+    let detached = create(context.as_fd(), &mount.data, mount.attributes)?;
+    if mount.copy_up && !place.made {
+        copy_up::copy(place.fd.as_fd(), detached.as_fd())?;
+    }
+    state.attach(detached.as_fd(), place.fd.as_fd(), &mount.finish)?;
+    if let Some(label) = &mount.label {
+        set_label(state, detached.as_fd(), label)?;
+    }
+    state.retire([context, detached, place.fd]);
+    Ok(())
+}
+
+/// Configures the rest and gives the detached mount.
+pub(super) fn create(
+    context: BorrowedFd<'_>,
+    data: &[Datum],
+    attributes: u64,
+) -> ChildResult<OwnedFd> {
+    for Datum { key, value } in data {
+        set(context, key, value.as_deref())?;
+    }
+    fsconfig_create(context).map_err(|errno| told(context, "fsconfig".into(), errno))?;
+    fsmount(context, attributes).map_err(|errno| told(context, "fsmount".into(), errno))
+}
+
+fn set(context: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> ChildResult<()> {
+    match value {
+        Some(value) => fsconfig_set_string(context, key, value),
+        None => fsconfig_set_flag(context, key),
+    }
+    .map_err(|errno| {
+        let key = key.to_string_lossy();
+        let call = match value {
+            Some(value) => format!("fsconfig {key}={}", value.to_string_lossy()),
+            None => format!("fsconfig {key}"),
+        };
+        told(context, call, errno)
+    })
+}
+
+/// With what the file system itself had to say: each read gives one line, `e text`.
+#[cold]
+fn told(context: BorrowedFd<'_>, mut call: String, errno: Errno) -> Fault {
+    let mut line = [0; 1024];
+    while let Ok(length @ 3..) = nix::unistd::read(context, &mut line) {
+        let text = String::from_utf8_lossy(&line[2..length]);
+        call.push_str(": ");
+        call.push_str(text.trim_end());
+    }
+    Fault { call: call.into(), errno }
+}
+
+fn mode_of(directory: BorrowedFd<'_>) -> ChildResult<CString> {
+    let mode = fstat(directory).during("fstat")?.st_mode & 0o7777;
+    CString::new(format!("{mode:04o}")).map_err(|_| Fault::refused("a directory's mode"))
+}
+
+fn run_by_path(
+    state: &mut State<'_>,
+    mount: &NewMount,
+    by_path: &ByPath,
+    place: &Place,
+) -> ChildResult<()> {
+    let source = Some((mount.source.as_c_str(), mount.kind.as_c_str()));
+    state.mount_by_path(place.fd.as_fd(), source, by_path.flags, Some(&by_path.data))?;
+    // The place is beneath the new mount now; its name leads to the mount.
+    let mounted = state.root()?.open(&mount.target.path, libc::O_PATH).during("open")?;
+    state.finish(mounted.as_fd(), &mount.finish)
+}
+
+/// mqueue takes no context=.
+fn set_label(state: &State<'_>, mount: BorrowedFd<'_>, label: &CStr) -> ChildResult<()> {
+    let path = fd_path(mount)?;
+    fchdir(state.proc).during("fchdir")?;
+    let set = crate::sys::open::setxattr(&path, c"security.selinux", label.to_bytes());
+    fchdir(state.root()?).during("fchdir")?;
+    set.during("setxattr security.selinux")
+}

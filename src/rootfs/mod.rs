@@ -1,0 +1,279 @@
+//! The container's file systems: its root, what is mounted in it, its devices, what is hidden.
+//!
+//! # Theory of operation
+//!
+//! The plan is three lists. *Enter*: the mount namespace is cut off from the host's (never the
+//! other way round: propagation first), the rootfs is cloned onto itself, the mounts are made in
+//! order, then the nodes of /dev. *Pivot*: the clone becomes `/` and the host's tree is let go.
+//! *Restrict*: what must stay writable until the sysctls are set becomes read-only or hidden.
+//!
+//! Every mount is made detached, then attached to an open directory of the rootfs. The container
+//! may be changing the tree meanwhile (a volume shared with another container): a name is looked
+//! up once, inside the root, and what was found is what is mounted on. Nothing of the container's
+//! is ever looked up by a path of the host.
+//!
+//! A bind's source is a path of the host and is looked up before the pivot. Where the container's
+//! user could not reach it, or it must be ID-mapped, the parent opens it ([`parent::open_trees`]).
+
+pub mod child;
+pub mod options;
+pub mod parent;
+pub mod plan;
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+
+use crate::sys::mount::{Attributes, Extent};
+
+/// What the child does, in order; see the module.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub enter: Vec<Step>,
+    pub pivot: Vec<Step>,
+    /// After the sysctls, before no_new_privs.
+    pub restrict: Vec<Step>,
+    /// What an operator should hear of and nobody refuses.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Sets the propagation of `/` (`MS_*`): before the pivot the host's tree, after it our own.
+    Propagate {
+        flags: u64,
+        name: String,
+    },
+    /// Makes the mount that holds the rootfs private: the nearest of these that is a mount.
+    Isolate {
+        ancestors: Vec<CString>,
+    },
+    /// Clones the rootfs onto itself; from here on paths are the container's.
+    CloneRoot {
+        path: CString,
+    },
+    /// Without a mount namespace: the rootfs as it is.
+    OpenRoot {
+        path: CString,
+    },
+    Mount(Box<NewMount>),
+    Bind(Box<BindMount>),
+    /// cgroup2 at `target`: a bind of `source`, or where that is not to be had, a new mount.
+    CgroupUnified(Box<CgroupMount>),
+    /// A tmpfs at `target` with a bind for each hierarchy of version 1.
+    CgroupLegacy(Box<CgroupMount>),
+    Node(Node),
+    Symlink {
+        path: CString,
+        target: CString,
+        replace: bool,
+    },
+    /// `shared`: what the host's tree was made does not cut it off from its peers.
+    Pivot {
+        shared: bool,
+    },
+    /// `--no-pivot`: the clone is moved over `/`.
+    MoveRoot {
+        path: CString,
+    },
+    Chroot,
+    /// Standard streams that are the host's /dev/null become the container's.
+    ReopenNull,
+    ReadonlyPath(CString),
+    Mask {
+        path: CString,
+        label: Option<CString>,
+    },
+    /// A mount that had to be writable while it was filled.
+    ReadonlyMount(CString),
+    ReadonlyRoot,
+}
+
+/// A place in the container.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Absolute and clean.
+    pub path: CString,
+    /// May be inside a procfs, or cover it.
+    pub in_proc: bool,
+    /// No part may be a symlink, and it must be a directory.
+    pub ordinary: bool,
+}
+
+/// What is done to a mount once it is there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Finish {
+    pub recursive: Attributes,
+    /// `MS_*`, each a call of its own, in order.
+    pub propagation: Vec<u64>,
+}
+
+/// A new mount of a file system.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewMount {
+    pub kind: CString,
+    pub source: CString,
+    pub target: Target,
+    pub attributes: u64,
+    pub data: Vec<Datum>,
+    /// Take over the mode of the directory that is covered.
+    pub inherit_mode: bool,
+    pub copy_up: bool,
+    /// A security label that can only be set on the mounted root.
+    pub label: Option<CString>,
+    /// For mount(2), where the calls by descriptor cannot express it.
+    pub by_path: Option<ByPath>,
+    pub finish: Finish,
+    /// As in the config, for people.
+    pub options: String,
+}
+
+/// One parameter of a file system: `key` or `key=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datum {
+    pub key: CString,
+    pub value: Option<CString>,
+}
+
+/// The arguments of mount(2) that a [`NewMount`] does not have anyway.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ByPath {
+    pub flags: u64,
+    pub data: CString,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct BindMount {
+    /// A path of the host.
+    pub source: CString,
+    pub extent: Extent,
+    pub target: Target,
+    pub change: Option<Change>,
+    /// On /proc itself: what is bound must be a procfs.
+    pub proc_only: bool,
+    /// The parent opens the source, as the n-th of its trees.
+    pub tree: Option<usize>,
+    pub id_map: Option<IdMap>,
+    pub finish: Finish,
+    pub options: String,
+}
+
+/// How a bind shall differ from its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    pub attributes: Attributes,
+    /// Of what is cleared, that which the config names: not to be given up silently.
+    pub demanded: u64,
+}
+
+/// How a bind shows owners: (container id, host id, size) in the words of uid_map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMap {
+    pub extent: Extent,
+    pub uids: Vec<[u32; 3]>,
+    pub gids: Vec<[u32; 3]>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct CgroupMount {
+    pub target: Target,
+    pub attributes: u64,
+    /// One for cgroup2, else one for each hierarchy.
+    pub hierarchies: Vec<Hierarchy>,
+    /// Nothing may be seen rather than nothing be mounted: a user namespace without a cgroup.
+    pub or_empty: bool,
+    pub finish: Finish,
+    pub options: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// The folder on the host that the container shall see.
+    pub source: CString,
+    /// Below the tmpfs, for version 1.
+    pub name: CString,
+    /// Symlinks to it, for controllers that are mounted together.
+    pub aliases: Vec<CString>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Node {
+    pub path: CString,
+    /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`.
+    pub kind: libc::mode_t,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: libc::mode_t,
+    pub uid: u32,
+    pub gid: u32,
+    /// A user namespace cannot make nodes: bind the host's of the same path.
+    pub bind: bool,
+}
+
+struct Text<'t>(&'t CStr);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string_lossy())
+    }
+}
+
+fn parenthesised(f: &mut fmt::Formatter<'_>, options: &str) -> fmt::Result {
+    if options.is_empty() { Ok(()) } else { write!(f, " ({options})") }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Propagate { name, .. } => write!(f, "make / {name}"),
+            Step::Isolate { ancestors } => match ancestors.first() {
+                Some(rootfs) => write!(f, "make the mount of {} private", Text(rootfs)),
+                None => f.write_str("make the mount of the rootfs private"),
+            },
+            Step::CloneRoot { path } => write!(f, "bind {} on itself", Text(path)),
+            Step::OpenRoot { path } => write!(f, "open {}", Text(path)),
+            Step::Mount(m) => {
+                write!(f, "mount {} on {}", Text(&m.kind), Text(&m.target.path))?;
+                parenthesised(f, &m.options)
+            }
+            Step::Bind(m) => {
+                write!(f, "bind {} on {}", Text(&m.source), Text(&m.target.path))?;
+                parenthesised(f, &m.options)
+            }
+            Step::CgroupUnified(m) => {
+                write!(f, "mount cgroup2 on {}", Text(&m.target.path))?;
+                parenthesised(f, &m.options)
+            }
+            Step::CgroupLegacy(m) => {
+                write!(f, "mount cgroup on {}", Text(&m.target.path))?;
+                parenthesised(f, &m.options)
+            }
+            Step::Node(n) => n.fmt(f),
+            Step::Symlink { path, target, .. } => {
+                write!(f, "symlink {} -> {}", Text(path), Text(target))
+            }
+            Step::Pivot { .. } => f.write_str("pivot_root"),
+            Step::MoveRoot { path } => write!(f, "move {} to /", Text(path)),
+            Step::Chroot => f.write_str("chroot"),
+            Step::ReopenNull => f.write_str("reopen /dev/null"),
+            Step::ReadonlyPath(path) => write!(f, "read-only {}", Text(path)),
+            Step::Mask { path, .. } => write!(f, "mask {}", Text(path)),
+            Step::ReadonlyMount(path) => write!(f, "remount {} read-only", Text(path)),
+            Step::ReadonlyRoot => f.write_str("remount / read-only"),
+        }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.bind {
+            return write!(f, "bind {0} on {0}", Text(&self.path));
+        }
+        let letter = match self.kind {
+            libc::S_IFBLK => 'b',
+            libc::S_IFIFO => 'p',
+            _ => 'c',
+        };
+        write!(f, "mknod {} {letter} {}:{}", Text(&self.path), self.major, self.minor)?;
+        write!(f, " {:04o}", self.mode)
+    }
+}

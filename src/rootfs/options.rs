@@ -1,0 +1,349 @@
+//! The options of a mount, as one table.
+//!
+//! Names that the table does not have are the file system's own data and are passed on in order.
+
+use libc::{
+    MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC,
+    MS_NOSUID, MS_NOSYMFOLLOW, MS_PRIVATE, MS_RDONLY, MS_REC, MS_RELATIME, MS_SHARED, MS_SLAVE,
+    MS_STRICTATIME, MS_SYNCHRONOUS, MS_UNBINDABLE,
+};
+
+use crate::sys::mount::{
+    ATTR_ATIME, ATTR_NOATIME, ATTR_NODEV, ATTR_NODIRATIME, ATTR_NOEXEC, ATTR_NOSUID,
+    ATTR_NOSYMFOLLOW, ATTR_RDONLY, ATTR_STRICTATIME, Attributes, Extent,
+};
+
+/// What a name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// Sets a flag of the mount or of its super block.
+    Set(u64),
+    /// Clears it, and asks for it to be cleared where a bind would inherit it.
+    Clear(u64),
+    Bind(Extent),
+    /// Keep the flags that are there, and apply the others on top.
+    Remount,
+    Propagation(u64),
+    /// Attributes of this mount and of all below it: set, clear.
+    Recursive(u64, u64),
+    /// Fill a new tmpfs with what it hides.
+    CopyUp,
+    IdMap(Extent),
+    /// What the kernel does anyway, or has no meaning by now.
+    Nothing,
+}
+
+use Meaning::{Bind, Clear, CopyUp, IdMap, Nothing, Propagation, Recursive, Remount, Set};
+
+/// Sorted by name, for `features` prints them in this order.
+const TABLE: &[(&str, Meaning)] = &[
+    ("async", Clear(MS_SYNCHRONOUS)),
+    ("atime", Clear(MS_NOATIME)),
+    ("bind", Bind(Extent::One)),
+    ("defaults", Nothing),
+    ("dev", Clear(MS_NODEV)),
+    ("diratime", Clear(MS_NODIRATIME)),
+    ("dirsync", Set(MS_DIRSYNC)),
+    ("exec", Clear(MS_NOEXEC)),
+    ("idmap", IdMap(Extent::One)),
+    // Only ext4 ever looked, and it always counts since 6.0.
+    ("iversion", Nothing),
+    ("lazytime", Set(MS_LAZYTIME)),
+    ("loud", Nothing),
+    ("mand", Set(MS_MANDLOCK)),
+    ("noatime", Set(MS_NOATIME)),
+    ("nodev", Set(MS_NODEV)),
+    ("nodiratime", Set(MS_NODIRATIME)),
+    ("noexec", Set(MS_NOEXEC)),
+    ("noiversion", Nothing),
+    ("nolazytime", Clear(MS_LAZYTIME)),
+    ("nomand", Clear(MS_MANDLOCK)),
+    ("norelatime", Clear(MS_RELATIME)),
+    ("nostrictatime", Clear(MS_STRICTATIME)),
+    ("nosuid", Set(MS_NOSUID)),
+    ("nosymfollow", Set(MS_NOSYMFOLLOW)),
+    ("private", Propagation(MS_PRIVATE)),
+    ("ratime", Recursive(0, ATTR_NOATIME)),
+    ("rbind", Bind(Extent::Tree)),
+    ("rdev", Recursive(0, ATTR_NODEV)),
+    ("rdiratime", Recursive(0, ATTR_NODIRATIME)),
+    ("relatime", Set(MS_RELATIME)),
+    ("remount", Remount),
+    ("rexec", Recursive(0, ATTR_NOEXEC)),
+    ("ridmap", IdMap(Extent::Tree)),
+    ("rnoatime", Recursive(ATTR_NOATIME, 0)),
+    ("rnodev", Recursive(ATTR_NODEV, 0)),
+    ("rnodiratime", Recursive(ATTR_NODIRATIME, 0)),
+    ("rnoexec", Recursive(ATTR_NOEXEC, 0)),
+    ("rnorelatime", Recursive(0, ATTR_ATIME)),
+    ("rnostrictatime", Recursive(0, ATTR_STRICTATIME)),
+    ("rnosuid", Recursive(ATTR_NOSUID, 0)),
+    ("rnosymfollow", Recursive(ATTR_NOSYMFOLLOW, 0)),
+    ("ro", Set(MS_RDONLY)),
+    ("rprivate", Propagation(MS_PRIVATE | MS_REC)),
+    ("rrelatime", Recursive(0, ATTR_ATIME)),
+    ("rro", Recursive(ATTR_RDONLY, 0)),
+    ("rrw", Recursive(0, ATTR_RDONLY)),
+    ("rshared", Propagation(MS_SHARED | MS_REC)),
+    ("rslave", Propagation(MS_SLAVE | MS_REC)),
+    ("rstrictatime", Recursive(ATTR_STRICTATIME, 0)),
+    ("rsuid", Recursive(0, ATTR_NOSUID)),
+    ("rsymfollow", Recursive(0, ATTR_NOSYMFOLLOW)),
+    ("runbindable", Propagation(MS_UNBINDABLE | MS_REC)),
+    ("rw", Clear(MS_RDONLY)),
+    ("shared", Propagation(MS_SHARED)),
+    ("silent", Nothing),
+    ("slave", Propagation(MS_SLAVE)),
+    ("strictatime", Set(MS_STRICTATIME)),
+    ("suid", Clear(MS_NOSUID)),
+    ("symfollow", Clear(MS_NOSYMFOLLOW)),
+    ("sync", Set(MS_SYNCHRONOUS)),
+    ("tmpcopyup", CopyUp),
+    ("unbindable", Propagation(MS_UNBINDABLE)),
+];
+
+/// Every option that is not a file system's own, sorted.
+pub fn recognised() -> Vec<&'static str> {
+    TABLE.iter().map(|(name, _)| *name).collect()
+}
+
+/// Flags that belong to the super block, with the name that fsconfig knows them by.
+pub const OF_SUPER_BLOCK: [(u64, &std::ffi::CStr); 4] = [
+    (MS_SYNCHRONOUS, c"sync"),
+    (MS_DIRSYNC, c"dirsync"),
+    (MS_MANDLOCK, c"mand"),
+    (MS_LAZYTIME, c"lazytime"),
+];
+
+const OF_ATIME: u64 = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
+
+/// `MS_*` flags and the attributes they are in the calls by descriptor.
+const ATTRIBUTES: [(u64, u64); 8] = [
+    (MS_RDONLY, ATTR_RDONLY),
+    (MS_NOSUID, ATTR_NOSUID),
+    (MS_NODEV, ATTR_NODEV),
+    (MS_NOEXEC, ATTR_NOEXEC),
+    (MS_NOSYMFOLLOW, ATTR_NOSYMFOLLOW),
+    (MS_NODIRATIME, ATTR_NODIRATIME),
+    (MS_STRICTATIME, ATTR_STRICTATIME),
+    (MS_NOATIME, ATTR_NOATIME),
+];
+
+/// The options of one mount, read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `MS_*` of the mount and the super block.
+    pub flags: u64,
+    /// `MS_*` that were asked to be cleared.
+    pub cleared: u64,
+    pub bind: Option<Extent>,
+    pub remount: bool,
+    /// In the order given.
+    pub propagation: Vec<u64>,
+    pub recursive: Attributes,
+    pub copy_up: bool,
+    pub id_map: Option<Extent>,
+    /// The file system's own, each perhaps several with commas between.
+    pub data: Vec<String>,
+}
+
+impl Options {
+    pub fn parse<'o>(options: impl IntoIterator<Item = &'o str>) -> Self {
+        let mut read = Self::default();
+        for option in options {
+            match TABLE.binary_search_by_key(&option, |(name, _)| name) {
+                Ok(found) => read.apply(TABLE[found].1),
+                Err(_) if option.is_empty() => {}
+                Err(_) => read.data.push(option.to_owned()),
+            }
+        }
+        read
+    }
+
+    fn apply(&mut self, meaning: Meaning) {
+        match meaning {
+            Set(flag) => {
+                self.flags |= flag;
+                self.cleared &= !flag;
+            }
+            Clear(flag) => {
+                self.flags &= !flag;
+                self.cleared |= flag;
+            }
+            Bind(extent) => self.bind = Some(extent),
+            Remount => self.remount = true,
+            Propagation(kind) => self.propagation.push(kind),
+            Recursive(set, clear) => self.apply_recursive(set, clear),
+            CopyUp => self.copy_up = true,
+            IdMap(extent) => self.id_map = Some(extent),
+            Nothing => {}
+        }
+    }
+
+    fn apply_recursive(&mut self, set: u64, clear: u64) {
+        let all = &mut self.recursive;
+        let class = (set | clear) & ATTR_ATIME;
+        if class != 0 {
+            // A field, not bits: the kernel wants it cleared as a whole, whatever it becomes.
+            all.set &= !ATTR_ATIME;
+            all.clear |= ATTR_ATIME;
+        }
+        all.set = (all.set & !clear) | set;
+        all.clear = (all.clear & !(set & !ATTR_ATIME)) | clear;
+    }
+
+    /// The attributes of a new mount.
+    pub fn attributes(&self) -> u64 {
+        attributes(self.flags)
+    }
+
+    /// What a bind has to change in what it inherits from its source; nothing if no option says.
+    pub fn change(&self) -> Option<Attributes> {
+        if self.flags | self.cleared == 0 {
+            return None;
+        }
+        let set = self.attributes();
+        let mut clear = if self.remount {
+            attributes(self.cleared)
+        } else {
+            // What is not asked for is taken away, as a remount by mount(2) does. Not so
+            // nosymfollow, which kernels before 5.14 do not know.
+            ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | attributes(self.cleared)
+        };
+        if self.flags & OF_ATIME != 0 || self.cleared & MS_NOATIME != 0 {
+            clear |= ATTR_ATIME;
+        }
+        if self.flags & OF_ATIME != 0 {
+            clear |= ATTR_NODIRATIME;
+        }
+        // In the atime field both are told: clear it all, then set.
+        Some(Attributes { set, clear: clear & !(set & !ATTR_ATIME), propagation: 0 })
+    }
+}
+
+/// The attributes that the config names as to be cleared: a source whose lock forbids it is refused.
+pub fn demanded(options: &Options) -> u64 {
+    attributes(options.cleared)
+}
+
+/// One attribute of an atime class alone, as the kernel's mount(2) orders them.
+fn attributes(flags: u64) -> u64 {
+    let all = ATTRIBUTES
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .fold(0, |all, (_, attribute)| all | attribute);
+    match all & ATTR_ATIME {
+        both if both == ATTR_NOATIME | ATTR_STRICTATIME => all & !ATTR_NOATIME,
+        _ => all,
+    }
+}
+
+/// The `MS_*` flags that stand for `attributes`, for kernels without mount_setattr.
+pub fn flags(attributes: u64) -> u64 {
+    ATTRIBUTES
+        .iter()
+        .filter(|(_, attribute)| attributes & attribute != 0)
+        .fold(0, |all, (flag, _)| all | flag)
+}
+
+/// The propagation that `name` stands for, as in `rootfsPropagation` and in mount options.
+pub fn propagation(name: &str) -> Option<u64> {
+    match TABLE.binary_search_by_key(&name, |(name, _)| name).map(|found| TABLE[found].1) {
+        Ok(Propagation(kind)) => Some(kind),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &str) -> Options {
+        Options::parse(options.split(','))
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_without_doubles() {
+        assert!(TABLE.is_sorted_by(|a, b| a.0 < b.0));
+        for needed in [
+            "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand",
+            "noatime nodev nodiratime noexec noiversion nolazytime nomand norelatime",
+            "nostrictatime nosuid nosymfollow rbind relatime remount ro rw silent strictatime",
+            "suid sync symfollow private rprivate slave rslave shared rshared unbindable",
+            "runbindable rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnodiratime rdiratime",
+            "rrelatime rnorelatime rnoatime ratime rstrictatime rnostrictatime rnosymfollow",
+            "rsymfollow tmpcopyup idmap ridmap",
+        ]
+        .iter()
+        .flat_map(|line| line.split(' '))
+        {
+            assert!(recognised().contains(&needed), "{needed}");
+        }
+        assert_eq!(TABLE.len(), 62);
+    }
+
+    #[test]
+    fn every_name_is_read_as_itself() {
+        for (name, meaning) in TABLE {
+            let read = parse(name);
+            assert!(read.data.is_empty(), "{name}");
+            match *meaning {
+                Set(flag) => assert_eq!((read.flags, read.cleared), (flag, 0), "{name}"),
+                Clear(flag) => assert_eq!((read.flags, read.cleared), (0, flag), "{name}"),
+                Bind(extent) => assert_eq!(read.bind, Some(extent), "{name}"),
+                IdMap(extent) => assert_eq!(read.id_map, Some(extent), "{name}"),
+                Propagation(kind) => {
+                    assert_eq!(read.propagation, [kind], "{name}");
+                    assert_eq!(propagation(name), Some(kind), "{name}");
+                }
+                Recursive(set, clear) => {
+                    assert_eq!(read.recursive.set, set, "{name}");
+                    assert_eq!(read.recursive.clear & clear, clear, "{name}");
+                }
+                Remount => assert!(read.remount),
+                CopyUp => assert!(read.copy_up),
+                Nothing => assert_eq!(read, Options::default(), "{name}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_later_option_wins() {
+        assert_eq!(parse("ro,rw").flags, 0);
+        assert_eq!(parse("ro,rw").cleared, MS_RDONLY);
+        assert_eq!(parse("rw,ro").cleared, 0);
+        assert_eq!(parse("rro,rrw").recursive.set, 0);
+        assert_eq!(parse("rrw,rro").recursive.clear, 0);
+    }
+
+    #[test]
+    fn the_rest_is_the_file_systems() {
+        let read = parse("nosuid,mode=755,size=65536k,acl");
+        assert_eq!(read.data, ["mode=755", "size=65536k", "acl"]);
+        assert_eq!(read.flags, MS_NOSUID);
+    }
+
+    #[test]
+    fn a_bind_changes_nothing_unless_told() {
+        assert_eq!(parse("rbind,rprivate").change(), None);
+        let ro = parse("rbind,ro").change().unwrap();
+        assert_eq!(ro.set, ATTR_RDONLY);
+        assert_eq!(ro.clear, ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC);
+        let kept = parse("bind,remount,ro,exec").change().unwrap();
+        assert_eq!((kept.set, kept.clear), (ATTR_RDONLY, ATTR_NOEXEC));
+    }
+
+    #[test]
+    fn a_change_of_atime_clears_the_whole_field() {
+        for option in ["noatime", "relatime", "strictatime", "atime"] {
+            let change = parse(&format!("bind,{option}")).change().unwrap();
+            assert_eq!(change.clear & ATTR_ATIME, ATTR_ATIME, "{option}");
+        }
+        for option in ["rnoatime", "rrelatime", "rstrictatime", "ratime", "rnostrictatime"] {
+            assert_eq!(parse(option).recursive.clear & ATTR_ATIME, ATTR_ATIME, "{option}");
+        }
+        let both = parse("rnoatime,rstrictatime").recursive;
+        assert_eq!((both.set, both.clear), (ATTR_STRICTATIME, ATTR_ATIME));
+        assert_eq!(parse("bind,nodev").change().unwrap().clear & ATTR_ATIME, 0);
+    }
+}

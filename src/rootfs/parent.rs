@@ -1,0 +1,112 @@
+//! On the host, before the clone: sources of binds that the child could not open as it must.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::{BindMount, IdMap, Step};
+use crate::error::{Context, Error, OsContext, Result};
+use crate::sys::mount::{Attributes, Extent, mount_setattr, mount_setattr_idmap, open_tree};
+use crate::sys::userns::with_new_user_namespace;
+
+/// Opens them in the order that [`BindMount::tree`] counts. They are detached copies, in no mount
+/// table, and go away with the last process that holds them. None: the child shall try by itself.
+pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Option<OwnedFd>>> {
+    let mut trees = Vec::new();
+    for step in steps {
+        if let Step::Bind(bind) = step
+            && bind.tree.is_some()
+        {
+            trees.push(open(bind).context(|| step.to_string())?);
+        }
+    }
+    Ok(trees)
+}
+
+fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
+    let source = bind.source.to_string_lossy();
+    let tree = open_tree(None, &bind.source, bind.extent).os("open_tree", &source)?;
+    // A copy of a shared mount is its peer: what the container mounts below it would reach the
+    // host. As a slave it still learns of what the host mounts.
+    let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+    match mount_setattr(tree.as_fd(), Extent::Tree, slave) {
+        // Linux before 5.12.
+        Err(Errno::ENOSYS) if bind.id_map.is_none() => return Ok(None),
+        other => other.os("mount_setattr", &source)?,
+    }
+    if let Some(map) = &bind.id_map {
+        let namespace = user_namespace(map)?;
+        mount_setattr_idmap(tree.as_fd(), map.extent, namespace.as_fd())
+            .os("mount_setattr", format_args!("{source} (MOUNT_ATTR_IDMAP)"))
+            .map_err(|e| {
+                e.hint("the file system of the source may not support id-mapped mounts")
+            })?;
+    }
+    Ok(Some(tree))
+}
+
+/// The kernel takes a mapping in the shape of a user namespace.
+fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
+    with_new_user_namespace(|pid| {
+        write_map(pid, "uid_map", &map.uids)?;
+        write_map(pid, "gid_map", &map.gids)?;
+        let path = format!("/proc/{pid}/ns/user");
+        File::open(&path).os("open", &path).map(OwnedFd::from)
+    })
+    .map_err(|errno| Error::os("clone", "CLONE_NEWUSER", errno))?
+}
+
+fn write_map(pid: libc::pid_t, name: &str, ranges: &[[u32; 3]]) -> Result<()> {
+    let path = format!("/proc/{pid}/{name}");
+    let text: String = ranges
+        .iter()
+        .map(|[inside, outside, size]| format!("{inside} {outside} {size}\n"))
+        .collect();
+    std::fs::write(&path, text).os("write", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rootfs::Target;
+    use nix::sys::stat::fstat;
+
+    fn bind(id_map: Option<IdMap>) -> BindMount {
+        BindMount {
+            source: c"/tmp".into(),
+            extent: Extent::One,
+            target: Target { path: c"/x".into(), in_proc: false, ordinary: false },
+            change: None,
+            proc_only: false,
+            tree: Some(0),
+            id_map,
+            finish: Default::default(),
+            options: String::new(),
+        }
+    }
+
+    #[test]
+    fn owners_are_shown_as_mapped() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: not root");
+        }
+        let before = std::fs::read("/proc/self/mountinfo").unwrap();
+        let map = IdMap { extent: Extent::One, uids: vec![[0, 4000, 9]], gids: vec![[0, 5000, 9]] };
+        let tree = open(&bind(Some(map))).unwrap().unwrap();
+        let stat = fstat(&tree).unwrap();
+        assert_eq!((stat.st_uid, stat.st_gid), (4000, 5000));
+        assert_eq!(std::fs::read("/proc/self/mountinfo").unwrap(), before);
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        let source = c"/nonexistent/source".into();
+        let steps = [Step::Bind(Box::new(BindMount { source, ..bind(None) }))];
+        assert_eq!(
+            open_trees(steps.iter()).unwrap_err().to_string(),
+            "bind /nonexistent/source on /x: open_tree /nonexistent/source: \
+             no such file or directory"
+        );
+    }
+}

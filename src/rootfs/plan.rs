@@ -1,0 +1,225 @@
+//! The config's root, mounts, devices and hidden paths -> [`Plan`]. No side effect, no root needed.
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use libc::{MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
+use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Mount};
+
+use super::options::propagation;
+use super::{Hierarchy, Plan, Step};
+use crate::error::{Context, Error, Result};
+
+mod devices;
+mod mounts;
+
+/// All that the plan depends on.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// Relative sources of binds are relative to it.
+    pub bundle: &'a Path,
+    /// Canonical.
+    pub rootfs: &'a Path,
+    pub readonly: bool,
+    pub mounts: &'a [Mount],
+    /// Mounts of the runtime's own, after the config's.
+    pub extra: &'a [Mount],
+    pub devices: &'a [LinuxDevice],
+    pub masked_paths: &'a [String],
+    pub readonly_paths: &'a [String],
+    pub propagation: Option<&'a str>,
+    /// New or joined.
+    pub mount_namespace: bool,
+    /// New, joined, or the runtime is inside one: nodes cannot be made.
+    pub user_namespace: bool,
+    /// The runtime is not root.
+    pub rootless: bool,
+    /// Those of the container's user namespace, if it has one.
+    pub uid_mappings: &'a [LinuxIdMapping],
+    pub gid_mappings: &'a [LinuxIdMapping],
+    pub cgroup: CgroupView<'a>,
+    pub no_pivot: bool,
+    /// The SELinux label of files in new mounts.
+    pub mount_label: Option<&'a str>,
+    /// The host has /proc/kcore.
+    pub kcore: bool,
+}
+
+/// What a mount of type `cgroup` shall show, in paths of the host.
+#[derive(Debug, Clone, Copy)]
+pub enum CgroupView<'a> {
+    /// cgroup2 alone. The container's own cgroup if it has a cgroup namespace of its own, else the
+    /// mount point.
+    Unified(&'a Path),
+    /// Hierarchies of version 1, perhaps with cgroup2 as one of them.
+    Legacy(&'a [HierarchyView]),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HierarchyView {
+    /// The container's own cgroup in this hierarchy.
+    pub own: std::path::PathBuf,
+    /// The last part of the mount point: `cpu,cpuacct`, `systemd`.
+    pub name: String,
+    /// The controllers, if there is more than one.
+    pub aliases: Vec<String>,
+}
+
+/// Decides all that the child will do about file systems.
+pub fn plan(input: &Input<'_>) -> Result<Plan> {
+    let mut plan = Plan::default();
+    if input.mount_namespace {
+        enter_root(input, &mut plan)?;
+    } else {
+        refuse_without_namespace(input)?;
+        plan.enter.push(Step::OpenRoot { path: host_path(input.rootfs)? });
+    }
+    let mut deferred = Vec::new();
+    for (index, mount) in input.mounts.iter().chain(input.extra).enumerate() {
+        let destination = mount.destination().display();
+        mounts::add(input, mount, &mut plan, &mut deferred)
+            .context(|| format!("mounts[{index}] {destination}"))?;
+    }
+    let own_dev = !mounts::dev_is_bound(input);
+    if own_dev {
+        devices::add(input, &mut plan.enter)?;
+    }
+    leave_host(input, &mut plan, own_dev)?;
+    restrict(input, &mut plan, deferred)?;
+    Ok(plan)
+}
+
+/// All mounts would be the host's.
+fn refuse_without_namespace(input: &Input<'_>) -> Result<()> {
+    if !input.masked_paths.is_empty() || !input.readonly_paths.is_empty() {
+        let text = "unable to restrict sys entries without a private MNT namespace";
+        return Err(Error::config(text));
+    }
+    if !input.mounts.is_empty() || !input.extra.is_empty() {
+        return Err(Error::config("unable to mount without a private MNT namespace"));
+    }
+    if input.readonly {
+        let text = "unable to make the root read-only without a private MNT namespace";
+        return Err(Error::config(text));
+    }
+    Ok(())
+}
+
+fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
+    let flags = root_propagation(input)?;
+    let rootfs = host_path(input.rootfs)?;
+    // What is unbindable cannot be cloned, so that has to wait for the pivot.
+    let (flags, name) = match input.propagation {
+        Some(name) if flags & MS_UNBINDABLE == 0 && !name.is_empty() => (flags, name),
+        _ => (MS_SLAVE | MS_REC, "rslave"),
+    };
+    plan.enter.push(Step::Propagate { flags, name: name.to_owned() });
+    // Else our mounts would appear on the host: `/` alone, or nothing, has left its peers.
+    if flags & MS_SHARED != 0 || flags & MS_REC == 0 {
+        let ancestors = input.rootfs.ancestors().map(host_path).collect::<Result<_>>()?;
+        plan.enter.push(Step::Isolate { ancestors });
+    }
+    plan.enter.push(Step::CloneRoot { path: rootfs });
+    Ok(())
+}
+
+fn root_propagation(input: &Input<'_>) -> Result<u64> {
+    let name = input.propagation.unwrap_or_default();
+    if name.is_empty() {
+        return Ok(MS_SLAVE | MS_REC);
+    }
+    let flags = propagation(name)
+        .ok_or_else(|| Error::config(format!("rootfsPropagation={name} is not supported")))?;
+    if input.no_pivot && flags & MS_PRIVATE != 0 {
+        let text = "rootfsPropagation of [r]private is not safe without pivot_root";
+        return Err(Error::config(text));
+    }
+    Ok(flags)
+}
+
+fn leave_host(input: &Input<'_>, plan: &mut Plan, own_dev: bool) -> Result<()> {
+    if !input.mount_namespace {
+        plan.pivot.push(Step::Chroot);
+        return Ok(());
+    }
+    let flags = root_propagation(input)?;
+    plan.pivot.push(if input.no_pivot {
+        Step::MoveRoot { path: host_path(input.rootfs)? }
+    } else {
+        // Slave or private all the way down, as it was made, it has no peers left.
+        let cut = flags & (MS_SLAVE | MS_PRIVATE) != 0 && flags & MS_REC != 0;
+        Step::Pivot { shared: !cut }
+    });
+    if flags & (MS_SHARED | MS_UNBINDABLE) != 0 {
+        let name = input.propagation.unwrap_or_default().to_owned();
+        plan.pivot.push(Step::Propagate { flags, name });
+    }
+    if own_dev {
+        plan.pivot.push(Step::ReopenNull);
+    }
+    Ok(())
+}
+
+fn restrict(input: &Input<'_>, plan: &mut Plan, deferred: Vec<CString>) -> Result<()> {
+    for path in unique(input.readonly_paths) {
+        plan.restrict.push(Step::ReadonlyPath(inside("readonlyPaths", path)?));
+    }
+    let label = input.mount_label.map(|label| text("mountLabel", label)).transpose()?;
+    for path in unique(input.masked_paths) {
+        let path = inside("maskedPaths", path)?;
+        plan.restrict.push(Step::Mask { path, label: label.clone() });
+    }
+    plan.restrict.extend(deferred.into_iter().map(Step::ReadonlyMount));
+    if input.readonly {
+        plan.restrict.push(Step::ReadonlyRoot);
+    }
+    Ok(())
+}
+
+fn unique(paths: &[String]) -> impl Iterator<Item = &str> {
+    let first = |(index, path): &(usize, &String)| !paths[..*index].contains(path);
+    paths.iter().enumerate().filter(first).map(|(_, path)| path.as_str())
+}
+
+/// A path of the container: absolute and clean, whatever it was.
+fn inside(field: &str, path: impl AsRef<OsStr>) -> Result<CString> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.as_ref().as_bytes().split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    text(field, [b"/", parts.join(&b'/').as_slice()].concat())
+}
+
+fn host_path(path: &Path) -> Result<CString> {
+    text("path", path.as_os_str().as_bytes())
+}
+
+/// Text for the kernel. A NUL would cut it short (CVE-2021-43784).
+fn text(field: &str, value: impl AsRef<[u8]>) -> Result<CString> {
+    CString::new(value.as_ref()).map_err(|_| {
+        let value = String::from_utf8_lossy(value.as_ref()).into_owned();
+        Error::config(format!("{field} {value:?} cannot contain null byte (\\x00)"))
+    })
+}
+
+impl HierarchyView {
+    fn hierarchy(&self) -> Result<Hierarchy> {
+        Ok(Hierarchy {
+            source: host_path(&self.own)?,
+            name: text("cgroup", &self.name)?,
+            aliases: self.aliases.iter().map(|a| text("cgroup", a)).collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn ranges(mappings: &[LinuxIdMapping]) -> Vec<[u32; 3]> {
+    mappings.iter().map(|m| [m.container_id(), m.host_id(), m.size()]).collect()
+}
+
+#[cfg(test)]
+mod tests;

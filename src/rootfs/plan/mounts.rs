@@ -1,0 +1,316 @@
+//! One mount of the config -> its step.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use libc::MS_RDONLY;
+use oci_spec::runtime::Mount;
+
+use super::{CgroupView, Input, inside, ranges, text};
+use crate::error::{Error, Result};
+use crate::rootfs::options::{OF_SUPER_BLOCK, Options};
+use crate::rootfs::{
+    BindMount, ByPath, CgroupMount, Change, Datum, Finish, Hierarchy, IdMap, NewMount, Plan, Step,
+    Target,
+};
+use crate::sys::mount::{ATTR_RDONLY, Extent};
+
+/// Files of procfs that lxcfs and its like stand in for; nothing else may be mounted inside /proc.
+const EMULATED: [&[u8]; 11] = [
+    b"/proc/cpuinfo",
+    b"/proc/diskstats",
+    b"/proc/meminfo",
+    b"/proc/stat",
+    b"/proc/swaps",
+    b"/proc/uptime",
+    b"/proc/loadavg",
+    b"/proc/slabinfo",
+    b"/proc/net/dev",
+    b"/proc/sys/kernel/ns_last_pid",
+    b"/proc/sys/crypto/fips_enabled",
+];
+
+/// Of these one super block serves many mounts: `ro` must not be written on it.
+const SHARED_SUPER_BLOCK: [&str; 3] = ["mqueue", "cgroup", "cgroup2"];
+
+/// The kernel takes a parameter's value by descriptor up to this many bytes.
+const LONGEST_VALUE: usize = 255;
+
+fn read(mount: &Mount) -> Options {
+    let options = mount.options().as_deref().unwrap_or_default();
+    let mut options = Options::parse(options.iter().map(String::as_str));
+    if kind(mount) == "bind" {
+        options.bind = options.bind.or(Some(Extent::One));
+    }
+    options
+}
+
+fn kind(mount: &Mount) -> &str {
+    mount.typ().as_deref().unwrap_or_default()
+}
+
+/// /dev is the caller's own then: no nodes, no symlinks.
+pub(super) fn dev_is_bound(input: &Input<'_>) -> bool {
+    input.mounts.iter().any(|mount| {
+        read(mount).bind.is_some()
+            && inside("", mount.destination()).is_ok_and(|path| path.as_c_str() == c"/dev")
+    })
+}
+
+/// Appends the step; a mount that becomes read-only later is named in `deferred`.
+pub(super) fn add(
+    input: &Input<'_>,
+    mount: &Mount,
+    plan: &mut Plan,
+    deferred: &mut Vec<CString>,
+) -> Result<()> {
+    let path = inside("mount destination", mount.destination())?;
+    if !mount.destination().is_absolute() {
+        let given = mount.destination().display();
+        plan.warnings.push(format!("mount destination {given} is not absolute: using {path:?}"));
+    }
+    if path.as_c_str() == c"/" {
+        let rootfs = input.rootfs.display();
+        let text = format!("mountpoint \"{rootfs}\" is on the top of rootfs \"{rootfs}\"");
+        return Err(Error::config(text));
+    }
+    let options = read(mount);
+    let id_map = id_map(input, mount, &options)?;
+    if let Some(extent) = options.bind {
+        let tree = plan.trees();
+        let bind = bind(input, mount, options, extent, path, id_map, tree)?;
+        plan.enter.push(Step::Bind(Box::new(bind)));
+        return Ok(());
+    }
+    if id_map.is_some() {
+        return Err(Error::config("id-mapped mounts are only supported for bind-mounts"));
+    }
+    if kind(mount) == "cgroup" {
+        plan.enter.push(cgroup(input, mount, options, path)?);
+        return Ok(());
+    }
+    let late = kind(mount) == "tmpfs" || path.as_c_str() == c"/dev";
+    if late && options.flags & MS_RDONLY != 0 {
+        deferred.push(path.clone());
+    }
+    plan.enter.push(Step::Mount(Box::new(new_mount(input, mount, options, path, late)?)));
+    Ok(())
+}
+
+impl Plan {
+    /// How many sources the parent opens so far.
+    fn trees(&self) -> usize {
+        let opened = |step: &&Step| matches!(step, Step::Bind(bind) if bind.tree.is_some());
+        self.enter.iter().filter(opened).count()
+    }
+}
+
+fn bind(
+    input: &Input<'_>,
+    mount: &Mount,
+    options: Options,
+    extent: Extent,
+    path: CString,
+    id_map: Option<IdMap>,
+    tree: usize,
+) -> Result<BindMount> {
+    if !options.data.is_empty() {
+        let text = "bind mounts cannot have any filesystem-specific options applied";
+        return Err(Error::config(text).hint(format!("remove {}", options.data.join(","))));
+    }
+    let source = match mount.source() {
+        Some(source) if !source.as_os_str().is_empty() => input.bundle.join(source),
+        _ => return Err(Error::config("a bind mount needs a source")),
+    };
+    let change = options.change().map(|attributes| Change {
+        attributes,
+        demanded: crate::rootfs::options::demanded(&options),
+    });
+    let on_proc = path.as_c_str() == c"/proc";
+    Ok(BindMount {
+        source: text("mount source", source.as_os_str().as_bytes())?,
+        extent,
+        target: target(path, on_proc)?,
+        change,
+        proc_only: on_proc,
+        tree: (input.user_namespace || id_map.is_some()).then_some(tree),
+        id_map,
+        finish: finish(&options),
+        options: shown(mount),
+    })
+}
+
+fn new_mount(
+    input: &Input<'_>,
+    mount: &Mount,
+    options: Options,
+    path: CString,
+    late: bool,
+) -> Result<NewMount> {
+    let kind = kind(mount);
+    if kind.is_empty() && !options.remount {
+        return Err(Error::config("a mount that is not a bind needs a type"));
+    }
+    if options.copy_up && kind != "tmpfs" {
+        return Err(Error::config("tmpcopyup is only supported on tmpfs mounts"));
+    }
+    let mut target = target(path, kind == "proc")?;
+    target.ordinary = kind == "proc" || kind == "sysfs";
+    let mut data = data(&options)?;
+    if let Some(label) = input.mount_label.filter(|_| takes_context(kind)) {
+        data.push(Datum { key: c"context".into(), value: Some(text("mountLabel", label)?) });
+    }
+    let label = input.mount_label.filter(|_| kind == "mqueue");
+    let late_flag = if late { MS_RDONLY } else { 0 };
+    let by_path = by_path(&options, options.flags & !late_flag, &data)?;
+    let flags = super_block_flags(kind, &options, late);
+    data.splice(0..0, flags);
+    let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+    Ok(NewMount {
+        kind: text("mount type", kind)?,
+        source: text("mount source", source.as_os_str().as_bytes())?,
+        target,
+        attributes: options.attributes() & !if late { ATTR_RDONLY } else { 0 },
+        inherit_mode: kind == "tmpfs" && data.iter().all(|d| d.key.as_c_str() != c"mode"),
+        data,
+        copy_up: options.copy_up,
+        label: label.map(|label| text("mountLabel", label)).transpose()?,
+        by_path,
+        finish: finish(&options),
+        options: shown(mount),
+    })
+}
+
+/// File systems of the kernel's own have no files to label, or want it another way.
+fn takes_context(kind: &str) -> bool {
+    !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")
+}
+
+fn super_block_flags(kind: &str, options: &Options, late: bool) -> Vec<Datum> {
+    let flag = |key: &std::ffi::CStr| Datum { key: key.into(), value: None };
+    let mut flags: Vec<_> = OF_SUPER_BLOCK
+        .iter()
+        .filter(|(bit, _)| options.flags & bit != 0)
+        .map(|(_, key)| flag(key))
+        .collect();
+    if options.flags & MS_RDONLY != 0 && !late && !SHARED_SUPER_BLOCK.contains(&kind) {
+        flags.push(flag(c"ro"));
+    }
+    flags
+}
+
+/// mount(2) where a value is too long, or an existing mount is to be changed.
+fn by_path(options: &Options, flags: u64, data: &[Datum]) -> Result<Option<ByPath>> {
+    let long = |d: &Datum| d.value.as_ref().is_some_and(|v| v.as_bytes().len() > LONGEST_VALUE);
+    if !options.remount && !data.iter().any(long) {
+        return Ok(None);
+    }
+    let flags = flags | if options.remount { libc::MS_REMOUNT } else { 0 };
+    Ok(Some(ByPath { flags, data: text("mount options", options.data.join(","))? }))
+}
+
+/// `a,b=c` -> a and b=c. A comma that is escaped or quoted is part of the value.
+fn data(options: &Options) -> Result<Vec<Datum>> {
+    let mut all = Vec::new();
+    for option in &options.data {
+        let (mut start, mut quoted, mut escaped) = (0, false, false);
+        for (at, byte) in option.bytes().chain([b',']).enumerate() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => quoted = !quoted,
+                b',' if !quoted || at == option.len() => {
+                    all.extend(datum(&option[start..at])?);
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn datum(option: &str) -> Result<Option<Datum>> {
+    let text = |part: &str| text("mount option", part);
+    Ok(match option.split_once('=') {
+        _ if option.is_empty() => None,
+        None => Some(Datum { key: text(option)?, value: None }),
+        Some((key, value)) => {
+            let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+            Some(Datum { key: text(key)?, value: Some(text(bare)?) })
+        }
+    })
+}
+
+fn cgroup(input: &Input<'_>, mount: &Mount, options: Options, path: CString) -> Result<Step> {
+    let common = |hierarchies| -> Result<Box<CgroupMount>> {
+        Ok(Box::new(CgroupMount {
+            target: target(path, false)?,
+            attributes: options.attributes(),
+            hierarchies,
+            or_empty: input.user_namespace,
+            finish: finish(&options),
+            options: shown(mount),
+        }))
+    };
+    match input.cgroup {
+        CgroupView::Unified(shown) => {
+            let source = super::host_path(shown)?;
+            let all = Hierarchy { source, name: CString::default(), aliases: Vec::new() };
+            common(vec![all]).map(Step::CgroupUnified)
+        }
+        CgroupView::Legacy(views) => {
+            let hierarchies = views.iter().map(|v| v.hierarchy()).collect::<Result<_>>()?;
+            common(hierarchies).map(Step::CgroupLegacy)
+        }
+    }
+}
+
+/// Refuses what would put a false procfs in front of those who trust it (CVE-2019-16884).
+fn target(path: CString, proc: bool) -> Result<Target> {
+    let bytes = path.as_bytes();
+    let emulated = EMULATED.contains(&bytes);
+    let shown = path.to_string_lossy();
+    if bytes == b"/proc" && !proc {
+        let text = format!("\"{shown}\" cannot be mounted because it is not of type proc");
+        return Err(Error::config(text));
+    }
+    if bytes.starts_with(b"/proc/") && !emulated {
+        let text = format!("\"{shown}\" cannot be mounted because it is inside /proc");
+        return Err(Error::config(text));
+    }
+    Ok(Target { in_proc: proc || emulated, path, ordinary: false })
+}
+
+fn id_map(input: &Input<'_>, mount: &Mount, options: &Options) -> Result<Option<IdMap>> {
+    let own = |m: &Option<Vec<_>>| m.as_deref().map(ranges).unwrap_or_default();
+    let (uids, gids) = (own(mount.uid_mappings()), own(mount.gid_mappings()));
+    if uids.is_empty() && gids.is_empty() && options.id_map.is_none() {
+        return Ok(None);
+    }
+    if input.rootless {
+        let text = "id-mapped mounts are not supported for rootless containers";
+        return Err(Error::config(text));
+    }
+    let extent = options.id_map.unwrap_or(Extent::One);
+    let (uids, gids) = match (uids.is_empty(), gids.is_empty()) {
+        (false, false) => (uids, gids),
+        (true, true) if !input.uid_mappings.is_empty() && !input.gid_mappings.is_empty() => {
+            (ranges(input.uid_mappings), ranges(input.gid_mappings))
+        }
+        _ => {
+            let text = "id-mapped mounts must have both uid and gid mappings specified";
+            return Err(Error::config(text));
+        }
+    };
+    Ok(Some(IdMap { extent, uids, gids }))
+}
+
+fn finish(options: &Options) -> Finish {
+    Finish { recursive: options.recursive, propagation: options.propagation.clone() }
+}
+
+fn shown(mount: &Mount) -> String {
+    mount.options().as_deref().unwrap_or_default().join(",")
+}

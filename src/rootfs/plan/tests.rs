@@ -1,0 +1,382 @@
+use super::*;
+use crate::rootfs::child::tests::{MASKED, READ_ONLY, default_mounts, strings};
+
+fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
+    Input {
+        bundle: Path::new("/bundle"),
+        rootfs: Path::new("/bundle/rootfs"),
+        readonly: false,
+        mounts,
+        extra: &[],
+        devices: &[],
+        masked_paths: &[],
+        readonly_paths: &[],
+        propagation: None,
+        mount_namespace: true,
+        user_namespace: false,
+        rootless: false,
+        uid_mappings: &[],
+        gid_mappings: &[],
+        cgroup: CgroupView::Unified(Path::new("/sys/fs/cgroup/c1")),
+        no_pivot: false,
+        mount_label: None,
+        kcore: true,
+    }
+}
+
+fn mounts(json: &str) -> Vec<Mount> {
+    serde_json::from_str(json).unwrap()
+}
+
+fn devices(json: &str) -> Vec<LinuxDevice> {
+    serde_json::from_str(json).unwrap()
+}
+
+fn lines(steps: &[Step]) -> String {
+    steps.iter().map(|step| format!("{step}\n")).collect()
+}
+
+/// The error of a config whose one mount is `json`.
+fn refusal(json: &str) -> String {
+    let mounts = mounts(&format!("[{json}]"));
+    plan(&input(&mounts)).unwrap_err().to_string()
+}
+
+fn first_mount(plan: &Plan) -> &crate::rootfs::NewMount {
+    let mount = plan.enter.iter().find_map(|step| match step {
+        Step::Mount(mount) => Some(mount),
+        _ => None,
+    });
+    mount.unwrap()
+}
+
+#[test]
+fn runcs_default_config_as_text() {
+    let (mounts, masked, readonly) = (default_mounts(), strings(&MASKED), strings(&READ_ONLY));
+    let mut input = input(&mounts);
+    (input.masked_paths, input.readonly_paths, input.readonly) = (&masked, &readonly, true);
+    let plan = plan(&input).unwrap();
+    assert_eq!(
+        lines(&plan.enter),
+        "make / rslave
+bind /bundle/rootfs on itself
+mount proc on /proc
+mount tmpfs on /dev (nosuid,strictatime,mode=755,size=65536k)
+mount devpts on /dev/pts (nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5)
+mount tmpfs on /dev/shm (nosuid,noexec,nodev,mode=1777,size=65536k)
+mount mqueue on /dev/mqueue (nosuid,noexec,nodev)
+mount sysfs on /sys (nosuid,noexec,nodev,ro)
+mount cgroup2 on /sys/fs/cgroup (nosuid,noexec,nodev,relatime,ro)
+mknod /dev/null c 1:3 0666
+mknod /dev/random c 1:8 0666
+mknod /dev/full c 1:7 0666
+mknod /dev/tty c 5:0 0666
+mknod /dev/zero c 1:5 0666
+mknod /dev/urandom c 1:9 0666
+symlink /dev/ptmx -> pts/ptmx
+symlink /dev/fd -> /proc/self/fd
+symlink /dev/stdin -> /proc/self/fd/0
+symlink /dev/stdout -> /proc/self/fd/1
+symlink /dev/stderr -> /proc/self/fd/2
+symlink /dev/core -> /proc/kcore
+"
+    );
+    assert_eq!(lines(&plan.pivot), "pivot_root\nreopen /dev/null\n");
+    assert_eq!(
+        lines(&plan.restrict),
+        "read-only /proc/bus
+read-only /proc/fs
+read-only /proc/irq
+read-only /proc/sys
+read-only /proc/sysrq-trigger
+mask /proc/acpi
+mask /proc/asound
+mask /proc/kcore
+mask /proc/keys
+mask /proc/latency_stats
+mask /proc/timer_list
+mask /proc/timer_stats
+mask /proc/sched_debug
+mask /sys/firmware
+mask /proc/scsi
+remount / read-only
+"
+    );
+}
+
+#[test]
+fn refuses_a_false_proc() {
+    assert_eq!(
+        refusal(r#"{"destination":"/x/..//proc/","type":"tmpfs","source":"tmpfs"}"#),
+        "mounts[0] /x/..//proc/: \"/proc\" cannot be mounted because it is not of type proc"
+    );
+    assert_eq!(
+        refusal(r#"{"destination":"/proc/self/attr","type":"bind","source":"/x"}"#),
+        "mounts[0] /proc/self/attr: \"/proc/self/attr\" cannot be mounted because it is inside /proc"
+    );
+    let allowed = mounts(
+        r#"[{"destination":"/proc","type":"bind","source":"/proc","options":["rbind"]},
+            {"destination":"/proc/meminfo","type":"bind","source":"/lxcfs/meminfo"},
+            {"destination":"/process","type":"tmpfs","source":"tmpfs"}]"#,
+    );
+    let plan = plan(&input(&allowed)).unwrap();
+    assert!(matches!(&plan.enter[2], Step::Bind(bind) if bind.proc_only && bind.target.in_proc));
+    assert!(matches!(&plan.enter[3], Step::Bind(bind) if !bind.proc_only && bind.target.in_proc));
+}
+
+#[test]
+fn refuses_what_a_mount_cannot_be() {
+    for (json, text) in [
+        (
+            r#"{"destination":"/","type":"tmpfs","source":"tmpfs"}"#,
+            "mountpoint \"/bundle/rootfs\" is on the top of rootfs \"/bundle/rootfs\"",
+        ),
+        (
+            r#"{"destination":"/a","type":"bind","source":"/x","options":["ro","mode=755"]}"#,
+            "bind mounts cannot have any filesystem-specific options applied",
+        ),
+        (r#"{"destination":"/a","type":"bind"}"#, "a bind mount needs a source"),
+        (r#"{"destination":"/a","source":"/x"}"#, "a mount that is not a bind needs a type"),
+        (
+            r#"{"destination":"/a","type":"ext4","source":"/x","options":["tmpcopyup"]}"#,
+            "tmpcopyup is only supported on tmpfs mounts",
+        ),
+        (
+            r#"{"destination":"/a","type":"tmpfs","source":"x","options":["idmap"]}"#,
+            "id-mapped mounts must have both uid and gid mappings specified",
+        ),
+        (
+            r#"{"destination":"/a\u0000b","type":"tmpfs","source":"x"}"#,
+            "mount destination \"/a\\0b\" cannot contain null byte (\\x00)",
+        ),
+        (
+            r#"{"destination":"/a","type":"bind","source":"/x\u0000"}"#,
+            "mount source \"/x\\0\" cannot contain null byte (\\x00)",
+        ),
+    ] {
+        let error = refusal(json);
+        assert!(error.starts_with("mounts[0] /") && error.ends_with(text), "{error}");
+    }
+}
+
+#[test]
+fn id_maps_are_for_binds_of_the_privileged() {
+    let map = r#""uidMappings":[{"containerID":0,"hostID":1000,"size":1}],
+                 "gidMappings":[{"containerID":0,"hostID":1000,"size":1}]"#;
+    let error = refusal(&format!(r#"{{"destination":"/a","type":"tmpfs",{map}}}"#));
+    assert!(error.ends_with("id-mapped mounts are only supported for bind-mounts"), "{error}");
+    let bind = mounts(&format!(
+        r#"[{{"destination":"/a","type":"bind","source":"/x","options":["ridmap"],{map}}}]"#
+    ));
+    let mut input = input(&bind);
+    let planned = plan(&input).unwrap();
+    let Step::Bind(step) = &planned.enter[2] else { panic!("{:?}", planned.enter[2]) };
+    let map = step.id_map.as_ref().unwrap();
+    assert_eq!((map.uids.as_slice(), step.tree), ([[0, 1000, 1]].as_slice(), Some(0)));
+    assert_eq!(map.extent, crate::sys::mount::Extent::Tree);
+    input.rootless = true;
+    let error = plan(&input).unwrap_err().to_string();
+    assert!(error.ends_with("id-mapped mounts are not supported for rootless containers"));
+}
+
+#[test]
+fn without_a_mount_namespace() {
+    let (none, masked) = (Vec::new(), strings(&["/proc/kcore"]));
+    let mut input = input(&none);
+    input.mount_namespace = false;
+    let planned = plan(&input).unwrap();
+    assert_eq!(lines(&planned.enter[..1]), "open /bundle/rootfs\n");
+    assert_eq!(lines(&planned.pivot), "chroot\n");
+    input.masked_paths = &masked;
+    assert_eq!(
+        plan(&input).unwrap_err().to_string(),
+        "unable to restrict sys entries without a private MNT namespace"
+    );
+    (input.masked_paths, input.readonly) = (&[], true);
+    assert!(plan(&input).unwrap_err().to_string().starts_with("unable to make the root read-only"));
+    let mounts = default_mounts();
+    input.mounts = &mounts;
+    assert_eq!(
+        plan(&input).unwrap_err().to_string(),
+        "unable to mount without a private MNT namespace"
+    );
+}
+
+#[test]
+fn propagation_of_the_root() {
+    let mut input = input(&[]);
+    input.propagation = Some("rshared");
+    let shared = plan(&input).unwrap();
+    assert_eq!(
+        lines(&shared.enter[..3]),
+        "make / rshared\nmake the mount of /bundle/rootfs private\nbind /bundle/rootfs on itself\n"
+    );
+    assert_eq!(lines(&shared.pivot), "pivot_root\nmake / rshared\nreopen /dev/null\n");
+    input.propagation = Some("unbindable");
+    let unbindable = plan(&input).unwrap();
+    assert_eq!(lines(&unbindable.enter[..1]), "make / rslave\n");
+    assert_eq!(lines(&unbindable.pivot[1..2]), "make / unbindable\n");
+    input.propagation = Some("ro");
+    let error = plan(&input).unwrap_err().to_string();
+    assert_eq!(error, "rootfsPropagation=ro is not supported");
+    (input.propagation, input.no_pivot) = (Some("rprivate"), true);
+    let error = plan(&input).unwrap_err().to_string();
+    assert_eq!(error, "rootfsPropagation of [r]private is not safe without pivot_root");
+    input.propagation = Some("");
+    assert_eq!(lines(&plan(&input).unwrap().pivot[..1]), "move /bundle/rootfs to /\n");
+}
+
+#[test]
+fn a_bound_dev_is_left_alone() {
+    let bound =
+        mounts(r#"[{"destination":"/dev/","type":"none","source":"/dev","options":["rbind"]}]"#);
+    let plan = plan(&input(&bound)).unwrap();
+    assert_eq!(plan.enter.len(), 3);
+    assert_eq!(lines(&plan.pivot), "pivot_root\n");
+}
+
+#[test]
+fn devices_of_the_config() {
+    let listed = devices(
+        r#"[{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":384,"uid":7,"gid":8},
+            {"path":"/dev/ptmx","type":"c","major":5,"minor":2},
+            {"path":"/dev/disk","type":"b","major":8,"minor":0,"fileMode":25008},
+            {"path":"/dev/fifo","type":"p"}]"#,
+    );
+    let mut input = input(&[]);
+    input.devices = &listed;
+    let text = lines(&plan(&input).unwrap().enter);
+    assert!(text.contains("mknod /dev/null c 1:3 0600\nmknod /dev/disk b 8:0 0660\n"), "{text}");
+    assert!(text.contains("mknod /dev/fifo p 0:0 0666\nmknod /dev/random"), "{text}");
+    assert!(text.contains("symlink /dev/ptmx -> pts/ptmx\n") && !text.contains("c 5:2"), "{text}");
+    assert_eq!(text.matches("/dev/null").count(), 1);
+    input.user_namespace = true;
+    let text = lines(&plan(&input).unwrap().enter);
+    assert!(text.contains("bind /dev/null on /dev/null\n") && text.contains("mknod /dev/fifo p"));
+    let wrong = devices(r#"[{"path":"/dev/x","type":"a","major":1,"minor":2}]"#);
+    input.devices = &wrong;
+    let error = plan(&input).unwrap_err().to_string();
+    assert_eq!(error, "device /dev/x: a is not a type of device node");
+    let wrong = devices(r#"[{"path":"/dev/x","type":"c","major":-1,"minor":2}]"#);
+    input.devices = &wrong;
+    let error = plan(&input).unwrap_err().to_string();
+    assert_eq!(error, "device /dev/x: invalid major number -1");
+}
+
+#[test]
+fn read_only_comes_last_where_something_is_put_in_first() {
+    let all = mounts(
+        r#"[{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["ro","tmpcopyup"]},
+            {"destination":"/data","type":"ext4","source":"/dev/vdb","options":["ro","sync"]}]"#,
+    );
+    let plan = plan(&input(&all)).unwrap();
+    assert_eq!(lines(&plan.restrict), "remount /tmp read-only\n");
+    let tmp = first_mount(&plan);
+    assert_eq!((tmp.attributes, tmp.inherit_mode, tmp.copy_up), (0, true, true));
+    let Step::Mount(ext4) = &plan.enter[3] else { panic!("{:?}", plan.enter[3]) };
+    let keys: Vec<_> = ext4.data.iter().map(|d| d.key.to_str().unwrap()).collect();
+    assert_eq!((keys.as_slice(), ext4.attributes), (["sync", "ro"].as_slice(), 1));
+}
+
+#[test]
+fn the_file_systems_own_options() {
+    let long = "x".repeat(300);
+    let all = mounts(&format!(
+        r#"[{{"destination":"/a","type":"overlay","source":"overlay",
+             "options":["lowerdir=/a\\,b:/c,upperdir=/u","userxattr","context=\"a:s0:c1,c2\"",
+                        "nosuid"]}},
+            {{"destination":"/b","type":"overlay","source":"overlay",
+             "options":["lowerdir={long}","ro"]}}]"#
+    ));
+    let plan = plan(&input(&all)).unwrap();
+    let data: Vec<_> = first_mount(&plan)
+        .data
+        .iter()
+        .map(|d| (d.key.to_str().unwrap(), d.value.as_ref().map_or("", |v| v.to_str().unwrap())))
+        .collect();
+    assert_eq!(
+        data,
+        [
+            ("lowerdir", "/a\\,b:/c"),
+            ("upperdir", "/u"),
+            ("userxattr", ""),
+            ("context", "a:s0:c1,c2")
+        ]
+    );
+    let Step::Mount(b) = &plan.enter[3] else { panic!("{:?}", plan.enter[3]) };
+    let by_path = b.by_path.as_ref().unwrap();
+    assert_eq!(by_path.flags, libc::MS_RDONLY);
+    assert_eq!(by_path.data.to_str().unwrap(), format!("lowerdir={long}"));
+}
+
+#[test]
+fn labels_go_where_they_are_taken() {
+    let defaults = default_mounts();
+    let mut input = input(&defaults);
+    input.mount_label = Some("system_u:object_r:container_file_t:s0:c1,c2");
+    for step in plan(&input).unwrap().enter {
+        let Step::Mount(mount) = step else { continue };
+        let kind = mount.kind.to_str().unwrap();
+        let context = mount.data.iter().any(|d| d.key.as_c_str() == c"context");
+        assert_eq!(context, kind == "tmpfs" || kind == "devpts", "{kind}");
+        assert_eq!(mount.label.is_some(), kind == "mqueue", "{kind}");
+    }
+}
+
+#[test]
+fn paths_are_cleaned_and_doubles_dropped() {
+    let readonly = strings(&["/proc/sys", "/proc/sys", "proc/../sys//fs/./"]);
+    let mut input = input(&[]);
+    input.readonly_paths = &readonly;
+    let text = lines(&plan(&input).unwrap().restrict);
+    assert_eq!(text, "read-only /proc/sys\nread-only /sys/fs\n");
+    let relative = mounts(r#"[{"destination":"tmp","type":"tmpfs","source":"tmpfs"}]"#);
+    input.mounts = &relative;
+    let plan = plan(&input).unwrap();
+    assert_eq!(plan.warnings, ["mount destination tmp is not absolute: using \"/tmp\""]);
+}
+
+#[test]
+fn relative_sources_are_the_bundles() {
+    let all = mounts(r#"[{"destination":"/a","type":"bind","source":"data"}]"#);
+    let text = lines(&plan(&input(&all)).unwrap().enter[2..3]);
+    assert_eq!(text, "bind /bundle/data on /a\n");
+}
+
+#[test]
+fn the_parent_opens_what_a_user_namespace_could_not() {
+    let all = mounts(
+        r#"[{"destination":"/a","type":"bind","source":"/x"},
+            {"destination":"/t","type":"tmpfs","source":"tmpfs"},
+            {"destination":"/b","type":"bind","source":"/y"}]"#,
+    );
+    let trees = |plan: &Plan| -> Vec<_> {
+        let tree = |step: &Step| match step {
+            Step::Bind(bind) => bind.tree,
+            _ => None,
+        };
+        plan.enter.iter().filter_map(tree).collect()
+    };
+    let mut input = input(&all);
+    assert!(trees(&plan(&input).unwrap()).is_empty());
+    input.user_namespace = true;
+    assert_eq!(trees(&plan(&input).unwrap()), [0, 1]);
+}
+
+#[test]
+fn hierarchies_of_version_one() {
+    let defaults = default_mounts();
+    let views = [HierarchyView {
+        own: "/sys/fs/cgroup/cpu,cpuacct/c1".into(),
+        name: "cpu,cpuacct".into(),
+        aliases: vec!["cpu".into(), "cpuacct".into()],
+    }];
+    let mut input = input(&defaults);
+    input.cgroup = CgroupView::Legacy(&views);
+    let plan = plan(&input).unwrap();
+    let Step::CgroupLegacy(mount) = &plan.enter[8] else { panic!("{:?}", plan.enter[8]) };
+    assert_eq!(mount.hierarchies[0].source.as_c_str(), c"/sys/fs/cgroup/cpu,cpuacct/c1");
+    assert_eq!(mount.hierarchies[0].aliases, [c"cpu", c"cpuacct"].map(CString::from));
+    let name = lines(&plan.enter[8..9]);
+    assert_eq!(name, "mount cgroup on /sys/fs/cgroup (nosuid,noexec,nodev,relatime,ro)\n");
+}
