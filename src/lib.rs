@@ -33,6 +33,7 @@ pub mod cgroup;
 pub mod namespace;
 pub mod network;
 pub mod rootfs;
+pub mod seccomp;
 
 
 

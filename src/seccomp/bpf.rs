@@ -1,0 +1,191 @@
+//! From decisions to a program.
+//!
+//! Each architecture's numbers are cut into ranges with one decision; the program tells the
+//! architecture, then searches the ranges by halves. The kernel evaluates the part that depends on
+//! the number alone once per number and remembers those that are always allowed, so what counts
+//! here is few instructions and little time to write them.
+
+use libc::sock_filter;
+use seccompiler::{BackendError, BpfProgram, SeccompRule};
+
+use super::Action;
+use super::clause::{Clause, Width};
+
+/// `BPF_MAXINSNS`.
+pub const MAX_INSTRUCTIONS: usize = 4096;
+
+/// What is answered for a system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Always(Action),
+    /// By the first clause that matches.
+    ByArguments {
+        clauses: Vec<Clause>,
+        width: Width,
+        otherwise: Action,
+    },
+}
+
+/// A decision for each number: from `.0` up to the next range.
+#[derive(Debug, Default)]
+pub struct Ranges(Vec<(u32, Decision)>);
+
+impl Ranges {
+    /// The numbers must rise; those of a whole architecture word begin at 0.
+    pub fn push(&mut self, first: u32, decision: Decision) {
+        match self.0.last_mut() {
+            Some((_, last)) if *last == decision => {}
+            _ => self.0.push((first, decision)),
+        }
+    }
+
+    pub fn append(&mut self, higher: Self) {
+        for (first, decision) in higher.0 {
+            self.push(first, decision);
+        }
+    }
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+
+/// Offsets in `struct seccomp_data`.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+
+/// How far a conditional jump reaches, less room for a trampoline that the same instruction's other
+/// target may need.
+const REACH: usize = u8::MAX as usize - 2;
+
+/// `branches`: `AUDIT_ARCH_*` and its ranges. Any other architecture is killed.
+pub fn assemble(branches: &[(u32, Ranges)]) -> Result<Vec<sock_filter>, BackendError> {
+    let mut program = Backwards { reversed: Vec::with_capacity(512), returns: Vec::new() };
+    let mut entries = Vec::with_capacity(branches.len());
+    for (audit, ranges) in branches.iter().rev() {
+        let search = program.search(&ranges.0)?;
+        entries.push((*audit, program.load(NR, search)));
+    }
+    let mut dispatch = Target::Return(Action::KILL_THREAD);
+    for (audit, entry) in entries {
+        dispatch = program.branch(IF_EQUAL, audit, entry, dispatch);
+    }
+    program.load(ARCH, dispatch);
+    program.reversed.reverse();
+    Ok(program.reversed)
+}
+
+/// A program written from its end: jumps go forward only, so every target is known when the jump to
+/// it is written, and returns can be shared.
+struct Backwards {
+    reversed: Vec<sock_filter>,
+    /// The latest return of each action.
+    returns: Vec<(Action, Label)>,
+}
+
+/// An instruction, as its distance from the end of the program.
+type Label = usize;
+
+#[derive(Clone, Copy)]
+enum Target {
+    Return(Action),
+    Code(Label),
+}
+
+impl Backwards {
+    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Label {
+        self.reversed.push(sock_filter { code, jt, jf, k });
+        self.reversed.len()
+    }
+
+    fn push_return(&mut self, action: Action) -> Label {
+        let label = self.push(RETURN, 0, 0, action.code());
+        match self.returns.iter_mut().find(|(known, _)| *known == action) {
+            Some((_, latest)) => *latest = label,
+            None => self.returns.push((action, label)),
+        }
+        label
+    }
+
+    /// Instructions between the next one to be written and the label.
+    fn distance(&self, label: Label) -> usize {
+        self.reversed.len() - label
+    }
+
+    /// The target, or another return or a jump to it, within reach.
+    fn near(&mut self, target: Target) -> Label {
+        match target {
+            Target::Code(label) if self.distance(label) <= REACH => label,
+            Target::Code(label) => {
+                let distance = self.distance(label);
+                self.push(JUMP, 0, 0, distance as u32)
+            }
+            Target::Return(action) => {
+                let latest = self.returns.iter().find(|(known, _)| *known == action);
+                match latest.map(|(_, label)| *label) {
+                    Some(label) if self.distance(label) <= REACH => label,
+                    _ => self.push_return(action),
+                }
+            }
+        }
+    }
+
+    fn branch(&mut self, test: u16, k: u32, holds: Target, fails: Target) -> Target {
+        let (holds, fails) = (self.near(holds), self.near(fails));
+        let (jt, jf) = (self.distance(holds), self.distance(fails));
+        Target::Code(self.push(test, jt as u8, jf as u8, k))
+    }
+
+    /// Loads a word and goes on at the target.
+    fn load(&mut self, offset: u32, target: Target) -> Target {
+        match target {
+            Target::Return(action) => drop(self.push_return(action)),
+            Target::Code(label) if self.distance(label) == 0 => {}
+            Target::Code(label) => {
+                let distance = self.distance(label);
+                self.push(JUMP, 0, 0, distance as u32);
+            }
+        }
+        Target::Code(self.push(LOAD, 0, 0, offset))
+    }
+
+    fn search(&mut self, ranges: &[(u32, Decision)]) -> Result<Target, BackendError> {
+        match ranges {
+            [] => unreachable!("ranges begin at 0"),
+            [(_, Decision::Always(action))] => Ok(Target::Return(*action)),
+            [(_, Decision::ByArguments { clauses, width, otherwise })] => {
+                self.arguments(clauses, *width, *otherwise)
+            }
+            _ => {
+                let (low, high) = ranges.split_at(ranges.len() / 2);
+                let first = high[0].0;
+                let (high, low) = (self.search(high)?, self.search(low)?);
+                Ok(self.branch(IF_AT_LEAST, first, high, low))
+            }
+        }
+    }
+
+    /// seccompiler's code for a rule falls through where the rule matches, and else jumps over the
+    /// one instruction that follows. It begins with a jump over an instruction that nothing reaches,
+    /// which is left out: it may point beyond our program's end, and then the kernel refuses all.
+    fn arguments(
+        &mut self,
+        clauses: &[Clause],
+        width: Width,
+        otherwise: Action,
+    ) -> Result<Target, BackendError> {
+        let mut start = self.push_return(otherwise);
+        for clause in clauses.iter().rev() {
+            let conditions = clause.conditions.iter().map(|c| c.to_bpf(width));
+            let rule: BpfProgram = SeccompRule::new(conditions.collect::<Result<_, _>>()?)?.into();
+            let entry = rule.first().filter(|i| i.code == JUMP).map_or(0, |i| 1 + i.k as usize);
+            self.push_return(clause.action);
+            for i in rule[entry..].iter().rev() {
+                start = self.push(i.code, i.jt, i.jf, i.k);
+            }
+        }
+        Ok(Target::Code(start))
+    }
+}

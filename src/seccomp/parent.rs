@@ -1,0 +1,111 @@
+//! What the machine supports, and the agent that answers notifications.
+
+use std::io::{IoSlice, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use oci_spec::runtime::{ContainerProcessState, SECCOMP_FD_NAME, State};
+
+use super::plan::Facts;
+use super::{Arch, Listener};
+use crate::error::{Error, OsContext, Result};
+use crate::sys;
+
+pub fn facts() -> Facts {
+    Facts { native: Arch::native(), flag_supported: sys::seccomp::flag_supported }
+}
+
+/// Sends the filter's listener `fd` to the agent, with the state that the specification asks for:
+/// `pid` is the process that loaded the filter. The agent does not answer.
+pub fn hand_over(listener: &Listener, pid: i32, state: State, fd: BorrowedFd<'_>) -> Result<()> {
+    let path = listener.path.display();
+    let message = message(listener, pid, state)?;
+    let mut agent = UnixStream::connect(&listener.path)
+        .os("connect", path.to_string())
+        .map_err(|e| e.context("connect with the seccomp agent of the profile"))?;
+
+    let rights = [fd.as_raw_fd()];
+    let sent = sendmsg::<()>(
+        agent.as_raw_fd(),
+        &[IoSlice::new(&message)],
+        &[ControlMessage::ScmRights(&rights)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
+    .os("sendmsg", path.to_string())?;
+    agent.write_all(&message[sent..]).os("write", path)
+}
+
+fn message(listener: &Listener, pid: i32, state: State) -> Result<Vec<u8>> {
+    let mut process = ContainerProcessState::default();
+    process
+        .set_version(state.version().clone())
+        .set_fds(vec![SECCOMP_FD_NAME.to_owned()])
+        .set_pid(pid)
+        .set_metadata(listener.metadata.clone())
+        .set_state(state);
+    serde_json::to_vec(&process)
+        .map_err(|e| Error::system(format!("encode the container process state: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSliceMut;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    use oci_spec::runtime::{ContainerState, StateBuilder};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_agent_gets_the_state_and_the_listener() {
+        let path = std::env::temp_dir().join(format!("aril-agent-{}", std::process::id()));
+        let agent = UnixListener::bind(&path).unwrap();
+        let listener = Listener { path: path.clone(), metadata: Some("m".into()) };
+        let state = StateBuilder::default()
+            .version("1.2.0")
+            .id("c")
+            .status(ContainerState::Creating)
+            .build()
+            .unwrap();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        hand_over(&listener, 42, state, writer.as_fd()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        drop((reader, writer));
+
+        let (connection, _) = agent.accept().unwrap();
+        let mut buffer = [0; 4096];
+        let mut iov = [IoSliceMut::new(&mut buffer)];
+        let mut space = nix::cmsg_space!([i32; 2]);
+        let flags = MsgFlags::empty();
+        let got = recvmsg::<()>(connection.as_raw_fd(), &mut iov, Some(&mut space), flags).unwrap();
+        let fds = got.cmsgs().unwrap().map(|c| match c {
+            ControlMessageOwned::ScmRights(fds) => fds.len(),
+            _ => 0,
+        });
+        assert_eq!(fds.sum::<usize>(), 1);
+        let length = got.bytes;
+        let message: Value = serde_json::from_slice(&buffer[..length]).unwrap();
+        assert_eq!(message["ociVersion"], "1.2.0");
+        assert_eq!(message["fds"], json!(["seccompFd"]));
+        assert_eq!(message["pid"], 42);
+        assert_eq!(message["metadata"], "m");
+        assert_eq!(message["state"]["status"], "creating");
+    }
+
+    #[test]
+    fn an_absent_agent_is_named() {
+        let listener = Listener { path: "/nowhere/agent".into(), metadata: None };
+        let error =
+            hand_over(&listener, 1, State::default(), std::io::stderr().as_fd()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "connect with the seccomp agent of the profile: connect /nowhere/agent: \
+             no such file or directory"
+        );
+    }
+}
