@@ -30,6 +30,8 @@ pub mod time;
 pub mod fs;
 
 pub mod cgroup;
+pub mod identity;
+pub mod limits;
 pub mod namespace;
 pub mod network;
 pub mod rootfs;

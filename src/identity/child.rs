@@ -1,0 +1,344 @@
+//! Becomes the container's user, in the container's root.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::unistd::{chdir, fchdir};
+
+use super::{Keyring, Names, Step};
+use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::error::text;
+use crate::fs::{Proc, Root};
+use crate::path;
+use crate::sys::Errno;
+use crate::sys::process::{self, CapabilitySets};
+
+/// What steps share.
+pub struct Context<'a> {
+    pub proc: &'a Proc,
+    /// The container's, in which we are.
+    pub root: &'a Root,
+    /// The first attempt at the working directory was refused for lack of permission.
+    pub cwd_pending: bool,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(proc: &'a Proc, root: &'a Root) -> Self {
+        Self { proc, root, cwd_pending: false }
+    }
+}
+
+pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
+    match step {
+        Step::SessionKeyring(keyring) => join_keyring(keyring, context.proc),
+        Step::EnterCwd { path, create } => {
+            context.cwd_pending = !enter_cwd(context.root, path, *create)?;
+            Ok(())
+        }
+        Step::Umask(mask) => {
+            process::umask(*mask);
+            Ok(())
+        }
+        Step::AppArmor { command } => set_apparmor(context.proc, command),
+        Step::SelinuxLabel(label) => {
+            context.proc.write(c"self/attr/exec", label.as_bytes()).during("write attr/exec")
+        }
+        Step::NoNewPrivileges => {
+            process::set_no_new_privileges().during("prctl PR_SET_NO_NEW_PRIVS")
+        }
+        Step::Bounding { keep } => drop_bounding(*keep),
+        Step::KeepCapabilities => {
+            process::set_keep_capabilities(true).during("prctl PR_SET_KEEPCAPS")
+        }
+        Step::StdioOwner { uid } => give_stdio(*uid),
+        Step::Groups(gids) => process::set_groups(gids).during("setgroups"),
+        Step::Gid(gid) => unmapped(process::set_gid(*gid), "setgid", "gid", *gid),
+        Step::Uid(uid) => unmapped(process::set_uid(*uid), "setuid", "uid", *uid),
+        Step::SettleCwd { path } => settle_cwd(path, context.cwd_pending),
+        Step::Capabilities(sets) => set_capabilities(sets),
+        Step::Ambient(mask) => {
+            set_ambient(*mask);
+            Ok(())
+        }
+    }
+}
+
+/// The first is AppArmor's own; the other belongs to the first module and is there since always.
+fn set_apparmor(proc: &Proc, command: &str) -> ChildResult<()> {
+    match proc.write(c"self/attr/apparmor/exec", command.as_bytes()) {
+        Err(Errno::ENOENT) => proc.write(c"self/attr/exec", command.as_bytes()),
+        other => other,
+    }
+    .during("apparmor failed to apply profile: write attr/apparmor/exec")
+}
+
+fn join_keyring(keyring: &Keyring, proc: &Proc) -> ChildResult<()> {
+    const ATTRIBUTE: &CStr = c"self/attr/keycreate";
+    if let Some(label) = &keyring.label {
+        proc.write(ATTRIBUTE, label.as_bytes()).during("write attr/keycreate")?;
+    }
+    let joined = process::join_session_keyring(&keyring.name);
+    if keyring.label.is_some() {
+        proc.write(ATTRIBUTE, b"").during("write attr/keycreate")?;
+    }
+    match (joined, keyring.permissions) {
+        // A kernel without keyrings.
+        (Err(Errno::ENOSYS), _) => Ok(()),
+        (Err(errno), _) => Err(errno).during("keyctl join session keyring"),
+        (Ok(_), None) => Ok(()),
+        (Ok(serial), Some(more)) => {
+            let now = key_permissions(serial).during("keyctl describe")?;
+            process::set_key_permissions(serial, now | more).during("keyctl setperm")
+        }
+    }
+}
+
+fn key_permissions(serial: i32) -> Result<u32, Errno> {
+    let mut buffer = [0; 256];
+    let description = process::describe_key(serial, &mut buffer)?;
+    let field = description.split(|byte| *byte == b';').nth(3);
+    field
+        .and_then(|hex| str::from_utf8(hex).ok())
+        .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+        .ok_or(Errno::EINVAL)
+}
+
+/// Whether we are there. False: not permitted, to be tried again as the user.
+fn enter_cwd(root: &Root, path: &CStr, create: bool) -> ChildResult<bool> {
+    let entered = open_cwd(root, path, create).and_then(fchdir);
+    match entered {
+        Ok(()) => Ok(true),
+        Err(Errno::EACCES | Errno::EPERM) => Ok(false),
+        Err(errno) => Err(cwd_fault(path, errno)),
+    }
+}
+
+fn cwd_fault(path: &CStr, errno: Errno) -> Fault {
+    let path = path.to_string_lossy();
+    let why = text::errno(errno);
+    Fault::refused(format!("chdir to cwd ({path:?}) set in config.json failed: {why}"))
+}
+
+/// Root follows no magic link: `/proc/self/fd/N` would lead out of the container (CVE-2024-21626).
+fn open_cwd(root: &Root, path: &CStr, create: bool) -> Result<OwnedFd, Errno> {
+    match root.open(path, libc::O_PATH | libc::O_DIRECTORY) {
+        Err(Errno::ENOENT) if create => {
+            let clean = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
+            let clean = CString::new(clean.into_os_string().into_vec());
+            root.mkdir_all(&clean.map_err(|_| Errno::EINVAL)?, 0o755)
+        }
+        other => other,
+    }
+}
+
+fn settle_cwd(path: &CStr, pending: bool) -> ChildResult<()> {
+    if pending {
+        chdir(path).map_err(|errno| cwd_fault(path, errno))?;
+    }
+    let mut buffer = [0; libc::PATH_MAX as usize];
+    match process::getcwd(&mut buffer) {
+        Ok(cwd) if cwd.starts_with(b"/") => Ok(()),
+        Ok(_) | Err(Errno::ENOENT) => Err(Fault::refused(
+            "current working directory is outside of container mount namespace root -- possible \
+             container breakout detected",
+        )),
+        Err(errno) => {
+            Err(errno).during("failed to verify if current working directory is safe: getcwd")
+        }
+    }
+}
+
+fn drop_bounding(keep: u64) -> ChildResult<()> {
+    for capability in 0..u64::BITS as u8 {
+        if keep & 1 << capability == 0 {
+            match process::drop_bounding(capability) {
+                // The kernel has no more.
+                Err(Errno::EINVAL) => break,
+                other => other.during("prctl PR_CAPBSET_DROP")?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// So that the user can open `/dev/stdout`. Files that cannot be given stay whose they are.
+fn give_stdio(uid: u32) -> ChildResult<()> {
+    let null = libc::makedev(1, 3);
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        match process::give_file(fd, uid, null) {
+            Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::EBADF) => {}
+            Err(errno) => return Err(errno).during("fchown stdio"),
+        }
+    }
+    Ok(())
+}
+
+fn unmapped(
+    set: Result<(), Errno>,
+    call: &'static str,
+    kind: &'static str,
+    id: u32,
+) -> ChildResult<()> {
+    match set {
+        Err(Errno::EINVAL) => {
+            Err(Fault::refused(format!("cannot {call} to unmapped {kind} {id} in user namespace")))
+        }
+        other => other.during(call),
+    }
+}
+
+/// Capabilities end with the kernel's last one, whatever the sets ask for.
+fn set_capabilities(sets: &CapabilitySets) -> ChildResult<()> {
+    process::set_keep_capabilities(false).during("prctl PR_SET_KEEPCAPS")?;
+    process::capset(sets).map_err(|errno| {
+        let held = process::capget().map_or(u64::MAX, |own| own.permitted);
+        let missing = (sets.permitted | sets.inheritable) & !held;
+        let call = match missing {
+            0 => "capset".into(),
+            _ => format!("capset: the runtime itself has not got {}", Names(missing)).into(),
+        };
+        Fault { call, errno }
+    })
+}
+
+/// A capability that the kernel will not raise is left out: the sets above are what protects.
+fn set_ambient(mask: u64) {
+    let _ = process::clear_ambient();
+    for capability in (0..u64::BITS as u8).filter(|bit| mask & 1 << bit != 0) {
+        let _ = process::raise_ambient(capability);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::sys::pidfd::Ended;
+    use crate::sys::spawn::in_child;
+
+    fn replay(steps: &[Step]) -> ChildResult<()> {
+        let (proc, root) =
+            (Proc::of_the_host().unwrap(), Root::new(File::open("/").unwrap().into()));
+        let mut context = Context::new(&proc, &root);
+        steps.iter().try_for_each(|step| run(step, &mut context))
+    }
+
+    fn as_root(body: impl FnOnce()) {
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(in_child(body), Ended::Exited(0));
+        }
+    }
+
+    fn status(field: &str) -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_user_keeps_the_capabilities_it_is_given() {
+        const KILL: u64 = 1 << 5;
+        const CHOWN: u64 = 1;
+        let sets = CapabilitySets { effective: KILL, permitted: KILL | CHOWN, inheritable: KILL };
+        as_root(move || {
+            replay(&[
+                Step::Umask(0o027),
+                Step::NoNewPrivileges,
+                Step::Bounding { keep: KILL | CHOWN },
+                Step::KeepCapabilities,
+                Step::Groups(vec![7, 9]),
+                Step::Gid(1001),
+                Step::Uid(1000),
+                Step::SettleCwd { path: c"/".into() },
+                Step::Capabilities(sets),
+                Step::Ambient(KILL),
+            ])
+            .unwrap();
+            for (field, value) in [
+                ("Uid", "1000 1000 1000 1000"),
+                ("Gid", "1001 1001 1001 1001"),
+                ("Groups", "7 9"),
+                ("CapBnd", "0000000000000021"),
+                ("CapEff", "0000000000000020"),
+                ("CapPrm", "0000000000000021"),
+                ("CapInh", "0000000000000020"),
+                ("CapAmb", "0000000000000020"),
+                ("NoNewPrivs", "1"),
+                ("Umask", "0027"),
+            ] {
+                assert_eq!(status(field), value, "{field}");
+            }
+        });
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        const KILL: u64 = 1 << 5;
+        let none = Step::Capabilities(CapabilitySets::default());
+        let kill = CapabilitySets { permitted: KILL, ..CapabilitySets::default() };
+        as_root(move || {
+            let fault = replay(&[none, Step::Capabilities(kill)]).unwrap_err();
+            assert_eq!(fault.call, "capset: the runtime itself has not got CAP_KILL");
+            assert_eq!(fault.errno, Errno::EPERM);
+        });
+    }
+
+    #[test]
+    fn the_cwd_is_made_and_may_be_closed_to_root() {
+        let top = std::env::temp_dir().join(format!("aril-cwd-{}", std::process::id()));
+        let path = top.join("a//b/../c");
+        let c_path = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let enter = |create| Step::EnterCwd { path: c_path.clone(), create };
+        let message = replay(&[enter(false)]).unwrap_err().call;
+        let expected =
+            format!("chdir to cwd ({path:?}) set in config.json failed: no such file or directory");
+        assert_eq!(message, expected);
+        let make = enter(true);
+        as_root(move || replay(&[make, Step::SettleCwd { path: c_path }]).unwrap());
+        let made = top.join("a/c").is_dir();
+        let _ = std::fs::remove_dir_all(&top);
+        assert!(made || !nix::unistd::geteuid().is_root());
+    }
+
+    #[test]
+    fn a_magic_link_is_no_cwd() {
+        let dir = File::open("/").unwrap();
+        let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        for create in [false, true] {
+            let path = CString::new(link.as_str()).unwrap();
+            let message = replay(&[Step::EnterCwd { path, create }]).unwrap_err().call;
+            assert!(message.ends_with("too many levels of symbolic links"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_cwd_outside_of_the_root_is_refused() {
+        as_root(|| {
+            chdir(c"/usr").unwrap();
+            nix::unistd::chroot("/etc").unwrap();
+            let fault = settle_cwd(c"/", false).unwrap_err();
+            assert!(fault.call.contains("possible container breakout detected"));
+        });
+    }
+
+    #[test]
+    fn the_keyring_is_named_and_searchable() {
+        let keyring = |permissions| {
+            let name = CString::new(format!("_ses.test-{}", std::process::id())).unwrap();
+            Step::SessionKeyring(Keyring { name, permissions, label: None })
+        };
+        as_root(move || {
+            // A kernel may have no keyrings, or none for us.
+            if replay(&[keyring(Some(0x0008_0000))]).is_ok()
+                && let Ok(serial) = process::join_session_keyring(c"_ses.probe")
+            {
+                assert!(key_permissions(serial).is_ok());
+            }
+        });
+    }
+}

@@ -1,0 +1,378 @@
+//! `process` -> steps. Pure.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, User};
+
+use super::{Keyring, Names, Step};
+use crate::error::{Error, Result};
+use crate::path::c_path;
+use crate::sys::process::CapabilitySets;
+
+/// The umask of a process whose config has none.
+const UMASK: u32 = 0o022;
+
+/// `KEY_USR_SEARCH`: the keyring can be joined by name later, by an exec.
+const SEARCH_AS_USER: u32 = 0x0008_0000;
+/// `KEY_OTH_SEARCH`: in a user namespace the joiner may be another user to the kernel.
+const SEARCH_AS_OTHER: u32 = 0x0000_0008;
+
+pub struct Input<'a> {
+    /// The container's.
+    pub id: &'a str,
+    pub process: &'a Process,
+    /// For an exec, the container's own process, whose settings fill the gaps.
+    pub container: Option<&'a Process>,
+    pub new_keyring: bool,
+    pub user_namespace: bool,
+    /// The runtime is not root.
+    pub rootless: bool,
+    /// `/proc/<pid>/setgroups` of the container's user namespace does not say `deny`.
+    pub setgroups_allowed: bool,
+    /// Needed only when the process has a label: see [`super::parent::security_modules`].
+    pub modules: SecurityModules,
+}
+
+/// Which security modules with labels the host has enabled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SecurityModules {
+    pub apparmor: bool,
+    pub selinux: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Before a seccomp filter that is loaded with privileges.
+    pub early: Vec<Step>,
+    /// After it, and before one that is loaded with no_new_privs.
+    pub late: Vec<Step>,
+    pub no_new_privileges: bool,
+}
+
+pub fn plan(input: &Input) -> Result<Plan> {
+    let process = input.process;
+    let user = process.user();
+    let cwd = cwd(process.cwd())?;
+    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    let sets = capabilities(input.inherited(Process::capabilities))?;
+
+    let selinux = input.selinux_label()?;
+    let mut early = Vec::new();
+    if input.new_keyring {
+        early.push(Step::SessionKeyring(keyring(input, selinux.clone())?));
+    }
+    early.push(Step::EnterCwd { path: cwd.clone(), create: input.container.is_none() });
+    early.push(Step::Umask(umask(input.container.unwrap_or(process).user())?));
+    if let Some(profile) = input.apparmor_profile()? {
+        early.push(Step::AppArmor { command: format!("exec {profile}") });
+    }
+    if no_new_privileges {
+        early.push(Step::NoNewPrivileges);
+    }
+    early.extend(selinux.map(Step::SelinuxLabel));
+
+    let mut late = vec![
+        Step::Bounding { keep: sets.bounding },
+        Step::KeepCapabilities,
+        Step::StdioOwner { uid: user.uid() },
+    ];
+    late.extend(groups(input)?);
+    late.push(Step::Gid(user.gid()));
+    late.push(Step::Uid(user.uid()));
+    late.push(Step::SettleCwd { path: cwd });
+    late.push(Step::Capabilities(sets.of_task));
+    late.push(Step::Ambient(sets.ambient));
+    Ok(Plan { early, late, no_new_privileges })
+}
+
+impl Input<'_> {
+    /// The process's own setting, or else its container's.
+    fn inherited<T>(&self, field: impl Fn(&Process) -> &Option<T>) -> Option<&T> {
+        field(self.process).as_ref().or_else(|| self.container.and_then(|c| field(c).as_ref()))
+    }
+
+    /// The same for texts, of which an empty one counts as none.
+    fn inherited_text(&self, field: impl Fn(&Process) -> &Option<String>) -> Option<&str> {
+        [Some(self.process), self.container]
+            .into_iter()
+            .flatten()
+            .find_map(|process| field(process).as_deref().filter(|text| !text.is_empty()))
+    }
+
+    fn apparmor_profile(&self) -> Result<Option<&str>> {
+        let profile = self.inherited_text(Process::apparmor_profile);
+        if profile.is_some() && !self.modules.apparmor {
+            return Err(Error::config("apparmor: config provided but apparmor not supported"));
+        }
+        Ok(profile)
+    }
+
+    fn selinux_label(&self) -> Result<Option<String>> {
+        let label = self.inherited_text(Process::selinux_label);
+        if label.is_some() && !self.modules.selinux {
+            return Err(Error::config(
+                "selinux label is specified in config, but selinux is disabled or not supported",
+            ));
+        }
+        Ok(label.map(str::to_owned))
+    }
+}
+
+fn keyring(input: &Input, label: Option<String>) -> Result<Keyring> {
+    let name = CString::new(format!("_ses.{}", input.id))
+        .map_err(|_| Error::config("container id contains a nul byte"))?;
+    let search = if input.user_namespace { SEARCH_AS_OTHER } else { SEARCH_AS_USER };
+    let permissions = input.container.is_none().then_some(search);
+    Ok(Keyring { name, permissions, label })
+}
+
+fn cwd(path: &Path) -> Result<CString> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::config("Cwd property must not be empty"));
+    }
+    if !path.is_absolute() {
+        return Err(Error::config("Cwd must be an absolute path"));
+    }
+    c_path("cwd", path)
+}
+
+fn umask(user: &User) -> Result<u32> {
+    match user.umask() {
+        None => Ok(UMASK),
+        Some(mask) if mask <= 0o777 => Ok(mask),
+        Some(mask) => Err(Error::config(format!("invalid user.umask {mask:o}"))),
+    }
+}
+
+/// An empty list is set, too: it takes away the groups of the caller.
+fn groups(input: &Input) -> Result<Option<Step>> {
+    let mut gids = input.process.user().additional_gids().clone().unwrap_or_default();
+    // The kernel keeps them sorted, and twice what is there twice.
+    gids.sort_unstable();
+    gids.dedup();
+    if input.rootless && !gids.is_empty() {
+        return Err(Error::config("cannot set any additional groups in a rootless container"));
+    }
+    let possible = input.setgroups_allowed && !input.rootless;
+    Ok(possible.then_some(Step::Groups(gids)))
+}
+
+#[derive(Default)]
+struct Sets {
+    bounding: u64,
+    of_task: CapabilitySets,
+    ambient: u64,
+}
+
+/// No capabilities object means no capabilities.
+fn capabilities(spec: Option<&LinuxCapabilities>) -> Result<Sets> {
+    let Some(spec) = spec else { return Ok(Sets::default()) };
+    let of_task = CapabilitySets {
+        effective: mask(spec.effective()),
+        permitted: mask(spec.permitted()),
+        inheritable: mask(spec.inheritable()),
+    };
+    let beyond = of_task.effective & !of_task.permitted;
+    if beyond != 0 {
+        return Err(Error::config(format!(
+            "capabilities: effective has {}, which permitted has not",
+            Names(beyond)
+        )));
+    }
+    // What cannot be ambient is left out without a word: builders ask for it in every config.
+    let ambient = mask(spec.ambient()) & of_task.permitted & of_task.inheritable;
+    Ok(Sets { bounding: mask(spec.bounding()), of_task, ambient })
+}
+
+fn mask(set: &Option<Capabilities>) -> u64 {
+    let names = set.iter().flatten();
+    // Both crates spell each name as the kernel does.
+    names.filter_map(|name| known(&name.to_string())).fold(0, |mask, c| mask | c.bitmask())
+}
+
+/// oci-spec's names come with or without the prefix.
+fn known(name: &str) -> Option<caps::Capability> {
+    caps::to_canonical(name).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, ProcessBuilder, UserBuilder};
+
+    use super::*;
+
+    fn input(process: &Process) -> Input<'_> {
+        Input {
+            id: "c1",
+            process,
+            container: None,
+            new_keyring: true,
+            user_namespace: false,
+            rootless: false,
+            setgroups_allowed: true,
+            modules: SecurityModules::default(),
+        }
+    }
+
+    fn text(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn message(input: &Input) -> String {
+        plan(input).unwrap_err().to_string()
+    }
+
+    fn set(names: &[Capability]) -> Capabilities {
+        names.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_order_is_runcs() {
+        let mut process = Process::default();
+        process.set_cwd("/srv".into());
+        let plan = plan(&input(&process)).unwrap();
+        assert_eq!(
+            text(&plan.early),
+            [
+                "join session keyring _ses.c1",
+                "make and enter working directory /srv",
+                "umask 0022",
+                "no new privileges",
+            ]
+        );
+        let all = "CAP_KILL,CAP_NET_BIND_SERVICE,CAP_AUDIT_WRITE";
+        assert_eq!(
+            text(&plan.late),
+            [
+                format!("bounding set {all}"),
+                "keep capabilities across the change of user".into(),
+                "give stdio to uid 0".into(),
+                "additional groups []".into(),
+                "gid 0".into(),
+                "uid 0".into(),
+                "check working directory /srv".into(),
+                format!("capabilities effective,permitted,inheritable {all}"),
+                format!("ambient set {all}"),
+            ]
+        );
+        assert!(plan.no_new_privileges);
+    }
+
+    #[test]
+    fn every_capability_of_the_spec_has_a_bit() {
+        for capability in caps::all() {
+            let name: Capability = serde_json::from_str(&format!("\"{capability}\"")).unwrap();
+            assert_eq!(mask(&Some(set(&[name]))), capability.bitmask(), "{capability}");
+        }
+    }
+
+    #[test]
+    fn absent_capabilities_are_dropped() {
+        let mut process = Process::default();
+        process.set_capabilities(None);
+        let plan = plan(&input(&process)).unwrap();
+        assert!(plan.late.contains(&Step::Bounding { keep: 0 }));
+        assert!(plan.late.contains(&Step::Capabilities(CapabilitySets::default())));
+    }
+
+    #[test]
+    fn an_ambient_capability_that_cannot_be_is_left_out() {
+        let mut process = Process::default();
+        let capabilities = LinuxCapabilitiesBuilder::default()
+            .bounding(set(&[]))
+            .effective(set(&[]))
+            .permitted(set(&[Capability::Kill]))
+            .inheritable(set(&[]))
+            .ambient(set(&[Capability::Kill]))
+            .build()
+            .unwrap();
+        process.set_capabilities(Some(capabilities));
+        let plan = plan(&input(&process)).unwrap();
+        assert!(plan.late.contains(&Step::Ambient(0)));
+    }
+
+    #[test]
+    fn effective_needs_permitted() {
+        let mut process = Process::default();
+        let capabilities = LinuxCapabilitiesBuilder::default()
+            .effective(set(&[Capability::Kill]))
+            .permitted(set(&[]))
+            .build()
+            .unwrap();
+        process.set_capabilities(Some(capabilities));
+        assert_eq!(
+            message(&input(&process)),
+            "capabilities: effective has CAP_KILL, which permitted has not"
+        );
+    }
+
+    #[test]
+    fn an_exec_takes_the_containers_settings() {
+        let user = UserBuilder::default().umask(0o077u32).build().unwrap();
+        let container = ProcessBuilder::default()
+            .user(user)
+            .cwd("/")
+            .apparmor_profile("confined")
+            .build()
+            .unwrap();
+        let mut process = Process::default();
+        process.set_capabilities(None).set_no_new_privileges(None);
+        process.set_apparmor_profile(Some(String::new()));
+        let mut input = input(&process);
+        input.container = Some(&container);
+        input.modules.apparmor = true;
+        let plan = plan(&input).unwrap();
+        assert_eq!(
+            text(&plan.early),
+            [
+                "join session keyring _ses.c1",
+                "enter working directory /",
+                "umask 0077",
+                "apparmor profile confined",
+            ]
+        );
+        assert!(!plan.late.contains(&Step::Bounding { keep: 0 }));
+        let Step::SessionKeyring(ring) = &plan.early[0] else { panic!() };
+        assert_eq!(ring.permissions, None);
+    }
+
+    #[test]
+    fn labels_need_their_module() {
+        let mut process = Process::default();
+        process.set_apparmor_profile(Some("p".into()));
+        assert_eq!(
+            message(&input(&process)),
+            "apparmor: config provided but apparmor not supported"
+        );
+        process.set_apparmor_profile(None).set_selinux_label(Some("l".into()));
+        assert_eq!(
+            message(&input(&process)),
+            "selinux label is specified in config, but selinux is disabled or not supported"
+        );
+    }
+
+    #[test]
+    fn groups_of_the_rootless() {
+        let user = UserBuilder::default().additional_gids([5u32]).build().unwrap();
+        let mut process = Process::default();
+        process.set_user(user);
+        let mut input = input(&process);
+        input.setgroups_allowed = false;
+        assert!(!plan(&input).unwrap().late.iter().any(|s| matches!(s, Step::Groups(_))));
+        input.rootless = true;
+        assert_eq!(message(&input), "cannot set any additional groups in a rootless container");
+    }
+
+    #[test]
+    fn cwd_and_umask_are_checked() {
+        let mut process = Process::default();
+        process.set_cwd("".into());
+        assert_eq!(message(&input(&process)), "Cwd property must not be empty");
+        process.set_cwd("tmp".into());
+        assert_eq!(message(&input(&process)), "Cwd must be an absolute path");
+        process.set_cwd("/".into());
+        process.set_user(UserBuilder::default().umask(0o1000u32).build().unwrap());
+        assert_eq!(message(&input(&process)), "invalid user.umask 1000");
+    }
+}

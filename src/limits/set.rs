@@ -1,0 +1,106 @@
+//! Sets of CPUs or NUMA nodes: text like `0-3,5`, and the bit mask that the kernel takes.
+
+use std::fmt;
+
+use libc::c_ulong;
+
+use crate::error::{Error, Result};
+
+/// No kernel counts further, and a mask must not eat the memory.
+const END: usize = 65536;
+const BITS: usize = c_ulong::BITS as usize;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdSet(Vec<c_ulong>);
+
+impl IdSet {
+    /// `what` names the list in errors.
+    pub fn parse(what: &str, list: &str) -> Result<Self> {
+        let mut set = Self::default();
+        for range in list.split(',') {
+            let bounds = bounds(range)
+                .ok_or_else(|| Error::config(format!("invalid {what} {list:?}: {range:?}")))?;
+            set.add(bounds);
+        }
+        Ok(set)
+    }
+
+    /// Every id that any kernel can have: 8192 is the largest `NR_CPUS` there is.
+    pub fn all() -> Self {
+        Self(vec![c_ulong::MAX; 8192 / BITS])
+    }
+
+    pub fn mask(&self) -> &[c_ulong] {
+        &self.0
+    }
+
+    fn add(&mut self, (first, last): (usize, usize)) {
+        if self.0.len() <= last / BITS {
+            self.0.resize(last / BITS + 1, 0);
+        }
+        for id in first..=last {
+            self.0[id / BITS] |= 1 << (id % BITS);
+        }
+    }
+
+    fn has(&self, id: usize) -> bool {
+        self.0.get(id / BITS).is_some_and(|word| word >> (id % BITS) & 1 == 1)
+    }
+}
+
+fn bounds(range: &str) -> Option<(usize, usize)> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last) = (id(first)?, id(last)?);
+    (first <= last).then_some((first, last))
+}
+
+/// Digits only: `parse` alone would take a sign.
+fn id(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| digits && *id < END)
+}
+
+impl fmt::Display for IdSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        let mut id = 0;
+        while id < self.0.len() * BITS {
+            let length = (id..).take_while(|id| self.has(*id)).count();
+            match length {
+                0 => {}
+                1 => write!(f, "{separator}{id}")?,
+                _ => write!(f, "{separator}{id}-{}", id + length - 1)?,
+            }
+            if length > 0 {
+                separator = ",";
+            }
+            id += length + 1;
+        }
+        if separator.is_empty() { f.write_str("none") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_read_as_they_print() {
+        for (list, printed) in
+            [("0", "0"), ("0-3,5", "0-3,5"), ("5,1-2,2-3", "1-3,5"), ("63-64", "63-64")]
+        {
+            assert_eq!(IdSet::parse("cpus", list).unwrap().to_string(), printed);
+        }
+        assert_eq!(IdSet::parse("cpus", "1,64").unwrap().mask(), [2, 1]);
+        assert_eq!(IdSet::default().to_string(), "none");
+    }
+
+    #[test]
+    fn what_is_no_list() {
+        for list in ["", "a", "1-", "-1", "3-1", "1,,2", "+1", " 1", "1-2-3", "65536"] {
+            assert!(IdSet::parse("cpus", list).is_err(), "{list}");
+        }
+        let message = IdSet::parse("memory nodes", "0,x").unwrap_err().to_string();
+        assert_eq!(message, "invalid memory nodes \"0,x\": \"x\"");
+    }
+}
