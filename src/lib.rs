@@ -30,6 +30,8 @@ pub mod time;
 pub mod fs;
 
 pub mod cgroup;
+pub mod console;
+pub mod hook;
 pub mod identity;
 pub mod limits;
 pub mod namespace;

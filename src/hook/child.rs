@@ -1,0 +1,9 @@
+//! Hooks in the container's namespaces: createContainer and startContainer.
+
+use super::{Hook, Point, Surroundings, run};
+use crate::error::fault::{ChildResult, Fault};
+
+/// In order; the first that fails ends it.
+pub fn run(point: Point, hooks: &[Hook], around: &Surroundings) -> ChildResult<()> {
+    run::run(point, hooks, around).map_err(Fault::refused)
+}
