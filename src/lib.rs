@@ -39,7 +39,11 @@ pub mod network;
 pub mod rootfs;
 pub mod seccomp;
 
+pub mod plan;
 
+pub mod init;
+pub mod state;
 
+pub mod lifecycle;
 
 pub mod cli;

@@ -1,3 +1,3 @@
-fn main() -> std::process::ExitCode {
-    aril::cli::main()
-}
+#![no_main]
+
+aril::entry!(aril::cli::main);

@@ -1,0 +1,157 @@
+//! What was asked for, as values. Paths are absolute: some verbs change into the bundle.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_spec::runtime::LinuxResources;
+
+use super::log;
+use super::root::StateRoot;
+pub use crate::plan::edits::Edits;
+
+/// The flags before the verb.
+#[derive(Debug)]
+pub struct Global {
+    pub root: StateRoot,
+    pub log: Option<PathBuf>,
+    pub log_format: log::Format,
+    pub debug: bool,
+    pub systemd_cgroup: bool,
+    pub rootless: Rootless,
+}
+
+/// Whether a cgroup that cannot be made is forgiven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rootless {
+    Auto,
+    Yes,
+    No,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Create(Create),
+    Start {
+        id: String,
+    },
+    Run(Run),
+    State {
+        id: String,
+    },
+    List {
+        format: Format,
+        quiet: bool,
+    },
+    Ps {
+        id: String,
+        format: Format,
+        options: Vec<String>,
+    },
+    Exec(Exec),
+    Kill {
+        id: String,
+        signal: i32,
+        all: bool,
+    },
+    Delete {
+        id: String,
+        force: bool,
+    },
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
+    Update {
+        id: String,
+        resources: Resources,
+    },
+    Events {
+        id: String,
+        interval: Duration,
+        /// One sample, now.
+        stats: bool,
+    },
+    Stats {
+        /// All, if none is named.
+        ids: Vec<String>,
+        format: Format,
+        interval: Duration,
+        once: bool,
+    },
+    Spec {
+        bundle: PathBuf,
+        rootless: bool,
+    },
+    Features,
+    Plan {
+        bundle: PathBuf,
+    },
+    /// The text.
+    Help(String),
+    Version,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Create {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub handover: Handover,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub timeline: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Run {
+    pub create: Create,
+    pub detach: bool,
+    pub no_subreaper: bool,
+    pub keep: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exec {
+    pub id: String,
+    pub process: ExecProcess,
+    pub handover: Handover,
+    pub detach: bool,
+    pub cgroups: Vec<String>,
+    pub ignore_paused: bool,
+}
+
+/// A process file is the whole description: the flags that edit the config's process do not count.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ExecProcess {
+    File(PathBuf),
+    Edited(Box<Edits>),
+}
+
+/// What the caller wants handed over, and what he hands over himself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Handover {
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub preserve_fds: u32,
+}
+
+/// Where the limits of an update come from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resources {
+    File(PathBuf),
+    Stdin,
+    Flags {
+        limits: Box<LinuxResources>,
+        /// Flags that have no effect any more.
+        ignored: Vec<&'static str>,
+    },
+}
+
+/// Of `list`, `ps` and `stats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    Json,
+}

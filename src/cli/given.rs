@@ -1,0 +1,97 @@
+//! Reads what clap has matched, strictly, with errors that name the flag and what it wants.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+
+use super::value;
+use crate::error::{Error, Kind, OsContext, Result};
+
+/// The flags of one command.
+pub struct Given(ArgMatches);
+
+impl Given {
+    /// `flags` are canonical words, see [`super::argv::split`].
+    pub fn new(table: clap::Command, flags: Vec<OsString>) -> Result<Self> {
+        table.no_binary_name(true).try_get_matches_from(flags).map(Self).map_err(|refusal| {
+            let text = refusal.to_string();
+            usage(text.lines().next().unwrap_or_default())
+        })
+    }
+
+    pub fn switch(&self, name: &str) -> bool {
+        self.0.get_flag(name)
+    }
+
+    pub fn raw(&self, name: &str) -> Option<&OsString> {
+        self.0.get_one(name)
+    }
+
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        self.raw(name).map(|value| text(value, name)).transpose()
+    }
+
+    pub fn texts(&self, name: &str) -> Result<Vec<String>> {
+        let values = self.0.get_many::<OsString>(name).unwrap_or_default();
+        values.map(|value| text(value, name)).collect()
+    }
+
+    /// Made absolute; an empty path is none.
+    pub fn path(&self, name: &str) -> Result<Option<PathBuf>> {
+        let given = self.raw(name).filter(|path| !path.is_empty());
+        given.map(|path| std::path::absolute(path).os("getcwd", "")).transpose()
+    }
+
+    /// The directory of a bundle: by default where we are.
+    pub fn bundle(&self) -> Result<PathBuf> {
+        match self.path("bundle")? {
+            Some(path) => Ok(path),
+            None => std::env::current_dir().os("getcwd", ""),
+        }
+    }
+
+    pub fn choice(&self, name: &str) -> Result<Option<bool>> {
+        self.parsed(name, value::boolean, "true or false")
+    }
+
+    pub fn number(&self, name: &str) -> Result<Option<u32>> {
+        self.parsed(name, value::number, "a number")
+    }
+
+    pub fn numbers(&self, name: &str) -> Result<Vec<u32>> {
+        let parse = |text: String| {
+            value::number(&text).ok_or_else(|| invalid(&text, name, "a number; repeat it for more"))
+        };
+        self.texts(name)?.into_iter().map(parse).collect()
+    }
+
+    pub fn parsed<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        wanted: &str,
+    ) -> Result<Option<T>> {
+        let given = self.text(name)?;
+        given.map(|text| parse(&text).ok_or_else(|| invalid(&text, name, wanted))).transpose()
+    }
+}
+
+/// A word that will be part of a JSON document.
+pub fn operand(word: OsString) -> Result<String> {
+    word.into_string().map_err(|word| usage(format!("argument {word:?} is not valid UTF-8")))
+}
+
+fn text(value: &OsString, name: &str) -> Result<String> {
+    let text = value.to_str().ok_or_else(|| invalid(&value.to_string_lossy(), name, "UTF-8"))?;
+    Ok(text.to_owned())
+}
+
+fn invalid(text: &str, name: &str, wanted: &str) -> Error {
+    usage(format!("invalid value {text:?} for flag --{name}: want {wanted}"))
+}
+
+#[cold]
+pub fn usage(message: impl Into<String>) -> Error {
+    Error::new(Kind::Usage, message)
+}

@@ -1,0 +1,225 @@
+//! Where messages go: `--log`, `--log-format`, `--debug`, and standard error.
+//!
+//! A fatal error is said twice when `--log` names a file. containerd reads the file after a failed
+//! create or exec, and takes the last record of level `error`; for every other verb it sees only
+//! what we wrote to stdout and stderr. conmon relays stderr whatever `--log` says. Podman reads the
+//! whole file as *one* JSON object, so below `--debug` nothing but warnings and the error is written,
+//! and nothing but records ever.
+//!
+//! On stderr the error is a bare line, also without `--log`: CRI-O and podman search it for texts
+//! like `exec: "sh": executable file not found in $PATH`, which a quoted record would have escaped.
+//!
+//! The hint is advice for people. It never enters a record, where it would become part of the
+//! engine's own error text. As a second line of stderr it is left out when a caller has asked for a
+//! log file, unless a person is watching.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::error::{Error, OsContext, Result};
+use crate::time::rfc3339;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Error,
+    Warning,
+    Debug,
+}
+
+impl Level {
+    /// The words of logrus, which readers of the log compare with.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+pub struct Sink {
+    /// `None` is standard error.
+    file: Option<File>,
+    format: Format,
+    most: Level,
+}
+
+impl Sink {
+    /// Standard error, until the command line has told better.
+    pub fn stderr() -> Self {
+        Self { file: None, format: Format::Text, most: Level::Warning }
+    }
+
+    /// Creates the file before anything can fail: containerd takes a missing one for the error.
+    pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Self> {
+        let open = |path: &Path| {
+            let mut options = OpenOptions::new();
+            options.append(true).create(true).mode(0o644).open(path).os("open", path.display())
+        };
+        let most = if debug { Level::Debug } else { Level::Warning };
+        Ok(Self { file: path.map(open).transpose()?, format, most })
+    }
+
+    pub fn warn(&self, message: &str) {
+        self.write(Level::Warning, message);
+    }
+
+    pub fn debug(&self, message: &str) {
+        self.write(Level::Debug, message);
+    }
+
+    /// An error that spoils a part of the answer only: on stderr, beside it.
+    pub fn note(&self, error: &Error) {
+        put(&mut std::io::stderr(), &format!("{error}\n"));
+    }
+
+    /// The error that ends the program.
+    pub fn fatal(&self, error: &Error) {
+        let message = error.to_string();
+        if self.file.is_some() || self.format == Format::Json {
+            self.write(Level::Error, &message);
+        }
+        if let Some(text) =
+            self.last_words(&message, error.advice(), std::io::stderr().is_terminal())
+        {
+            put(&mut std::io::stderr(), &text);
+        }
+    }
+
+    /// What [`Sink::fatal`] says on stderr besides the record.
+    fn last_words(&self, message: &str, hint: Option<&str>, watched: bool) -> Option<String> {
+        if self.file.is_none() && self.format == Format::Json {
+            return None;
+        }
+        let mut text = format!("{message}\n");
+        if let Some(hint) = hint.filter(|_| watched || self.file.is_none()) {
+            _ = writeln!(text, "hint: {hint}");
+        }
+        Some(text)
+    }
+
+    fn write(&self, level: Level, message: &str) {
+        if level > self.most {
+            return;
+        }
+        let text = record(self.format, level, message, SystemTime::now());
+        match &self.file {
+            Some(file) => put(&mut &*file, &text),
+            None => put(&mut std::io::stderr(), &text),
+        }
+    }
+}
+
+/// One write for one record: other invocations append to the same file. There is nobody left to
+/// tell that it failed.
+fn put(to: &mut dyn Write, text: &str) {
+    _ = to.write_all(text.as_bytes());
+}
+
+fn record(format: Format, level: Level, message: &str, time: SystemTime) -> String {
+    let (level, time) = (level.word(), rfc3339(time));
+    let message = message.trim_end();
+    match format {
+        Format::Text => format!("time=\"{time}\" level={level} msg={}\n", quoted(message)),
+        Format::Json => {
+            let message = serde_json::Value::from(message);
+            format!("{{\"level\":\"{level}\",\"msg\":{message},\"time\":\"{time}\"}}\n")
+        }
+    }
+}
+
+/// As Go's `%q`.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_ascii_control() => _ = write!(quoted, "\\x{:02x}", c as u32),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn sink(file: bool, format: Format) -> Sink {
+        let file = file.then(|| File::open("/dev/null").unwrap());
+        Sink { file, format, most: Level::Warning }
+    }
+
+    #[test]
+    fn records() {
+        let message = "exec: \"a\\b\": no\n";
+        assert_eq!(
+            record(Format::Json, Level::Error, message, UNIX_EPOCH),
+            "{\"level\":\"error\",\"msg\":\"exec: \\\"a\\\\b\\\": no\",\"time\":\"1970-01-01T00:00:00Z\"}\n"
+        );
+        assert_eq!(
+            record(Format::Text, Level::Warning, "a \"b\"\n\x07", UNIX_EPOCH),
+            "time=\"1970-01-01T00:00:00Z\" level=warning msg=\"a \\\"b\\\"\\n\\x07\"\n"
+        );
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_the_message() {
+        for format in [Format::Json, Format::Text] {
+            let text = record(format, Level::Debug, "a\nb\r\u{1}\u{2028}é", UNIX_EPOCH);
+            assert_eq!(text.matches('\n').count(), 1);
+        }
+    }
+
+    #[test]
+    fn last_words() {
+        let said =
+            |file, format, watched| sink(file, format).last_words("no", Some("try"), watched);
+        let (bare, hinted) = (Some("no\n".to_owned()), Some("no\nhint: try\n".to_owned()));
+        assert_eq!(said(false, Format::Text, false), hinted);
+        assert_eq!(said(true, Format::Text, false), bare);
+        assert_eq!(said(true, Format::Json, false), bare);
+        assert_eq!(said(true, Format::Json, true), hinted);
+        assert_eq!(said(false, Format::Json, true), None);
+    }
+
+    #[test]
+    fn the_file_is_appended_to_and_holds_only_what_its_level_admits() {
+        let path = std::env::temp_dir().join(format!("aril-log-{}", std::process::id()));
+        for debug in [false, true] {
+            let sink = Sink::open(Some(&path), Format::Json, debug).unwrap();
+            sink.debug("d");
+            sink.warn("w");
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let levels = text.lines().map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["level"].as_str().unwrap().to_owned()
+        });
+        assert!(levels.eq(["warning", "debug", "warning"]));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened() {
+        let error = Sink::open(Some(Path::new("/nope/log")), Format::Text, false).err().unwrap();
+        assert_eq!(error.to_string(), "open /nope/log: no such file or directory");
+    }
+}

@@ -1,0 +1,165 @@
+//! What a flag's text means. Strict: a number is decimal digits, nothing is guessed.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+/// Go's `strconv.ParseBool`.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+pub use crate::plan::edits::number;
+
+/// The same with a sign.
+pub fn integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Bytes: a number with a binary suffix in any case (`512m`, `1GiB`, `1.5 k`), or -1.
+pub fn bytes(text: &str) -> Option<i64> {
+    if text == "-1" {
+        return Some(-1);
+    }
+    let end = text.bytes().position(|b| !b.is_ascii_digit() && b != b'.').unwrap_or(text.len());
+    let (amount, suffix) = text.split_at(end);
+    let shift = match suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return None,
+    };
+    if amount.starts_with('.') || amount.ends_with('.') {
+        return None;
+    }
+    match amount.parse::<i64>() {
+        Ok(n) => n.checked_mul(1 << shift),
+        Err(_) => {
+            let n = amount.parse::<f64>().ok()? * (1_i64 << shift) as f64;
+            (n < i64::MAX as f64).then_some(n as i64)
+        }
+    }
+}
+
+/// Go's `time.ParseDuration`: numbers with a unit each, such as `1m30s`. A negative one is none at
+/// all.
+pub fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('-').unwrap_or(text);
+    if rest.is_empty() {
+        return None;
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let end = rest.bytes().position(|b| !b.is_ascii_digit() && b != b'.')?;
+        let (amount, after) = rest.split_at(end);
+        // The longer first, where one begins with the other.
+        let units = [
+            ("ns", 1e-9),
+            ("us", 1e-6),
+            ("\u{b5}s", 1e-6),
+            ("\u{3bc}s", 1e-6),
+            ("ms", 1e-3),
+            ("s", 1.0),
+            ("m", 60.0),
+            ("h", 3600.0),
+        ];
+        let (unit, scale) = units.into_iter().find(|(unit, _)| after.starts_with(unit))?;
+        seconds += amount.parse::<f64>().ok()? * scale;
+        rest = &after[unit.len()..];
+    }
+    let positive = !text.starts_with('-');
+    Duration::try_from_secs_f64(if positive { seconds } else { 0.0 }).ok()
+}
+
+/// The kernel's highest signal number, real-time ones included.
+const LAST_SIGNAL: u32 = 64;
+
+/// A signal by number, or by name in any case with or without `SIG`; 0 probes.
+pub fn signal(text: &str) -> Option<i32> {
+    if let Some(n) = number(text) {
+        return (n <= LAST_SIGNAL).then_some(n as i32);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = match upper.strip_prefix("SIG").unwrap_or(&upper) {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        name => name,
+    };
+    format!("SIG{name}").parse().ok().map(|signal: Signal| signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number("0"), Some(0));
+        assert_eq!(number("4294967295"), Some(u32::MAX));
+        for bad in ["", "-1", "+1", "1,2", " 1", "0x1", "4294967296"] {
+            assert_eq!(number(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, n) in [
+            ("-1", -1),
+            ("0", 0),
+            ("17", 17),
+            ("512m", 512 << 20),
+            ("1GiB", 1 << 30),
+            ("2 Kb", 2048),
+            ("1.5k", 1536),
+            ("3b", 3),
+            ("4T", 4 << 40),
+        ] {
+            assert_eq!(bytes(text), Some(n), "{text}");
+        }
+        for bad in ["", "m", "-2", "1x", "1.", ".5k", "1  k", "1.2.3", "9223372036854775807k"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+        assert_eq!(integer("-5"), Some(-5));
+        assert_eq!(integer("+5"), None);
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in
+            [("5s", 5000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("0", 0)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        assert_eq!(duration("-1s"), Some(Duration::ZERO));
+        for bad in ["", "-", "1", "s", "1x", "1 s", "5s2"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for name in ["9", "KILL", "kill", "SIGKILL", "sigKill"] {
+            assert_eq!(signal(name), Some(libc::SIGKILL), "{name}");
+        }
+        assert_eq!(signal("0"), Some(0));
+        assert_eq!(signal("64"), Some(64));
+        assert_eq!(signal("SIGIOT"), Some(libc::SIGABRT));
+        assert_eq!(signal("cld"), Some(libc::SIGCHLD));
+        assert_eq!(signal("SIGPOLL"), Some(libc::SIGIO));
+        for bad in ["", "SIG", "65", "-9", "RTMIN+1", "SIGSIGKILL", "NOPE"] {
+            assert_eq!(signal(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The new process: replays its steps, waits at the gate, becomes the container's program.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::gate;
+use super::protocol::{ChildEnd, Order, Report};
+use crate::error::Fault;
+use crate::error::fault::{Attempt, ChildResult};
+use crate::fs::{Proc, Root};
+use crate::hook::{Point, Surroundings};
+use crate::identity::{environment, executable};
+use crate::namespace::Kind;
+use crate::plan::{Script, Step};
+use crate::sys::timeline::SharedClock;
+use crate::sys::{self, process};
+use crate::{cgroup, console, hook, identity, limits, namespace, network, rootfs, seccomp};
+
+/// What the parent prepared; the child has it by being a fork.
+pub struct Child<'a> {
+    pub link: ChildEnd,
+    pub script: &'a Script,
+    /// The parent writes id maps first.
+    pub mapped: bool,
+    /// The container to enter, by its init and the kinds of its namespaces: for an exec.
+    pub joins: Option<(BorrowedFd<'a>, i32)>,
+    pub cgroup: &'a [cgroup::Step],
+    pub tasks: &'a [Option<OwnedFd>],
+    pub proc: &'a Proc,
+    /// Mount sources that the parent opened.
+    pub trees: Vec<Option<OwnedFd>>,
+    /// Present if `start` will come; else the parent says when.
+    pub gate: Option<BorrowedFd<'a>>,
+    /// Where the terminal's master goes.
+    pub console: Option<BorrowedFd<'a>>,
+    pub hooks: &'a HookWorld<'a>,
+    pub clock: Option<&'a SharedClock>,
+}
+
+/// What the hooks that the child runs find.
+pub struct HookWorld<'a> {
+    /// The state document, with the pid that the child has in its own namespace.
+    pub state: &'a dyn Fn(Point, i32) -> Vec<u8>,
+    /// Where createContainer hooks start: the rootfs, by its path on the host.
+    pub rootfs: CString,
+}
+
+/// Never returns: the container's program, or an exit.
+pub fn main(mut child: Child<'_>) -> Infallible {
+    let (number, fault) = match child.become_program() {
+        Ok(never) => match never {},
+        Err(failed) => failed,
+    };
+    let message = format!("{fault}\n");
+    if child.link.send(&Report::Failed { step: number, fault }).is_err() {
+        // It came through the gate, where no parent waits any more: who reads the container's
+        // output is told.
+        let _ = nix::unistd::write(std::io::stderr(), message.as_bytes());
+    }
+    sys::clone::exit_now(1)
+}
+
+/// What the steps hand to each other.
+struct World<'a> {
+    rootfs: rootfs::child::State<'a>,
+    /// The container's root, once we live in it.
+    inside: Option<Root>,
+    cwd_pending: bool,
+    home: Option<CString>,
+    executable: Option<CString>,
+}
+
+impl World<'_> {
+    fn inside(&mut self) -> ChildResult<&Root> {
+        if self.inside.is_none() {
+            self.inside = Some(Root::current().during("open /")?);
+        }
+        Ok(self.inside.as_ref().expect("opened above"))
+    }
+}
+
+impl<'a> Child<'a> {
+    fn become_program(&mut self) -> Result<Infallible, (u32, Fault)> {
+        let outside_steps = |fault| (super::parent::NO_STEP, fault);
+        self.begin().map_err(outside_steps)?;
+        // Never dropped: its descriptors are closed by number, and it ends with an exec or an exit.
+        let mut world = ManuallyDrop::new(World {
+            rootfs: rootfs::child::State::new(self.proc, std::mem::take(&mut self.trees)),
+            inside: None,
+            cwd_pending: false,
+            home: None,
+            executable: None,
+        });
+        for (number, step) in self.script.steps.iter().enumerate() {
+            self.step(step, &mut world).map_err(|fault| (number as u32, fault))?;
+            if let Some(clock) = self.clock {
+                clock.mark(number);
+            }
+        }
+        self.link.send(&Report::Ready).during("send").map_err(outside_steps)?;
+        self.execute(&world).map_err(outside_steps)
+    }
+
+    /// Before any step: whose child we are, which signals count, and where we live.
+    fn begin(&self) -> ChildResult<()> {
+        process::set_parent_death_signal(libc::SIGKILL).during("prctl PR_SET_PDEATHSIG")?;
+        sys::signal::reset().during("sigprocmask")?;
+        if let Some((init, kinds)) = self.joins {
+            // Until execve nobody inside may look into us (CVE-2016-9962).
+            process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
+            for step in self.cgroup {
+                cgroup::child::run(step, self.tasks)?;
+            }
+            sys::namespace::setns(init, kinds).during("setns")?;
+            if kinds & Kind::User.flag() != 0 {
+                namespace::child::become_root()?;
+            }
+        } else {
+            for step in self.cgroup {
+                cgroup::child::run(step, self.tasks)?;
+            }
+            if self.mapped {
+                self.link.expect(Order::Mapped).during("wait for the id maps")?;
+            }
+            process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
+        }
+        nix::unistd::setsid().map(drop).during("setsid")?;
+        self.script.passed.protect()
+    }
+
+    fn step(&self, step: &Step, world: &mut World<'a>) -> ChildResult<()> {
+        match step {
+            Step::Namespace(step) => namespace::child::run(step, self.proc),
+            Step::Network(step) => network::child::run(step),
+            Step::Rootfs(step) => rootfs::child::run(step, &mut world.rootfs),
+            Step::RuntimeHooks => {
+                self.link.send(&Report::Hooks).during("send")?;
+                self.link.expect(Order::Served).during("wait for the hooks")
+            }
+            Step::ContainerHooks => {
+                self.run_hooks(Point::CreateContainer, &[], Some(&self.hooks.rootfs))
+            }
+            Step::Terminal(size) => self.terminal(*size, world),
+            Step::Limits(step) => limits::child::run(step),
+            Step::Rlimits(_) => {
+                self.link.send(&Report::Limits).during("send")?;
+                self.link.expect(Order::Served).during("wait for the limits")
+            }
+            Step::Identity(step) => {
+                let cwd_pending = world.cwd_pending;
+                let root = world.inside()?;
+                let mut context = identity::child::Context { proc: self.proc, root, cwd_pending };
+                identity::child::run(step, &mut context)?;
+                world.cwd_pending = context.cwd_pending;
+                Ok(())
+            }
+            Step::Home => {
+                let uid = self.script.program.uid;
+                world.home = Some(environment::home(world.inside()?, uid));
+                Ok(())
+            }
+            Step::CloseDescriptors => self.close_descriptors(world),
+            Step::Seccomp(filter) => self.load(filter),
+            Step::LookUpProgram => {
+                let program = &self.script.program;
+                let path = program.environment.path();
+                world.executable = Some(executable::resolve(&program.argv[0], path)?);
+                // From here on an end of file on the socket tells that the parent is gone.
+                process::set_parent_death_signal(0).during("prctl PR_SET_PDEATHSIG")
+            }
+        }
+    }
+
+    fn run_hooks(&self, point: Point, env: &[CString], cwd: Option<&CStr>) -> ChildResult<()> {
+        let state = (self.hooks.state)(point, nix::unistd::getpid().as_raw());
+        let around = Surroundings { state: &state, env, cwd };
+        hook::child::run(point, self.script.hooks.at(point), &around)
+    }
+
+    fn terminal(&self, size: Option<sys::tty::Size>, world: &mut World<'a>) -> ChildResult<()> {
+        let devpts = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let devpts = world.inside()?.open(c"/dev/pts", devpts).during("open /dev/pts")?;
+        let terminal = console::child::open(devpts.as_fd(), size)?;
+        if self.joins.is_none() {
+            rootfs::child::bind_console(&world.rootfs, terminal.slave.as_fd())?;
+        }
+        let socket = self.console.ok_or(Fault::refused("nobody takes the terminal"))?;
+        console::send_master(socket, terminal.master.as_fd()).during("sendmsg console socket")?;
+        console::child::attach(terminal.slave.as_fd())
+    }
+
+    /// While no filter can stop it: closes what came with the fork. A path of the container's, such
+    /// as /proc/self/fd/7, must not lead to any of it (CVE-2024-21626).
+    fn close_descriptors(&self, world: &mut World<'a>) -> ChildResult<()> {
+        world.inside()?;
+        self.script.passed.close_others(&mut self.last_descriptors(world))
+    }
+
+    /// What is still needed between the filter and execve.
+    fn last_descriptors(&self, world: &World<'a>) -> Vec<RawFd> {
+        let mut kept = vec![self.link.as_raw(), self.proc.as_fd().as_raw_fd()];
+        kept.extend(world.inside.as_ref().map(|root| root.as_fd().as_raw_fd()));
+        kept.extend(self.gate.map(|gate| gate.as_raw_fd()));
+        kept
+    }
+
+    fn load(&self, filter: &seccomp::Filter) -> ChildResult<()> {
+        let Some(listener) = seccomp::child::load(filter)? else { return Ok(()) };
+        self.link.send(&Report::Listener(listener.as_raw_fd())).during("send")?;
+        self.link.expect(Order::Served).during("wait for the seccomp agent")
+    }
+
+    /// Waits to be let go, then is the program.
+    fn execute(&self, world: &World<'a>) -> ChildResult<Infallible> {
+        let program = &self.script.program;
+        match self.link.receive().during("receive")? {
+            Some(Order::Run) => {}
+            Some(Order::Park) => {
+                let gate = self.gate.ok_or(Fault::refused("there is no gate to wait at"))?;
+                gate::wait(gate, self.proc).during("open exec.fifo")?;
+            }
+            // The parent is gone before it had told anybody of us.
+            Some(_) | None => sys::clone::exit_now(1),
+        }
+        let mut variables = program.environment.variables.clone();
+        variables.extend(world.home.clone());
+        if !self.script.hooks.at(Point::StartContainer).is_empty() {
+            self.run_hooks(Point::StartContainer, &variables, None)?;
+        }
+        let path: &CStr = world.executable.as_deref().unwrap_or(&program.argv[0]);
+        for fd in self.last_descriptors(world) {
+            if fd != self.link.as_raw() {
+                nix::unistd::close(fd).during("close")?;
+            }
+        }
+        Err(executable::execute(path, &program.argv, &variables))
+    }
+}

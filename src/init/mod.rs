@@ -1,0 +1,25 @@
+//! How two processes make one container.
+//!
+//! ```text
+//! parent                                   child
+//!   |  clone3 (namespaces, cgroup) ----------> |
+//!   |  id maps            -- Mapped ---------> | (waits for it only with a new user namespace)
+//!   |  limits, devices, record                 |  replays its steps
+//!   |  prestart, createRuntime <-- Hooks ----- |  (only if there are such hooks)
+//!   |                     -- Served ---------> |  createContainer, pivot, identity, seccomp ...
+//!   |                     <-- Ready ---------- |  all set up, seccomp loaded
+//!   |  record, pid file                        |
+//!   |      run, exec:     -- Run ------------> |  execve; the socket closes: success
+//!   |      create:        -- Park -----------> |  opens exec.fifo: blocks until `start` reads
+//! ```
+//!
+//! The child is a fork: it has the same steps in memory, and reports the index of the one that
+//! failed. Until *Ready* it dies with its parent (PR_SET_PDEATHSIG); after it, an end of file on the
+//! socket tells it that the parent is gone.
+
+pub mod child;
+pub mod gate;
+pub mod parent;
+mod protocol;
+mod relay;
+pub mod seal;

@@ -1,0 +1,237 @@
+//! The host's side of making a container's process.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::State;
+
+use super::protocol::{self, ChildEnd, Order, ParentEnd, Report};
+use super::relay;
+use crate::error::{Context, Error, Fault, OsContext, Result};
+use crate::id::HostPid;
+use crate::namespace::{self, Kind, plan::Plan};
+use crate::plan::{Script, Step};
+use crate::seccomp;
+use crate::sys::{self, Errno};
+
+/// The number of what happens before the first step or after the last.
+pub(super) const NO_STEP: u32 = u32::MAX;
+
+/// A process that is being made. Dropped before it was let go, it is killed and reaped.
+#[derive(Debug)]
+pub struct Init {
+    pub pid: HostPid,
+    pidfd: Option<OwnedFd>,
+    link: ParentEnd,
+}
+
+/// What the child wants of the parent on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Run the hooks of the runtime's namespaces.
+    Hooks,
+    /// Set the child's rlimits.
+    Limits,
+    /// Take this descriptor of the child's, the seccomp listener.
+    Listener(i32),
+}
+
+/// Clones the child: born in `cgroup` (on cgroup2), in the namespaces of `plan`, its ids mapped.
+pub fn spawn(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(ChildEnd) -> Infallible,
+) -> Result<Init> {
+    let (parent_end, child_end) = protocol::pair().os("socketpair", "")?;
+    let init = if plan.relay {
+        spawn_by_relay(plan, cgroup, parent_end, child_end, child)?
+    } else {
+        spawn_directly(plan, cgroup, parent_end, child_end, child)?
+    };
+    if let Some(maps) = &plan.new_maps {
+        namespace::parent::write_maps(init.pid, maps)?;
+        init.send(Order::Mapped)?;
+    }
+    Ok(init)
+}
+
+fn spawn_directly(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+    link: ParentEnd,
+    child_end: ChildEnd,
+    child: impl FnOnce(ChildEnd) -> Infallible,
+) -> Result<Init> {
+    for join in &plan.joined_before_clone {
+        // Changes this process's children only, which is why it is done here: pid.
+        let path = || join.path.to_string_lossy().into_owned();
+        let what = || format!("join {} namespace", join.kind.oci());
+        debug_assert_eq!(join.kind, Kind::Pid);
+        let fd = namespace::child::open_namespace(join);
+        let fd = fd.map_err(|f| Error::os("open", path(), f.errno)).context(what)?;
+        sys::namespace::setns(fd.as_fd(), join.kind.flag()).os("setns", path()).context(what)?;
+    }
+    if plan.new_time {
+        namespace::parent::new_time_namespace(plan.time_offsets.as_deref())?;
+    }
+    let parent_raw = link.as_raw();
+    let spawned = sys::clone::clone3(plan.clone_flags, cgroup, || {
+        // The child's copy of the parent's end would hide the parent's death from it.
+        let _ = nix::unistd::close(parent_raw);
+        child(child_end)
+    })
+    .os("clone3", "")
+    .context(|| "make the container's process".to_owned())?;
+    Ok(Init { pid: HostPid(spawned.pid), pidfd: Some(spawned.pidfd), link })
+}
+
+fn spawn_by_relay(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+    link: ParentEnd,
+    child_end: ChildEnd,
+    child: impl FnOnce(ChildEnd) -> Infallible,
+) -> Result<Init> {
+    let parent_raw = link.as_raw();
+    let relay = sys::clone::clone3(0, None, || {
+        let _ = nix::unistd::close(parent_raw);
+        relay::main(plan, cgroup, child_end, child)
+    })
+    .os("clone3", "")
+    .context(|| "make the relay process".to_owned())?;
+    let report = link.receive().os("receive", "from the relay");
+    let _ = sys::pidfd::wait(relay.pidfd.as_fd(), true);
+    match report? {
+        Some(Report::Cloned(pid)) => {
+            // Our child, not reaped by anybody: the number is still its.
+            let pidfd = sys::pidfd::open(pid).os("pidfd_open", pid)?;
+            Ok(Init { pid: HostPid(pid), pidfd: Some(pidfd), link })
+        }
+        Some(Report::Failed { fault, .. }) => Err(refused(&fault).context("join namespaces")),
+        _ => Err(Error::system("the relay process died while it joined namespaces")),
+    }
+}
+
+/// What a fault says.
+fn refused(fault: &Fault) -> Error {
+    match fault.errno {
+        Errno::UnknownErrno => Error::system(fault.call.clone().into_owned()),
+        errno => Error::os(fault.call.clone(), "", errno),
+    }
+}
+
+/// What a fault says, behind what was being done. A program that cannot be had speaks for itself:
+/// callers look for the words at the end of the line.
+fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
+    match script.steps.get(step as usize) {
+        None | Some(Step::LookUpProgram) => refused(fault),
+        Some(step) => refused(fault).context(step.to_string()),
+    }
+}
+
+impl Init {
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().expect("taken only by consuming self").as_fd()
+    }
+
+    fn send(&self, order: Order) -> Result<()> {
+        match self.link.send(order) {
+            // It is dead: why, the next receive says.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            other => other.os("send", "to the container's process"),
+        }
+    }
+
+    /// Serves the child's requests until it is ready.
+    pub fn until_ready(
+        &self,
+        script: &Script,
+        mut serve: impl FnMut(Request) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            match self.receive()? {
+                Some(Report::Ready) => return Ok(()),
+                Some(Report::Hooks) => self.serve(Request::Hooks, &mut serve)?,
+                Some(Report::Limits) => self.serve(Request::Limits, &mut serve)?,
+                Some(Report::Listener(fd)) => self.serve(Request::Listener(fd), &mut serve)?,
+                Some(Report::Failed { step, fault }) => {
+                    return Err(in_init(failed(script, step, &fault)));
+                }
+                Some(Report::Cloned(_)) => {
+                    return Err(Error::os(
+                        "receive",
+                        "from the container's process",
+                        Errno::EPROTO,
+                    ));
+                }
+                None => return Err(in_init(self.died())),
+            }
+        }
+    }
+
+    fn serve(&self, request: Request, serve: &mut impl FnMut(Request) -> Result<()>) -> Result<()> {
+        serve(request)?;
+        self.send(Order::Served)
+    }
+
+    fn receive(&self) -> Result<Option<Report>> {
+        self.link.receive().os("receive", "from the container's process")
+    }
+
+    fn died(&self) -> Error {
+        match sys::pidfd::wait(self.pidfd(), true) {
+            Ok(Some(sys::pidfd::Ended::Signaled(signal))) => {
+                Error::system(format!("the container's process was killed by signal {signal}"))
+            }
+            Ok(Some(sys::pidfd::Ended::Exited(code))) => Error::system(format!(
+                "the container's process exited with {code} before it was ready"
+            )),
+            _ => Error::system("the container's process died before it was ready"),
+        }
+    }
+
+    /// Hands the seccomp listener, descriptor `fd` of the process, to the agent that waits for it.
+    /// It is fetched rather than sent: the filter that is in force may stop a message.
+    pub fn hand_over_listener(&self, script: &Script, fd: i32, state: State) -> Result<()> {
+        let listener = script
+            .seccomp_listener
+            .as_ref()
+            .ok_or_else(|| Error::system("a seccomp listener that nobody waits for"))?;
+        let fetched = sys::pidfd::getfd(self.pidfd(), fd).os("pidfd_getfd", fd)?;
+        seccomp::parent::hand_over(listener, self.pid.0, state, fetched.as_fd())
+    }
+
+    /// Leaves the process at the gate, for `start`.
+    pub fn park(self) -> Result<OwnedFd> {
+        self.send(Order::Park)?;
+        Ok(self.keep())
+    }
+
+    /// Lets the process execute its program, and learns whether that worked.
+    pub fn run(self, script: &Script) -> Result<OwnedFd> {
+        self.send(Order::Run)?;
+        match self.receive()? {
+            None => Ok(self.keep()),
+            Some(Report::Failed { step, fault }) => Err(in_init(failed(script, step, &fault))),
+            Some(_) => Err(Error::os("receive", "from the container's process", Errno::EPROTO)),
+        }
+    }
+
+    fn keep(mut self) -> OwnedFd {
+        self.pidfd.take().expect("taken once")
+    }
+}
+
+/// The words that callers know from runc.
+fn in_init(error: Error) -> Error {
+    error.context("error during container init").context("unable to start container process")
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = sys::pidfd::wait(pidfd.as_fd(), true);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What parent and child say to each other: typed frames, one enum a direction, over a SEQPACKET
+//! pair, so that a frame arrives whole or not at all.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::error::Fault;
+use crate::sys::{Errno, Result, socket};
+
+/// From the child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The relay has cloned the child: its pid in the parent's namespace.
+    Cloned(i32),
+    /// Run prestart and createRuntime, then say [`Order::Served`].
+    Hooks,
+    /// Set the child's rlimits, then say [`Order::Served`].
+    Limits,
+    /// Take the seccomp listener, by its number among the child's descriptors, then say
+    /// [`Order::Served`].
+    Listener(i32),
+    Ready,
+    /// A step was refused; nothing follows.
+    Failed {
+        step: u32,
+        fault: Fault,
+    },
+}
+
+/// To the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The id maps are written.
+    Mapped = 1,
+    /// What was asked for is done.
+    Served,
+    /// Become the program.
+    Run,
+    /// Wait at the fifo for `start`.
+    Park,
+}
+
+#[derive(Debug)]
+pub struct ParentEnd(OwnedFd);
+
+#[derive(Debug)]
+pub struct ChildEnd(OwnedFd);
+
+/// A fault's text is cut to what a frame holds.
+const FRAME: usize = 512;
+
+pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
+    let (a, b) = socket::pair()?;
+    Ok((ParentEnd(a), ChildEnd(b)))
+}
+
+impl ParentEnd {
+    /// The next report; `None` once the child has executed its program, or is gone.
+    pub fn receive(&self) -> Result<Option<Report>> {
+        let mut frame = [0; FRAME];
+        let length = read_frame(&self.0, &mut frame)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        decode(&frame[..length]).map(Some).ok_or(Errno::EPROTO)
+    }
+
+    pub fn send(&self, order: Order) -> Result<()> {
+        write_frame(&self.0, &[order as u8])
+    }
+
+    pub fn as_raw(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+impl ChildEnd {
+    pub fn as_raw(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
+    pub fn send(&self, report: &Report) -> Result<()> {
+        let mut frame = [0; FRAME];
+        let length = encode(report, &mut frame);
+        write_frame(&self.0, &frame[..length])
+    }
+
+    /// `None` when the parent is gone.
+    pub fn receive(&self) -> Result<Option<Order>> {
+        let mut frame = [0; 1];
+        let length = read_frame(&self.0, &mut frame)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let known = [Order::Mapped, Order::Served, Order::Run, Order::Park];
+        known.into_iter().find(|o| *o as u8 == frame[0]).map(Some).ok_or(Errno::EPROTO)
+    }
+
+    /// Waits for `order`; a parent that is gone, or says something else, is a broken pipe.
+    pub fn expect(&self, order: Order) -> Result<()> {
+        match self.receive()? {
+            Some(received) if received == order => Ok(()),
+            Some(_) => Err(Errno::EPROTO),
+            None => Err(Errno::EPIPE),
+        }
+    }
+}
+
+fn read_frame(fd: &OwnedFd, frame: &mut [u8]) -> Result<usize> {
+    loop {
+        match nix::unistd::read(fd, frame) {
+            Err(Errno::EINTR) => continue,
+            // The peer died with frames unread.
+            Err(Errno::ECONNRESET) => return Ok(0),
+            other => return other,
+        }
+    }
+}
+
+/// By write(2), which every seccomp profile that can run a program allows.
+fn write_frame(fd: &OwnedFd, frame: &[u8]) -> Result<()> {
+    loop {
+        match nix::unistd::write(fd, frame) {
+            Err(Errno::EINTR) => continue,
+            other => return other.map(drop),
+        }
+    }
+}
+
+fn encode(report: &Report, frame: &mut [u8; FRAME]) -> usize {
+    let mut put = |tag: u8, a: u32, b: i32, text: &str| {
+        let text = &text.as_bytes()[..text.len().min(FRAME - 9)];
+        frame[0] = tag;
+        frame[1..5].copy_from_slice(&a.to_le_bytes());
+        frame[5..9].copy_from_slice(&b.to_le_bytes());
+        frame[9..9 + text.len()].copy_from_slice(text);
+        9 + text.len()
+    };
+    match report {
+        Report::Cloned(pid) => put(1, 0, *pid, ""),
+        Report::Hooks => put(2, 0, 0, ""),
+        Report::Limits => put(3, 0, 0, ""),
+        Report::Listener(fd) => put(4, 0, *fd, ""),
+        Report::Ready => put(5, 0, 0, ""),
+        Report::Failed { step, fault } => put(6, *step, fault.errno as i32, &fault.call),
+    }
+}
+
+fn decode(frame: &[u8]) -> Option<Report> {
+    let a = u32::from_le_bytes(frame.get(1..5)?.try_into().ok()?);
+    let b = i32::from_le_bytes(frame.get(5..9)?.try_into().ok()?);
+    Some(match frame[0] {
+        1 => Report::Cloned(b),
+        2 => Report::Hooks,
+        3 => Report::Limits,
+        4 => Report::Listener(b),
+        5 => Report::Ready,
+        6 => {
+            let call = String::from_utf8_lossy(&frame[9..]).into_owned().into();
+            Report::Failed { step: a, fault: Fault { call, errno: Errno::from_raw(b) } }
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive() {
+        let (parent, child) = pair().unwrap();
+        let long = Fault { call: "x".repeat(2000).into(), errno: Errno::EPERM };
+        for report in [
+            Report::Cloned(77),
+            Report::Hooks,
+            Report::Limits,
+            Report::Listener(5),
+            Report::Ready,
+            Report::Failed { step: 9, fault: Fault { call: "mount".into(), errno: Errno::EBUSY } },
+        ] {
+            child.send(&report).unwrap();
+            assert_eq!(parent.receive().unwrap(), Some(report));
+        }
+        child.send(&Report::Failed { step: 1, fault: long }).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(Report::Failed { step: 1, .. })));
+        parent.send(Order::Park).unwrap();
+        assert_eq!(child.receive().unwrap(), Some(Order::Park));
+        drop(child);
+        assert_eq!(parent.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn a_parent_that_is_gone() {
+        let (parent, child) = pair().unwrap();
+        drop(parent);
+        assert_eq!(child.expect(Order::Run), Err(Errno::EPIPE));
+    }
+}

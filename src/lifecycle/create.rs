@@ -1,0 +1,387 @@
+//! `create` and `run`: from a bundle to a process at the gate, or past it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::handover::{Handover, Sockets};
+use super::timeline::Timeline;
+use super::{foreground, inspect, notify, start, undo};
+use crate::console::parent::Whose;
+use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
+use crate::fs::record::Prepared;
+use crate::fs::{Proc, process};
+use crate::hook::Point;
+use crate::id::{ContainerId, HostPid};
+use crate::init::child::{self, Child, HookWorld};
+use crate::init::gate;
+use crate::init::parent::{self, Init, Request};
+use crate::namespace::{Kind, Mapping, host_id};
+use crate::path::c_path;
+use crate::plan::ContainerPlan;
+use crate::plan::compile::{self, Options};
+use crate::plan::facts::HostFacts;
+use crate::spec::{self, Config};
+use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store};
+use crate::sys::timeline::SharedClock;
+use crate::sys::{self, pidfd::Ended};
+use crate::time::rfc3339;
+use crate::{cgroup, limits, rootfs};
+
+#[derive(Debug)]
+pub struct Create {
+    pub id: ContainerId,
+    /// Absolute.
+    pub bundle: PathBuf,
+    pub handover: Handover,
+    pub no_pivot: bool,
+    pub new_keyring: bool,
+    pub systemd_cgroup: bool,
+    pub rootless_cgroups: bool,
+    pub timeline: bool,
+}
+
+#[derive(Debug)]
+pub struct Run {
+    pub create: Create,
+    pub detach: bool,
+    pub subreaper: bool,
+    pub keep: bool,
+}
+
+/// What a verb that makes a process has to tell besides its success.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Of the container's program, for a foreground verb.
+    pub code: u8,
+    pub timeline: Option<Timeline>,
+}
+
+/// `warn` hears of what is odd but tolerated.
+pub fn create(store: &Store, request: &Create, warn: &dyn Fn(&str)) -> Result<Outcome> {
+    let mut making = Making::begin(store, request, true, warn)?;
+    let init = making.spawn(true)?;
+    making.announce(&init, request)?;
+    init.park()?;
+    making.time.mark("leave it at the gate");
+    Ok(making.keep(0))
+}
+
+pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome> {
+    if request.subreaper && !request.detach {
+        foreground::become_subreaper()?;
+    }
+    let mut making = Making::begin(store, &request.create, request.detach, warn)?;
+    let signals = foreground::Signals::block()?;
+    let init = making.spawn(false)?;
+    making.announce(&init, &request.create)?;
+    let notify = notify::Socket::bind(making.slot.path())?;
+    let mut relay = making.sockets.relay()?;
+    let pid = init.pid;
+    let pidfd = init.run(&making.plan.script)?;
+    making.time.mark("execute the program");
+    start::poststart(&making.slot, &making.record, pidfd.as_fd())?;
+    if let Some(socket) = &notify {
+        socket.forward(pidfd.as_fd(), pid)?;
+    }
+    if request.detach {
+        return Ok(making.keep(0));
+    }
+    making.slot.unlock();
+    let ended = foreground::wait(pid, &pidfd, &signals, relay.take())?;
+    making.time.mark("wait for its end");
+    if ended == Ended::Signaled(libc::SIGKILL) {
+        making.out_of_memory().iter().for_each(|why| warn(&why.to_string()));
+    }
+    if !request.keep {
+        // The container's own code matters more than what its leftovers met.
+        making.delete(&request.create.id).unwrap_or_else(|e| warn(&e.to_string()));
+        making.time.mark("remove what is left");
+    }
+    Ok(making.keep(ended.code() as u8))
+}
+
+/// A container on its way. Dropped before it was kept, it is undone.
+struct Making {
+    time: Timeline,
+    plan: ContainerPlan,
+    slot: Slot,
+    record: Record,
+    /// The bundle's config.json as it was read.
+    config: Vec<u8>,
+    /// The record, from when it is complete until it is true.
+    written: Option<Prepared>,
+    sockets: Sockets,
+    cgroup: Option<cgroup::parent::Created>,
+    /// Where the child marks its steps, if somebody wants to know.
+    clock: Option<SharedClock>,
+    undo: bool,
+}
+
+impl Making {
+    /// Everything up to, but not including, the process.
+    fn begin(store: &Store, request: &Create, detach: bool, warn: &dyn Fn(&str)) -> Result<Self> {
+        let mut time = Timeline::start();
+        request.handover.passed.check()?;
+        let config = spec::load(&request.bundle)?;
+        time.mark("load config.json");
+        let facts = HostFacts::gather(&config.spec, &request.bundle)?;
+        time.mark("look at the host");
+        let options = request.options(store, detach);
+        let plan = compile::container(&request.id, &config.spec, &options, &facts)?;
+        time.mark("plan");
+        config.warnings.iter().chain(&plan.warnings).for_each(|w| warn(w));
+        let sockets = request.handover.connect(plan.script.console.as_ref())?;
+        let slot = store.create(&request.id)?;
+        let record = intent(&plan, &config, request);
+        let clock = request.timeline.then(|| SharedClock::new(plan.script.steps.len()));
+        let clock = clock.transpose().os("mmap", "")?;
+        let mut making = Self {
+            time,
+            plan,
+            slot,
+            record,
+            config: config.bytes,
+            written: None,
+            sockets,
+            cgroup: None,
+            clock,
+            undo: true,
+        };
+        making.prepare(options.notify_directory.as_deref(), warn)?;
+        Ok(making)
+    }
+
+    /// Intent first, then the effects on the host that do not need the process.
+    fn prepare(&mut self, notify_directory: Option<&Path>, warn: &dyn Fn(&str)) -> Result<()> {
+        self.slot.write(&self.record)?;
+        if let Some(path) = notify_directory {
+            std::fs::create_dir(path).os("mkdir", path.display())?;
+        }
+        self.time.mark("write down the intent");
+        let created = cgroup::parent::create(&self.plan.cgroup)?;
+        created.warnings.iter().for_each(|w| warn(w));
+        self.record.cgroup_paths = created.paths.clone();
+        self.cgroup = Some(created);
+        self.time.mark("make the cgroup");
+        Ok(())
+    }
+
+    /// The process, set up and waiting: with `park` it will wait for `start` at the fifo.
+    fn spawn(&mut self, park: bool) -> Result<Init> {
+        let proc = Proc::of_the_host()?;
+        let gate = if park { Some(self.gate()?) } else { None };
+        let trees = rootfs::parent::open_trees(self.plan.script.rootfs_steps())?;
+        let hooks = HookWorld {
+            state: &|point, pid| self.hook_state(point, pid),
+            rootfs: c_path("rootfs", &self.plan.rootfs)?,
+        };
+        let cgroup = self.cgroup.as_ref().expect("made by `prepare`");
+        let init =
+            parent::spawn(&self.plan.namespaces, cgroup.dir.as_ref().map(AsFd::as_fd), |link| {
+                child::main(Child {
+                    link,
+                    script: &self.plan.script,
+                    mapped: self.plan.namespaces.new_maps.is_some(),
+                    joins: None,
+                    cgroup: &self.plan.cgroup.steps,
+                    tasks: &cgroup.tasks,
+                    proc: &proc,
+                    trees,
+                    gate: gate.as_ref().map(AsFd::as_fd),
+                    console: self.sockets.console(),
+                    hooks: &hooks,
+                    clock: self.clock.as_ref(),
+                })
+            })?;
+        self.time.mark_clone();
+        self.set_up(&proc, &init)?;
+        Ok(init)
+    }
+
+    /// The fifo, which the container's root must be able to open.
+    fn gate(&self) -> Result<OwnedFd> {
+        let root = |map: &[Mapping]| host_id(map, 0).unwrap_or(0);
+        let owner = self.plan.namespaces.maps.as_ref().map(|m| (root(&m.uid), root(&m.gid)));
+        self.slot.make_fifo(owner)?;
+        gate::handle(&self.slot.fifo())
+    }
+
+    /// What a hook that the child runs reads.
+    fn hook_state(&self, point: Point, pid: i32) -> Vec<u8> {
+        let status =
+            if point == Point::StartContainer { Status::Created } else { Status::Creating };
+        // The same document was encoded for the runtime's hooks, or would have been.
+        inspect::state_document(&self.record, status, Some(HostPid(pid))).unwrap_or_default()
+    }
+
+    /// What the parent does while the child works, then the child's requests.
+    fn set_up(&mut self, proc: &Proc, init: &Init) -> Result<()> {
+        if let Some(score) = self.plan.script.oom_score_adj {
+            limits::parent::set_oom_score_adj(proc, init.pid, score)?;
+        }
+        let cgroup = self.cgroup.as_ref().expect("made by `prepare`");
+        cgroup::parent::apply(&self.plan.cgroup, cgroup)?;
+        self.time.mark("set limits and the device filter");
+        self.write_down(init)?;
+        self.time.mark("write down the process");
+        let mut limited = false;
+        init.until_ready(&self.plan.script, |request| {
+            if request == Request::Hooks {
+                // They are to see the cgroup as it will be.
+                limited = true;
+                self.limit_memory(init)?;
+            }
+            self.serve(request, init)
+        })
+        .map_err(|e| self.why_it_died(e))?;
+        self.time.mark("wait until it is set up");
+        if !limited {
+            self.limit_memory(init)?;
+            self.time.mark("limit memory");
+        }
+        Ok(())
+    }
+
+    fn limit_memory(&self, init: &Init) -> Result<()> {
+        let cgroup = self.cgroup.as_ref().expect("made by `prepare`");
+        cgroup::memory::limit(&self.plan.cgroup, cgroup)?;
+        let limited = self.plan.cgroup.memory_limit().is_some();
+        if limited && sys::pidfd::wait_end(init.pidfd(), 0).os("poll", "pidfd")? {
+            let text = "the container's process was killed when its memory was limited";
+            return Err(self.why_it_died(Error::system(text)));
+        }
+        Ok(())
+    }
+
+    fn serve(&self, request: Request, init: &Init) -> Result<()> {
+        let script = &self.plan.script;
+        match request {
+            Request::Limits => limits::parent::set_rlimits(init.pid, &script.rlimits),
+            Request::Hooks => {
+                [Point::Prestart, Point::CreateRuntime].into_iter().try_for_each(|point| {
+                    let pid = Some(init.pid);
+                    inspect::run_hooks(point, &script.hooks, &self.record, Status::Creating, pid)
+                })
+            }
+            Request::Listener(fd) => {
+                let state = inspect::oci_state(&self.record, Status::Creating, Some(init.pid));
+                init.hand_over_listener(script, fd, state)
+            }
+        }
+    }
+
+    fn why_it_died(&self, error: Error) -> Error {
+        self.out_of_memory().unwrap_or(error)
+    }
+
+    fn out_of_memory(&self) -> Option<Error> {
+        cgroup::memory::why_killed(&self.plan.cgroup, &self.record.cgroup_paths)
+    }
+
+    /// What later verbs read, ready to become true with the process.
+    fn write_down(&mut self, init: &Init) -> Result<()> {
+        let stat = process::stat(init.pid)
+            .ok_or_else(|| Error::system("the container's process is gone"))?;
+        let namespace = |kind: Kind| {
+            let path = format!("/proc/{}/ns/{}", init.pid, kind.file());
+            (kind.record_key().to_owned(), PathBuf::from(path))
+        };
+        self.record.phase = Phase::Created;
+        self.record.init_process_pid = init.pid;
+        self.record.init_process_start = stat.start;
+        self.record.namespace_paths =
+            self.plan.namespaces.kinds().map(|(kind, _)| namespace(kind)).collect();
+        self.slot.write_config(&self.config)?;
+        self.written = Some(self.slot.prepare(&self.record)?);
+        Ok(())
+    }
+
+    /// The container is created: says so, in the record and to the caller.
+    fn announce(&mut self, init: &Init, request: &Create) -> Result<()> {
+        if let Some(record) = self.written.take() {
+            record.commit()?;
+        }
+        request.handover.deliver(&self.sockets, Whose::Init, init)?;
+        self.time.mark("tell of the process");
+        Ok(())
+    }
+
+    /// The container stays, or has been deleted already.
+    fn keep(mut self, code: u8) -> Outcome {
+        self.undo = false;
+        let mut time = std::mem::take(&mut self.time);
+        let timeline = self.clock.take().map(|clock| {
+            time.add_steps(&clock, self.plan.script.steps.iter().map(ToString::to_string));
+            time
+        });
+        Outcome { code, timeline }
+    }
+
+    /// At the end of a foreground run. Somebody else may have deleted it by now.
+    fn delete(&mut self, id: &ContainerId) -> Result<()> {
+        self.undo = false;
+        match self.slot.relock(id) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| undo::after_end(&self.slot, &self.record)),
+        }
+    }
+}
+
+impl Drop for Making {
+    /// The process is gone by now: an `Init` that is dropped kills and reaps it.
+    fn drop(&mut self) {
+        if !self.undo {
+            return;
+        }
+        // The error that brings us here is the one to report.
+        // A cgroup that we did not get to make may be somebody else's.
+        if let Some(created) = self.cgroup.take() {
+            let _ = cgroup::stored::kill_all(&created.paths);
+            let _ = created.undo();
+        }
+        let _ = self.slot.remove();
+    }
+}
+
+impl Create {
+    fn options(&self, store: &Store, detach: bool) -> Options {
+        Options {
+            bundle: self.bundle.clone(),
+            no_pivot: self.no_pivot,
+            new_keyring: self.new_keyring,
+            rootless_cgroups: self.rootless_cgroups,
+            systemd_cgroup: self.systemd_cgroup,
+            detach,
+            console_socket: self.handover.console_socket.clone(),
+            passed: self.handover.passed,
+            notify_directory: notify::wanted().then(|| store.root().join(&self.id).join(NOTIFY)),
+        }
+    }
+}
+
+fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
+    let annotations = config.spec.annotations().clone().unwrap_or_default();
+    let mut labels: Vec<_> = annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    labels.push(format!("bundle={}", plan.bundle.display()));
+    labels.sort();
+    Record {
+        aril_version: crate::state::VERSION,
+        phase: Phase::Creating,
+        id: plan.id.to_string(),
+        init_process_pid: HostPid(0),
+        init_process_start: 0,
+        created: rfc3339(SystemTime::now()),
+        cgroup_paths: plan.cgroup.paths.clone(),
+        namespace_paths: Default::default(),
+        rootless: request.rootless_cgroups,
+        systemd_cgroup: request.systemd_cgroup,
+        private_pid_namespace: plan.namespaces.is_new(Kind::Pid),
+        has_hooks: [Point::Poststart, Point::Poststop]
+            .iter()
+            .any(|point| !plan.script.hooks.at(*point).is_empty()),
+        bundle: plan.bundle.clone(),
+        annotations: annotations.into_iter().collect(),
+        config: Settings { rootfs: plan.rootfs.clone(), labels },
+    }
+}

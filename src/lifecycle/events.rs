@@ -1,0 +1,77 @@
+//! `events`: what a container uses, now and again, and when it runs out of memory.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::inspect;
+use crate::cgroup::oom::Watch;
+use crate::cgroup::stats::{self, Stats};
+use crate::error::{Error, OsContext, Result};
+use crate::id::ContainerId;
+use crate::state::{Record, Store, observe};
+use crate::sys::Errno;
+
+#[derive(Debug)]
+pub enum Event {
+    Stats(Box<Stats>),
+    Oom,
+}
+
+pub fn sample(store: &Store, id: &ContainerId) -> Result<Stats> {
+    let (record, _) = live(store, id)?;
+    stats::read(&record.cgroup_paths)
+}
+
+/// Tells of everything until the container stops.
+pub fn follow(
+    store: &Store,
+    id: &ContainerId,
+    interval: Duration,
+    tell: &mut dyn FnMut(Event) -> Result<()>,
+) -> Result<()> {
+    let (record, init) = live(store, id)?;
+    let mut watch = Watch::begin(&record.cgroup_paths)?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let ended = wait(&init, watch.as_ref(), next)?;
+        // Looked at even if it has ended: running out of memory may be why.
+        if let Some(watch) = &mut watch
+            && watch.happened()?
+        {
+            tell(Event::Oom)?;
+        }
+        if ended {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            tell(Event::Stats(Box::new(stats::read(&record.cgroup_paths)?)))?;
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+/// Its record, and a pidfd of its init.
+pub(super) fn live(store: &Store, id: &ContainerId) -> Result<(Record, OwnedFd)> {
+    let slot = store.open(id)?;
+    let record = inspect::record(&slot, id)?;
+    match observe(&slot, &record)?.into_init() {
+        Some(init) => Ok((record, init)),
+        None => Err(Error::state(format!("container with id {id} is not running"))),
+    }
+}
+
+/// Until there is something to look at, or it is time; whether init has ended.
+fn wait(init: &OwnedFd, watch: Option<&Watch>, until: Instant) -> Result<bool> {
+    let mut polled = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+    polled.extend(watch.map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));
+    let left = until.saturating_duration_since(Instant::now());
+    // Rounded up: not to turn in circles within the last millisecond.
+    let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
+    match poll(&mut polled, timeout.unwrap_or(PollTimeout::MAX)) {
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno).os("poll", "pidfd"),
+        Ok(_) => Ok(polled[0].revents().is_some_and(|r| !r.is_empty())),
+    }
+}

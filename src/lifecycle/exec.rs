@@ -1,0 +1,209 @@
+//! `exec`: another process in a running container.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, Spec};
+
+use super::create::Outcome;
+use super::handover::Handover;
+use super::{foreground, inspect};
+use crate::console::parent::Whose;
+use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
+use crate::fs::Proc;
+use crate::fs::process::in_user_namespace;
+use crate::id::ContainerId;
+use crate::init::child::{self, Child, HookWorld};
+use crate::init::parent::{self, Init, Request};
+use crate::namespace::{self, Kind};
+use crate::plan::ExecPlan;
+use crate::plan::compile::{self, ExecOptions};
+use crate::plan::edits::Edits;
+use crate::plan::facts::ProcessFacts;
+use crate::state::{Observed, Record, Status, Store, observe};
+use crate::sys::{self, Errno};
+use crate::{cgroup, limits, spec};
+
+#[derive(Debug)]
+pub struct Exec {
+    pub id: ContainerId,
+    pub process: Source,
+    pub handover: Handover,
+    pub detach: bool,
+    /// `--cgroup`: below the container's own.
+    pub cgroups: Vec<String>,
+    pub ignore_paused: bool,
+}
+
+/// Where the process comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A file with the whole of it.
+    File(PathBuf),
+    /// The container's own, with edits.
+    Edited(Box<Edits>),
+}
+
+pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcome> {
+    request.handover.passed.check()?;
+    let slot = store.open(&request.id)?;
+    let record = inspect::record(&slot, &request.id)?;
+    let observed = observe(&slot, &record)?;
+    allowed(observed.status, request.ignore_paused)?;
+    let config = inspect::stored_config(&slot)?;
+    let process = request.process(&config.spec, warn)?;
+    let plan = plan(request, &config.spec, &process)?;
+    plan.warnings.iter().for_each(|w| warn(w));
+
+    let mut sockets = request.handover.connect(plan.script.console.as_ref())?;
+    let signals = foreground::Signals::block()?;
+    let target = cgroup::exec::target(&record.cgroup_paths, &request.cgroups)?;
+    let entering = Entering { request, record: &record, observed: &observed, plan: &plan };
+    let init = entering.spawn(&target, sockets.console())?;
+    request.handover.deliver(&sockets, Whose::Exec, &init)?;
+    let relay = sockets.relay()?;
+    let pid = init.pid;
+    let pidfd = init.run(&plan.script)?;
+    if request.detach {
+        return Ok(Outcome::default());
+    }
+    let ended = foreground::wait(pid, &pidfd, &signals, relay)?;
+    Ok(Outcome { code: ended.code() as u8, timeline: None })
+}
+
+fn allowed(status: Status, ignore_paused: bool) -> Result<()> {
+    Err(Error::state(match status {
+        Status::Created | Status::Running => return Ok(()),
+        Status::Paused if ignore_paused => return Ok(()),
+        Status::Paused => "cannot exec in a paused container (use --ignore-paused to override)",
+        Status::Stopped => "cannot exec in a stopped container",
+        Status::Creating => "cannot exec in a container that is still being created",
+    }))
+}
+
+fn plan(request: &Exec, spec: &Spec, process: &Process) -> Result<ExecPlan> {
+    let both = spec.process().iter().chain(std::iter::once(process));
+    let facts = ProcessFacts::gather(both, in_user_namespace());
+    let options = ExecOptions {
+        detach: request.detach,
+        console_socket: request.handover.console_socket.clone(),
+        passed: request.handover.passed,
+    };
+    compile::exec(&request.id, spec, process, &options, &facts)
+}
+
+impl Exec {
+    fn process(&self, spec: &Spec, warn: &dyn Fn(&str)) -> Result<Process> {
+        match &self.process {
+            Source::File(path) => {
+                let (process, warnings) = spec::load_process(path)?;
+                warnings.iter().for_each(|w| warn(w));
+                Ok(process)
+            }
+            Source::Edited(edits) => {
+                let own = spec.process().clone();
+                edits.apply(own.ok_or_else(|| Error::config("the container has no process"))?)
+            }
+        }
+    }
+}
+
+struct Entering<'a> {
+    request: &'a Exec,
+    record: &'a Record,
+    observed: &'a Observed,
+    plan: &'a ExecPlan,
+}
+
+impl Entering<'_> {
+    /// The process, inside and set up.
+    fn spawn(
+        &self,
+        target: &cgroup::exec::Target,
+        console: Option<std::os::fd::BorrowedFd<'_>>,
+    ) -> Result<Init> {
+        if let Some(cpus) = &self.plan.initial_affinity {
+            limits::parent::set_initial_affinity(cpus)?;
+        }
+        let init = match self.clone_into(target, console) {
+            // Controllers are enabled for the children of the container's cgroup, so it cannot hold
+            // a process any more: where its init is, another can be.
+            Err(e) if e.errno() == Some(Errno::EBUSY) && self.request.cgroups.is_empty() => {
+                let beside = cgroup::exec::Target {
+                    dir: Some(cgroup::exec::beside(self.record.init_process_pid.0)?),
+                    tasks: Vec::new(),
+                    steps: Vec::new(),
+                };
+                self.clone_into(&beside, console)?
+            }
+            other => other?,
+        };
+        let script = &self.plan.script;
+        init.until_ready(script, |request| match request {
+            Request::Hooks => Ok(()),
+            Request::Limits => limits::parent::set_rlimits(init.pid, &script.rlimits),
+            Request::Listener(fd) => {
+                let state = inspect::oci_state(self.record, Status::Running, Some(init.pid));
+                init.hand_over_listener(script, fd, state)
+            }
+        })
+        .map_err(|e| self.stopped_meanwhile(e))?;
+        Ok(init)
+    }
+
+    fn clone_into(
+        &self,
+        target: &cgroup::exec::Target,
+        console: Option<std::os::fd::BorrowedFd<'_>>,
+    ) -> Result<Init> {
+        let container = self.observed.init().ok_or_else(stopped)?;
+        let proc = Proc::of_the_host()?;
+        let kinds = self.kinds();
+        let pid = Kind::Pid.flag();
+        if kinds & pid != 0 {
+            // Joining it changes the children of this process only.
+            sys::namespace::setns(container, pid)
+                .os("setns", "the container's pid namespace")
+                .map_err(|e| self.stopped_meanwhile(e))?;
+        }
+        let nothing_new = namespace::plan::Plan::default();
+        let no_hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
+        let init = parent::spawn(&nothing_new, target.dir.as_ref().map(AsFd::as_fd), |link| {
+            child::main(Child {
+                link,
+                script: &self.plan.script,
+                mapped: false,
+                joins: Some((container, kinds & !pid)),
+                cgroup: &target.steps,
+                tasks: &target.tasks,
+                proc: &proc,
+                trees: Vec::new(),
+                gate: None,
+                console,
+                hooks: &no_hooks,
+                clock: None,
+            })
+        })?;
+        if let Some(score) = self.plan.script.oom_score_adj {
+            limits::parent::set_oom_score_adj(&proc, init.pid, score)?;
+        }
+        Ok(init)
+    }
+
+    /// The namespaces that the container does not share with us.
+    fn kinds(&self) -> i32 {
+        let has = |kind: &Kind| self.record.namespace_paths.contains_key(kind.record_key());
+        Kind::ALL.iter().filter(|kind| has(kind)).map(|kind| kind.flag()).fold(0, |a, b| a | b)
+    }
+
+    /// What the failure would be called had we looked a moment later.
+    fn stopped_meanwhile(&self, error: Error) -> Error {
+        let gone =
+            self.observed.init().is_none_or(|init| sys::pidfd::wait_end(init, 0).unwrap_or(false));
+        if gone { stopped() } else { error }
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::State, "cannot exec in a stopped container")
+}

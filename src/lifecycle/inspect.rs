@@ -1,0 +1,126 @@
+//! `state`, `list` and `ps`: verbs that change nothing and take no lock.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use oci_spec::runtime::{ContainerState, State};
+
+use crate::cgroup;
+use crate::error::{Context, Error, Kind, OsContext, Result};
+use crate::hook;
+use crate::id::{ContainerId, HostPid};
+use crate::path::c_path;
+use crate::spec;
+use crate::state::{Record, Slot, Status, Store, observe};
+
+/// A container as of now.
+#[derive(Debug)]
+pub struct View {
+    pub record: Record,
+    pub status: Status,
+    /// 0 when stopped.
+    pub pid: HostPid,
+    /// The owner of the state directory.
+    pub uid: u32,
+}
+
+pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
+    let slot = store.open(id)?;
+    let record = record(&slot, id)?;
+    let observed = observe(&slot, &record)?;
+    let pid = if observed.init().is_some() { record.init_process_pid } else { HostPid(0) };
+    Ok(View { status: observed.status, pid, uid: 0, record })
+}
+
+/// Every container of the root, and what is wrong with those that cannot be shown.
+pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
+    let (mut views, mut broken) = (Vec::new(), Vec::new());
+    for id in store.ids()? {
+        let directory = store.root().join(&id);
+        let owner = fs::metadata(&directory).map(|m| m.uid()).os("stat", directory.display());
+        match state(store, &id).and_then(|view| Ok(View { uid: owner?, ..view })) {
+            Ok(view) => views.push(view),
+            Err(e) => broken.push(e.context(format!("container {id}"))),
+        }
+    }
+    Ok((views, broken))
+}
+
+/// Every process in the container's cgroups, by host pid.
+pub fn pids(store: &Store, id: &ContainerId) -> Result<Vec<HostPid>> {
+    let slot = store.open(id)?;
+    let record = record(&slot, id)?;
+    Ok(cgroup::stored::pids(&record.cgroup_paths)?.into_iter().map(HostPid).collect())
+}
+
+/// The record of a slot; a directory without one is what a killed create left.
+pub(super) fn record(slot: &Slot, id: &ContainerId) -> Result<Record> {
+    slot.read()?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("container does not exist: {id}"))
+            .hint("a create was interrupted: `aril delete --force` removes what it left")
+    })
+}
+
+/// The config as it was at create.
+pub(super) fn stored_config(slot: &Slot) -> Result<spec::Config> {
+    spec::parse(slot.read_config()?)
+        .context(|| format!("read the stored config in {}", slot.path().display()))
+}
+
+/// The state that hooks and seccomp agents are told; `None` of a pid where there is no process.
+pub(super) fn oci_state(record: &Record, status: Status, pid: Option<HostPid>) -> State {
+    let mut state = State::default();
+    state
+        .set_version(spec::OCI_VERSION.to_owned())
+        .set_id(record.id.clone())
+        .set_status(match status {
+            Status::Creating => ContainerState::Creating,
+            Status::Created => ContainerState::Created,
+            Status::Running | Status::Paused => ContainerState::Running,
+            Status::Stopped => ContainerState::Stopped,
+        })
+        .set_pid(pid.map(|p| p.0))
+        .set_bundle(record.bundle.clone());
+    if !record.annotations.is_empty() {
+        state.set_annotations(Some(record.annotations.clone().into_iter().collect()));
+    }
+    state
+}
+
+/// The same as a hook reads it from stdin.
+pub(super) fn state_document(
+    record: &Record,
+    status: Status,
+    pid: Option<HostPid>,
+) -> Result<Vec<u8>> {
+    serde_json::to_vec(&oci_state(record, status, pid))
+        .map_err(|e| Error::system(format!("encode the container's state: {e}")))
+}
+
+/// Runs the hooks of one point in the runtime's namespaces.
+pub(super) fn run_hooks(
+    point: hook::Point,
+    hooks: &hook::Plan,
+    record: &Record,
+    status: Status,
+    pid: Option<HostPid>,
+) -> Result<()> {
+    if hooks.at(point).is_empty() {
+        return Ok(());
+    }
+    let bundle = c_path("bundle", &record.bundle)?;
+    let around = hook::Surroundings {
+        state: &state_document(record, status, pid)?,
+        env: &hook::parent::own_environment(),
+        cwd: Some(&bundle),
+    };
+    hook::parent::run(point, hooks.at(point), &around)
+}
+
+/// The hooks of a container, from its stored config; none where the record says so.
+pub(super) fn stored_hooks(slot: &Slot, record: &Record) -> Result<hook::Plan> {
+    if !record.has_hooks {
+        return Ok(hook::Plan::default());
+    }
+    hook::plan::plan(stored_config(slot)?.spec.hooks().as_ref())
+}

@@ -1,0 +1,21 @@
+//! The verbs, one file each, and what undoes them.
+//!
+//! A verb that changes a container locks its slot, observes what is true, refuses what its state
+//! does not allow, and acts. Nothing here prints: results are values, errors go up.
+
+pub mod create;
+pub mod delete;
+pub mod events;
+pub mod exec;
+mod foreground;
+pub mod handover;
+pub mod inspect;
+pub mod kill;
+mod notify;
+pub mod pause;
+mod pid_file;
+pub mod start;
+pub mod stats;
+pub mod timeline;
+mod undo;
+pub mod update;

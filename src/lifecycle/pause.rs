@@ -1,0 +1,26 @@
+//! `pause` and `resume`.
+
+use super::{inspect, kill};
+use crate::cgroup::freezer;
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::state::{Status, Store, observe};
+
+/// A created container, too: its process then waits frozen.
+pub fn pause(store: &Store, id: &ContainerId) -> Result<()> {
+    let slot = store.lock(id)?;
+    let record = inspect::record(&slot, id)?;
+    match observe(&slot, &record)?.status {
+        Status::Created | Status::Running => freezer::freeze(&record.cgroup_paths),
+        Status::Creating | Status::Paused | Status::Stopped => Err(kill::not_running()),
+    }
+}
+
+pub fn resume(store: &Store, id: &ContainerId) -> Result<()> {
+    let slot = store.lock(id)?;
+    let record = inspect::record(&slot, id)?;
+    match observe(&slot, &record)?.status {
+        Status::Paused => freezer::thaw(&record.cgroup_paths),
+        _ => Err(Error::state("container not paused")),
+    }
+}

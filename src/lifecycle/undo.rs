@@ -1,0 +1,81 @@
+//! Taking apart what a record says was intended. Every step is tried; errors are collected.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::inspect;
+use crate::cgroup;
+use crate::error::{Error, OsContext, Result};
+use crate::hook::Point;
+use crate::state::{Observed, Phase, Record, Slot, Status};
+use crate::sys;
+
+/// How long a killed process may take to die: it may have a core to write, or memory to give back.
+const DEATH_MS: i32 = 10_000;
+
+/// Kills init, whose hook failed, and waits for its death.
+pub(super) fn kill(init: BorrowedFd<'_>) {
+    let _ = sys::pidfd::send_signal(init, libc::SIGKILL);
+    let _ = sys::pidfd::wait_end(init, DEATH_MS);
+}
+
+/// Kills init and everything else in the container's cgroup, and waits for init's death.
+pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
+    if let Some(init) = observed.init() {
+        match sys::pidfd::send_signal(init, libc::SIGKILL) {
+            Ok(()) | Err(sys::Errno::ESRCH) => {}
+            Err(errno) => return Err(Error::os("kill", record.init_process_pid, errno)),
+        }
+    }
+    // A pid namespace of its own dies with its init, except where that is frozen (v1) or was never
+    // made.
+    if observed.init().is_none()
+        || !record.private_pid_namespace
+        || observed.status == Status::Paused
+    {
+        cgroup::stored::kill_all(&record.cgroup_paths)?;
+    }
+    if let Some(init) = observed.init()
+        && !sys::pidfd::wait_end(init.as_fd(), DEATH_MS).os("poll", "pidfd")?
+    {
+        return Err(Error::state("container init still running"));
+    }
+    Ok(())
+}
+
+/// Init has ended; the rest goes.
+pub(super) fn after_end(slot: &Slot, record: &Record) -> Result<()> {
+    if may_have_left(record) {
+        cgroup::stored::kill_all(&record.cgroup_paths)?;
+    }
+    destroy(slot, record)
+}
+
+/// Whether processes can outlive init: a pid namespace of its own dies with it. A create that was
+/// killed may not have got so far.
+fn may_have_left(record: &Record) -> bool {
+    !record.private_pid_namespace || record.phase == Phase::Creating
+}
+
+/// Removes what is left of a container whose processes have ended, then runs its poststop hooks.
+pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
+    let hooks = inspect::stored_hooks(slot, record);
+    let mut errors = Vec::new();
+    errors.extend(cgroup::stored::remove(&record.cgroup_paths).err());
+    errors.extend(slot.remove().err());
+    let poststop = hooks.and_then(|hooks| {
+        inspect::run_hooks(Point::Poststop, &hooks, record, Status::Stopped, None)
+    });
+    errors.extend(poststop.err());
+    first(errors)
+}
+
+/// One error for many: the first, followed by the texts of the others.
+fn first(errors: Vec<Error>) -> Result<()> {
+    let mut errors = errors.into_iter();
+    let Some(first) = errors.next() else { return Ok(()) };
+    let others: Vec<_> = errors.map(|e| e.to_string()).collect();
+    if others.is_empty() {
+        return Err(first);
+    }
+    Err(Error::system(format!("{first}; and: {}", others.join("; and: "))))
+}

@@ -1,0 +1,77 @@
+//! `update`: other limits for a container that lives.
+
+use oci_spec::runtime::LinuxResources;
+use serde_json::Value;
+
+use super::{inspect, kill};
+use crate::cgroup::{self, Version};
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::state::{Record, Status, Store, observe};
+
+/// All or nothing, as far as that can be: if the kernel refuses one of the new limits, the old ones
+/// are set again. The stored config then has the new ones, for later updates to build on. Devices
+/// stay as they are.
+pub fn update(store: &Store, id: &ContainerId, asked: &LinuxResources) -> Result<()> {
+    let slot = store.lock(id)?;
+    let record = inspect::record(&slot, id)?;
+    match observe(&slot, &record)?.status {
+        Status::Created | Status::Running | Status::Paused => {}
+        Status::Creating | Status::Stopped => return Err(kill::not_running()),
+    }
+    let config = inspect::stored_config(&slot)?;
+    let linux = config.spec.linux().as_ref();
+    let before = linux.and_then(|l| l.resources().clone()).unwrap_or_default();
+    let after = cgroup::update::merge(&before, asked);
+    let document = with_limits(&config.bytes, &after)?;
+    let changed = set(&record, &after).and_then(|()| slot.write_config(&document));
+    changed.inspect_err(|_| {
+        // What was refused is the news, not what could not be undone.
+        let _ = set(&record, &before);
+    })
+}
+
+fn set(record: &Record, resources: &LinuxResources) -> Result<()> {
+    let paths = &record.cgroup_paths;
+    cgroup::parent::set(paths, &cgroup::plan::limits(Version::of(paths), resources)?)
+}
+
+/// The config with these limits; all else in it stays, whether we know it or not.
+fn with_limits(config: &[u8], resources: &LinuxResources) -> Result<Vec<u8>> {
+    let unreadable = |e| Error::system(format!("change the stored config: {e}"));
+    let mut document: Value = serde_json::from_slice(config).map_err(unreadable)?;
+    let limits = serde_json::to_value(resources).map_err(unreadable)?;
+    let stored = &mut document["linux"]["resources"];
+    for field in cgroup::update::FIELDS {
+        match (limits.get(field), stored.as_object_mut()) {
+            (Some(value), _) => stored[field] = value.clone(),
+            (None, Some(stored)) => drop(stored.remove(field)),
+            (None, None) => {}
+        }
+    }
+    serde_json::to_vec(&document).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_rest_of_the_config_stays() {
+        let config = json!({"ociVersion": "1.0.0", "future": 1, "linux": {"resources": {
+            "devices": [{"allow": false, "access": "rwm", "new": 2}],
+            "memory": {"limit": 5}, "pids": {"limit": 6}}}});
+        let limits = serde_json::from_value(json!({"memory": {"limit": 7}})).unwrap();
+        let changed = with_limits(config.to_string().as_bytes(), &limits).unwrap();
+        let mut changed: Value = serde_json::from_slice(&changed).unwrap();
+        let resources = changed["linux"]["resources"].take();
+        assert_eq!(resources["devices"], config["linux"]["resources"]["devices"]);
+        assert_eq!(resources["memory"], json!({"limit": 7}));
+        assert_eq!(resources.get("pids"), None);
+        assert_eq!(changed["future"], 1);
+        let empty = with_limits(br#"{"linux":{}}"#, &limits).unwrap();
+        assert!(String::from_utf8(empty).unwrap().contains(r#""memory":{"limit":7}"#));
+    }
+}

@@ -1,0 +1,254 @@
+//! (spec, options, facts) -> plan. The only place that knows all concerns: it hands each the
+//! fragment and the facts it needs, and puts their steps in order.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, Mount, Process, Spec};
+
+use super::facts::{HostFacts, ProcessFacts};
+use super::process::{self, Whose};
+use super::{ContainerPlan, ExecPlan, Script, Step};
+use crate::error::{Error, Result};
+use crate::hook::Point;
+use crate::id::ContainerId;
+use crate::identity::descriptors::Passed;
+use crate::namespace::Kind;
+use crate::{cgroup, hook, namespace, network, rootfs, spec};
+
+/// Where the directory of the notify socket appears, and what sd_notify(3) is told.
+const NOTIFY_MOUNT: &str = "/run/notify";
+const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
+
+/// From the command line and the runtime's environment.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub bundle: PathBuf,
+    pub no_pivot: bool,
+    pub new_keyring: bool,
+    pub rootless_cgroups: bool,
+    pub systemd_cgroup: bool,
+    /// The runtime returns before the process ends.
+    pub detach: bool,
+    pub console_socket: Option<PathBuf>,
+    pub passed: Passed,
+    /// Of NOTIFY_SOCKET, if the caller has one: mounted into the container.
+    pub notify_directory: Option<PathBuf>,
+}
+
+pub fn container(
+    id: &ContainerId,
+    spec: &Spec,
+    options: &Options,
+    facts: &HostFacts,
+) -> Result<ContainerPlan> {
+    spec::validate(spec)?;
+    let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else {
+        return Err(Error::config("process and linux must be specified"));
+    };
+    if options.systemd_cgroup {
+        return Err(Error::config("the systemd cgroup driver is not supported")
+            .hint("leave --systemd-cgroup out, or configure the engine for cgroupfs"));
+    }
+    let namespaces = namespaces(spec, linux, facts)?;
+    let cgroup = cgroup::plan(&cgroup::Input {
+        id: id.as_str(),
+        cgroups_path: linux.cgroups_path().as_deref(),
+        resources: linux.resources().as_ref(),
+        layout: &facts.cgroups,
+        owner: cgroup_owner(spec, process, &namespaces),
+        rootless: options.rootless_cgroups,
+    })?;
+    let rootfs = rootfs(spec, linux, options, facts, &namespaces, &cgroup)?;
+    let mut person = process::compile(&process::Input {
+        id,
+        process,
+        whose: Whose::Init {
+            notify: options.notify_directory.is_some().then_some(NOTIFY_VARIABLE),
+        },
+        linux,
+        new_keyring: options.new_keyring,
+        detach: options.detach,
+        console_socket: options.console_socket.as_deref(),
+        passed: options.passed,
+        user_namespace: namespaces.has(Kind::User),
+        facts: &facts.process,
+    })?;
+    let hooks = hook::plan::plan(spec.hooks().as_ref())?;
+
+    let mut steps = Vec::with_capacity(128);
+    steps.extend(namespaces.enter.iter().cloned().map(Step::Namespace));
+    if namespaces.is_new(Kind::Net) {
+        steps.push(Step::Network(network::Step::LoopbackUp));
+    }
+    steps.extend(namespaces.names.iter().cloned().map(Step::Namespace));
+    steps.extend(rootfs.enter.into_iter().map(Step::Rootfs));
+    if [Point::Prestart, Point::CreateRuntime].iter().any(|p| !hooks.at(*p).is_empty()) {
+        steps.push(Step::RuntimeHooks);
+    }
+    if !hooks.at(Point::CreateContainer).is_empty() {
+        steps.push(Step::ContainerHooks);
+    }
+    steps.extend(rootfs.pivot.into_iter().map(Step::Rootfs));
+    steps.extend(person.terminal.take());
+    steps.extend(namespaces.sysctls.iter().cloned().map(Step::Namespace));
+    steps.extend(rootfs.restrict.into_iter().map(Step::Rootfs));
+    steps.append(&mut person.steps);
+
+    let mut warnings = person.warnings;
+    warnings.extend(cgroup.warnings.iter().cloned());
+    warnings.extend(rootfs.warnings);
+    Ok(ContainerPlan {
+        id: id.clone(),
+        bundle: options.bundle.clone(),
+        rootfs: facts.rootfs.clone(),
+        namespaces,
+        cgroup,
+        script: Script { steps, hooks, ..person.script },
+        warnings,
+    })
+}
+
+/// What an exec is asked for, besides its process.
+#[derive(Debug, Clone)]
+pub struct ExecOptions {
+    pub detach: bool,
+    pub console_socket: Option<PathBuf>,
+    pub passed: Passed,
+}
+
+/// `process` in a running container that was made from `spec`.
+pub fn exec(
+    id: &ContainerId,
+    spec: &Spec,
+    process: &Process,
+    options: &ExecOptions,
+    facts: &ProcessFacts,
+) -> Result<ExecPlan> {
+    spec::validate_process(process)?;
+    let (Some(container), Some(linux)) = (spec.process(), spec.linux()) else {
+        return Err(Error::config("the stored config has no process"));
+    };
+    let user_namespace = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .any(|n| n.typ() == oci_spec::runtime::LinuxNamespaceType::User);
+    let mut person = process::compile(&process::Input {
+        id,
+        process,
+        whose: Whose::Exec { container },
+        linux,
+        new_keyring: true,
+        detach: options.detach,
+        console_socket: options.console_socket.as_deref(),
+        passed: options.passed,
+        user_namespace,
+        facts,
+    })?;
+    let mut steps: Vec<_> = person.terminal.take().into_iter().collect();
+    steps.append(&mut person.steps);
+    Ok(ExecPlan {
+        script: Script { steps, ..person.script },
+        initial_affinity: person.initial_affinity,
+        warnings: person.warnings,
+    })
+}
+
+fn namespaces(spec: &Spec, linux: &Linux, facts: &HostFacts) -> Result<namespace::plan::Plan> {
+    namespace::plan::plan(&namespace::plan::Input {
+        namespaces: linux.namespaces().as_deref().unwrap_or(&[]),
+        uid_mappings: linux.uid_mappings().as_deref().unwrap_or(&[]),
+        gid_mappings: linux.gid_mappings().as_deref().unwrap_or(&[]),
+        time_offsets: linux.time_offsets().as_ref(),
+        hostname: spec.hostname().as_deref(),
+        domainname: spec.domainname().as_deref(),
+        sysctl: linux.sysctl().as_ref(),
+        facts: facts.namespaces.clone(),
+    })
+}
+
+/// Who may make cgroups below the container's: its user, if it sees nothing but its own, and may write
+/// there. The host's root may anyway.
+fn cgroup_owner(spec: &Spec, process: &Process, namespaces: &namespace::plan::Plan) -> Option<u32> {
+    let writable = |mount: &Mount| {
+        let kind = mount.typ().as_deref();
+        let options = mount.options().as_deref().unwrap_or_default();
+        mount.destination() == Path::new(cgroup::layout::MOUNT)
+            && matches!(kind, Some("cgroup" | "cgroup2"))
+            && !options.iter().any(|option| option == "ro")
+    };
+    let delegated = namespaces.is_new(Kind::Cgroup) && spec.mounts().iter().flatten().any(writable);
+    let uid = process.user().uid();
+    let host = match &namespaces.maps {
+        Some(maps) => namespace::host_id(&maps.uid, uid)?,
+        None => uid,
+    };
+    (delegated && host != 0).then_some(host)
+}
+
+fn rootfs(
+    spec: &Spec,
+    linux: &Linux,
+    options: &Options,
+    facts: &HostFacts,
+    namespaces: &namespace::plan::Plan,
+    cgroup: &cgroup::Plan,
+) -> Result<rootfs::Plan> {
+    let notify = options.notify_directory.as_deref().map(notify_mount);
+    let hierarchies = hierarchies(cgroup);
+    let mount_point = Path::new(cgroup::layout::MOUNT);
+    rootfs::plan::plan(&rootfs::plan::Input {
+        bundle: &options.bundle,
+        rootfs: &facts.rootfs,
+        readonly: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
+        mounts: spec.mounts().as_deref().unwrap_or(&[]),
+        extra: notify.as_slice(),
+        devices: linux.devices().as_deref().unwrap_or(&[]),
+        masked_paths: linux.masked_paths().as_deref().unwrap_or(&[]),
+        readonly_paths: linux.readonly_paths().as_deref().unwrap_or(&[]),
+        propagation: linux.rootfs_propagation().as_deref(),
+        mount_namespace: namespaces.has(Kind::Mount),
+        user_namespace: namespaces.has(Kind::User) || facts.in_user_namespace,
+        rootless: facts.process.rootless,
+        uid_mappings: linux.uid_mappings().as_deref().unwrap_or(&[]),
+        gid_mappings: linux.gid_mappings().as_deref().unwrap_or(&[]),
+        cgroup: match cgroup.version {
+            cgroup::Version::V1 => rootfs::plan::CgroupView::Legacy(&hierarchies),
+            cgroup::Version::V2 => rootfs::plan::CgroupView::Unified(
+                cgroup
+                    .paths
+                    .get("")
+                    .filter(|_| namespaces.has(Kind::Cgroup))
+                    .map_or(mount_point, PathBuf::as_path),
+            ),
+        },
+        no_pivot: options.no_pivot,
+        mount_label: linux.mount_label().as_deref(),
+        kcore: facts.kcore,
+    })
+}
+
+fn hierarchies(cgroup: &cgroup::Plan) -> Vec<rootfs::plan::HierarchyView> {
+    cgroup
+        .targets
+        .iter()
+        // A hybrid host's cgroup2 is a place to be, and nothing that runc shows.
+        .filter(|target| !target.is_version2())
+        .filter_map(|target| {
+            let name = target.mount.file_name()?.to_string_lossy().into_owned();
+            let aliases = if target.names.len() > 1 { target.names.clone() } else { Vec::new() };
+            Some(rootfs::plan::HierarchyView { own: target.dir.clone(), name, aliases })
+        })
+        .collect()
+}
+
+/// The directory rather than the socket, which is bound later.
+fn notify_mount(directory: &Path) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(NOTIFY_MOUNT.into())
+        .set_typ(Some("bind".to_owned()))
+        .set_source(Some(directory.to_owned()))
+        .set_options(Some(["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec()));
+    mount
+}

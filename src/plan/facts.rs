@@ -1,0 +1,96 @@
+//! What a plan has to know of the host. Gathered once, before compiling; reading only, no root.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::cgroup;
+use crate::error::{Error, OsContext, Result};
+use crate::fs::process::in_user_namespace;
+use crate::identity::{self, SecurityModules};
+use crate::namespace;
+use crate::path::absolute;
+
+#[derive(Debug)]
+pub struct HostFacts {
+    /// Canonical.
+    pub rootfs: PathBuf,
+    pub cgroups: cgroup::Layout,
+    pub namespaces: namespace::plan::Facts,
+    pub process: ProcessFacts,
+    /// The runtime itself is inside a user namespace: nodes cannot be made.
+    pub in_user_namespace: bool,
+    pub kcore: bool,
+}
+
+/// As far as a process depends on them.
+#[derive(Debug)]
+pub struct ProcessFacts {
+    pub security: SecurityModules,
+    /// Not root.
+    pub rootless: bool,
+    pub setgroups_allowed: bool,
+}
+
+impl HostFacts {
+    pub fn gather(spec: &Spec, bundle: &Path) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or(&[]);
+        let sets_sysctls =
+            linux.is_some_and(|l| l.sysctl().as_ref().is_some_and(|s| !s.is_empty()));
+        let cgroups_path = linux.and_then(|l| l.cgroups_path().as_deref());
+        let process = spec.process();
+        let in_user_namespace = in_user_namespace();
+        Ok(Self {
+            rootfs: rootfs(spec, bundle)?,
+            cgroups: cgroup::Layout::observe(cgroups_path)?,
+            namespaces: namespace::parent::facts(namespaces, sets_sysctls)?,
+            process: ProcessFacts::gather(process.iter(), in_user_namespace),
+            in_user_namespace,
+            kcore: Path::new("/proc/kcore").exists(),
+        })
+    }
+}
+
+impl ProcessFacts {
+    /// For these processes: that of the container, and that of an exec.
+    pub fn gather<'a>(
+        processes: impl Iterator<Item = &'a Process> + Clone,
+        in_user_namespace: bool,
+    ) -> Self {
+        Self {
+            security: identity::parent::security_modules(processes),
+            rootless: !nix::unistd::geteuid().is_root(),
+            setgroups_allowed: !in_user_namespace || setgroups_allowed(),
+        }
+    }
+}
+
+/// The rootfs, which must be a directory and what it seems: through a symlink another one could be
+/// meant by the time it is used.
+fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::config("root must be specified"))?;
+    let path = absolute(bundle, root.path());
+    let what = || format!("invalid rootfs {}", path.display());
+    let real = path.canonicalize().os("stat", path.display()).map_err(|e| e.context(what()))?;
+    if real != path {
+        return Err(Error::config(format!(
+            "invalid rootfs: not an absolute path, or a symlink: {} is {}",
+            path.display(),
+            real.display()
+        ))
+        .hint("write the path without symlinks in root.path, and call with such a --bundle"));
+    }
+    if path == Path::new("/") {
+        return Err(Error::config("invalid rootfs: / is the host's own root")
+            .hint("a container needs a root directory of its own"));
+    }
+    if !path.is_dir() {
+        return Err(Error::os("open", path.display(), nix::errno::Errno::ENOTDIR).context(what()));
+    }
+    Ok(path)
+}
+
+fn setgroups_allowed() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow")
+}

@@ -1,0 +1,123 @@
+//! What a container, or a process in one, will be: decided whole, before the first effect.
+//!
+//! [`compile`] turns a spec, options and facts about the host into a [`ContainerPlan`] or an
+//! [`ExecPlan`]; every error in the input surfaces there. The child's part is a list of [`Step`]s,
+//! which [`show`] prints, the timeline measures and errors name.
+
+pub mod compile;
+pub mod edits;
+pub mod facts;
+pub mod process;
+pub mod show;
+
+use std::ffi::CString;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::id::ContainerId;
+use crate::identity::descriptors::Passed;
+use crate::identity::environment::Environment;
+use crate::limits::{IdSet, Rlimit};
+use crate::sys::tty::Size;
+use crate::{cgroup, console, hook, identity, limits, namespace, network, rootfs, seccomp};
+
+/// One thing that the child does.
+#[derive(Debug)]
+pub enum Step {
+    Namespace(namespace::Step),
+    Network(network::Step),
+    Rootfs(rootfs::Step),
+    /// The parent runs prestart and createRuntime.
+    RuntimeHooks,
+    /// createContainer: in the container's namespaces, before the pivot.
+    ContainerHooks,
+    Terminal(Option<Size>),
+    Limits(limits::Step),
+    /// The parent sets the rlimits: in a user namespace the child may not raise any.
+    Rlimits(Vec<Rlimit>),
+    Identity(identity::Step),
+    /// Those that came with the fork, before a filter can stop it.
+    CloseDescriptors,
+    Seccomp(seccomp::Filter),
+    /// HOME, if the environment has none.
+    Home,
+    /// `args[0]`, as the user who will run it.
+    LookUpProgram,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(step) => step.fmt(f),
+            Self::Network(step) => step.fmt(f),
+            Self::Rootfs(step) => step.fmt(f),
+            Self::RuntimeHooks => f.write_str("wait for prestart and createRuntime hooks"),
+            Self::ContainerHooks => f.write_str("run createContainer hooks"),
+            Self::Terminal(None) => f.write_str("make the terminal"),
+            Self::Terminal(Some(size)) => {
+                write!(f, "make the terminal, {} rows by {} columns", size.rows, size.columns)
+            }
+            Self::Limits(step) => step.fmt(f),
+            Self::Rlimits(limits) => {
+                f.write_str("rlimits")?;
+                limits.iter().try_for_each(|limit| write!(f, " {limit}"))
+            }
+            Self::Identity(step) => step.fmt(f),
+            Self::CloseDescriptors => f.write_str("close what the program does not get"),
+            Self::Seccomp(filter) => filter.fmt(f),
+            Self::Home => f.write_str("find HOME"),
+            Self::LookUpProgram => f.write_str("look up the program"),
+        }
+    }
+}
+
+/// What the child does and becomes.
+#[derive(Debug)]
+pub struct Script {
+    pub steps: Vec<Step>,
+    pub hooks: hook::Plan,
+    pub program: Program,
+    /// Descriptors above 2 that the program gets.
+    pub passed: Passed,
+    /// Where the terminal goes, if there is one.
+    pub console: Option<console::Plan>,
+    /// For the parent to set; the steps hold them for [`Step::Rlimits`] too.
+    pub rlimits: Vec<Rlimit>,
+    pub oom_score_adj: Option<i32>,
+    pub seccomp_listener: Option<seccomp::Listener>,
+}
+
+impl Script {
+    pub fn rootfs_steps(&self) -> impl Iterator<Item = &rootfs::Step> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Rootfs(step) => Some(step),
+            _ => None,
+        })
+    }
+}
+
+#[derive(Debug)]
+pub struct Program {
+    pub argv: Vec<CString>,
+    pub environment: Environment,
+    pub uid: u32,
+}
+
+#[derive(Debug)]
+pub struct ContainerPlan {
+    pub id: ContainerId,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    pub namespaces: namespace::plan::Plan,
+    pub cgroup: cgroup::Plan,
+    pub script: Script,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct ExecPlan {
+    pub script: Script,
+    /// CPUs of this process before it clones the one of the exec.
+    pub initial_affinity: Option<IdSet>,
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,184 @@
+//! The process itself, the same for a container's first and for an exec: who it is, what it may,
+//! what it becomes.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, Process};
+
+use super::facts::ProcessFacts;
+use super::{Program, Script, Step};
+use crate::error::Result;
+use crate::id::ContainerId;
+use crate::identity::descriptors::Passed;
+use crate::identity::{environment, executable};
+use crate::limits::{IdSet, Rlimit};
+use crate::{console, hook, identity, limits, seccomp};
+
+/// Whose process it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    Init {
+        notify: Option<&'a str>,
+    },
+    /// The container's own process fills the gaps.
+    Exec {
+        container: &'a Process,
+    },
+}
+
+#[derive(Debug)]
+pub struct Input<'a> {
+    pub id: &'a ContainerId,
+    pub process: &'a Process,
+    pub whose: Whose<'a>,
+    pub linux: &'a Linux,
+    pub new_keyring: bool,
+    pub detach: bool,
+    pub console_socket: Option<&'a Path>,
+    pub passed: Passed,
+    pub user_namespace: bool,
+    pub facts: &'a ProcessFacts,
+}
+
+/// A script whose steps are still apart, for the caller to place.
+#[derive(Debug)]
+pub struct Compiled {
+    pub script: Script,
+    pub terminal: Option<Step>,
+    /// After the rootfs is what it will be.
+    pub steps: Vec<Step>,
+    pub initial_affinity: Option<IdSet>,
+    pub warnings: Vec<String>,
+}
+
+pub fn compile(input: &Input<'_>) -> Result<Compiled> {
+    let container = match input.whose {
+        Whose::Init { .. } => None,
+        Whose::Exec { container } => Some(container),
+    };
+    let console = console::plan::plan(&console::Input {
+        process: input.process,
+        detach: input.detach,
+        socket: input.console_socket,
+    })?;
+    let identity = identity::plan::plan(&identity::Input {
+        id: input.id.as_str(),
+        process: input.process,
+        container,
+        new_keyring: input.new_keyring,
+        user_namespace: input.user_namespace,
+        rootless: input.facts.rootless,
+        setgroups_allowed: input.facts.setgroups_allowed,
+        modules: input.facts.security,
+    })?;
+    let limits = limits::plan::plan(&limits::Input {
+        process: input.process,
+        container,
+        personality: input.linux.personality().as_ref(),
+        memory_policy: input.linux.memory_policy().as_ref().filter(|_| container.is_none()),
+        cpuset: sets_cpus(input.linux),
+    })?;
+    let seccomp = seccomp(input.linux)?;
+    let program = program(input)?;
+
+    let mut warnings = limits.warnings;
+    let (filter, listener) = match seccomp {
+        None => (None, None),
+        Some(plan) => {
+            warnings.extend(plan.warnings);
+            (Some(plan.filter), plan.listener)
+        }
+    };
+    let order = Order {
+        early: identity.early,
+        late: identity.late,
+        no_new_privileges: identity.no_new_privileges,
+        limits: limits.steps,
+        rlimits: &limits.rlimits,
+        filter,
+        needs_home: program.environment.needs_home,
+        user_namespace: input.user_namespace,
+    };
+    Ok(Compiled {
+        terminal: console.as_ref().map(|plan| Step::Terminal(plan.size)),
+        steps: order.steps(),
+        script: Script {
+            steps: Vec::new(),
+            hooks: hook::Plan::default(),
+            program,
+            passed: input.passed,
+            console,
+            rlimits: limits.rlimits,
+            oom_score_adj: limits.oom_score_adj,
+            seccomp_listener: listener,
+        },
+        initial_affinity: limits.initial_affinity,
+        warnings,
+    })
+}
+
+fn sets_cpus(linux: &Linux) -> bool {
+    let cpu = linux.resources().as_ref().and_then(|r| r.cpu().as_ref());
+    cpu.and_then(|c| c.cpus().as_ref()).is_some_and(|cpus| !cpus.is_empty())
+}
+
+fn seccomp(linux: &Linux) -> Result<Option<seccomp::plan::Plan>> {
+    let Some(profile) = linux.seccomp().as_ref() else { return Ok(None) };
+    seccomp::plan::compile(profile, &seccomp::parent::facts()).map(Some)
+}
+
+fn program(input: &Input<'_>) -> Result<Program> {
+    let mut variables = input.process.env().clone().unwrap_or_default();
+    variables.extend(input.passed.variables());
+    if let Whose::Init { notify: Some(variable) } = input.whose {
+        variables.push(variable.to_owned());
+    }
+    Ok(Program {
+        argv: executable::argv(input.process.args().as_deref())?,
+        environment: environment::plan(&variables)?,
+        uid: input.process.user().uid(),
+    })
+}
+
+/// The parts whose order is a matter of privilege.
+struct Order<'a> {
+    early: Vec<identity::Step>,
+    late: Vec<identity::Step>,
+    no_new_privileges: bool,
+    limits: Vec<limits::Step>,
+    rlimits: &'a [Rlimit],
+    filter: Option<seccomp::Filter>,
+    needs_home: bool,
+    user_namespace: bool,
+}
+
+impl Order<'_> {
+    /// A filter needs CAP_SYS_ADMIN or no_new_privs: without the latter it is loaded before
+    /// privileges go; with it, last, so that a profile need not allow what dropping them takes.
+    fn steps(self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let (mut before, mut after) = (None, None);
+        if self.no_new_privileges {
+            after = self.filter;
+        } else {
+            before = self.filter;
+        }
+        steps.extend(self.limits.into_iter().map(Step::Limits));
+        if self.needs_home {
+            steps.push(Step::Home);
+        }
+        steps.extend(self.early.into_iter().map(Step::Identity));
+        if self.user_namespace && !self.rlimits.is_empty() {
+            steps.push(Step::Rlimits(self.rlimits.to_vec()));
+        } else {
+            let own = self.rlimits.iter().copied().map(limits::Step::Rlimit);
+            steps.extend(own.map(Step::Limits));
+        }
+        steps.push(Step::CloseDescriptors);
+        steps.extend(before.map(Step::Seccomp));
+        steps.extend(self.late.into_iter().map(Step::Identity));
+        steps.push(Step::LookUpProgram);
+        steps.extend(after.map(Step::Seccomp));
+        steps
+    }
+}

@@ -1,0 +1,71 @@
+//! A plan as text: stable, one line a decision, in the order of execution.
+
+use std::fmt;
+
+use super::ContainerPlan;
+use crate::hook::Point;
+
+impl fmt::Display for ContainerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "container {}", self.id)?;
+        writeln!(f, "bundle {}", self.bundle.display())?;
+        writeln!(f, "rootfs {}", self.rootfs.display())?;
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        writeln!(f, "\nhost:")?;
+        self.host(f)?;
+        writeln!(f, "\ncontainer process:")?;
+        for step in &self.script.steps {
+            writeln!(f, "  {step}")?;
+        }
+        writeln!(f, "  ready; wait for start")?;
+        for hook in self.script.hooks.at(Point::StartContainer) {
+            writeln!(f, "  startContainer hook {hook}")?;
+        }
+        let argv: Vec<_> =
+            self.script.program.argv.iter().map(|a| format!("{:?}", a.to_string_lossy())).collect();
+        writeln!(f, "  execute {}", argv.join(" "))
+    }
+}
+
+impl ContainerPlan {
+    fn host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for join in &self.namespaces.joined_before_clone {
+            let who = if self.namespaces.relay { "by the relay" } else { "for the child" };
+            writeln!(
+                f,
+                "  join {} namespace {} {who}",
+                join.kind.oci(),
+                join.path.to_string_lossy()
+            )?;
+        }
+        let new: Vec<_> =
+            self.namespaces.kinds().filter(|(_, new)| *new).map(|(k, _)| k.oci()).collect();
+        writeln!(
+            f,
+            "  clone with new namespaces: {}",
+            if new.is_empty() { "none".into() } else { new.join(" ") }
+        )?;
+        if let Some(maps) = &self.namespaces.new_maps {
+            for (kind, map) in [("uid", &maps.uid), ("gid", &maps.gid)] {
+                for m in map {
+                    writeln!(
+                        f,
+                        "  map {kind} {} to host {} ({} ids)",
+                        m.container, m.host, m.size
+                    )?;
+                }
+            }
+        }
+        for line in self.cgroup.to_string().lines() {
+            writeln!(f, "  {line}")?;
+        }
+        for point in [Point::Prestart, Point::CreateRuntime, Point::CreateContainer] {
+            for hook in self.script.hooks.at(point) {
+                writeln!(f, "  {point} hook {hook}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! What is true of a container now.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Phase, Record, Slot};
+use crate::cgroup;
+use crate::error::{Error, Result};
+use crate::fs::process;
+use crate::id::HostPid;
+use crate::sys::{self, Errno};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A status, with the means to act on a container that has it: only the live ones carry a process.
+#[derive(Debug)]
+pub struct Observed {
+    pub status: Status,
+    init: Option<OwnedFd>,
+}
+
+impl Observed {
+    /// The init process, while it lives.
+    pub fn init(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.init.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its pidfd, to keep.
+    pub fn into_init(self) -> Option<OwnedFd> {
+        self.init
+    }
+}
+
+/// Asks the kernel. Frozen comes first, as in runc: somebody else's freezer counts too.
+pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
+    if record.init_process_pid.0 == 0 {
+        // A create that was killed has let its lock go.
+        let status = if slot.is_busy() { Status::Creating } else { Status::Stopped };
+        return Ok(Observed { status, init: None });
+    }
+    let init = live(record.init_process_pid, record.init_process_start)?;
+    let status = if init.is_some() && cgroup::freezer::is_frozen(&record.cgroup_paths)? {
+        Status::Paused
+    } else if init.is_none() {
+        Status::Stopped
+    } else if record.phase == Phase::Creating {
+        Status::Creating
+    } else if slot.fifo().exists() {
+        Status::Created
+    } else {
+        Status::Running
+    };
+    Ok(Observed { status, init })
+}
+
+/// A pidfd of the process, if it lives and is the one that was recorded.
+fn live(pid: HostPid, start: u64) -> Result<Option<OwnedFd>> {
+    let pidfd = match sys::pidfd::open(pid.0) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+        Err(errno) => return Err(Error::os("pidfd_open", pid, errno)),
+    };
+    // Looked at after the pidfd was opened: if this is the recorded process, so is the pidfd's.
+    match process::stat(pid) {
+        Some(stat) if stat.start == start && !stat.dead => Ok(Some(pidfd)),
+        _ => Ok(None),
+    }
+}

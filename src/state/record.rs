@@ -1,0 +1,57 @@
+//! The record, `state.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::HostPid;
+
+/// Raised when a reader of the older form could go wrong.
+pub const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Intent only: whatever is listed may or may not exist.
+    Creating,
+    /// The process exists, with everything set up.
+    Created,
+}
+
+/// Keys in snake case are runc's, which security and node agents read (`id`, `init_process_pid`,
+/// `init_process_start`, `created`, `cgroup_paths`, `namespace_paths`, `config.rootfs`,
+/// `config.labels`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub aril_version: u32,
+    pub phase: Phase,
+    pub id: String,
+    /// 0 until there is one.
+    pub init_process_pid: HostPid,
+    /// Clock ticks since boot (field 22 of /proc/pid/stat): tells a reused pid apart.
+    pub init_process_start: u64,
+    /// RFC 3339, UTC.
+    pub created: String,
+    pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// Kind of namespace (`NEWPID`) to its file.
+    pub namespace_paths: BTreeMap<String, PathBuf>,
+    pub rootless: bool,
+    pub systemd_cgroup: bool,
+    /// A pid namespace of its own: when init dies, the kernel kills the rest.
+    pub private_pid_namespace: bool,
+    /// There are hooks for later verbs to run: they are read from the stored config.json.
+    pub has_hooks: bool,
+    pub bundle: PathBuf,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    pub config: Settings,
+}
+
+/// The part of runc's `config` that others read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub rootfs: PathBuf,
+    /// `key=value`, with `bundle=<path>` among them.
+    pub labels: Vec<String>,
+}

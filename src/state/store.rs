@@ -1,0 +1,288 @@
+//! The state root, `<root>/<id>/`, and its locks.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::stat::Mode;
+
+use super::Record;
+use super::record::VERSION;
+use crate::error::{Context, Error, Kind, OsContext, Result};
+use crate::fs::record::{self, Prepared};
+use crate::id::ContainerId;
+use crate::sys::Errno;
+use crate::sys::open::open;
+
+/// Exists while the container waits for `start`.
+pub const FIFO: &str = "exec.fifo";
+/// Directory of the notify socket.
+pub const NOTIFY: &str = "notify";
+
+const RECORD: &str = "state.json";
+const CONFIG: &str = "config.json";
+
+/// A verb holds the lock for milliseconds, but hooks run under it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A container's directory.
+#[derive(Debug)]
+pub struct Slot {
+    path: PathBuf,
+    /// Held for as long as this lives.
+    lock: Option<Flock<File>>,
+}
+
+impl Store {
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the directory of a new container and takes its lock. The mkdir decides between two
+    /// creates of one id.
+    pub fn create(&self, id: &ContainerId) -> Result<Slot> {
+        let path = self.root.join(id);
+        // 0711: with a user namespace the container's root passes through to its fifo.
+        let mut builder = DirBuilder::new();
+        builder.mode(0o711);
+        let mut made = builder.create(&path);
+        if matches!(&made, Err(e) if e.kind() == ErrorKind::NotFound) {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.root)
+                .os("mkdir", self.root.display())
+                .context(|| "create the state directory".to_owned())?;
+            made = builder.create(&path);
+        }
+        match made {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("container with given ID already exists: {id}"),
+                )
+                .hint("delete it first, or choose another id"));
+            }
+            other => other
+                .os("mkdir", path.display())
+                .context(|| "create the container's state directory".to_owned())?,
+        }
+        let mut slot = Slot { path, lock: None };
+        slot.take_lock(id)?;
+        Ok(slot)
+    }
+
+    /// The directory of an existing container, without its lock: for verbs that change nothing.
+    pub fn open(&self, id: &ContainerId) -> Result<Slot> {
+        let path = self.root.join(id);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => Ok(Slot { path, lock: None }),
+            Ok(_) => Err(Error::system(format!("{} is not a directory", path.display()))),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(not_found(id))
+            }
+            Err(e) => Err(Error::io("stat", path.display(), &e)),
+        }
+    }
+
+    /// The directory of an existing container, locked against every other verb that changes it.
+    pub fn lock(&self, id: &ContainerId) -> Result<Slot> {
+        let mut slot = self.open(id)?;
+        slot.take_lock(id)?;
+        Ok(slot)
+    }
+
+    /// The ids that have a directory, sorted. A missing root is an empty one.
+    pub fn ids(&self) -> Result<Vec<ContainerId>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.os("open", self.root.display())?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.os("read", self.root.display())?;
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            if let (true, Some(name)) = (is_dir, entry.file_name().to_str()) {
+                ids.extend(ContainerId::parse(name).ok());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+pub(super) fn not_found(id: &ContainerId) -> Error {
+    Error::new(Kind::NotFound, format!("container does not exist: {id}"))
+        .hint("`aril list` shows what there is under this --root")
+}
+
+impl Slot {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn fifo(&self) -> PathBuf {
+        self.path.join(FIFO)
+    }
+
+    fn take_lock(&mut self, id: &ContainerId) -> Result<()> {
+        let patience = Instant::now() + LOCK_PATIENCE;
+        let mut file = match open(&self.path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
+            Err(Errno::ENOENT) => return Err(not_found(id)),
+            other => File::from(other.os("open", self.path.display())?),
+        };
+        let lock = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((_, errno)) if errno != Errno::EWOULDBLOCK => {
+                    return Err(Error::os("flock", self.path.display(), errno));
+                }
+                Err(_) if Instant::now() > patience => {
+                    return Err(Error::state(format!(
+                        "container {id} is busy: another call has held its lock for {} s",
+                        LOCK_PATIENCE.as_secs()
+                    )));
+                }
+                Err((back, _)) => file = back,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        // Whoever held it before us may have removed the directory.
+        let links = lock.metadata().os("fstat", self.path.display())?.nlink();
+        if links == 0 {
+            return Err(not_found(id));
+        }
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// Whether somebody, not we, holds the lock: a verb is at work.
+    pub fn is_busy(&self) -> bool {
+        self.lock.is_none()
+            && File::open(&self.path).is_ok_and(|directory| {
+                Flock::lock(directory, FlockArg::LockSharedNonblock).is_err()
+            })
+    }
+
+    /// Lets other verbs in, while this one goes on (a foreground `run`).
+    pub fn unlock(&mut self) {
+        self.lock = None;
+    }
+
+    /// Takes the lock again; the container may be gone by then.
+    pub fn relock(&mut self, id: &ContainerId) -> Result<()> {
+        if self.lock.is_none() { self.take_lock(id) } else { Ok(()) }
+    }
+
+    /// The record, or `None` where a create was killed before it wrote one.
+    pub fn read(&self) -> Result<Option<Record>> {
+        let path = self.path.join(RECORD);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.os("read", path.display())?,
+        };
+        let record: Record = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::system(format!("{}: {e}", path.display())))?;
+        if record.aril_version > VERSION {
+            return Err(Error::system(format!(
+                "{} was written by a newer aril (format {}, this one reads {VERSION})",
+                path.display(),
+                record.aril_version
+            )));
+        }
+        Ok(Some(record))
+    }
+
+    pub fn write(&self, record: &Record) -> Result<()> {
+        self.prepare(record)?.commit().context(|| "write the container's record".to_owned())
+    }
+
+    /// The record as it will be, for [`Prepared::commit`] when it has become true.
+    pub fn prepare(&self, record: &Record) -> Result<Prepared> {
+        let text = serde_json::to_vec(record)
+            .map_err(|e| Error::system(format!("encode the record: {e}")))?;
+        record::prepare(&self.path.join(RECORD), 0o600, &text)
+            .context(|| "write the container's record".to_owned())
+    }
+
+    pub fn write_config(&self, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(CONFIG);
+        record::write(&path, 0o600, bytes).context(|| "keep the container's config".to_owned())
+    }
+
+    pub fn read_config(&self) -> Result<Vec<u8>> {
+        let path = self.path.join(CONFIG);
+        fs::read(&path).os("read", path.display())
+    }
+
+    /// Makes the fifo at which init waits, whoever it is by then: `owner` is the container's root.
+    pub fn make_fifo(&self, owner: Option<(u32, u32)>) -> Result<()> {
+        let path = self.fifo();
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR).os("mkfifo", path.display())?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).os("chown", path.display())?;
+        }
+        // Not left to mkfifo, which takes the umask off.
+        let mode = Permissions::from_mode(0o622);
+        fs::set_permissions(&path, mode).os("chmod", path.display())
+    }
+
+    pub fn remove_fifo(&self) -> Result<()> {
+        match fs::remove_file(self.fifo()) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Error::io("unlink", self.fifo().display(), &e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the directory with all in it: what is always there by name, and if that was not all,
+    /// whatever else.
+    pub fn remove(&self) -> Result<()> {
+        for name in [RECORD, CONFIG] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        match fs::remove_dir(&self.path).or_else(|e| match e.kind() {
+            ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            _ => Err(e),
+        }) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Error::io("remove", self.path.display(), &e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pidfd::Ended;
+    use crate::sys::spawn::in_child;
+
+    #[test]
+    fn any_user_may_come_to_the_fifo() {
+        let path = std::env::temp_dir().join(format!("aril-fifo-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let slot = Slot { path: path.clone(), lock: None };
+        let ended = in_child(|| {
+            nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
+            slot.make_fifo(None).unwrap();
+        });
+        let mode = fs::metadata(slot.fifo()).map(|m| m.permissions().mode() & 0o777);
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!((ended, mode.unwrap()), (Ended::Exited(0), 0o622));
+    }
+}
