@@ -1,1 +1,20 @@
 //! Fixtures shared by the black-box tests and the benchmarks.
+//!
+//! A test names what it wants ([`Container`], made from a [`spec`] in a [`View`] of the cgroup
+//! tree), says what it does as [`Call`]s of the runtime, and asserts on what came out. What a test
+//! leaves behind is its failure: dropping a [`Container`] deletes it and then looks for its traces
+//! on the whole host ([`host`]).
+
+pub mod call;
+pub mod container;
+pub mod host;
+pub mod runtime;
+pub mod skip;
+pub mod spec;
+pub mod terminal;
+pub mod view;
+
+pub use call::{Call, Output, Running};
+pub use container::Container;
+pub use runtime::Runtime;
+pub use view::{View, in_each_view, on_the_host};

@@ -1,0 +1,233 @@
+//! The operations, and the place they are done in: bundles under a scratch folder, and a private
+//! mount namespace in which cgroup2 alone is mounted at /sys/fs/cgroup.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+
+use crate::command;
+use crate::contender::{Contender, Kind};
+use crate::options::{Operation, Options};
+use crate::report::Report;
+
+/// Rounds that are run and not counted.
+const WARM_UP: usize = 5;
+
+pub struct Place {
+    pub scratch: PathBuf,
+    /// `/bin/true` under the default spec.
+    pub bundle: PathBuf,
+    /// The same with a filter of Docker's size.
+    filtered: PathBuf,
+    /// A process that waits to be killed.
+    sleeper: PathBuf,
+}
+
+impl Place {
+    pub fn prepare(options: &Options) -> Result<Place> {
+        pure_cgroup2_view()?;
+        let scratch = std::env::temp_dir().join(format!("aril-bench-{}", std::process::id()));
+        let spec = fs::read_to_string(options.bundle.join("config.json"))
+            .with_context(|| format!("{} (make bundle makes it)", options.bundle.display()))?;
+        let mut spec: Value = serde_json::from_str(&spec)?;
+        spec["root"]["path"] = json!(fs::canonicalize(options.bundle.join("rootfs"))?);
+        spec["process"]["terminal"] = json!(false);
+        spec["process"]["args"] = json!(["/bin/true"]);
+        spec["linux"]["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
+        spec["linux"]["namespaces"] = json!(
+            ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}))
+        );
+        let bundle = write_bundle(&scratch, "true", &spec)?;
+        let filtered = match fs::read_to_string(&options.seccomp) {
+            Ok(profile) => {
+                let mut spec = spec.clone();
+                spec["linux"]["seccomp"] = serde_json::from_str(&profile)?;
+                write_bundle(&scratch, "filtered", &spec)?
+            }
+            Err(_) => PathBuf::new(),
+        };
+        spec["process"]["args"] = json!(["/bin/sleep", "86400"]);
+        let sleeper = write_bundle(&scratch, "sleeper", &spec)?;
+        Ok(Place { scratch, bundle, filtered, sleeper })
+    }
+
+    /// The arguments that run `bundle` to its end.
+    pub fn run(&self, contender: &Contender, id: &str, bundle: &Path) -> Vec<String> {
+        match contender.kind {
+            Kind::Floor => vec![self.rootfs()],
+            Kind::Runtime => verb(contender, &["run", "--bundle", text(bundle), id]),
+        }
+    }
+
+    fn rootfs(&self) -> String {
+        let spec = fs::read_to_string(self.bundle.join("config.json")).unwrap_or_default();
+        let spec: Value = serde_json::from_str(&spec).unwrap_or_default();
+        spec["root"]["path"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// Mounts cgroup2 over /sys/fs/cgroup in a mount namespace of our own.
+fn pure_cgroup2_view() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(mount namespace): bench needs root")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    // State lives in memory, as on every host with systemd, whatever this one has at /run.
+    let tmpfs = Some("tmpfs");
+    mount(tmpfs, "/run", tmpfs, MsFlags::empty(), Some("mode=755")).context("mount tmpfs")?;
+    let kind = Some("cgroup2");
+    mount(kind, "/sys/fs/cgroup", kind, MsFlags::empty(), None::<&str>).context("mount cgroup2")
+}
+
+fn write_bundle(scratch: &Path, name: &str, spec: &Value) -> Result<PathBuf> {
+    let bundle = scratch.join(name);
+    fs::create_dir_all(&bundle)?;
+    fs::write(bundle.join("config.json"), serde_json::to_vec_pretty(spec)?)?;
+    Ok(bundle)
+}
+
+/// Paths here are made by us, from UTF-8.
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
+fn verb(contender: &Contender, rest: &[&str]) -> Vec<String> {
+    let mut args = vec!["--root".to_owned(), text(&contender.root).to_owned()];
+    args.extend(rest.iter().map(|&word| word.to_owned()));
+    args
+}
+
+fn timed(contender: &Contender, args: &[String]) -> Result<Duration> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    command::timed(&contender.path, &args)
+}
+
+fn quiet(contender: &Contender, args: &[&str], place: &Place) -> Result<()> {
+    let args = verb(contender, args);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    command::quiet(&contender.path, &args, &place.scratch)
+}
+
+/// What one round of `operation` takes a contender.
+fn once(
+    operation: Operation,
+    contender: &Contender,
+    id: &str,
+    place: &Place,
+    rest: Duration,
+) -> Result<Duration> {
+    sleep(rest);
+    match operation {
+        Operation::Run => timed(contender, &place.run(contender, id, &place.bundle)),
+        Operation::RunSeccomp => timed(contender, &place.run(contender, id, &place.filtered)),
+        Operation::Exec => {
+            timed(contender, &verb(contender, &["exec", &sleeper_of(contender), "/bin/true"]))
+        }
+        Operation::State => timed(contender, &verb(contender, &["state", &sleeper_of(contender)])),
+        Operation::Empty => command::timed(&contender.path, &[]),
+        Operation::Cycle => {
+            let bundle = text(&place.bundle);
+            let create = timed(contender, &verb(contender, &["create", "--bundle", bundle, id]))?;
+            sleep(rest);
+            let start = timed(contender, &verb(contender, &["start", id]))?;
+            sleep(rest.max(Duration::from_millis(5))); // /bin/true ends; delete needs it stopped
+            let delete = timed(contender, &verb(contender, &["delete", "--force", id]))?;
+            Ok(create + start + delete)
+        }
+    }
+}
+
+/// The running container that exec and state are asked of; it goes when this does.
+struct Sleeper<'a> {
+    contender: &'a Contender,
+    place: &'a Place,
+}
+
+impl<'a> Sleeper<'a> {
+    fn start(contender: &'a Contender, place: &'a Place) -> Result<Sleeper<'a>> {
+        let sleeper = Sleeper { contender, place };
+        let (bundle, id) = (text(&place.sleeper), sleeper_of(contender));
+        quiet(contender, &["run", "--detach", "--bundle", bundle, &id], place)?;
+        Ok(sleeper)
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        let id = sleeper_of(self.contender);
+        if let Err(why) = quiet(self.contender, &["delete", "--force", &id], self.place) {
+            eprintln!("bench: {why:#}");
+        }
+    }
+}
+
+/// Ids differ between contenders, because the default cgroup is named by the id alone.
+fn sleeper_of(contender: &Contender) -> String {
+    format!("bench-sleeper-{}", contender.name)
+}
+
+fn needs_sleeper(operation: Operation) -> bool {
+    matches!(operation, Operation::Exec | Operation::State)
+}
+
+fn takes_part(operation: Operation, contender: &Contender, place: &Place) -> bool {
+    match operation {
+        Operation::Run => true,
+        Operation::RunSeccomp => contender.kind == Kind::Runtime && place.filtered != Path::new(""),
+        Operation::Cycle | Operation::Exec | Operation::State => contender.kind == Kind::Runtime,
+        Operation::Empty => false,
+    }
+}
+
+/// Measures `operation` for all who can do it and notes the series in `report`.
+pub fn measure(
+    operation: Operation,
+    rest: Duration,
+    contenders: &[Contender],
+    options: &Options,
+    place: &Place,
+    report: &mut Report,
+) -> Result<()> {
+    let rounds = if rest.is_zero() { options.iterations } else { options.rested };
+    let empty = empty_program(place)?;
+    let field: Vec<&Contender> = match operation {
+        Operation::Empty => vec![&empty],
+        _ => contenders.iter().filter(|who| takes_part(operation, who, place)).collect(),
+    };
+    let asleep = field.iter().filter(|_| needs_sleeper(operation));
+    let _sleepers: Vec<Sleeper> =
+        asleep.map(|who| Sleeper::start(who, place)).collect::<Result<_>>()?;
+    let mut series = vec![Vec::with_capacity(rounds); field.len()];
+    for round in 0..WARM_UP + rounds {
+        for turn in 0..field.len() {
+            let index = (round + turn) % field.len();
+            let id = format!("bench-{round}-{index}");
+            let taken = once(operation, field[index], &id, place, rest)?;
+            if round >= WARM_UP {
+                series[index].push(taken);
+            }
+        }
+    }
+    for (who, series) in field.iter().zip(&series) {
+        report.add(operation, rest, &who.name, series);
+    }
+    Ok(())
+}
+
+/// The smallest thing a runtime's verb could be: a static program that does nothing.
+fn empty_program(place: &Place) -> Result<Contender> {
+    let here = std::env::current_exe()?;
+    let path = here.with_file_name("empty");
+    Ok(Contender { name: "empty".into(), path, kind: Kind::Floor, root: place.scratch.clone() })
+}

@@ -1,0 +1,19 @@
+//! `peak PROGRAM ARGS...` runs a program and prints the peak resident memory, in KiB, of it and of
+//! all it reaped. A program of its own because the kernel counts a process's memory from before
+//! its exec as well: started from here, that is next to nothing.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use nix::sys::resource::{UsageWho, getrusage};
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let [program, args @ ..] = args.as_slice() else { return ExitCode::FAILURE };
+    let ended = Command::new(program).args(args).stdout(Stdio::null()).status();
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+    match (ended, usage) {
+        (Ok(status), Ok(usage)) if status.success() => println!("{}", usage.max_rss()),
+        _ => return ExitCode::FAILURE,
+    }
+    ExitCode::SUCCESS
+}

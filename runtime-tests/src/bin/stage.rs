@@ -1,0 +1,136 @@
+//! Prepares the surroundings of a command and becomes it:
+//! `stage STAGE [ARGUMENT] ... -- COMMAND [ARGUMENT] ...`
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, wait};
+
+const USAGE: &str = "stage STAGE ... -- COMMAND ...
+  v2               a mount namespace in which cgroup2 alone is on /sys/fs/cgroup
+  cgroup-ro        a mount namespace in which no cgroup hierarchy can be written
+  ro PATH          a mount namespace in which PATH is read-only
+  full PATH        a mount namespace in which PATH is a file system without room
+  terminal         standard input is the controlling terminal of a new session
+  subreaper FILE   orphans of the command are reaped here; FILE gets a line `PID CODE` for each";
+
+fn main() -> ExitCode {
+    match play() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("stage: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn play() -> Result<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    let mut record = None;
+    loop {
+        let word = words.next().context(USAGE)?;
+        let mut argument = || words.next().context(USAGE);
+        match word.to_str() {
+            Some("v2") => view_v2()?,
+            Some("cgroup-ro") => read_only_cgroups()?,
+            Some("ro") => read_only(&argument()?)?,
+            Some("full") => full(&argument()?)?,
+            Some("terminal") => controlling_terminal()?,
+            Some("subreaper") => record = Some(argument()?),
+            Some("--help") => bail!(USAGE),
+            Some("--") => break,
+            _ => bail!("no stage {}\n{USAGE}", word.display()),
+        }
+    }
+    let mut command = Command::new(words.next().context(USAGE)?);
+    command.args(words);
+    match record {
+        None => Err(command.exec()).with_context(|| format!("exec {command:?}")),
+        Some(file) => reap(&mut command, &file),
+    }
+}
+
+fn private_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare mount")?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("make / a slave")
+}
+
+fn view_v2() -> Result<()> {
+    private_mounts()?;
+    mount(Some("none"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)
+        .context("mount cgroup2")
+}
+
+fn read_only_cgroups() -> Result<()> {
+    private_mounts()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroups = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    for target in cgroups.filter_map(|line| line.split(' ').nth(4)) {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        match mount(None::<&str>, target, None::<&str>, flags, None::<&str>) {
+            // The two errors are of what the view of v2 has covered.
+            Ok(()) | Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EINVAL) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("remount {target}")),
+        }
+    }
+    Ok(())
+}
+
+fn read_only(path: &OsString) -> Result<()> {
+    private_mounts()?;
+    let path = path.as_os_str();
+    mount(Some(path), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind")?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).context("remount")
+}
+
+/// Room for directories, none for a byte.
+fn full(path: &OsString) -> Result<()> {
+    private_mounts()?;
+    let flags = MsFlags::empty();
+    mount(Some("full"), path.as_os_str(), Some("tmpfs"), flags, Some("size=4k,mode=755"))
+        .context("mount tmpfs")?;
+    let mut filler = fs::File::create(std::path::Path::new(path).join(".filler"))?;
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    Ok(())
+}
+
+fn controlling_terminal() -> Result<()> {
+    nix::unistd::setsid().context("setsid")?;
+    // SAFETY: TIOCSCTTY takes an int, no pointer.
+    match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()).context("TIOCSCTTY"),
+    }
+}
+
+/// Runs the command as a child and waits until the last descendant is gone.
+fn reap(command: &mut Command, file: &OsString) -> Result<ExitCode> {
+    nix::sys::prctl::set_child_subreaper(true).context("become subreaper")?;
+    let child = command.spawn().context("spawn")?.id().cast_signed();
+    let mut code = 125;
+    let mut lines = String::new();
+    loop {
+        let (pid, status) = match wait() {
+            Ok(WaitStatus::Exited(pid, status)) => (pid.as_raw(), status),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), 128 + signal as i32),
+            Ok(_) => continue,
+            Err(nix::errno::Errno::ECHILD) => break,
+            Err(errno) => return Err(errno).context("wait"),
+        };
+        if pid == child {
+            code = status;
+        } else {
+            lines += &format!("{pid} {status}\n");
+        }
+    }
+    fs::write(file, lines).context("write the record")?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
+}

@@ -1,0 +1,417 @@
+//! One container of a test: its own directory, bundle, rootfs, state root and cgroup.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::runtime::Runtime;
+use crate::view::View;
+use crate::{Call, Output, host, runtime, spec};
+
+const APPLETS: &[&str] = &[
+    "busybox", "cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "kill",
+    "ls", "mkdir", "mknod", "mount", "ps", "readlink", "rm", "sh", "sleep", "stat", "stty", "tail",
+    "test", "touch", "true", "tty", "umount", "uname", "wc",
+];
+
+pub struct Container {
+    pub view: View,
+    pub runtime: &'static Runtime,
+    /// Unique on the host; in the name of everything that belongs to the container.
+    pub mark: String,
+    pub id: String,
+    /// The bundle.
+    pub dir: PathBuf,
+    /// The runtime's `--root`.
+    pub root: PathBuf,
+    pub spec: Value,
+    /// Whether calls write to [`Container::log`].
+    logging: bool,
+    calls: AtomicU32,
+}
+
+impl Container {
+    /// A container of the runtime under test with runc's default spec.
+    pub fn new(view: View) -> Self {
+        Self::of(Runtime::under_test(), view)
+    }
+
+    pub fn of(runtime: &'static Runtime, view: View) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Padded, so that no mark is the beginning of another.
+        let mark = format!("aril-test-{}-{number:05}", std::process::id());
+        let temporary = std::env::temp_dir().canonicalize().expect("a temporary directory");
+        let dir = temporary.join(&mark);
+        fs::create_dir_all(dir.join("calls")).expect("own directory");
+        make_rootfs(&dir.join("rootfs"));
+        let mut container = Self {
+            view,
+            runtime,
+            id: format!("c{number}"),
+            root: dir.join("state"),
+            dir,
+            spec: Value::Null,
+            logging: false,
+            mark,
+            calls: AtomicU32::new(0),
+        };
+        container.take_spec(spec::runc(view));
+        container.args(["true"])
+    }
+
+    /// Takes another spec whole; the place of the cgroup stays ours.
+    pub fn take_spec(&mut self, spec: Value) {
+        self.spec = spec;
+        self.spec["linux"]["cgroupsPath"] = json!(self.cgroups_path());
+    }
+
+    #[must_use]
+    pub fn args<A: AsRef<str>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        let args: Vec<String> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        self.spec["process"]["args"] = json!(args);
+        self
+    }
+
+    /// The container runs this shell script.
+    #[must_use]
+    pub fn script(self, script: &str) -> Self {
+        self.args(["sh", "-c", script])
+    }
+
+    /// The container runs until it is killed.
+    #[must_use]
+    pub fn sleeper(self) -> Self {
+        self.args(["sleep", "1000"])
+    }
+
+    #[must_use]
+    pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+
+    #[must_use]
+    pub fn mounting(mut self, mount: Value) -> Self {
+        self.spec["mounts"].as_array_mut().expect("mounts").push(mount);
+        self
+    }
+
+    #[must_use]
+    pub fn without_namespace(mut self, kind: &str) -> Self {
+        let list = self.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        list.retain(|ns| ns["type"] != kind);
+        self
+    }
+
+    /// A further namespace, or another definition of one.
+    #[must_use]
+    pub fn namespace(self, namespace: Value) -> Self {
+        let kind = namespace["type"].as_str().expect("a type").to_owned();
+        let mut changed = self.without_namespace(&kind);
+        let list = changed.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        list.push(namespace);
+        changed
+    }
+
+    /// A user namespace in which the container's ids begin at `first` on the host.
+    #[must_use]
+    pub fn in_user_namespace(self, first: u32) -> Self {
+        let map = json!([{"containerID": 0, "hostID": first, "size": 65536}]);
+        chown_tree(&self.rootfs(), first);
+        self.namespace(json!({"type": "user"})).edit(|spec| {
+            spec["linux"]["uidMappings"] = map.clone();
+            spec["linux"]["gidMappings"] = map;
+        })
+    }
+
+    /// From now on calls get `--log` and `--log-format json`.
+    #[must_use]
+    pub fn logging(mut self) -> Self {
+        self.logging = true;
+        self
+    }
+
+    /// The records of the log, each a JSON object on a line of its own.
+    #[track_caller]
+    pub fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("log.json")).unwrap_or_default();
+        let record = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {text}"));
+        text.lines().map(record).collect()
+    }
+
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// A file or directory beside the rootfs.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Writes a file beside the rootfs and says where.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).expect("a directory");
+        path
+    }
+
+    pub fn cgroups_path(&self) -> String {
+        format!("/{}/{}", self.mark, self.id)
+    }
+
+    /// The cgroup's directory in the hierarchy of the controller, as the host sees it.
+    pub fn cgroup(&self, controller: &str) -> PathBuf {
+        let roots = host::hierarchies();
+        let v1 = roots.iter().find(|root| !self.view.is_v2() && root.ends_with(controller));
+        let v2 = || roots.iter().find(|root| root.join("cgroup.controllers").exists());
+        let root = v1.or_else(v2).expect("a cgroup hierarchy");
+        root.join(&self.mark).join(&self.id)
+    }
+
+    pub fn write_config(&self) {
+        let text = serde_json::to_vec_pretty(&self.spec).expect("json");
+        fs::write(self.dir.join("config.json"), text).expect("config.json");
+    }
+
+    /// The runtime with these arguments, nothing added but `--root`.
+    pub fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut call =
+            self.bare(&self.runtime.path, &format!("{number}")).arg("--root").arg(&self.root);
+        if self.logging {
+            call = call.arg("--log").arg(self.path("log.json")).args(["--log-format", "json"]);
+        }
+        call.args(args)
+    }
+
+    /// The runtime with nothing added at all.
+    pub fn plain<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
+        self.bare(&self.runtime.path, "plain").args(args)
+    }
+
+    /// Any program in the place of the runtime: in the view, marked.
+    pub fn bare(&self, program: &Path, outputs: &str) -> Call {
+        Call::new(program, &self.dir, &self.path("calls").join(outputs))
+            .stage(self.view.stages())
+            .env(host::MARK, &self.mark)
+    }
+
+    /// `run` with these flags, of the config as it is now.
+    pub fn run_call(&self, flags: &[&str]) -> Call {
+        self.write_config();
+        self.call([&["run", "-b", self.dir.to_str().expect("utf-8")], flags].concat()).arg(&self.id)
+    }
+
+    pub fn create_call(&self, flags: &[&str]) -> Call {
+        self.write_config();
+        let args = [&["create", "-b", self.dir.to_str().expect("utf-8")], flags].concat();
+        self.call(args).arg(&self.id)
+    }
+
+    pub fn run(&self) -> Output {
+        self.run_call(&[]).output()
+    }
+
+    #[track_caller]
+    pub fn run_detached(&self) {
+        self.run_call(&["-d"]).ok();
+    }
+
+    #[track_caller]
+    pub fn create(&self) {
+        self.create_call(&[]).ok();
+    }
+
+    /// A verb whose only argument is the id.
+    pub fn verb(&self, verb: &str) -> Output {
+        self.call([verb, &self.id]).output()
+    }
+
+    #[track_caller]
+    pub fn start(&self) {
+        self.verb("start").silent();
+    }
+
+    pub fn kill(&self, signal: &str) -> Output {
+        self.call(["kill", &self.id, signal]).output()
+    }
+
+    pub fn delete(&self) -> Output {
+        self.verb("delete")
+    }
+
+    pub fn delete_by_force(&self) -> Output {
+        self.call(["delete", "--force", &self.id]).output()
+    }
+
+    pub fn exec<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+        self.call(["exec", &self.id]).args(args).output()
+    }
+
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        let out = self.verb("state").ok();
+        assert!(out.stderr.is_empty(), "engines parse both outputs together: {out:#?}");
+        serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:#?}"))
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> String {
+        self.state()["status"].as_str().expect("a status").to_owned()
+    }
+
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.state()["pid"].as_i64().expect("a pid").try_into().expect("a pid")
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, status: &str) {
+        wait_until(&format!("status {status}"), || self.status() == status);
+    }
+
+    /// Everything that has been written beneath the state root.
+    pub fn left_in_root(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
+    /// Processes, cgroups, mounts and state of the container that are there now. The cgroup above
+    /// the container's is the fixture's own.
+    #[track_caller]
+    pub fn leaves_nothing(&self) {
+        let start = Instant::now();
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let parent = |line: &String| line.starts_with("cgroup") && line.ends_with(&self.mark);
+        let mut left: Vec<String> =
+            host::traces(&self.mark).into_iter().filter(|line| !parent(line)).collect();
+        left.extend(self.left_in_root().iter().map(|path| format!("state {}", path.display())));
+        if !self.runtime.is_aril() {
+            // runc 1.1.5 gives up on a v2 cgroup whose processes are still dying.
+            let v1 = |line: &String| !line.starts_with("cgroup") || !line.contains("/unified/");
+            left.retain(v1);
+        }
+        left
+    }
+}
+
+impl Drop for Container {
+    /// Deletes the container if the test has not, and fails if anything is left of it.
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let mut left = Vec::new();
+        if !self.left_in_root().is_empty() {
+            let call = self.call(["delete", "--force", &self.id]);
+            // A second panic would abort the whole suite.
+            let deleted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.output()));
+            if !failed {
+                match deleted {
+                    Ok(out) if out.code == Some(0) => {}
+                    out => left.push(format!("delete --force: {out:#?}")),
+                }
+            }
+        }
+        if !failed {
+            let start = Instant::now();
+            left.extend(loop {
+                let now = self.leftovers();
+                if now.is_empty() || start.elapsed() > Duration::from_secs(5) {
+                    break now;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            });
+        }
+        host::scrub(&self.mark);
+        let _ = fs::remove_dir_all(&self.dir);
+        assert!(failed || left.is_empty(), "left behind by {}: {left:#?}", self.runtime.name);
+    }
+}
+
+#[track_caller]
+pub fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// busybox and the observer's probe, as hard links of one copy each: never of the host's own files,
+/// which a container with a writable rootfs could change.
+fn make_rootfs(rootfs: &Path) {
+    let [busybox, probe] = originals();
+    for dir in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "mnt", "var"] {
+        fs::create_dir_all(rootfs.join(dir)).expect("rootfs");
+    }
+    for applet in APPLETS {
+        link(busybox, &rootfs.join("bin").join(applet));
+    }
+    link(probe, &rootfs.join("bin/probe"));
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:8:mail:/var/mail:/bin/sh\n";
+    fs::write(rootfs.join("etc/passwd"), passwd).expect("passwd");
+    fs::write(rootfs.join("etc/group"), "root:x:0:\nmail:x:8:\n").expect("group");
+}
+
+fn originals() -> &'static [PathBuf; 2] {
+    static ORIGINALS: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    ORIGINALS.get_or_init(|| {
+        let busybox = Path::new("/bin/busybox");
+        assert!(busybox.exists(), "/bin/busybox is missing: apt-get install busybox-static");
+        [copy(busybox), copy(&runtime::own_directory().join("probe"))]
+    })
+}
+
+/// A copy of this test process's own, beside the build.
+fn copy(file: &Path) -> PathBuf {
+    let dir = runtime::own_directory().join("rootfs-originals");
+    fs::create_dir_all(&dir).expect("a directory for originals");
+    let name = file.file_name().expect("a name");
+    let metadata = fs::metadata(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let age = metadata.modified().expect("mtime").duration_since(std::time::UNIX_EPOCH);
+    let age = age.unwrap_or_default().as_nanos();
+    let kept = dir.join(format!("{}-{}-{age}", name.display(), metadata.len()));
+    if !kept.exists() {
+        let fresh = dir.join(format!("{}-{}", name.display(), std::process::id()));
+        fs::copy(file, &fresh).expect("a copy");
+        fs::rename(&fresh, &kept).expect("the copy in its place");
+    }
+    kept
+}
+
+fn link(original: &Path, to: &Path) {
+    if fs::hard_link(original, to).is_err() {
+        fs::copy(original, to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+    }
+}
+
+/// Directories only: the files are shared with other containers.
+fn chown_tree(dir: &Path, id: u32) {
+    std::os::unix::fs::chown(dir, Some(id), Some(id)).expect("chown");
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            chown_tree(&entry.path(), id);
+        }
+    }
+}

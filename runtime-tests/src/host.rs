@@ -1,0 +1,126 @@
+//! What is left of a container on the host, wherever it is: processes, cgroups, mounts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Every invocation of a test carries this variable, so that a forgotten process of the runtime's
+/// own is recognised even when it has left the cgroup and the mount namespace.
+pub const MARK: &str = "ARIL_TEST";
+
+/// Everything on the host that bears the mark: a string unique to one container.
+pub fn traces(mark: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for pid in processes(mark) {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        found.push(format!("process {pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
+    }
+    found.extend(cgroups(mark).iter().map(|dir| format!("cgroup {}", dir.display())));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    found.extend(mounts.lines().filter(|l| l.contains(mark)).map(|l| format!("mount {l}")));
+    found
+}
+
+/// The same once what is already dying had its time.
+pub fn traces_that_stay(mark: &str) -> Vec<String> {
+    let start = Instant::now();
+    loop {
+        let found = traces(mark);
+        if found.is_empty() || start.elapsed() > Duration::from_secs(3) {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Live processes marked by environment, cgroup or mounts.
+pub fn processes(mark: &str) -> Vec<i32> {
+    let own = std::process::id().cast_signed();
+    let marked = |pid: i32| {
+        ["cgroup", "environ", "mountinfo"].iter().any(|file| {
+            let text = fs::read(format!("/proc/{pid}/{file}"));
+            text.is_ok_and(|text| String::from_utf8_lossy(&text).contains(mark))
+        })
+    };
+    pids().filter(|pid| *pid != own && !is_zombie(*pid) && marked(*pid)).collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+pub fn is_zombie(pid: i32) -> bool {
+    matches!(state(pid), Some('Z' | 'X'))
+}
+
+/// The state letter of /proc/PID/stat.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Dead or unreaped.
+pub fn is_gone(pid: i32) -> bool {
+    state(pid).is_none_or(|s| matches!(s, 'Z' | 'X'))
+}
+
+/// The roots of all cgroup hierarchies of the host.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_cgroup = |line: &&str| line.contains(" - cgroup");
+    let target = |line: &str| line.split(' ').nth(4).map(PathBuf::from);
+    mounts.lines().filter(is_cgroup).filter_map(target).collect()
+}
+
+/// Directories of all hierarchies whose name has the mark, and what is beneath; deepest first.
+pub fn cgroups(mark: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for root in hierarchies() {
+        for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().contains(mark) {
+                collect_directories(&entry.path(), &mut found);
+            }
+        }
+    }
+    found
+}
+
+fn collect_directories(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            collect_directories(&entry.path(), found);
+        }
+    }
+    found.push(dir.to_owned());
+}
+
+/// Removes all traces by force: for the end of a test that failed.
+pub fn scrub(mark: &str) {
+    for dir in cgroups(mark) {
+        let _ = fs::write(dir.join("freezer.state"), "THAWED");
+        let _ = fs::write(dir.join("cgroup.freeze"), "0");
+    }
+    for pid in processes(mark) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        for dir in cgroups(mark) {
+            let _ = fs::remove_dir(dir);
+        }
+        if cgroups(mark).is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for target in mounts.lines().rev().filter_map(|l| l.split(' ').nth(4)) {
+        if target.contains(mark) {
+            let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Terminals: handed to the engine over a socket, or copied in the foreground; and the other
+//! descriptors that are passed on.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+
+use runtime_tests::container::wait_until;
+use runtime_tests::terminal::{self, Receiver};
+use runtime_tests::{Container, View, in_each_view, on_the_host};
+use serde_json::json;
+
+fn with_terminal(view: View) -> Container {
+    Container::new(view).edit(|spec| {
+        spec["process"]["terminal"] = true.into();
+        spec["process"]["consoleSize"] = json!({"height": 33, "width": 99});
+    })
+}
+
+#[test]
+fn the_socket_gets_one_descriptor() {
+    in_each_view(|view| {
+        let c = with_terminal(view).script("read line; echo \"got $line\"; stty size; tty");
+        let socket = Receiver::at(&c.path("console"));
+        let path = c.path("console").display().to_string();
+        c.create_call(&["--console-socket", &path]).output().silent();
+        let message = socket.take();
+        assert_eq!((message.fds.len(), message.more), (1, 0), "one descriptor, nothing after");
+        assert!((1..=64).contains(&message.text.len()), "{:?}", message.text);
+        let master = &message.fds[0];
+        let target = fs::read_link(format!("/proc/self/fd/{}", master.as_raw_fd())).expect("link");
+        assert!(target.ends_with("ptmx"), "{target:?}");
+        assert_eq!(terminal::size(master), (33, 99), "set before it was sent");
+        c.start();
+        terminal::type_in(master, "hello\n");
+        let shown = terminal::read_to_end(master);
+        for text in ["got hello\r\n", "33 99\r\n", "/dev/pts/0\r\n"] {
+            assert!(shown.contains(text), "{text:?} in {shown:?}");
+        }
+    });
+}
+
+#[test]
+fn exec_uses_a_socket_too() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        c.run_detached();
+        let socket = Receiver::at(&c.path("console"));
+        let path = c.path("console").display().to_string();
+        c.call(["exec", "-d", "-t", "--console-socket", &path, &c.id, "tty"]).output().silent();
+        let message = socket.take();
+        assert_eq!((message.fds.len(), message.more), (1, 0));
+        let shown = terminal::read_to_end(&message.fds[0]);
+        assert!(shown.starts_with("/dev/pts/"), "of the container's own devpts: {shown:?}");
+    });
+}
+
+#[test]
+fn in_the_foreground_a_terminal_is_copied_and_resized() {
+    in_each_view(|view| {
+        let c = with_terminal(view).script(
+            "trap 'stty size' WINCH; stty size; echo ready; \
+             while ! read -t 1 line; do :; done; echo \"got $line\"; exit 6",
+        );
+        let (master, slave) = terminal::open(40, 120);
+        let run = c.run_call(&[]).on_terminal(&slave).spawn();
+        let shown = terminal::read_until(&master, "ready");
+        assert!(shown.contains("40 120"), "the size of the caller's terminal: {shown:?}");
+        terminal::resize(&master, 41, 121);
+        terminal::read_until(&master, "41 121");
+        terminal::type_in(&master, "hello\r");
+        terminal::read_until(&master, "got hello");
+        run.wait().exits(6);
+        let echo = nix::sys::termios::tcgetattr(&slave).expect("termios").local_flags;
+        assert!(
+            echo.contains(
+                nix::sys::termios::LocalFlags::ECHO | nix::sys::termios::LocalFlags::ICANON
+            ),
+            "the caller's terminal is as it was"
+        );
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn exec_in_the_foreground() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        c.run_detached();
+        let (master, slave) = terminal::open(40, 120);
+        let exec = c
+            .call(["exec", "-t", &c.id, "sh", "-c", "tty; stty size; echo end; exit 8"])
+            .on_terminal(&slave)
+            .spawn();
+        let shown = terminal::read_until(&master, "end");
+        assert!(shown.contains("/dev/pts/0"), "{shown:?}");
+        exec.wait().exits(8);
+    });
+}
+
+#[test]
+fn without_a_terminal_there_is_none() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("tty; test -c /dev/console || echo no console");
+        let out = c.run();
+        assert_eq!(out.stdout, "not a tty\nno console\n");
+    });
+}
+
+#[test]
+fn descriptors_are_preserved_and_others_are_not() {
+    in_each_view(|view| {
+        let c = Container::new(view)
+            .script("cat <&3; cat <&4; ls /proc/self/fd | wc -l; ls -l /proc/self/fd");
+        let (three, four) = (c.file("three", "third\n"), c.file("four", "fourth\n"));
+        let redirected = format!(
+            "exec 3<{three} 4<{four} 7<{three} 9<{four}; exec \"$@\"",
+            three = three.display(),
+            four = four.display()
+        );
+        let out = c.run_call(&["--preserve-fds", "2"]).in_shell(&redirected).ok();
+        assert!(out.stdout.starts_with("third\nfourth\n"), "{out:?}");
+        // 0 to 4, and the listing's own.
+        assert_eq!(out.stdout.lines().nth(2), Some("6"), "{}", out.stdout);
+    });
+}
+
+#[test]
+fn a_preserved_descriptor_must_be_open() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !c.runtime.only_aril("Go's runtime opens descriptors of its own before runc looks") {
+            return;
+        }
+        c.run_call(&["--preserve-fds", "3"])
+            .in_shell("exec 3</dev/null 4<&- 5<&-; exec \"$@\"")
+            .output()
+            .exits(1)
+            .says("unable to stat preserved-fd");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn sockets_of_activation() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("cat <&3; echo \"$LISTEN_FDS $LISTEN_PID\"; cat <&4");
+        let (three, four) = (c.file("three", "third\n"), c.file("four", "fourth\n"));
+        let redirected = format!(
+            "exec 3<{} 4<{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
+            three.display(),
+            four.display()
+        );
+        let out = c.run_call(&["--preserve-fds", "1"]).in_shell(&redirected).ok();
+        assert_eq!(out.stdout, "third\n1 1\nfourth\n");
+    });
+}
+
+#[test]
+fn descriptors_of_another_process_are_not_taken() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("echo \"<$LISTEN_FDS>\"; ls /proc/self/fd | wc -l");
+        let file = c.file("three", "third\n");
+        let script = format!("exec 3<{}; LISTEN_FDS=1 LISTEN_PID=1 exec \"$@\"", file.display());
+        let out = c.run_call(&[]).in_shell(&script).ok();
+        assert_eq!(out.stdout, "<>\n4\n");
+    });
+}
+
+#[test]
+fn readiness_is_passed_on() {
+    in_each_view(|view| {
+        let c = Container::new(view).script(
+            "test -d /run/notify && echo \"$NOTIFY_SOCKET\"; \
+             probe --notify \"$NOTIFY_SOCKET\" 'READY=1'; sleep 1000",
+        );
+        let host = UnixDatagram::bind(c.path("notify")).expect("bind");
+        host.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("timeout");
+        let create = c.create_call(&[]).env("NOTIFY_SOCKET", c.path("notify")).ok();
+        assert!(create.stderr.is_empty(), "{create:?}");
+        let start = c.call(["start", &c.id]).env("NOTIFY_SOCKET", c.path("notify")).spawn();
+        let mut buffer = [0; 4096];
+        let mut heard = String::new();
+        while !heard.contains("READY=1") || !heard.contains("MAINPID=") {
+            let length = host.recv(&mut buffer).expect("a notification");
+            heard += &String::from_utf8_lossy(&buffer[..length]);
+            heard.push('\n');
+        }
+        assert!(heard.contains(&format!("MAINPID={}", c.pid())), "{heard}");
+        start.wait().ok();
+        let said = fs::read_to_string(c.path("calls/0.out")).expect("the container's output");
+        assert_eq!(said, "/run/notify/notify.sock\n");
+    });
+}
+
+#[test]
+fn a_pidfd_for_the_engine() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("--pidfd-socket came with runc 1.2") {
+            return;
+        }
+        for (call, word) in [("create", "standard"), ("exec", "setns")] {
+            let socket = Receiver::at(&c.path(call));
+            let path = c.path(call).display().to_string();
+            let flags = ["--pidfd-socket", path.as_str()];
+            match call {
+                "create" => c.create_call(&flags).output().silent(),
+                _ => c
+                    .call(["exec", "-d", flags[0], flags[1], &c.id, "sleep", "1"])
+                    .output()
+                    .silent(),
+            };
+            let message = socket.take();
+            assert_eq!((message.fds.len(), message.more), (1, 0));
+            assert_eq!(message.text, word.as_bytes());
+            let info = format!("/proc/self/fdinfo/{}", message.fds[0].as_raw_fd());
+            let info = fs::read_to_string(info).expect("fdinfo");
+            let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).expect("a pidfd");
+            let pid: i32 = pid.trim().parse().expect("a pid");
+            assert!(call == "exec" || pid == c.pid());
+        }
+    });
+}
+
+#[test]
+fn stdio_of_the_container_is_the_callers() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("cat");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut ours = ours;
+        let run = c.run_call(&[]).stdin(std::os::fd::OwnedFd::from(theirs)).spawn();
+        ours.write_all(b"over a socket\n").expect("write");
+        wait_until("the echo", || run.stdout() == "over a socket\n");
+        ours.shutdown(std::net::Shutdown::Both).expect("shutdown");
+        run.wait().ok();
+        let mut rest = Vec::new();
+        let _ = ours.read_to_end(&mut rest);
+    });
+}

@@ -1,0 +1,215 @@
+//! A further process in a container.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use runtime_tests::container::wait_until;
+use runtime_tests::{Container, Output, View, host, in_each_view, on_the_host};
+use serde_json::{Value, json};
+
+fn running(view: View) -> Container {
+    let c = Container::new(view).sleeper();
+    c.run_detached();
+    c
+}
+
+fn exec_with(c: &Container, flags: &[&str], args: &[&str]) -> Output {
+    c.call([&["exec"], flags, &[c.id.as_str()], args].concat()).output()
+}
+
+fn exec_of(c: &Container, process: &Value) -> Output {
+    let file = c.file("process.json", &process.to_string()).display().to_string();
+    c.call(["exec", "--process", &file, &c.id]).output()
+}
+
+#[test]
+fn exit_codes() {
+    in_each_view(|view| {
+        let c = running(view);
+        c.exec(["true"]).silent();
+        c.exec(["sh", "-c", "exit 5"]).exits(5);
+        c.exec(["sh", "-c", "kill -9 $$"]).exits(128 + 9);
+        c.exec(["sh", "-c", "kill -TERM $$"]).exits(128 + 15);
+    });
+}
+
+#[test]
+fn what_fails_before_the_process_ran_is_255() {
+    on_the_host(|view| {
+        let c = running(view);
+        let text = "exec: \"no-such-program\": executable file not found in $PATH";
+        c.exec(["no-such-program"]).exits(255).says(text).says("exec failed: ");
+        c.exec(["/no/such/program"]).exits(255).says("no such file or directory");
+        c.exec(["/etc/passwd"]).exits(255).says("permission denied");
+        exec_with(&c, &["--cwd", "/no/such/directory"], &["true"])
+            .exits(255)
+            .says("no such file or directory");
+        exec_with(&c, &["--process", "/no/such/file"], &[]).exits(255);
+        c.call(["exec", "no-such-container", "true"])
+            .output()
+            .exits(255)
+            .says("container does not exist");
+    });
+}
+
+#[test]
+fn arguments_are_not_flags() {
+    on_the_host(|view| {
+        let c = running(view);
+        c.exec(["echo", "-d", "--tty", "--", "-x"]).ok().prints("-d --tty -- -x\n");
+    });
+}
+
+#[test]
+fn a_stopped_container_takes_none() {
+    in_each_view(|view| {
+        let c = Container::new(view);
+        c.run_detached();
+        c.wait_for("stopped");
+        c.exec(["true"]).exits(255).says("cannot exec in a stopped container");
+    });
+}
+
+#[test]
+fn a_created_container_takes_one() {
+    in_each_view(|view| {
+        let c = Container::new(view).sleeper();
+        c.create();
+        c.exec(["echo", "hello"]).ok().prints("hello\n");
+        assert_eq!(c.status(), "created");
+    });
+}
+
+#[test]
+fn flags_of_the_process() {
+    on_the_host(|view| {
+        let c = running(view);
+        exec_with(&c, &["--cwd", "/etc"], &["sh", "-c", "pwd"]).ok().prints("/etc\n");
+        let out = exec_with(&c, &["-e", "A=1,2", "-e", "B=x y"], &["env"]).ok();
+        assert!(out.stdout.contains("\nA=1,2\n") && out.stdout.contains("\nB=x y\n"), "{out:?}");
+        assert!(out.stdout.contains("TERM=xterm"), "the container's are kept: {out:?}");
+        exec_with(&c, &["-u", "8"], &["id", "-u"]).ok().prints("8\n");
+        exec_with(&c, &["--user", "8:9"], &["id", "-g"]).ok().prints("9\n");
+        let groups = "grep Groups /proc/self/status";
+        exec_with(
+            &c,
+            &["--additional-gids", "20", "--additional-gids", "30"],
+            &["sh", "-c", groups],
+        )
+        .ok()
+        .prints("20 30");
+        let nnp = "grep NoNewPrivs /proc/self/status";
+        exec_with(&c, &["--no-new-privs"], &["sh", "-c", nnp]).ok().prints("NoNewPrivs:\t1");
+        let caps = "grep -E 'CapEff|CapBnd' /proc/self/status";
+        let out = exec_with(&c, &["-c", "CAP_CHOWN"], &["sh", "-c", caps]).ok();
+        assert!(out.stdout.contains("CapEff:\t0000000020000421"), "{out:?}");
+        exec_with(&c, &["-g", "1,2"], &["true"]).exits(1);
+        exec_with(&c, &["-u", "root"], &["true"]).exits(255);
+    });
+}
+
+#[test]
+fn a_process_from_a_file() {
+    on_the_host(|view| {
+        let c = running(view);
+        let mut process = json!({
+            "user": {"uid": 8, "gid": 8, "additionalGids": [20]},
+            "args": ["sh", "-c", "pwd; env; id -u; grep -E 'NoNewPrivs|CapBnd' /proc/self/status; ulimit -n"],
+            "env": ["PATH=/bin", "ONLY=this"],
+            "cwd": "/tmp",
+        });
+        let out = exec_of(&c, &process).ok();
+        let lines: Vec<&str> = out.stdout.lines().collect();
+        assert_eq!(lines[0], "/tmp");
+        for line in ["PATH=/bin", "ONLY=this", "8", "NoNewPrivs:\t0"] {
+            assert!(lines.contains(&line), "{line}: {out:?}");
+        }
+        assert!(lines.contains(&"CapBnd:\t0000000020000420"), "the container's: {out:?}");
+        // runc 1.1.5 gives the caller's limits here, later ones the container's.
+        assert!(lines.contains(&"1024") || !c.runtime.is_aril(), "the container's limit: {out:?}");
+        process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77}]);
+        process["capabilities"] = json!({});
+        let out = exec_of(&c, &process).ok();
+        assert!(out.stdout.lines().any(|line| line == "77"), "{out:?}");
+        assert!(out.stdout.contains("CapBnd:\t0000000000000000"), "{out:?}");
+        process["args"] = json!([]);
+        exec_of(&c, &process).exits(255);
+    });
+}
+
+#[test]
+fn detached() {
+    in_each_view(|view| {
+        let c = running(view);
+        let file = c.path("pid").display().to_string();
+        exec_with(&c, &["-d", "--pid-file", &file], &["sleep", "1000"]).silent();
+        let pid: i32 = fs::read_to_string(&file).expect("a pid file").parse().expect("a pid");
+        assert!(!host::is_gone(pid));
+        c.kill("KILL").ok();
+        wait_until("its death with the container's", || host::is_gone(pid));
+    });
+}
+
+#[test]
+fn in_the_containers_cgroup() {
+    in_each_view(|view| {
+        let c = running(view);
+        let file = c.path("pid").display().to_string();
+        exec_with(&c, &["-d", "--pid-file", &file], &["sleep", "1000"]).ok();
+        let own = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroups");
+        let exec = own(&fs::read_to_string(&file).expect("a pid file"));
+        assert_eq!(exec, own(&c.pid().to_string()));
+        assert!(exec.contains(&c.cgroups_path()), "{exec}");
+    });
+}
+
+#[test]
+fn forwards_signals() {
+    on_the_host(|view| {
+        let c = running(view);
+        let script = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.02; done";
+        let exec = c.call(["exec", &c.id, "sh", "-c", script]).spawn();
+        wait_until("the trap", || exec.stdout().contains("ready"));
+        exec.signal(Signal::SIGTERM);
+        exec.wait().exits(7).prints("got it");
+    });
+}
+
+#[test]
+fn standard_input_arrives() {
+    on_the_host(|view| {
+        let c = running(view);
+        let input = fs::File::open(c.file("input", "one\ntwo\n")).expect("input");
+        let out = c.call(["exec", &c.id, "wc", "-l"]).stdin(input).ok();
+        assert_eq!(out.stdout, "2\n");
+    });
+}
+
+#[test]
+fn many_at_once() {
+    in_each_view(|view| {
+        let c = running(view);
+        let calls: Vec<_> = (0..12)
+            .map(|n| c.call(["exec", &c.id, "sh", "-c", &format!("exit {n}")]).spawn())
+            .collect();
+        for (n, call) in calls.into_iter().enumerate() {
+            call.wait().exits(n.try_into().expect("small"));
+        }
+        assert_eq!(c.status(), "running");
+    });
+}
+
+#[test]
+fn sub_cgroups() {
+    in_each_view(|view| {
+        if !view.is_v2() {
+            return;
+        }
+        let c = running(view);
+        fs::create_dir(c.cgroup("").join("sub")).expect("a sub-cgroup");
+        let out = exec_with(&c, &["--cgroup", "/sub"], &["cat", "/proc/self/cgroup"]).ok();
+        assert!(out.stdout.trim_end().ends_with("/sub"), "{out:?}");
+        exec_with(&c, &["--cgroup", "../.."], &["true"]).exits(255);
+        exec_with(&c, &["--cgroup", "no-such"], &["true"]).exits(255);
+    });
+}

@@ -1,0 +1,236 @@
+//! Hooks: order, place, input, failure.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use runtime_tests::{Container, in_each_view, on_the_host};
+use serde_json::{Value, json};
+
+/// All hooks append a line to one file, which those in the container reach as `/hooks/log`.
+fn with_hooks(c: Container) -> Container {
+    let dir = c.directory("hooks");
+    let script = "#!/bin/sh\n\
+        cd_was=$(pwd); state=$(cat)\n\
+        log=$1; shift\n\
+        echo \"$1 cwd=$cd_was env=$MARKED state=$(echo $state)\" >> $log\n";
+    for directory in [dir.clone(), c.rootfs()] {
+        let file = directory.join("hook");
+        fs::write(&file, script).expect("a hook");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+    fs::write(dir.join("log"), "").expect("a log");
+    let outside = |name: &str| {
+        let (hook, log) = (dir.join("hook"), dir.join("log"));
+        json!([{"path": hook, "args": ["hook", log, name], "env": [format!("MARKED={name}"), "PATH=/bin:/usr/bin"]}])
+    };
+    let inside = |name: &str| json!([{"path": "/hook", "args": ["hook", "/hooks/log", name], "env": [format!("MARKED={name}"), "PATH=/bin"]}]);
+    let hooks = json!({
+        "prestart": outside("prestart"),
+        "createRuntime": outside("createRuntime"),
+        "createContainer": outside("createContainer"),
+        "startContainer": inside("startContainer"),
+        "poststart": outside("poststart"),
+        "poststop": outside("poststop"),
+    });
+    c.mounting(runtime_tests::spec::bind(&dir, "/hooks", &[])).edit(|spec| {
+        spec["hooks"] = hooks;
+        spec["annotations"] = json!({"key": "value"});
+    })
+}
+
+struct Ran {
+    name: String,
+    cwd: String,
+    env: String,
+    state: Value,
+}
+
+fn ran(c: &Container) -> Vec<Ran> {
+    let text = fs::read_to_string(c.path("hooks/log")).expect("the log");
+    let parse = |line: &str| {
+        let (head, state) = line.split_once(" state=").expect("a state");
+        let mut words = head.split(' ');
+        let mut next = || words.next().expect("a word").to_owned();
+        Ran {
+            name: next(),
+            cwd: next(),
+            env: next(),
+            state: serde_json::from_str(state).unwrap_or_else(|e| panic!("{e}: {line}")),
+        }
+    };
+    text.lines().map(parse).collect()
+}
+
+fn names(c: &Container) -> Vec<String> {
+    ran(c).into_iter().map(|hook| hook.name).collect()
+}
+
+#[test]
+fn each_in_its_place() {
+    in_each_view(|view| {
+        let c = with_hooks(Container::new(view)).args([
+            "sh",
+            "-c",
+            "echo program >> /hooks/program; sleep 1000",
+        ]);
+        c.create();
+        let before = ["prestart", "createRuntime", "createContainer"];
+        let mut expected: Vec<&str> = before.into();
+        if !c.runtime.is_aril() {
+            expected.push("poststart"); // at the end of create, as of runc 1.1.5
+        }
+        assert_eq!(names(&c), expected);
+        let pid = c.pid();
+        c.start();
+        runtime_tests::container::wait_until("the program", || c.path("hooks/program").exists());
+        let after = names(&c);
+        assert!(after.contains(&"startContainer".into()) && after.contains(&"poststart".into()));
+        c.kill("KILL").ok();
+        c.wait_for("stopped");
+        c.delete().silent();
+        let all = ran(&c);
+        assert_eq!(all.last().expect("hooks").name, "poststop");
+        assert_eq!(all.len(), 6, "{:?}", names(&c));
+        for hook in &all {
+            assert_eq!(hook.env, format!("env={}", hook.name), "the hook's own environment");
+            assert_eq!(hook.state["id"], c.id);
+            assert_eq!(hook.state["bundle"], c.dir.to_str().expect("utf-8"));
+            assert_eq!(hook.state["annotations"], json!({"key": "value"}), "{}", hook.name);
+            let (status, expected_pid) = match hook.name.as_str() {
+                "prestart" | "createRuntime" => ("creating", json!(pid)),
+                "createContainer" => ("creating", json!(1)),
+                "startContainer" => ("created", json!(1)),
+                "poststart" if !c.runtime.is_aril() => ("created", json!(pid)),
+                "poststart" => ("running", json!(pid)),
+                _ => ("stopped", Value::Null),
+            };
+            assert_eq!(hook.state["status"], status, "{}", hook.name);
+            assert_eq!(hook.state["pid"], expected_pid, "{}", hook.name);
+            let cwd = match hook.name.as_str() {
+                "createContainer" => c.rootfs().display().to_string(),
+                "startContainer" => "/".into(),
+                // Deleted from anywhere: the caller's directory, here the bundle.
+                _ => c.dir.display().to_string(),
+            };
+            assert_eq!(hook.cwd, format!("cwd={cwd}"), "{}", hook.name);
+        }
+    });
+}
+
+fn with_hook(c: Container, kind: &str, hook: &Value) -> Container {
+    c.edit(|spec| spec["hooks"] = json!({kind: [hook]}))
+}
+
+#[test]
+fn one_that_fails_fails_the_create() {
+    in_each_view(|view| {
+        for kind in ["prestart", "createRuntime", "createContainer"] {
+            let hook =
+                json!({"path": "/bin/sh", "args": ["sh", "-c", "echo out; echo err >&2; exit 7"]});
+            let c = with_hook(Container::new(view).sleeper().logging(), kind, &hook);
+            let out = c.create_call(&[]).output().exits(1);
+            let out = out.says("exit status 7").says("error running ").says("hook #0").says("err");
+            assert!(out.stderr.contains(kind) || !c.runtime.is_aril(), "{out:?}");
+            c.leaves_nothing();
+            c.run_call(&[]).output().exits(1).says("exit status 7");
+            c.leaves_nothing();
+        }
+    });
+}
+
+#[test]
+fn one_that_does_not_exist() {
+    on_the_host(|view| {
+        let hook = json!({"path": "/no/such/hook"});
+        let c = with_hook(Container::new(view), "createRuntime", &hook);
+        c.run().exits(1).says("no such file or directory");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn start_container_hook_that_fails() {
+    in_each_view(|view| {
+        let hook = json!({"path": "/bin/false"});
+        let c = with_hook(Container::new(view).script("echo program"), "startContainer", &hook);
+        let out = c.run().exits(1);
+        assert!(!out.stdout.contains("program"), "{out:?}");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn poststart_hook_that_fails() {
+    on_the_host(|view| {
+        let hook = json!({"path": "/bin/false"});
+        let c = with_hook(Container::new(view).sleeper(), "poststart", &hook);
+        if !c.runtime.only_aril("runc 1.1.5 runs poststart at the end of create") {
+            return;
+        }
+        c.create();
+        c.verb("start").exits(1).says("poststart");
+        c.wait_for("stopped");
+    });
+}
+
+#[test]
+fn poststop_hook_that_fails_leaves_nothing() {
+    on_the_host(|view| {
+        let hook = json!({"path": "/bin/false"});
+        let c = with_hook(Container::new(view).script("exit 3"), "poststop", &hook);
+        c.run().exits(3);
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn one_that_hangs_is_ended() {
+    on_the_host(|view| {
+        let hook = json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1});
+        let c = with_hook(Container::new(view), "createRuntime", &hook);
+        c.run().exits(1).says("hook ran past specified timeout of 1");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn the_path_is_not_the_first_argument() {
+    on_the_host(|view| {
+        // A magic link, as dockerd uses it: to be executed as it is.
+        let path = format!("/proc/{}/root/bin/busybox", std::process::id());
+        let c = Container::new(view);
+        let file = c.path("said");
+        let args =
+            json!(["sh", "-c", format!("echo \"$0 $1\" > {}", file.display()), "zero", "one"]);
+        let c = with_hook(c, "createRuntime", &json!({"path": path, "args": args}));
+        c.run().ok();
+        assert_eq!(fs::read_to_string(file).expect("said"), "zero one\n");
+    });
+}
+
+#[test]
+fn environment_that_is_not_given() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        let file = c.path("said");
+        let args = json!(["sh", "-c", format!("env > {}", file.display())]);
+        let c = with_hook(c, "createRuntime", &json!({"path": "/bin/sh", "args": args}));
+        c.run_call(&[]).env("OF_THE_CALLER", "yes").ok();
+        let said = fs::read_to_string(file).expect("said");
+        assert!(said.contains("OF_THE_CALLER=yes"), "inherited: {said}");
+    });
+}
+
+#[test]
+fn several_run_in_order() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        let file = c.path("said");
+        let hook = |word: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo {word} >> {}", file.display())]});
+        let hooks =
+            json!({"createRuntime": [hook("one"), hook("two")], "prestart": [hook("zero")]});
+        let c = c.edit(|spec| spec["hooks"] = hooks);
+        c.run().ok();
+        assert_eq!(fs::read_to_string(&file).expect("said"), "zero\none\ntwo\n");
+    });
+}

@@ -1,0 +1,20 @@
+//! Black-box tests of the binary that `RUNTIME` names. Modules mirror `src/`.
+//!
+//! A test that another runtime cannot pass either asks [`runtime_tests::Runtime::only_aril`] with
+//! the reason, or is wrong.
+
+mod cgroup;
+mod console;
+mod errors;
+mod exec;
+mod hooks;
+mod lifecycle;
+mod namespaces;
+mod observer;
+mod parallel;
+mod parked;
+mod plan;
+mod process;
+mod rootfs;
+mod seccomp;
+mod syscalls;

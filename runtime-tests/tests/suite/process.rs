@@ -1,0 +1,159 @@
+//! What the program is given, asserted; the whole of it is compared in `observer`.
+
+use std::fs;
+
+use runtime_tests::{Container, in_each_view, on_the_host, spec};
+use serde_json::json;
+
+#[test]
+fn no_capability_object_means_none() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("grep ^Cap /proc/self/status").edit(|spec| {
+            spec["process"].as_object_mut().expect("process").remove("capabilities");
+        });
+        let out = c.run().ok();
+        assert_eq!(out.stdout.matches("\t0000000000000000").count(), 5, "{out:?}");
+    });
+}
+
+#[test]
+fn all_capabilities_that_the_caller_has() {
+    on_the_host(|view| {
+        let own = fs::read_to_string("/proc/self/status").expect("status");
+        let own = own.lines().find(|line| line.starts_with("CapBnd")).expect("a set").to_owned();
+        let mask = u64::from_str_radix(own.rsplit('\t').next().expect("hex"), 16).expect("hex");
+        let names: Vec<&str> = spec::FOURTEEN
+            .into_iter()
+            .chain(["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"])
+            .collect();
+        let c = Container::new(view).script("grep CapEff /proc/self/status").edit(|spec| {
+            spec["process"]["capabilities"] =
+                json!({"bounding": names, "effective": names, "permitted": names});
+        });
+        let bits = [0, 1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 19, 21, 27, 29, 31];
+        let expected = bits.iter().fold(0_u64, |mask, bit| mask | 1 << bit) & mask;
+        c.run().ok().prints(&format!("CapEff:\t{expected:016x}"));
+    });
+}
+
+#[test]
+fn of_a_variable_given_twice_the_last_counts() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("env").edit(|spec| {
+            spec["process"]["env"] = json!(["A=1", "PATH=/bin", "A=2", "B=3"]);
+        });
+        let out = c.run().ok();
+        assert!(out.stdout.contains("A=2\n") && !out.stdout.contains("A=1"), "{out:?}");
+    });
+}
+
+#[test]
+fn home_is_looked_up_in_the_container() {
+    on_the_host(|view| {
+        for (user, home) in [(0, "/root"), (8, "/var/mail"), (4242, "/")] {
+            let c = Container::new(view).script("echo \"$HOME\"").edit(|spec| {
+                spec["process"]["user"] = json!({"uid": user, "gid": 0});
+            });
+            assert_eq!(c.run().ok().stdout.trim(), home);
+        }
+    });
+}
+
+#[test]
+fn a_passwd_that_is_not_a_file() {
+    on_the_host(|view| {
+        // Read after entering, bounded: a fifo must not hang the start, a device not fill memory.
+        let c = Container::new(view).script("echo started");
+        if !c.runtime.only_aril("runc 1.1.5 opens what it finds") {
+            return;
+        }
+        fs::remove_file(c.rootfs().join("etc/passwd")).expect("rm");
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
+        nix::unistd::mkfifo(&c.rootfs().join("etc/passwd"), mode).expect("mkfifo");
+        c.run().ok().prints("started");
+    });
+}
+
+#[test]
+fn working_directory_is_made_with_its_parents() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("pwd; stat -c %a .").edit(|spec| {
+            spec["root"]["readonly"] = false.into();
+            spec["process"]["cwd"] = "/a/b/c".into();
+        });
+        assert_eq!(c.run().ok().stdout, "/a/b/c\n755\n");
+    });
+}
+
+#[test]
+fn a_working_directory_on_the_host_is_refused() {
+    on_the_host(|view| {
+        // CVE-2024-21626: a descriptor of the host's as the working directory.
+        for number in 3..12 {
+            let c = Container::new(view).args(["ls", "../../../../../.."]).edit(|spec| {
+                spec["process"]["cwd"] = format!("/proc/self/fd/{number}").into();
+            });
+            let out = c.run_call(&[]).in_shell("exec 9</; exec \"$@\"").output();
+            let outside = out.stdout.contains("lost+found") || out.stdout.contains("boot");
+            assert!(!outside, "{number}: {out:?}");
+            assert!(out.code != Some(0) || !c.runtime.is_aril(), "{number}: {out:?}");
+        }
+    });
+}
+
+#[test]
+fn no_descriptor_leaks() {
+    in_each_view(|view| {
+        let c = Container::new(view).script("ls /proc/self/fd | tr '\\n' ' '; ls -l /proc/1/fd");
+        let open = "exec 5</etc/passwd 8</ 9</dev/null; exec \"$@\"";
+        let out = c.run_call(&[]).in_shell(open).output();
+        assert!(out.stdout.starts_with("0 1 2 3 "), "{out:?}");
+        assert!(!out.stdout.contains("/etc/passwd"), "{out:?}");
+    });
+}
+
+#[test]
+fn signals_that_the_runtime_blocks_are_not_blocked_inside() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("grep SigBlk /proc/self/status");
+        // In the foreground it waits for signals by blocking them.
+        c.run().ok().prints("SigBlk:\t0000000000000000\n");
+    });
+}
+
+#[test]
+fn scheduling_of_the_spec() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("probe | grep ^schedule");
+        if !c.runtime.only_aril("scheduler and ioPriority came with runc 1.2") {
+            return;
+        }
+        let c = c.edit(|spec| {
+            spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 5});
+            spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+        });
+        let out = c.run().ok();
+        for line in
+            ["schedule policy 3", "schedule nice 5", &format!("schedule io {}", (2 << 13) | 6)]
+        {
+            assert!(out.stdout.contains(line), "{line}: {out:?}");
+        }
+    });
+}
+
+#[test]
+fn the_runtimes_binary_is_out_of_reach() {
+    on_the_host(|view| {
+        // CVE-2019-5736: the program is /proc/self/exe, and the exec of it the runtime itself.
+        let before = fs::metadata(&Container::new(view).runtime.path).expect("metadata").modified();
+        let c = Container::new(view).sleeper();
+        c.run_detached();
+        let script = "for p in /proc/[0-9]*; do echo x 2>/dev/null > $p/exe; done; true";
+        let exec = c.call(["exec", &c.id, "sh", "-c", script]).spawn();
+        // What it executes is a copy, if anything.
+        c.call(["exec", &c.id, "/proc/self/exe"]).output();
+        exec.wait();
+        let after = fs::metadata(&c.runtime.path).expect("metadata").modified();
+        assert_eq!(before.expect("time"), after.expect("time"));
+    });
+}

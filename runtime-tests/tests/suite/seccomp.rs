@@ -1,0 +1,164 @@
+//! Filters: argument rules, errno values, architectures, the calls that the profile's author did
+//! not know.
+
+use runtime_tests::{Container, View, on_the_host, spec};
+use serde_json::{Value, json};
+
+fn filtered(view: View, profile: &Value) -> Container {
+    Container::new(view)
+        .script("probe | grep -E '^call|Seccomp'")
+        .edit(|spec| spec["linux"]["seccomp"] = profile.clone())
+}
+
+#[track_caller]
+fn sees(profile: &Value, lines: &[&str]) {
+    on_the_host(|view| {
+        let out = filtered(view, profile).run().ok();
+        for line in lines {
+            assert!(out.stdout.lines().any(|seen| seen == *line), "{line:?} in {out:#?}");
+        }
+    });
+}
+
+#[test]
+fn an_allow_list() {
+    sees(
+        &spec::seccomp::allow_list(),
+        &[
+            "status Seccomp 2",
+            "call mount null: refused with errno 1",
+            "call clone3 null: refused with errno 38",
+            "call socket vsock: refused with errno 1",
+            "call personality 8: allowed",
+            // Newer than anything in the profile: as if the kernel did not have it.
+            "call call number 5000: refused with errno 38",
+        ],
+    );
+}
+
+#[test]
+fn a_deny_list() {
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["mount"], "action": "SCMP_ACT_ERRNO"},
+            {"names": ["umount2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99},
+            {"names": ["no_such_call"], "action": "SCMP_ACT_KILL"},
+        ],
+    });
+    sees(
+        &profile,
+        &[
+            "call mount null: refused with errno 1",
+            "call umount2 null: refused with errno 99",
+            "call unshare nothing: allowed",
+            "call call number 5000: refused with errno 38",
+        ],
+    );
+}
+
+/// Rules on the first argument of keyctl, which the probe calls with 9999 (EOPNOTSUPP if allowed).
+fn keyctl(op: &str, value: u64, more: &Value) -> Value {
+    let mut rule = json!({"index": 0, "value": value, "op": op});
+    rule.as_object_mut().expect("rule").extend(more.as_object().expect("more").clone());
+    json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["keyctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77, "args": [rule]}],
+    })
+}
+
+#[test]
+fn comparisons_of_arguments() {
+    let hit = ["call keyctl 9999: refused with errno 77"];
+    let miss = ["call keyctl 9999: refused with errno 95"];
+    let none = json!({});
+    for (op, value, expected) in [
+        ("SCMP_CMP_EQ", 9999, &hit),
+        ("SCMP_CMP_EQ", 9998, &miss),
+        ("SCMP_CMP_NE", 9998, &hit),
+        ("SCMP_CMP_NE", 9999, &miss),
+        ("SCMP_CMP_GT", 9998, &hit),
+        ("SCMP_CMP_GT", 9999, &miss),
+        ("SCMP_CMP_GE", 9999, &hit),
+        ("SCMP_CMP_GE", 10_000, &miss),
+        ("SCMP_CMP_LT", 10_000, &hit),
+        ("SCMP_CMP_LT", 9999, &miss),
+        ("SCMP_CMP_LE", 9999, &hit),
+        ("SCMP_CMP_LE", 9998, &miss),
+        // Compared as 64 bits: the upper half counts.
+        ("SCMP_CMP_EQ", 0x1_0000_270f, &miss),
+        ("SCMP_CMP_LT", 0x1_0000_0000, &hit),
+        ("SCMP_CMP_GT", 0x1_0000_0000, &miss),
+    ] {
+        sees(&keyctl(op, value, &none), expected);
+    }
+    // 9999 is 0x270f.
+    sees(&keyctl("SCMP_CMP_MASKED_EQ", 0xff, &json!({"valueTwo": 0x0f})), &hit);
+    sees(&keyctl("SCMP_CMP_MASKED_EQ", 0xff, &json!({"valueTwo": 0x0e})), &miss);
+}
+
+#[test]
+fn conditions_on_one_argument_are_alternatives() {
+    let rule = |values: &[u64]| {
+        let args: Vec<Value> = values
+            .iter()
+            .map(|value| json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"}))
+            .collect();
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["keyctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77, "args": args}],
+        })
+    };
+    sees(&rule(&[1, 9999]), &["call keyctl 9999: refused with errno 77"]);
+    sees(&rule(&[1, 2]), &["call keyctl 9999: refused with errno 95"]);
+}
+
+#[test]
+fn conditions_on_several_arguments_must_all_hold() {
+    let rule = |second: u64| {
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["keyctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77, "args": [
+                {"index": 0, "value": 9999, "op": "SCMP_CMP_EQ"},
+                {"index": 1, "value": second, "op": "SCMP_CMP_EQ"},
+            ]}],
+        })
+    };
+    sees(&rule(0), &["call keyctl 9999: refused with errno 77"]);
+    sees(&rule(1), &["call keyctl 9999: refused with errno 95"]);
+}
+
+#[test]
+fn killing_actions() {
+    on_the_host(|view| {
+        let profile = |action: &str| {
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                   "syscalls": [{"names": ["mkdir"], "action": action}]})
+        };
+        for action in
+            ["SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"]
+        {
+            let c = filtered(view, &profile(action)).args(["mkdir", "/tmp/x"]);
+            c.run().exits(128 + 31);
+        }
+        let c = filtered(view, &profile("SCMP_ACT_LOG")).args(["mkdir", "/dev/shm/x"]);
+        c.run().ok();
+    });
+}
+
+#[test]
+fn exec_is_filtered_too() {
+    on_the_host(|view| {
+        let c = filtered(view, &spec::seccomp::allow_list()).sleeper();
+        c.run_detached();
+        let out = c.exec(["probe"]).ok();
+        assert!(out.stdout.contains("call mount null: refused with errno 1\n"), "{out:?}");
+        assert!(out.stdout.contains("status Seccomp 2\n"), "{out:?}");
+    });
+}
+
+#[test]
+fn an_empty_profile_is_none() {
+    sees(&Value::Null, &["status Seccomp 0"]);
+    sees(&json!({"defaultAction": ""}), &["status Seccomp 0"]);
+}

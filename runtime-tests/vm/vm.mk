@@ -1,0 +1,24 @@
+# Targets on a Debian host of their own, a virtual machine: see docs/testing.md.
+
+VM := runtime-tests/vm
+
+# The reason of a skip (77) has been printed.
+vm-run-tests = VM_KERNEL=$(1) $(VM)/test.sh $(TESTS) || [ $$? = 77 ]
+
+.PHONY: vm-test
+vm-test: build ## the tests on a systemd and cgroup v2 host in QEMU (TESTS=filter VM_KERNEL=6.1,6.12,newest RUNTIME=)
+	@$(call vm-run-tests,$${VM_KERNEL:-6.12})
+
+.PHONY: vm-matrix
+vm-matrix: build ## vm-test on each kernel: 6.1, 6.12 and the newest that Debian has
+	@failed=; for kernel in 6.1 6.12 newest; do \
+		{ $(call vm-run-tests,$$kernel); } || failed="$$failed $$kernel"; \
+	done; [ -z "$$failed" ] || { echo "vm-matrix: failed on$$failed" >&2; exit 1; }
+
+.PHONY: vm-shell
+vm-shell: ## a root shell on that host
+	@$(VM)/vm.sh shell
+
+.PHONY: vm-clean
+vm-clean: ## remove the images
+	@$(VM)/vm.sh clean
