@@ -119,6 +119,12 @@ impl Filter {
         self.allow && self.exceptions.is_empty()
     }
 
+    /// Each exception to nothing, with its access; nothing if the default is to allow.
+    pub(super) fn permitted(&self) -> Option<Vec<(Node, String)>> {
+        let permitted = |(node, access): (&Node, &u8)| (*node, Access(*access).to_string());
+        (!self.allow).then(|| self.exceptions.iter().map(permitted).collect())
+    }
+
     fn replay(&mut self, index: usize, rule: &LinuxDeviceCgroup) -> Result<()> {
         let access = access(index, rule.access().as_deref().unwrap_or(""))?;
         let (major, minor) = (number("major", rule.major())?, number("minor", rule.minor())?);

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::parent::{Created, number, set};
-use super::{Paths, Plan, Version, file, stored};
+use super::{Driver, Paths, Plan, Version, file, stored, systemd};
 use crate::error::{Error, Result};
 
 /// The container's program must not run before it has returned.
@@ -19,7 +19,11 @@ pub fn limit(plan: &Plan, created: &Created) -> Result<()> {
     {
         make_room(dir, limit)?;
     }
-    set(&created.paths, plan.writes.iter().filter(|w| w.is_memory()))
+    set(&created.paths, plan.writes.iter().filter(|w| w.is_memory()))?;
+    match &plan.driver {
+        Driver::Cgroupfs => Ok(()),
+        Driver::Systemd(unit) => systemd::parent::tighten(unit),
+    }
 }
 
 /// Each CPU sets memory aside for the cgroup, 64 pages at a time, which counts as used. cgroup2 asks

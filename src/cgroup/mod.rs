@@ -8,7 +8,7 @@
 //!    directory descriptor for `CLONE_INTO_CGROUP`, on v1 one open `tasks` file per hierarchy.
 //! 2. On v1 the child writes `0` to each of them ([`child`]), as its first step and before it makes
 //!    a cgroup namespace, whose root is the cgroup at that moment.
-//! 3. [`parent::apply`] writes limits and attaches the device filter while the child sets up its
+//! 3. [`parent::complete`] writes limits and attaches the device filter while the child sets up its
 //!    mounts. The child must not be let through the gate before it has returned.
 //! 4. [`memory::limit`] writes those of memory when the child is set up: what that took is not
 //!    charged to them.
@@ -17,6 +17,9 @@
 //! kernel's `cgroup_threadgroup_rwsem`, which sleeps for an RCU grace period: 8 to 16 ms on an idle
 //! host. Neither of the two ways above does; nothing on the way to a started process may write a
 //! pid. See `docs/decisions/0002-cgroup-join.md`.
+//!
+//! With `--systemd-cgroup` the directories are the same, and a unit of systemd's is made around them:
+//! see [`systemd`].
 //!
 //! **Stored paths.** Later verbs know nothing but [`Paths`], as the record has them: one entry with
 //! the empty name on cgroup2, one entry per controller on v1, both on a hybrid host. Operations on
@@ -35,6 +38,7 @@ pub mod plan;
 mod program;
 pub mod stats;
 pub mod stored;
+pub mod systemd;
 pub mod update;
 mod v1;
 mod v2;
@@ -53,10 +57,11 @@ pub use plan::{Input, Plan, plan};
 pub type Paths = BTreeMap<String, PathBuf>;
 
 /// Who makes the cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Driver {
     /// We do, in the cgroup file system.
     Cgroupfs,
+    Systemd(systemd::Unit),
 }
 
 /// Whose files the limits are written to.

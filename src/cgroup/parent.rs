@@ -11,12 +11,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::unistd::mkdir;
+use nix::unistd::{AccessFlags, access, mkdir};
 
 use super::plan::Target;
-use super::{Absent, Paths, Plan, Version, Write, file, freezer, stored};
+use super::{Absent, Driver, Paths, Plan, Version, Write, file, freezer, layout, stored, systemd};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::process::in_user_namespace;
+use crate::id::HostPid;
 use crate::sys::bpf;
 use crate::sys::open::open;
 
@@ -30,6 +31,9 @@ pub struct Created {
     /// Where the container really is: less than planned if it is rootless and was not permitted.
     pub paths: Paths,
     pub warnings: Vec<String>,
+    /// The first process cannot be born there: it waits until [`complete`] has had it moved.
+    pub moves: bool,
+    has_unit: bool,
     /// Outermost first.
     made: Vec<PathBuf>,
 }
@@ -37,6 +41,9 @@ pub struct Created {
 impl Created {
     /// Nothing but what we made, and of that only what nobody else uses by now.
     pub fn undo(self) -> Result<()> {
+        if self.has_unit {
+            systemd::parent::stop(&self.paths);
+        }
         let removed = stored::remove(&self.paths);
         for dir in self.made.iter().rev() {
             file::rmdir(dir).ok();
@@ -56,6 +63,8 @@ pub fn create(plan: &Plan) -> Result<Created> {
         tasks: Vec::new(),
         paths: Paths::new(),
         warnings: Vec::new(),
+        moves: false,
+        has_unit: false,
         made: Vec::new(),
     };
     match create_all(plan, &mut created) {
@@ -71,6 +80,14 @@ pub fn create(plan: &Plan) -> Result<Created> {
 }
 
 fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
+    if let Driver::Systemd(unit) = &plan.driver {
+        systemd::parent::let_go_of_the_last(unit, stored::pids(&plan.paths)?.is_empty());
+        if unit.user && !may_clone_into(&plan.targets)? {
+            created.paths = plan.paths.clone();
+            created.moves = true;
+            return Ok(());
+        }
+    }
     for target in &plan.targets {
         let made = make(target, &mut created.made);
         match made {
@@ -129,6 +146,53 @@ fn make_below(
 
 fn is_not_permitted(errno: Errno) -> bool {
     matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+}
+
+/// The kernel's rule for both a move and a clone: write access to the `cgroup.procs` of the common
+/// ancestor of where we are and where it goes.
+fn may_clone_into(targets: &[Target]) -> Result<bool> {
+    const MEMBERSHIP: &str = "/proc/self/cgroup";
+    let text = fs::read_to_string(MEMBERSHIP).os("read", MEMBERSHIP)?;
+    let own = layout::own_unified(&text).unwrap_or_default();
+    Ok(targets.iter().all(|target| {
+        let own = target.mount.join(own.strip_prefix("/").unwrap_or(&own));
+        let common = own.ancestors().find(|dir| target.dir.starts_with(dir));
+        let procs = common.unwrap_or(&target.mount).join("cgroup.procs");
+        access(&procs, AccessFlags::W_OK).is_ok()
+    }))
+}
+
+/// All of the cgroup but limits of memory: its unit if systemd is to make one, which moves the
+/// process if it is not there yet; limits; the device filter. The container's program must not run
+/// before it has returned.
+pub fn complete(plan: &Plan, created: &mut Created, pid: HostPid) -> Result<()> {
+    let Driver::Systemd(unit) = &plan.driver else { return apply(plan, created) };
+    let settled = unit.settles || created.moves;
+    if !settled {
+        // First, as systemd then sleeps with the kernel's lock on all cgroups in its hand.
+        apply(plan, created)?;
+    }
+    systemd::parent::start(unit, pid, settled)
+        .context(|| "unable to apply cgroup configuration".to_owned())?;
+    created.has_unit = true;
+    // From here on the slices are systemd's to remove.
+    created.made.retain(|dir| plan.targets.iter().any(|target| target.dir == *dir));
+    if settled { apply_to_unit(plan, created) } else { Ok(()) }
+}
+
+/// What systemd has made needs what [`prepare`] would have done.
+fn apply_to_unit(plan: &Plan, created: &mut Created) -> Result<()> {
+    if plan.version == Version::V2 {
+        for target in &plan.targets {
+            // Its own needs may be fewer than ours.
+            controllers::enable(target, &plan.writes)?;
+            if created.moves {
+                created.dir = Some(open_directory(&target.dir)?);
+                plan.owner.map_or(Ok(()), |owner| delegate(plan, &target.dir, owner))?;
+            }
+        }
+    }
+    apply(plan, created)
 }
 
 /// Rootless, and nobody asked for this place.
@@ -194,9 +258,7 @@ fn prepare(plan: &Plan, target: &Target, created: &mut Created) -> Result<()> {
         if plan.version == Version::V2 {
             controllers::enable(target, &plan.writes)?;
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(&target.dir, flags).os("open", target.dir.display())?;
-        created.dir = Some(dir);
+        created.dir = Some(open_directory(&target.dir)?);
         return plan.owner.map_or(Ok(()), |owner| delegate(plan, &target.dir, owner));
     }
     if target.carries("cpuset") {
@@ -233,6 +295,11 @@ fn delegate(plan: &Plan, dir: &Path, owner: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn open_directory(dir: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(dir, flags).os("open", dir.display())
 }
 
 /// A new cpuset is empty, and an empty one admits nobody. Its ancestors may be new, too.
@@ -275,15 +342,16 @@ fn device_refusal_matters(plan: &Plan, e: &Error) -> bool {
     !(plan.rootless || e.errno() == Some(Errno::EPERM) && in_user_namespace())
 }
 
-/// Limits, but those of memory, and device filter. The first process may be inside already; the
-/// container's program must not run yet.
-pub fn apply(plan: &Plan, created: &Created) -> Result<()> {
+/// Limits, but those of memory, and device filter. The first process may be inside already.
+fn apply(plan: &Plan, created: &Created) -> Result<()> {
     set(&created.paths, plan.writes.iter().filter(|w| !w.is_memory()))?;
     if plan.version == Version::V2
         && let Some(dir) = &created.dir
         && let Some(path) = created.paths.get("")
     {
-        let filtered = filter_devices(plan, dir, created.is_new(path));
+        // systemd has attached the filter that it made of our rules: ours replaces it.
+        let bare = created.is_new(path) && plan.driver == Driver::Cgroupfs;
+        let filtered = filter_devices(plan, dir, bare);
         if let Err(e) = filtered.os("bpf", path.display())
             && device_refusal_matters(plan, &e)
         {

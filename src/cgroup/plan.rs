@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::devices::Filter;
 use super::layout::{Hierarchy, MOUNT, clean};
-use super::{Driver, Layout, Paths, Step, Version, Write, v1, v2};
+use super::{Driver, Layout, Paths, Step, Version, Write, systemd, v1, v2};
 use crate::error::{Error, Result};
 
 pub struct Input<'a> {
@@ -20,6 +20,8 @@ pub struct Input<'a> {
     pub owner: Option<u32>,
     /// Cgroups are rootless (`--rootless`): go without where they are not permitted.
     pub rootless: bool,
+    /// `--systemd-cgroup`.
+    pub systemd: Option<systemd::plan::Input<'a>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +86,13 @@ pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>
 }
 
 pub fn plan(input: &Input) -> Result<Plan> {
-    let path = input.cgroups_path.filter(|p| !p.as_os_str().is_empty());
+    let place = input.systemd.as_ref();
+    let place =
+        place.map(|s| systemd::plan::place(input.id, input.cgroups_path, s.manager)).transpose()?;
+    let path = match &place {
+        Some(place) => Some(&*place.cgroup),
+        None => input.cgroups_path.filter(|p| !p.as_os_str().is_empty()),
+    };
     let targets = targets(input, path)?;
     let paths: Paths =
         targets.iter().flat_map(|t| t.names.iter().map(|n| (n.clone(), t.dir.clone()))).collect();
@@ -92,6 +100,10 @@ pub fn plan(input: &Input) -> Result<Plan> {
         Layout::Unified { .. } => Version::V2,
         Layout::Legacy { .. } => Version::V1,
     };
+    if version == Version::V1 && input.systemd.as_ref().is_some_and(|s| s.manager.user) {
+        return Err(Error::system("a user's systemd cannot make cgroups on a cgroup v1 host")
+            .hint("boot with systemd.unified_cgroup_hierarchy=1, or leave --systemd-cgroup out"));
+    }
     let optional = input.rootless && path.is_none();
     if targets.is_empty() && !optional {
         return Err(Error::system("no cgroup mount found in mountinfo")
@@ -107,16 +119,25 @@ pub fn plan(input: &Input) -> Result<Plan> {
         require_mounted(before_join.iter().chain(&writes), &paths)?;
     }
     let rules = input.resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    let devices = Filter::compile(rules)?;
+    let driver = match (&place, &input.systemd) {
+        (Some(place), Some(asked)) => {
+            let writes = before_join.iter().chain(&writes);
+            let unit = systemd::plan::unit(place, asked, version, writes, &devices)?;
+            Driver::Systemd(unit)
+        }
+        _ => Driver::Cgroupfs,
+    };
     Ok(Plan {
-        driver: Driver::Cgroupfs,
+        owner: input.owner.filter(|_| version == Version::V2),
+        driver,
         version,
         steps: steps(&targets),
         targets,
         paths,
         before_join,
         writes,
-        devices: Filter::compile(rules)?,
-        owner: input.owner.filter(|_| version == Version::V2),
+        devices,
         rootless: input.rootless,
         optional,
         warnings: warnings(version, input.resources),
@@ -204,6 +225,9 @@ impl fmt::Display for Plan {
         if let Some(owner) = self.owner {
             writeln!(f, "cgroup: delegate to user {owner}")?;
         }
+        if let Driver::Systemd(unit) = &self.driver {
+            writeln!(f, "{unit}")?;
+        }
         let (late, early): (Vec<_>, Vec<_>) = self.writes.iter().partition(|w| w.is_memory());
         for write in self.before_join.iter().chain(early) {
             writeln!(f, "{write}")?;
@@ -247,6 +271,7 @@ mod tests {
             layout,
             owner: None,
             rootless: false,
+            systemd: None,
         })
     }
 
@@ -334,6 +359,7 @@ mod tests {
             layout: &none,
             owner: None,
             rootless: true,
+            systemd: None,
         };
         assert!(plan(&rootless).unwrap().paths.is_empty());
     }

@@ -28,7 +28,7 @@ pub fn facts() -> FeatureFacts {
             .collect(),
         namespaces: sorted(Kind::ALL.iter().map(|kind| kind.oci().to_owned())),
         capabilities: capabilities(),
-        cgroup: CgroupFacts { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+        cgroup: CgroupFacts { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: Some(seccomp()),
         apparmor: true,
         selinux: true,
@@ -37,7 +37,7 @@ pub fn facts() -> FeatureFacts {
         net_devices: false,
         memory_policy: Some(memory_policy()),
         checkpoint: false,
-        acted_on_annotations: Vec::new(),
+        acted_on_annotations: vec!["org.systemd.property.".to_owned()],
     }
 }
 

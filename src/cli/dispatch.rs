@@ -19,7 +19,7 @@ use crate::lifecycle::exec::Source;
 use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
-use crate::plan::facts::HostFacts;
+use crate::plan::facts::{HostFacts, Whose as Systemd};
 use crate::spec;
 use crate::state::Store;
 use crate::sys::Errno;
@@ -232,14 +232,13 @@ fn stats(
 /// The container's id would be the bundle's name.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let config = spec::load(bundle)?;
-    let facts = HostFacts::gather(&config.spec, bundle)?;
+    let facts = HostFacts::gather(&config.spec, bundle, caller.systemd())?;
     let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let options = Options {
         bundle: bundle.to_owned(),
         no_pivot: false,
         new_keyring: true,
         rootless_cgroups: caller.rootless_cgroups(),
-        systemd_cgroup: caller.global.systemd_cgroup,
         detach: false,
         console_socket: None,
         passed: Passed::default(),
@@ -267,10 +266,18 @@ impl Caller<'_> {
             handover: handover(args.handover),
             no_pivot: args.no_pivot,
             new_keyring: !args.no_new_keyring,
-            systemd_cgroup: self.global.systemd_cgroup,
+            systemd: self.systemd(),
             rootless_cgroups: self.rootless_cgroups(),
             timeline: args.timeline,
         })
+    }
+
+    /// Whose systemd makes the cgroup, if one is to. Without a directory of its own, a user
+    /// namespace may be a host of its own, with its own systemd.
+    fn systemd(&self) -> Option<Systemd> {
+        let user = self.rootless_cgroups()
+            && (!nix::unistd::geteuid().is_root() || std::env::var_os("XDG_RUNTIME_DIR").is_some());
+        self.global.systemd_cgroup.then_some(if user { Systemd::User } else { Systemd::System })
     }
 
     /// Whether cgroups that we may not make are forgiven.

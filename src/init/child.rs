@@ -22,8 +22,8 @@ use crate::{cgroup, console, hook, identity, limits, namespace, network, rootfs,
 pub struct Child<'a> {
     pub link: ChildEnd,
     pub script: &'a Script,
-    /// The parent writes id maps first.
-    pub mapped: bool,
+    /// The parent writes id maps, or has it moved to its cgroup, first.
+    pub held: bool,
     /// The container to enter, by its init and the kinds of its namespaces: for an exec.
     pub joins: Option<(BorrowedFd<'a>, i32)>,
     pub cgroup: &'a [cgroup::Step],
@@ -121,8 +121,8 @@ impl<'a> Child<'a> {
             for step in self.cgroup {
                 cgroup::child::run(step, self.tasks)?;
             }
-            if self.mapped {
-                self.link.expect(Order::Mapped).during("wait for the id maps")?;
+            if self.held {
+                self.link.expect(Order::Proceed).during("wait for id maps and cgroup")?;
             }
             process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
         }

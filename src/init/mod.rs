@@ -3,7 +3,7 @@
 //! ```text
 //! parent                                   child
 //!   |  clone3 (namespaces, cgroup) ----------> |
-//!   |  id maps            -- Mapped ---------> | (waits for it only with a new user namespace)
+//!   |  id maps, cgroup    -- Proceed --------> | (waits for it only if it must: see `held`)
 //!   |  limits, devices, record                 |  replays its steps
 //!   |  prestart, createRuntime <-- Hooks ----- |  (only if there are such hooks)
 //!   |                     -- Served ---------> |  createContainer, pivot, identity, seccomp ...

@@ -36,7 +36,8 @@ pub enum Request {
     Listener(i32),
 }
 
-/// Clones the child: born in `cgroup` (on cgroup2), in the namespaces of `plan`, its ids mapped.
+/// Clones the child: born in `cgroup` (on cgroup2), in the namespaces of `plan`, its ids mapped. If
+/// it is held, it waits for [`Init::proceed`].
 pub fn spawn(
     plan: &Plan,
     cgroup: Option<BorrowedFd<'_>>,
@@ -50,7 +51,6 @@ pub fn spawn(
     };
     if let Some(maps) = &plan.new_maps {
         namespace::parent::write_maps(init.pid, maps)?;
-        init.send(Order::Mapped)?;
     }
     Ok(init)
 }
@@ -140,6 +140,11 @@ impl Init {
             Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             other => other.os("send", "to the container's process"),
         }
+    }
+
+    /// Its ids are mapped, and it is in its cgroup.
+    pub fn proceed(&self) -> Result<()> {
+        self.send(Order::Proceed)
     }
 
     /// Serves the child's requests until it is ready.

@@ -29,8 +29,8 @@ pub enum Report {
 /// To the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The id maps are written.
-    Mapped = 1,
+    /// The id maps are written, the child is in its cgroup.
+    Proceed = 1,
     /// What was asked for is done.
     Served,
     /// Become the program.
@@ -91,7 +91,7 @@ impl ChildEnd {
         if length == 0 {
             return Ok(None);
         }
-        let known = [Order::Mapped, Order::Served, Order::Run, Order::Park];
+        let known = [Order::Proceed, Order::Served, Order::Run, Order::Park];
         known.into_iter().find(|o| *o as u8 == frame[0]).map(Some).ok_or(Errno::EPROTO)
     }
 

@@ -20,7 +20,7 @@ use crate::namespace::{Kind, Mapping, host_id};
 use crate::path::c_path;
 use crate::plan::ContainerPlan;
 use crate::plan::compile::{self, Options};
-use crate::plan::facts::HostFacts;
+use crate::plan::facts::{HostFacts, Whose as Systemd};
 use crate::spec::{self, Config};
 use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store};
 use crate::sys::timeline::SharedClock;
@@ -36,7 +36,8 @@ pub struct Create {
     pub handover: Handover,
     pub no_pivot: bool,
     pub new_keyring: bool,
-    pub systemd_cgroup: bool,
+    /// The systemd that makes the cgroup: `--systemd-cgroup`.
+    pub systemd: Option<Systemd>,
     pub rootless_cgroups: bool,
     pub timeline: bool,
 }
@@ -125,7 +126,7 @@ impl Making {
         request.handover.passed.check()?;
         let config = spec::load(&request.bundle)?;
         time.mark("load config.json");
-        let facts = HostFacts::gather(&config.spec, &request.bundle)?;
+        let facts = HostFacts::gather(&config.spec, &request.bundle, request.systemd)?;
         time.mark("look at the host");
         let options = request.options(store, detach);
         let plan = compile::container(&request.id, &config.spec, &options, &facts)?;
@@ -182,7 +183,7 @@ impl Making {
                 child::main(Child {
                     link,
                     script: &self.plan.script,
-                    mapped: self.plan.namespaces.new_maps.is_some(),
+                    held: self.plan.namespaces.new_maps.is_some() || cgroup.moves,
                     joins: None,
                     cgroup: &self.plan.cgroup.steps,
                     tasks: &cgroup.tasks,
@@ -220,8 +221,15 @@ impl Making {
         if let Some(score) = self.plan.script.oom_score_adj {
             limits::parent::set_oom_score_adj(proc, init.pid, score)?;
         }
-        let cgroup = self.cgroup.as_ref().expect("made by `prepare`");
-        cgroup::parent::apply(&self.plan.cgroup, cgroup)?;
+        let cgroup = self.cgroup.as_mut().expect("made by `prepare`");
+        let held_for_maps = self.plan.namespaces.new_maps.is_some() && !cgroup.moves;
+        if held_for_maps {
+            init.proceed()?;
+        }
+        cgroup::parent::complete(&self.plan.cgroup, cgroup, init.pid)?;
+        if cgroup.moves {
+            init.proceed()?;
+        }
         self.time.mark("set limits and the device filter");
         self.write_down(init)?;
         self.time.mark("write down the process");
@@ -351,7 +359,6 @@ impl Create {
             no_pivot: self.no_pivot,
             new_keyring: self.new_keyring,
             rootless_cgroups: self.rootless_cgroups,
-            systemd_cgroup: self.systemd_cgroup,
             detach,
             console_socket: self.handover.console_socket.clone(),
             passed: self.handover.passed,
@@ -375,7 +382,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
         cgroup_paths: plan.cgroup.paths.clone(),
         namespace_paths: Default::default(),
         rootless: request.rootless_cgroups,
-        systemd_cgroup: request.systemd_cgroup,
+        systemd_cgroup: request.systemd.is_some(),
         private_pid_namespace: plan.namespaces.is_new(Kind::Pid),
         has_hooks: [Point::Poststart, Point::Poststop]
             .iter()

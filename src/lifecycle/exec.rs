@@ -172,7 +172,7 @@ impl Entering<'_> {
             child::main(Child {
                 link,
                 script: &self.plan.script,
-                mapped: false,
+                held: false,
                 joins: Some((container, kinds & !pid)),
                 cgroup: &target.steps,
                 tasks: &target.tasks,

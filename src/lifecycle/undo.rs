@@ -60,6 +60,9 @@ fn may_have_left(record: &Record) -> bool {
 pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
     let hooks = inspect::stored_hooks(slot, record);
     let mut errors = Vec::new();
+    if record.systemd_cgroup {
+        cgroup::systemd::parent::stop(&record.cgroup_paths);
+    }
     errors.extend(cgroup::stored::remove(&record.cgroup_paths).err());
     errors.extend(slot.remove().err());
     let poststop = hooks.and_then(|hooks| {

@@ -33,7 +33,12 @@ pub fn update(store: &Store, id: &ContainerId, asked: &LinuxResources) -> Result
 
 fn set(record: &Record, resources: &LinuxResources) -> Result<()> {
     let paths = &record.cgroup_paths;
-    cgroup::parent::set(paths, &cgroup::plan::limits(Version::of(paths), resources)?)
+    let limits = cgroup::plan::limits(Version::of(paths), resources)?;
+    cgroup::parent::set(paths, &limits)?;
+    if record.systemd_cgroup && cgroup::systemd::parent::set(paths, &limits)? {
+        cgroup::parent::set(paths, &limits)?;
+    }
+    Ok(())
 }
 
 /// The config with these limits; all else in it stays, whether we know it or not.

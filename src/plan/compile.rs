@@ -26,7 +26,6 @@ pub struct Options {
     pub no_pivot: bool,
     pub new_keyring: bool,
     pub rootless_cgroups: bool,
-    pub systemd_cgroup: bool,
     /// The runtime returns before the process ends.
     pub detach: bool,
     pub console_socket: Option<PathBuf>,
@@ -45,10 +44,6 @@ pub fn container(
     let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else {
         return Err(Error::config("process and linux must be specified"));
     };
-    if options.systemd_cgroup {
-        return Err(Error::config("the systemd cgroup driver is not supported")
-            .hint("leave --systemd-cgroup out, or configure the engine for cgroupfs"));
-    }
     let namespaces = namespaces(spec, linux, facts)?;
     let cgroup = cgroup::plan(&cgroup::Input {
         id: id.as_str(),
@@ -57,6 +52,10 @@ pub fn container(
         layout: &facts.cgroups,
         owner: cgroup_owner(spec, process, &namespaces),
         rootless: options.rootless_cgroups,
+        systemd: facts.systemd.as_ref().map(|manager| cgroup::systemd::plan::Input {
+            manager,
+            annotations: spec.annotations().as_ref(),
+        }),
     })?;
     let rootfs = rootfs(spec, linux, options, facts, &namespaces, &cgroup)?;
     let mut person = process::compile(&process::Input {

@@ -11,11 +11,20 @@ use crate::identity::{self, SecurityModules};
 use crate::namespace;
 use crate::path::absolute;
 
+/// The systemd that is to make the cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    System,
+    User,
+}
+
 #[derive(Debug)]
 pub struct HostFacts {
     /// Canonical.
     pub rootfs: PathBuf,
     pub cgroups: cgroup::Layout,
+    /// For `--systemd-cgroup`.
+    pub systemd: Option<cgroup::systemd::Manager>,
     pub namespaces: namespace::plan::Facts,
     pub process: ProcessFacts,
     /// The runtime itself is inside a user namespace: nodes cannot be made.
@@ -33,7 +42,7 @@ pub struct ProcessFacts {
 }
 
 impl HostFacts {
-    pub fn gather(spec: &Spec, bundle: &Path) -> Result<Self> {
+    pub fn gather(spec: &Spec, bundle: &Path, systemd: Option<Whose>) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or(&[]);
         let sets_sysctls =
@@ -44,6 +53,9 @@ impl HostFacts {
         Ok(Self {
             rootfs: rootfs(spec, bundle)?,
             cgroups: cgroup::Layout::observe(cgroups_path)?,
+            systemd: systemd
+                .map(|whose| cgroup::systemd::parent::find(whose == Whose::User))
+                .transpose()?,
             namespaces: namespace::parent::facts(namespaces, sets_sysctls)?,
             process: ProcessFacts::gather(process.iter(), in_user_namespace),
             in_user_namespace,
