@@ -30,7 +30,12 @@ fn check(controller: &str, resources: Value, v1: &[(&str, &str)], v2: &[(&str, &
         }
         let c = limited(view, resources.clone());
         for (file, expected) in if view.is_v2() { v2 } else { v1 } {
-            assert_eq!(value(&c, controller, file), *expected, "{file}");
+            // Of older runcs, which counted a weight another way, what they wrote is good enough.
+            let (current, older) = expected.split_once('|').unwrap_or((expected, expected));
+            let found = value(&c, controller, file);
+            if c.runtime.is_aril() || found != older {
+                assert_eq!(found, current, "{file}");
+            }
         }
     });
 }
@@ -83,7 +88,7 @@ fn processor_time() {
         "cpu",
         json!({"cpu": {"shares": 512, "quota": 50_000, "period": 200_000}}),
         &[("cpu.shares", "512"), ("cpu.cfs_quota_us", "50000"), ("cpu.cfs_period_us", "200000")],
-        &[("cpu.max", "50000 200000"), ("cpu.weight", "20")],
+        &[("cpu.max", "50000 200000"), ("cpu.weight", "59|20")],
     );
 }
 
