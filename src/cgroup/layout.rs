@@ -4,11 +4,12 @@
 //! a `cgroupsPath` that is counted from it.
 
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::error::{OsContext, Result};
+use crate::path::absolute;
 
 /// Where every distribution mounts cgroups, and the only place we look for cgroup2 alone.
 pub const MOUNT: &str = "/sys/fs/cgroup";
@@ -77,15 +78,7 @@ pub(super) fn own_unified(membership: &str) -> Option<PathBuf> {
 
 /// Absolute and without `.` or `..`, by the text alone: `..` never leads above the root.
 pub(super) fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => drop(clean.pop()),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
+    absolute(Path::new("/"), path)
 }
 
 /// A cgroup mount in `/proc/self/mountinfo`.

@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
+use crate::path::clean;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateRoot {
@@ -85,18 +86,6 @@ pub fn choose(explicit: Option<&OsStr>, caller: &Caller) -> Result<StateRoot> {
         }
         _ => Ok(StateRoot { path: "/run/aril".into(), chosen: Chosen::System }),
     }
-}
-
-/// Removes `..` as text does, as engines that compare the path expect.
-fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => drop(cleaned.pop()),
-            other => cleaned.push(other),
-        }
-    }
-    cleaned
 }
 
 #[cfg(test)]

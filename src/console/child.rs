@@ -9,8 +9,6 @@ use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::sys::open::openat2;
 use crate::sys::tty::{self, Size};
 
-const DEVPTS_SUPER_MAGIC: libc::c_long = 0x1cd1;
-
 pub struct Terminal {
     pub master: OwnedFd,
     /// To be mounted on `/dev/console`, and to become the standard three.
@@ -20,7 +18,7 @@ pub struct Terminal {
 /// A new terminal of the devpts whose root is `devpts`.
 pub fn open(devpts: BorrowedFd, size: Option<Size>) -> ChildResult<Terminal> {
     let file_system = fstatfs(devpts).during("fstatfs /dev/pts")?.filesystem_type();
-    if file_system != FsType(DEVPTS_SUPER_MAGIC as _) {
+    if file_system != FsType(libc::DEVPTS_SUPER_MAGIC as _) {
         return Err(Fault::refused("/dev/pts is not a devpts"));
     }
     // Nothing that is mounted on the name, which the image may have had a hand in.

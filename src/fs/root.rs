@@ -62,18 +62,29 @@ impl Root {
     /// The directory at `path`, made with its parents where missing. A symlink that leads to nothing
     /// is followed too, inside the root, as it would be if it led to something.
     pub fn mkdir_all(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
+        self.mkdir_from(path.to_bytes().len(), path, mode)
+    }
+
+    /// The same for a path that was just found missing, which is not looked up again.
+    pub fn mkdir_missing(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
+        self.mkdir_from(parent_end(path.to_bytes()), path, mode)
+    }
+
+    /// `end`: how much of the path may exist.
+    fn mkdir_from(&self, mut end: usize, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
         let mut path = path.to_owned();
         for _ in 0..MOST_LINKS {
-            match self.mkdir_or_link(path.to_bytes(), mode)? {
+            match self.mkdir_or_link(path.to_bytes(), end, mode)? {
                 Made::Directory(directory) => return Ok(directory),
                 Made::Link(instead) => path = instead,
             }
+            end = path.to_bytes().len();
         }
         Err(Errno::ELOOP)
     }
 
-    fn mkdir_or_link(&self, path: &[u8], mode: mode_t) -> Result<Made> {
-        let (mut directory, mut done) = self.deepest(path)?;
+    fn mkdir_or_link(&self, path: &[u8], end: usize, mode: mode_t) -> Result<Made> {
+        let (mut directory, mut done) = self.deepest(path, end)?;
         while let Some((name, end)) = next_part(path, done)? {
             match mkdir(directory.as_fd(), &name, mode) {
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
@@ -118,15 +129,14 @@ impl Root {
         openat(&entry.directory, entry.name, flags, Mode::from_bits_truncate(mode))
     }
 
-    /// The longest leading part of `path` that exists, and where it ends.
-    fn deepest(&self, path: &[u8]) -> Result<(OwnedFd, usize)> {
-        let mut end = path.len();
+    /// The longest leading part of `path[..end]` that exists, and where it ends.
+    fn deepest(&self, path: &[u8], mut end: usize) -> Result<(OwnedFd, usize)> {
         loop {
             let part = CString::new(if end == 0 { b"/" } else { &path[..end] })
                 .map_err(|_| Errno::EINVAL)?;
             match self.open(&part, libc::O_PATH | libc::O_DIRECTORY) {
                 Err(Errno::ENOENT) if end > 0 => {
-                    end = path[..end].iter().rposition(|b| *b == b'/').unwrap_or(0);
+                    end = parent_end(&path[..end]);
                 }
                 other => return other.map(|fd| (fd, end)),
             }
@@ -138,6 +148,11 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Where the part of `path` before its last slash ends.
+fn parent_end(path: &[u8]) -> usize {
+    path.iter().rposition(|b| *b == b'/').unwrap_or(0)
 }
 
 /// The part of `path` after `done` and its end.

@@ -143,7 +143,7 @@ impl State<'_> {
                 Place { fd: root.create_file(path, 0o644).during("create")?, made: true }
             }
             Err(Errno::ENOENT) => {
-                Place { fd: root.mkdir_all(path, 0o755).during("mkdir")?, made: true }
+                Place { fd: root.mkdir_missing(path, 0o755).during("mkdir")?, made: true }
             }
             // CVE-2019-19921, CVE-2023-27561: elsewhere than at its name it deceives who trusts it.
             Err(Errno::ELOOP | Errno::ENOTDIR) if target.ordinary => {

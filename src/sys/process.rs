@@ -274,11 +274,6 @@ pub fn is_cloexec(fd: RawFd) -> Result<bool> {
     Ok(flags & c_long::from(libc::FD_CLOEXEC) != 0)
 }
 
-/// Lets `fd` survive execve.
-pub fn clear_cloexec(fd: RawFd) -> Result<()> {
-    plain(libc::SYS_fcntl, [fd as c_ulong, libc::F_SETFD as c_ulong, 0, 0, 0]).map(drop)
-}
-
 /// Of the open file: whoever shares it does not block either.
 pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
