@@ -1,5 +1,6 @@
 //! config.json and process.json: loaded over oci-spec's types, then checked.
 
+pub mod annotation;
 mod load;
 mod validate;
 
