@@ -87,6 +87,7 @@ fn mended<T: DeserializeOwned>(
     let process =
         if document.get("process").is_some() { &mut document["process"] } else { &mut document };
     drop_unknown_capabilities(process, &mut warnings);
+    rename_scheduler_flags(process);
     add_missing_fields(process);
     match serde_json::from_value(document) {
         Ok(parsed) => Ok((parsed, warnings)),
@@ -113,6 +114,16 @@ fn drop_unknown_capabilities(process: &mut Value, warnings: &mut Vec<String>) {
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.iter().filter_map(Value::as_str).collect();
         warnings.push(format!("ignoring unknown or unavailable capabilities: {}", names.join(" ")));
+    }
+}
+
+/// The specification's name for it, where oci-spec 0.10 wants one with an underscore more.
+fn rename_scheduler_flags(process: &mut Value) {
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        if flag == "SCHED_FLAG_DL_OVERRUN" {
+            *flag = "SCHED_FLAG_D_L_OVERRUN".into();
+        }
     }
 }
 
@@ -167,6 +178,19 @@ mod tests {
         assert_eq!(c.warnings, ["ignoring unknown or unavailable capabilities: CAP_TELEPORT"]);
         let caps = c.spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
         assert_eq!(caps.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn every_flag_of_a_scheduler_has_its_name() {
+        let flags = ["RESET_ON_FORK", "FLAG_RECLAIM", "FLAG_DL_OVERRUN", "FLAG_KEEP_POLICY"];
+        let more = ["FLAG_KEEP_PARAMS", "FLAG_UTIL_CLAMP_MIN", "FLAG_UTIL_CLAMP_MAX"];
+        let all: Vec<_> = flags.iter().chain(&more).map(|flag| format!("SCHED_{flag}")).collect();
+        let scheduler = serde_json::json!({"policy": "SCHED_OTHER", "flags": all});
+        let process = serde_json::json!({"args": ["a"], "cwd": "/", "scheduler": scheduler});
+        let text = serde_json::json!({"process": process}).to_string();
+        let spec = parse(text.into_bytes()).unwrap().spec;
+        let scheduler = spec.process().as_ref().unwrap().scheduler().as_ref().unwrap();
+        assert_eq!(scheduler.flags().as_ref().unwrap().len(), 7);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod spawn;
 pub mod timeline;
 pub mod tty;
 pub mod userns;
+pub mod xattr;
 
 pub use nix::errno::Errno;
 

@@ -56,13 +56,3 @@ pub fn openat2(
     }
     Err(Errno::EAGAIN)
 }
-
-/// Sets an extended attribute, following symlinks: the one way for an `O_PATH` descriptor is its
-/// link in procfs.
-pub fn setxattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
-    // SAFETY: path and name are NUL terminated, value is as long as the size says; all only read.
-    check(libc::c_long::from(unsafe {
-        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    }))
-    .map(drop)
-}

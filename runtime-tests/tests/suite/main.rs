@@ -9,6 +9,7 @@ mod errors;
 mod exec;
 mod hooks;
 mod lifecycle;
+mod must;
 mod namespaces;
 mod observer;
 mod parallel;

@@ -160,3 +160,64 @@ fn pseudo_terminals_are_the_containers() {
         assert_eq!(out.stdout, "ptmx\npts/ptmx\n666\n");
     });
 }
+
+#[test]
+fn what_is_copied_up_keeps_owner_mode_and_attributes() {
+    on_the_host(|view| {
+        let c = writable(Container::new(view));
+        if !c.runtime.only_aril("that runc copies attributes is not seen from its output") {
+            return;
+        }
+        let below = c.rootfs().join("mnt");
+        fs::create_dir(below.join("deep")).expect("a directory");
+        for (name, mode, owner) in [("deep/file", 0o4750, 8), ("plain", 0o604, 0)] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let file = below.join(name);
+            fs::write(&file, "text").expect("a file");
+            std::os::unix::fs::chown(&file, Some(owner), Some(owner)).expect("chown");
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+        // A capability of the file (VFS_CAP_REVISION_2, CAP_NET_RAW): ping in an image has it.
+        let capability = "0x0100000200200000000000000000000000000000";
+        let file = below.join("plain").display().to_string();
+        let value: Vec<u8> = (2..capability.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&capability[at..at + 2], 16).expect("hex"))
+            .collect();
+        set_attribute(&file, c"security.capability", &value);
+        let tmpfs = json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs",
+                           "options": ["tmpcopyup"]});
+        let c = c.mounting(tmpfs).sleeper();
+        c.run_detached();
+        let inside = format!("/proc/{}/root/mnt/plain", c.pid());
+        assert_eq!(attribute(&inside, c"security.capability"), value);
+        let stat = "stat -c '%a %u:%g %n' /mnt/* /mnt/deep/*";
+        let out = c.exec(["sh", "-c", stat]).ok();
+        for line in ["4750 8:8 /mnt/deep/file", "604 0:0 /mnt/plain"] {
+            assert!(out.stdout.lines().any(|l| l == line), "{line}: {out:?}");
+        }
+    });
+}
+
+fn set_attribute(path: &str, name: &std::ffi::CStr, value: &[u8]) {
+    let path = std::ffi::CString::new(path).expect("a path");
+    // SAFETY: path and name are NUL terminated, value is as long as is said; all are only read.
+    let done = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    assert_eq!(done, 0, "setxattr: {}", std::io::Error::last_os_error());
+}
+
+fn attribute(path: &str, name: &std::ffi::CStr) -> Vec<u8> {
+    let path = std::ffi::CString::new(path).expect("a path");
+    let mut value = vec![0_u8; 256];
+    // SAFETY: as above; at most as many bytes are written as the buffer has.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    value.truncate(
+        usize::try_from(length)
+            .unwrap_or_else(|_| panic!("getxattr {path:?}: {}", std::io::Error::last_os_error())),
+    );
+    value
+}

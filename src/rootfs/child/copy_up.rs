@@ -11,12 +11,13 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, read, symlinkat, write};
 
 use super::kind_of;
 use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::sys::xattr;
 
 /// Deeper than any image, and shallow enough for the stack.
 const DEEPEST: usize = 128;
 
 /// Copies what is in `from` into the detached mount `to`: directories, files, symlinks and nodes
-/// with owner and mode.
+/// with owner, mode and extended attributes.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
     directory(from, to, DEEPEST)
 }
@@ -51,7 +52,9 @@ fn copy_entry(
             mkdirat(to, name, mode).during("tmpcopyup: mkdir")?;
             let made = open(to, name, OFlag::O_RDONLY).during("tmpcopyup: open")?;
             directory(source.as_fd(), made.as_fd(), deeper - 1)?;
-            own(&made, &stat, mode)
+            let readable = open(from, name, OFlag::O_RDONLY).during("tmpcopyup: open")?;
+            own(&made, &stat, mode)?;
+            attributes(readable.as_fd(), made.as_fd())
         }
         SFlag::S_IFREG => file(from, to, name, &stat, mode),
         SFlag::S_IFLNK => {
@@ -92,7 +95,31 @@ fn file(
             Err(errno) => return Err(errno).during("tmpcopyup: read"),
         }
     }
-    own(&made, stat, mode)
+    own(&made, stat, mode)?;
+    attributes(source.as_fd(), made.as_fd())
+}
+
+/// After the owner, whose change takes capabilities away. What tmpfs does not take is left behind:
+/// `user.*` before Linux 6.6, and labels that only a policy may give.
+fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
+    let mut names = match xattr::list(from, &mut []) {
+        // Or its file system has none.
+        Ok(0) | Err(Errno::EOPNOTSUPP) => return Ok(()),
+        Ok(length) => vec![0; length],
+        Err(errno) => return Err(errno).during("tmpcopyup: listxattr"),
+    };
+    let length = xattr::list(from, &mut names).during("tmpcopyup: listxattr")?;
+    for name in names[..length].split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let length = xattr::get(from, name, &mut []).during("tmpcopyup: getxattr")?;
+        let mut value = vec![0; length];
+        let length = xattr::get(from, name, &mut value).during("tmpcopyup: getxattr")?;
+        match xattr::set(to, name, &value[..length]) {
+            Err(Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES) => {}
+            other => other.during("tmpcopyup: setxattr")?,
+        }
+    }
+    Ok(())
 }
 
 fn write_all(to: &OwnedFd, mut data: &[u8]) -> ChildResult<()> {

@@ -97,7 +97,7 @@ fn run_by_path(
 fn set_label(state: &State<'_>, mount: BorrowedFd<'_>, label: &CStr) -> ChildResult<()> {
     let path = fd_path(mount)?;
     fchdir(state.proc).during("fchdir")?;
-    let set = crate::sys::open::setxattr(&path, c"security.selinux", label.to_bytes());
+    let set = crate::sys::xattr::set_by_path(&path, c"security.selinux", label.to_bytes());
     fchdir(state.root()?).during("fchdir")?;
     set.during("setxattr security.selinux")
 }

@@ -219,6 +219,101 @@ variations! {
     relative_destination: mount(tmpfs("mnt", &[]));
 }
 
+/// A bind whose source is itself a tree, with the host's pseudo-terminals below: what is there shows
+/// how far an option reaches.
+fn binding_tree(options: &'static [&'static str]) -> impl Fn(Container) -> Container {
+    move |c| {
+        let options = [&["rbind", "rprivate"], options].concat();
+        c.mounting(json!({"destination": "/mnt", "type": "bind", "source": "/dev",
+                          "options": options}))
+    }
+}
+
+// Options of binds, one by one: what is set, what is cleared, what reaches below.
+variations! {
+    bind_nosuid: binding("/mnt", &["nosuid"]);
+    bind_nodev_and_noexec: binding("/mnt", &["nodev", "noexec"]);
+    bind_with_all_cleared: binding("/mnt", &["rw", "suid", "dev", "exec"]);
+    bind_nodiratime: binding("/mnt", &["nodiratime"]);
+    bind_noatime_and_diratime: binding("/mnt", &["noatime", "diratime"]);
+    bind_strictatime: binding("/mnt", &["strictatime"]);
+    bind_relatime: binding("/mnt", &["relatime"]);
+    bind_ro_then_rw: binding("/mnt", &["ro", "rw"]);
+    bind_with_defaults: binding("/mnt", &["defaults", "nosuid"]);
+    bind_private: binding("/mnt", &["private"]);
+    bind_rslave_and_read_only: binding("/mnt", &["rslave", "ro"]);
+    bind_runbindable: binding("/mnt", &["runbindable"]);
+    bind_recursively_nosuid_nodev_noexec: binding_tree(&["rnosuid", "rnodev", "rnoexec"]);
+    bind_of_a_tree: binding_tree(&["ro"]);
+    bind_recursively_read_only_of_a_tree: binding_tree(&["rro"]);
+    bind_recursively_noatime: binding_tree(&["rnoatime", "rnodiratime"]);
+    bind_recursively_strictatime: binding_tree(&["rstrictatime"]);
+    bind_recursively_relatime: binding_tree(&["rrelatime", "rro"]);
+    bind_of_a_relative_source: |c| {
+        c.directory("source");
+        c.mounting(bind(std::path::Path::new("source"), "/mnt", &["ro"])).edit(writable)
+    };
+    bind_of_type_none: |c| {
+        let source = c.directory("source");
+        mount(json!({"destination": "/mnt", "type": "none", "source": source,
+                     "options": ["rbind", "ro"]}))(c)
+    };
+    bind_of_a_device: |c| c.mounting(bind(std::path::Path::new("/dev/full"), "/tmp/full", &[]))
+        .edit(writable);
+    bind_on_a_file_that_is_there: |c| {
+        let file = c.file("passwd", "root:x:0:0::/bound:/bin/sh\n");
+        c.mounting(bind(&file, "/etc/passwd", &["ro"]))
+    };
+    bind_on_a_link_to_a_file: |c| {
+        std::os::unix::fs::symlink("/etc/group", c.rootfs().join("link")).expect("a link");
+        let file = c.file("group", "root:x:0:\n");
+        c.mounting(bind(&file, "/link", &["ro"]))
+    };
+}
+
+// Other file systems.
+variations! {
+    ramfs: mount(json!({"destination": "/mnt", "type": "ramfs", "source": "ramfs",
+                        "options": ["nosuid", "nodev"]}));
+    second_devpts: mount(json!({"destination": "/mnt", "type": "devpts", "source": "devpts",
+                                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0600",
+                                            "mode=0600"]}));
+    second_mqueue: mount(json!({"destination": "/mnt", "type": "mqueue", "source": "mqueue",
+                                "options": ["nosuid", "noexec", "nodev"]}));
+    second_sysfs: mount(json!({"destination": "/mnt", "type": "sysfs", "source": "sysfs",
+                               "options": ["nosuid", "noexec", "nodev", "ro"]}));
+    overlay_as_a_plain_mount: |c| {
+        for name in ["lower", "upper", "work"] {
+            fs::write(c.directory(name).join(name), "text").expect("a file");
+        }
+        fs::remove_file(c.path("work/work")).expect("an empty directory");
+        let dir = |name: &str| format!("{name}dir={}", c.path(name).display());
+        let options = [dir("lower"), dir("upper"), dir("work"), "nosuid".to_owned()];
+        mount(json!({"destination": "/mnt", "type": "overlay", "source": "overlay",
+                     "options": options}))(c)
+    };
+    tmpfs_with_inodes_and_a_share_of_memory: mount(tmpfs("/mnt", &["nr_inodes=100", "size=1%"]));
+    tmpfs_strictatime_and_exec: mount(tmpfs("/mnt", &["strictatime", "exec", "suid", "dev"]));
+    tmpfs_shared: mount(tmpfs("/mnt", &["shared"]));
+    tmpfs_over_a_bind: |c| mount(tmpfs("/mnt", &["ro"]))(binding("/mnt", &[])(c));
+}
+
+// More of the process.
+variations! {
+    umask_of_nothing: process("user", json!({"uid": 0, "gid": 0, "umask": 0}));
+    no_environment: process("env", json!(["PATH=/bin"]));
+    limits_without_bounds: process("rlimits", json!([
+        {"type": "RLIMIT_FSIZE", "soft": u64::MAX, "hard": u64::MAX},
+        {"type": "RLIMIT_SIGPENDING", "soft": 10, "hard": 20},
+        {"type": "RLIMIT_RTPRIO", "soft": 0, "hard": 0},
+        {"type": "RLIMIT_LOCKS", "soft": 7, "hard": 9},
+    ]));
+    oom_score_of_its_own: process("oomScoreAdj", json!(1000));
+    annotations_change_nothing: |c| c.edit(|spec| {
+        spec["annotations"] = json!({"com.example.key": "value=with=signs", "other": ""});
+    });
+}
+
 // Devices.
 variations! {
     more_devices: linux("devices", json!([
