@@ -389,6 +389,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
             .any(|point| !plan.script.hooks.at(*point).is_empty()),
         bundle: plan.bundle.clone(),
         annotations: annotations.into_iter().collect(),
+        overlay: None,
         config: Settings { rootfs: plan.rootfs.clone(), labels },
     }
 }

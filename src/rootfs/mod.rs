@@ -17,6 +17,7 @@
 
 pub mod child;
 pub mod options;
+pub mod overlay;
 pub mod parent;
 pub mod plan;
 

@@ -195,7 +195,7 @@ fn inside(field: &str, path: impl AsRef<OsStr>) -> Result<CString> {
     text(field, [b"/", parts.join(&b'/').as_slice()].concat())
 }
 
-fn host_path(path: &Path) -> Result<CString> {
+pub(super) fn host_path(path: &Path) -> Result<CString> {
     text("path", path.as_os_str().as_bytes())
 }
 
@@ -217,7 +217,7 @@ impl HierarchyView {
     }
 }
 
-fn ranges(mappings: &[LinuxIdMapping]) -> Vec<[u32; 3]> {
+pub(super) fn ranges(mappings: &[LinuxIdMapping]) -> Vec<[u32; 3]> {
     mappings.iter().map(|m| [m.container_id(), m.host_id(), m.size()]).collect()
 }
 

@@ -3,6 +3,20 @@
 
 use oci_spec::runtime::Spec;
 
+/// The folders that the rootfs is made of, lowest first: separated by colons, or a JSON list of
+/// strings. Relative ones are relative to the bundle; at most 500. The list is complete: `root.path`
+/// is a layer only if it is in it, and else just an empty place.
+pub const LAYERS: &str = "io.aril.rootfs.layers";
+
+/// Who takes what the container writes to its root: `ephemeral` (gone with the container; the default
+/// where there are layers), `ephemeral:SIZE`, `tmpfs`, `tmpfs:SIZE`, or a directory that is kept,
+/// with a slash in its name. Without layers, `root.path` is the one layer.
+pub const UPPER: &str = "io.aril.rootfs.upper";
+
+/// `true`: the host sees the rootfs at `rootfs` in the bundle, as long as the container is there. For
+/// tools that look for it; else no mount of the container's is in the host's mount table.
+pub const SHOW: &str = "io.aril.rootfs.show";
+
 /// The value of one annotation, if the config has it.
 pub fn value<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
     spec.annotations().as_ref()?.get(key).map(String::as_str)

@@ -2,6 +2,7 @@
 
 pub mod annotation;
 mod load;
+pub mod size;
 mod validate;
 
 pub use load::{Config, load, load_process, parse, parse_resources};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::HostPid;
+use crate::rootfs::overlay::Layers;
 
 /// Raised when a reader of the older form could go wrong.
 pub const VERSION: u32 = 1;
@@ -45,6 +46,9 @@ pub struct Record {
     pub bundle: PathBuf,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// The rootfs, where it is made of layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Layers>,
     pub config: Settings,
 }
 

@@ -1,0 +1,117 @@
+//! A root of layers: folders that are only read, under one that takes what the container writes.
+//!
+//! # Theory of operation
+//!
+//! [`plan`] decides which folders, from the annotations alone. The overlay itself is one detached
+//! mount ([`mount`]), made by the parent where that has the privileges (the host's root), else by the
+//! child in its user namespace, and attached in the container's mount namespace only: the host's
+//! mount table never learns of it, and it ends with the namespace.
+//!
+//! What has to be found again is [`Layers`]. It is part of the container's record, written before
+//! any folder of it is made:
+//!
+//! | upper | its folders `upper` and `work` are in | and after the container |
+//! |---|---|---|
+//! | [`Upper::Ephemeral`] | the container's state directory | go with it |
+//! | [`Upper::Tmpfs`] | a tmpfs that nobody else sees | go with the mount |
+//! | [`Upper::Kept`] | a directory of the caller's | stay |
+
+pub mod plan;
+
+use std::ffi::CString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::IdMap;
+
+/// The kernel's own limit.
+pub const MOST_LOWERS: usize = 500;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// Absolute paths of the host, lowest first. At least one.
+    pub lowers: Vec<PathBuf>,
+    pub upper: Upper,
+    /// Where the host sees the rootfs too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Upper {
+    /// `directory` is the container's state directory; `size` in bytes.
+    Ephemeral {
+        directory: PathBuf,
+        size: Option<u64>,
+    },
+    /// `size` in bytes; without one the kernel's default counts, half of the memory.
+    Tmpfs {
+        size: Option<u64>,
+    },
+    Kept {
+        directory: PathBuf,
+    },
+}
+
+impl Upper {
+    /// Where `upper` and `work` are, if the host can see them.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Ephemeral { directory, .. } | Self::Kept { directory } => Some(directory),
+            Self::Tmpfs { .. } => None,
+        }
+    }
+
+    /// What the container has written, if the host can see it.
+    pub fn upper(&self) -> Option<PathBuf> {
+        self.directory().map(|directory| directory.join(UPPER))
+    }
+
+    /// The kernel's own, of the same file system.
+    pub fn work(&self) -> Option<PathBuf> {
+        self.directory().map(|directory| directory.join(WORK))
+    }
+
+    /// Nobody reads it after a crash, so nothing need be synced (`volatile`, Linux 5.10).
+    pub fn is_volatile(&self) -> bool {
+        !matches!(self, Self::Kept { .. })
+    }
+}
+
+pub const UPPER: &str = "upper";
+pub const WORK: &str = "work";
+
+/// The step: makes the overlay, if the parent has not, and attaches it at `at`, which is the root.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Overlay {
+    pub layers: Layers,
+    /// A directory of the host's.
+    pub at: CString,
+    /// The parent makes it, as the n-th of its trees; else the child, in its user namespace.
+    pub tree: Option<usize>,
+    /// How the owners in the lowers are shown, and which of them need it.
+    pub id_map: Option<(IdMap, Vec<bool>)>,
+}
+
+impl fmt::Display for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.layers.lowers.len();
+        write!(f, "overlay {count} layer{} on ", if count == 1 { "" } else { "s" })?;
+        write!(f, "{} (upper {})", self.at.to_string_lossy(), self.layers.upper)
+    }
+}
+
+impl fmt::Display for Upper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, size) = match self {
+            Self::Ephemeral { size, .. } => ("ephemeral", size),
+            Self::Tmpfs { size } => ("tmpfs", size),
+            Self::Kept { directory } => return directory.display().fmt(f),
+        };
+        f.write_str(name)?;
+        size.map_or(Ok(()), |bytes| write!(f, ", {bytes} bytes"))
+    }
+}

@@ -1,0 +1,268 @@
+//! The annotations -> [`Layers`], and those and the facts -> [`Overlay`]. No side effect.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxIdMapping;
+
+use super::super::plan::{host_path, ranges};
+use super::{Layers, MOST_LOWERS, Overlay, Upper};
+use crate::error::{Error, Result};
+use crate::path::absolute;
+use crate::rootfs::IdMap;
+use crate::spec::{annotation, size};
+use crate::sys::mount::Extent;
+
+/// The values of the annotations, and what they are relative to.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    pub layers: Option<&'a str>,
+    pub upper: Option<&'a str>,
+    pub show: Option<&'a str>,
+    /// `root.path`, absolute.
+    pub root: &'a Path,
+    pub bundle: &'a Path,
+    /// The container's own, in the state root.
+    pub state_directory: &'a Path,
+}
+
+/// What the annotations ask for, if anything.
+pub fn layers(input: &Input<'_>) -> Result<Option<Layers>> {
+    let show = boolean(annotation::SHOW, input.show)?;
+    if input.layers.is_none() && input.upper.is_none() {
+        return match show {
+            true => Err(invalid(annotation::SHOW, "true", "the rootfs has no layers")),
+            false => Ok(None),
+        };
+    }
+    let lowers = match input.layers {
+        Some(text) => lowers(text, input.bundle)?,
+        None => vec![input.root.to_owned()],
+    };
+    let upper = upper(input.upper.unwrap_or("ephemeral"), input)?;
+    if let Some(directory) = upper.directory() {
+        refuse_overlap(&lowers, directory, &upper)?;
+    }
+    let shown = show.then(|| input.bundle.join("rootfs"));
+    if let Some(place) = shown.as_ref().filter(|place| lowers.iter().any(|l| l.starts_with(place)))
+    {
+        let text = format!("it would cover {}, which is a layer", place.display());
+        return Err(invalid(annotation::SHOW, "true", &text));
+    }
+    Ok(Some(Layers { lowers, upper, shown }))
+}
+
+fn lowers(text: &str, bundle: &Path) -> Result<Vec<PathBuf>> {
+    let wrong = |why: &str| invalid(annotation::LAYERS, text, why);
+    let names: Vec<String> = if text.starts_with('[') {
+        serde_json::from_str(text).map_err(|e| wrong(&e.to_string()))?
+    } else {
+        text.split(':').map(str::to_owned).collect()
+    };
+    if names.is_empty() || names.iter().any(String::is_empty) {
+        return Err(wrong("the name of a folder is empty"));
+    }
+    if names.len() > MOST_LOWERS {
+        let why = format!("{} layers, and Linux takes {MOST_LOWERS}", names.len());
+        return Err(Error::config(format!("annotation {}: {why}", annotation::LAYERS)));
+    }
+    let lowers: Vec<_> = names.iter().map(|name| absolute(bundle, Path::new(name))).collect();
+    match lowers.iter().enumerate().find(|(at, lower)| lowers[..*at].contains(lower)) {
+        Some((_, twice)) => Err(wrong(&format!("{} is in it twice", twice.display()))),
+        None => Ok(lowers),
+    }
+}
+
+fn upper(text: &str, input: &Input<'_>) -> Result<Upper> {
+    let (kind, amount) = match text.split_once(':') {
+        Some((kind, amount)) => (kind, Some(amount)),
+        None => (text, None),
+    };
+    let size = || {
+        let bytes = amount.map(|amount| {
+            let bytes = size::bytes(amount).and_then(|n| u64::try_from(n).ok());
+            bytes.filter(|n| *n > 0)
+        });
+        match bytes {
+            Some(None) => Err(invalid(annotation::UPPER, text, "want a size such as 64m")),
+            other => Ok(other.flatten()),
+        }
+    };
+    match kind {
+        "ephemeral" => {
+            Ok(Upper::Ephemeral { directory: input.state_directory.to_owned(), size: size()? })
+        }
+        "tmpfs" => Ok(Upper::Tmpfs { size: size()? }),
+        _ if text.contains('/') => {
+            Ok(Upper::Kept { directory: absolute(input.bundle, Path::new(text)) })
+        }
+        _ => Err(invalid(
+            annotation::UPPER,
+            text,
+            "want ephemeral, tmpfs, tmpfs:SIZE, or a directory with a slash in its name",
+        )),
+    }
+}
+
+/// What is written would change what is only read, or the other way round.
+fn refuse_overlap(lowers: &[PathBuf], directory: &Path, upper: &Upper) -> Result<()> {
+    let overlaps = |lower: &&PathBuf| lower.starts_with(directory) || directory.starts_with(lower);
+    match lowers.iter().find(overlaps) {
+        Some(lower) => {
+            let why = format!("it and the layer {} are inside each other", lower.display());
+            Err(invalid(annotation::UPPER, &upper.to_string(), &why))
+        }
+        None => Ok(()),
+    }
+}
+
+fn boolean(key: &str, value: Option<&str>) -> Result<bool> {
+    match value {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(invalid(key, other, "want true or false")),
+    }
+}
+
+fn invalid(key: &str, value: &str, why: &str) -> Error {
+    let shown: String = value.chars().take(200).collect();
+    Error::config(format!("annotation {key}={shown}: {why}"))
+}
+
+/// What else the step depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The host's root makes it, else whoever is root in the user namespace.
+    pub privileged: bool,
+    /// Those of the container's user namespace.
+    pub uid_mappings: &'a [LinuxIdMapping],
+    pub gid_mappings: &'a [LinuxIdMapping],
+    /// Who owns each lower; empty where nobody asks.
+    pub owners: &'a [u32],
+}
+
+pub fn overlay(layers: Layers, at: &Path, facts: &Facts<'_>) -> Result<Overlay> {
+    if !facts.privileged && layers.shown.is_some() {
+        return Err(invalid(annotation::SHOW, "true", "only root can show a rootfs on the host"));
+    }
+    Ok(Overlay {
+        at: host_path(at)?,
+        tree: facts.privileged.then_some(0),
+        id_map: if facts.privileged { id_map(facts) } else { None },
+        layers,
+    })
+}
+
+/// A layer whose folder belongs to somebody of the namespace's own range was made for that range;
+/// any other is mapped into it.
+fn id_map(facts: &Facts<'_>) -> Option<(IdMap, Vec<bool>)> {
+    let (uids, gids) = (ranges(facts.uid_mappings), ranges(facts.gid_mappings));
+    if uids.is_empty() || gids.is_empty() {
+        return None;
+    }
+    let inside = |owner: u32| {
+        uids.iter().any(|[_, host, size]| owner.checked_sub(*host).is_some_and(|at| at < *size))
+    };
+    let mapped: Vec<_> = facts.owners.iter().map(|owner| !inside(*owner)).collect();
+    let map = IdMap { extent: Extent::One, uids, gids };
+    mapped.contains(&true).then_some((map, mapped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input<'a>(layers: Option<&'a str>, upper: Option<&'a str>) -> Input<'a> {
+        Input {
+            layers,
+            upper,
+            show: None,
+            root: Path::new("/b/rootfs"),
+            bundle: Path::new("/b"),
+            state_directory: Path::new("/run/aril/c"),
+        }
+    }
+
+    fn refusal(layers: Option<&str>, upper: Option<&str>) -> String {
+        super::layers(&input(layers, upper)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_asked_is_nothing_done() {
+        assert_eq!(layers(&input(None, None)).unwrap(), None);
+        let show = Input { show: Some("true"), ..input(None, None) };
+        assert!(layers(&show).unwrap_err().to_string().contains("has no layers"));
+    }
+
+    #[test]
+    fn an_upper_alone_is_over_the_root() {
+        let got = layers(&input(None, Some("tmpfs:64m"))).unwrap().unwrap();
+        assert_eq!(got.lowers, [Path::new("/b/rootfs")]);
+        assert_eq!(got.upper, Upper::Tmpfs { size: Some(64 << 20) });
+        assert_eq!((got.upper.upper(), got.upper.is_volatile()), (None, true));
+    }
+
+    #[test]
+    fn layers_are_a_list_from_the_lowest_up() {
+        let got = layers(&input(Some("base:/x/app"), None)).unwrap().unwrap();
+        assert_eq!(got.lowers, [Path::new("/b/base"), Path::new("/x/app")]);
+        assert_eq!(got.upper.upper().unwrap(), Path::new("/run/aril/c/upper"));
+        assert_eq!(got.upper.work().unwrap(), Path::new("/run/aril/c/work"));
+        let got = layers(&input(Some(r#"["a:b","c"]"#), None)).unwrap().unwrap();
+        assert_eq!(got.lowers, [Path::new("/b/a:b"), Path::new("/b/c")]);
+    }
+
+    #[test]
+    fn a_kept_upper_is_a_directory() {
+        let got = layers(&input(None, Some("./mine"))).unwrap().unwrap();
+        assert_eq!(got.upper, Upper::Kept { directory: "/b/mine".into() });
+        assert!(!got.upper.is_volatile());
+        // A colon belongs to a path.
+        let got = layers(&input(None, Some("/a:b"))).unwrap().unwrap();
+        assert_eq!(got.upper, Upper::Kept { directory: "/a:b".into() });
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (layers, upper, why) in [
+            (Some(""), None, "the name of a folder is empty"),
+            (Some("a::b"), None, "the name of a folder is empty"),
+            (Some("[]"), None, "the name of a folder is empty"),
+            (Some("[1]"), None, "invalid type"),
+            (Some("a:./a"), None, "/b/a is in it twice"),
+            (None, Some("tmpfs:much"), "want a size such as 64m"),
+            (None, Some("tmpfs:0"), "want a size such as 64m"),
+            (None, Some("tmpfs:-1"), "want a size such as 64m"),
+            (None, Some("mine"), "want ephemeral, tmpfs"),
+            (None, Some("/b/rootfs/x"), "inside each other"),
+            (None, Some("/b"), "inside each other"),
+        ] {
+            let text = refusal(layers, upper);
+            assert!(text.contains(why) && text.starts_with("annotation io.aril."), "{text}");
+        }
+        let many = vec!["x"; 501].join(":");
+        assert!(refusal(Some(&many), None).contains("501 layers, and Linux takes 500"));
+    }
+
+    #[test]
+    fn what_is_shown_must_not_cover_a_layer() {
+        let show = Input { show: Some("true"), ..input(None, Some("tmpfs")) };
+        assert!(layers(&show).unwrap_err().to_string().contains("which is a layer"));
+        let show = Input { layers: Some("/image"), ..show };
+        assert_eq!(layers(&show).unwrap().unwrap().shown.unwrap(), Path::new("/b/rootfs"));
+        let maybe = Input { show: Some("yes"), ..show };
+        assert!(layers(&maybe).unwrap_err().to_string().contains("want true or false"));
+    }
+
+    #[test]
+    fn owners_outside_the_range_are_mapped_into_it() {
+        let ids: Vec<LinuxIdMapping> =
+            serde_json::from_str(r#"[{"containerID":0,"hostID":100000,"size":65536}]"#).unwrap();
+        let facts =
+            |owners| Facts { privileged: true, uid_mappings: &ids, gid_mappings: &ids, owners };
+        let (map, mapped) = id_map(&facts(&[0, 100_000, 165_536])).unwrap();
+        assert_eq!(map.uids, [[0, 100_000, 65536]]);
+        assert_eq!(mapped, [true, false, true]);
+        assert_eq!(id_map(&facts(&[100_000])), None);
+        assert_eq!(id_map(&Facts { uid_mappings: &[], ..facts(&[0]) }), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! Amounts of bytes as people write them.
+
+/// A number with a binary suffix in any case (`512m`, `1GiB`, `1.5 k`), or -1.
+pub fn bytes(text: &str) -> Option<i64> {
+    if text == "-1" {
+        return Some(-1);
+    }
+    let end = text.bytes().position(|b| !b.is_ascii_digit() && b != b'.').unwrap_or(text.len());
+    let (amount, suffix) = text.split_at(end);
+    let shift = match suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return None,
+    };
+    if amount.starts_with('.') || amount.ends_with('.') {
+        return None;
+    }
+    match amount.parse::<i64>() {
+        Ok(n) => n.checked_mul(1 << shift),
+        Err(_) => {
+            let n = amount.parse::<f64>().ok()? * (1_i64 << shift) as f64;
+            (n < i64::MAX as f64).then_some(n as i64)
+        }
+    }
+}
