@@ -79,6 +79,6 @@ demo-tools:
 	@$(call APT_INSTALL,busybox-static)
 
 test-tools:
-	@$(call APT_INSTALL,busybox-static runc crun strace iproute2 procps jq)
+	@$(call APT_INSTALL,busybox-static runc crun strace iproute2 procps jq python3-seccomp)
 
 include runtime-tests/vm/vm.mk

@@ -110,7 +110,7 @@ fn flags(spec: &LinuxSeccomp, facts: &Facts, notifies: bool) -> Result<u32> {
 }
 
 /// The native one first, each once.
-fn arches(spec: &LinuxSeccomp, native: Arch) -> Vec<Arch> {
+pub(super) fn arches(spec: &LinuxSeccomp, native: Arch) -> Vec<Arch> {
     let mut arches = vec![native];
     for arch in spec.architectures().iter().flatten() {
         match Arch::from_spec(*arch, native) {

@@ -225,11 +225,16 @@ pub fn branches(tables: Vec<Table>) -> Vec<(u32, Ranges)> {
 }
 
 /// One bit of the number tells the two apart. Numbers with the highest bit set exist on neither and
-/// are beyond all; -1 is what a tracer writes to skip a call, and is left to the default.
+/// are beyond all; where only x86_64 is filtered, libseccomp takes them for x32's. -1 is what a
+/// tracer writes to skip a call, and is left to the default.
 fn both_x86_64(x86_64: Option<Table>, x32: Option<Table>) -> Ranges {
     const HIGHEST_BIT: u32 = 1 << 31;
     let beyond = |table: &Option<Table>| table.as_ref().map_or(Action::KILL_THREAD, |t| t.beyond);
-    let high = [(HIGHEST_BIT, beyond(&x86_64)), (HIGHEST_BIT | Arch::X32_BIT, beyond(&x32))];
+    let high = match beyond(&x86_64) {
+        permissive if x32.is_none() && permissive.is_permissive() => Action::KILL_THREAD,
+        beyond => beyond,
+    };
+    let high = [(HIGHEST_BIT, high), (HIGHEST_BIT | Arch::X32_BIT, beyond(&x32))];
     let skip = x86_64.as_ref().filter(|_| x32.is_none()).map(|t| (u32::MAX, t.default));
 
     let mut ranges = Ranges::default();

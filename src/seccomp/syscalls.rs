@@ -37,6 +37,11 @@ pub struct Finder {
 }
 
 impl Finder {
+    #[cfg(test)]
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        TABLE.iter().map(|s| s.name)
+    }
+
     pub fn find(&mut self, name: &str) -> Option<&'static Syscall> {
         let near = TABLE[self.next..].iter().take(8).position(|s| s.name == name);
         let index = match near {
@@ -57,6 +62,9 @@ pub struct Multiplexed {
 }
 
 impl Multiplexed {
+    #[cfg(test)]
+    pub const NUMBERS: [u32; 2] = [SOCKETCALL, IPC];
+
     pub fn find(name: &str) -> Option<Self> {
         let i = MULTIPLEXED.binary_search_by(|(n, ..)| (*n).cmp(name)).ok()?;
         let (_, number, first_argument) = MULTIPLEXED[i];

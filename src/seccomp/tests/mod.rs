@@ -1,4 +1,5 @@
 mod interpreter;
+mod libseccomp;
 mod random;
 
 use std::path::Path;

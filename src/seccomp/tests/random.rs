@@ -12,18 +12,18 @@ use super::interpreter::{Data, check, run};
 use super::{KILL_THREAD, spec};
 
 /// xorshift, so that a failure repeats.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % bound
     }
 
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+    pub fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize].clone()
     }
 }
 
@@ -94,6 +94,14 @@ fn naive(spec: &LinuxSeccomp, native: Arch, data: &Data) -> u32 {
         let skip = data.nr == u32::MAX && arches.iter().any(|a| a.audit() == data.arch);
         return if skip && arches.contains(&Arch::X86_64) { default.code() } else { KILL_THREAD };
     };
+
+    if arch == Arch::X86_64
+        && data.nr >> 31 == 1
+        && !arches.contains(&Arch::X32)
+        && default.is_permissive()
+    {
+        return KILL_THREAD;
+    }
 
     let mut highest = None;
     let mut matching: Vec<Clause> = Vec::new();
