@@ -2,6 +2,8 @@
 //! loopback device is up.
 
 pub mod child;
+pub mod link;
+pub mod subnet;
 
 use std::fmt;
 

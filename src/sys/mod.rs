@@ -7,6 +7,7 @@ pub mod clone;
 pub mod entry;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod open;
 pub mod pidfd;
 pub mod process;

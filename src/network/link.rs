@@ -1,0 +1,310 @@
+//! Requests of rtnetlink(7): links, addresses, routes, neighbours, queues.
+//!
+//! Each function adds one request to a batch. Numbers are the kernel's (`linux/if_link.h`,
+//! `linux/rtnetlink.h`, `linux/pkt_sched.h`).
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::subnet::Subnet;
+use crate::sys::Errno;
+use crate::sys::netlink::{Attributes, Batch, Refusal, Reply, Socket, integer, text};
+
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const GETLINK: u16 = 18;
+const NEWADDR: u16 = 20;
+const NEWROUTE: u16 = 24;
+const GETROUTE: u16 = 26;
+const NEWNEIGH: u16 = 28;
+const NEWQDISC: u16 = 36;
+
+const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+const REPLACE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+const APPEND: u16 = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
+const DUMP: u16 = libc::NLM_F_DUMP as u16;
+
+const ADDRESS: u16 = 1;
+const IFNAME: u16 = 3;
+const MTU: u16 = 4;
+const LINK: u16 = 5;
+const MASTER: u16 = 10;
+const LINKINFO: u16 = 18;
+const NET_NS_PID: u16 = 19;
+const AF_SPEC: u16 = 26;
+const NET_NS_FD: u16 = 28;
+const EXT_MASK: u16 = 29;
+const SKIP_STATISTICS: u32 = 8;
+
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VETH_PEER: u16 = 1;
+
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+/// `lo` of every network namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// A network namespace, as a link's place.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// That of a process.
+    Process(i32),
+    /// A namespace file.
+    File(BorrowedFd<'a>),
+}
+
+/// A pair of which one end is here, the other there.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    pub here: &'a str,
+    /// The bridge that our end is a port of, by its index.
+    pub bridge: Option<u32>,
+    pub there: &'a str,
+    pub place: Place<'a>,
+    pub mac: Mac,
+    pub mtu: u32,
+}
+
+fn ifinfomsg(index: u32, up: bool) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let flag = (libc::IFF_UP as u32).to_ne_bytes();
+    if up {
+        header[8..12].copy_from_slice(&flag);
+        header[12..16].copy_from_slice(&flag);
+    }
+    header
+}
+
+/// One request makes both ends, under their last names and in their last places: a link that is
+/// moved afterwards costs an RCU grace period.
+pub fn new_veth(batch: &mut Batch, veth: &Veth<'_>) {
+    batch.request(NEWLINK, CREATE, &ifinfomsg(0, true)).text(IFNAME, veth.here).u32(MTU, veth.mtu);
+    if let Some(bridge) = veth.bridge {
+        batch.u32(MASTER, bridge);
+    }
+    let peer = |peer: &mut Batch| {
+        peer.raw(&ifinfomsg(0, false)).text(IFNAME, veth.there).u32(MTU, veth.mtu);
+        peer.put(ADDRESS, &veth.mac);
+        match veth.place {
+            Place::Process(pid) => peer.u32(NET_NS_PID, pid as u32),
+            Place::File(fd) => peer.u32(NET_NS_FD, fd.as_raw_fd() as u32),
+        };
+    };
+    batch.nest(LINKINFO, |info| {
+        info.text(INFO_KIND, "veth").nest(INFO_DATA, |data| {
+            data.nest(VETH_PEER, peer);
+        });
+    });
+}
+
+/// A bridge that is up. Without an address of its own it would take its ports' and change with them.
+pub fn new_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
+    batch.request(NEWLINK, CREATE, &ifinfomsg(0, true)).text(IFNAME, name).u32(MTU, mtu);
+    batch.put(ADDRESS, &mac).nest(LINKINFO, |info| {
+        info.text(INFO_KIND, "bridge");
+    });
+}
+
+/// A port of a bridge that carries its frames to other hosts by UDP.
+pub fn new_vxlan(batch: &mut Batch, name: &str, bridge: u32, mtu: u32, id: u32, port: u16) {
+    const ID: u16 = 1;
+    const LEARNING: u16 = 7;
+    const PORT: u16 = 15;
+    batch.request(NEWLINK, CREATE, &ifinfomsg(0, true)).text(IFNAME, name).u32(MTU, mtu);
+    batch.u32(MASTER, bridge).nest(LINKINFO, |info| {
+        info.text(INFO_KIND, "vxlan").nest(INFO_DATA, |data| {
+            data.u32(ID, id).u8(LEARNING, 1).put(PORT, &port.to_be_bytes());
+        });
+    });
+}
+
+/// Frames for everybody, and for whom nobody knows, go to `peer` too.
+pub fn flood_to(batch: &mut Batch, vxlan: u32, peer: IpAddr) {
+    const DESTINATION: u16 = 1;
+    const LINK_LAYER: u16 = 2;
+    const PERMANENT: u16 = 0x80;
+    const SELF: u8 = 2;
+    let mut header = [0; 12];
+    header[0] = libc::AF_BRIDGE as u8;
+    header[4..8].copy_from_slice(&vxlan.to_ne_bytes());
+    header[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
+    header[10] = SELF;
+    batch.request(NEWNEIGH, APPEND, &header).put(LINK_LAYER, &[0; 6]);
+    batch.put(DESTINATION, &octets(peer));
+}
+
+pub fn up(batch: &mut Batch, index: u32) {
+    batch.request(NEWLINK, 0, &ifinfomsg(index, true));
+}
+
+/// No IPv6 address that nobody asked for: neither the announcements nor the wait that come with it.
+pub fn no_link_local(batch: &mut Batch, index: u32) {
+    const ADDRESS_GENERATION: u16 = 8;
+    const NONE: u8 = 1;
+    batch.request(NEWLINK, 0, &ifinfomsg(index, false)).nest(AF_SPEC, |families| {
+        families.nest(libc::AF_INET6 as u16, |ipv6| {
+            ipv6.u8(ADDRESS_GENERATION, NONE);
+        });
+    });
+}
+
+pub fn delete(batch: &mut Batch, name: &str) {
+    batch.request(DELLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name);
+}
+
+/// Its address, without the wait for somebody else who has it too: leases see to that.
+pub fn add_address(batch: &mut Batch, index: u32, subnet: Subnet) {
+    const BYTES: u16 = 1;
+    const LOCAL: u16 = 2;
+    const BROADCAST: u16 = 4;
+    const NO_DETECTION: u8 = 0x02;
+    let mut header = [family(subnet.address), subnet.prefix, NO_DETECTION, 0, 0, 0, 0, 0];
+    if subnet.address.is_ipv4() {
+        header[2] = 0;
+    }
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let bytes = octets(subnet.address);
+    batch.request(NEWADDR, REPLACE, &header).put(LOCAL, &bytes).put(BYTES, &bytes);
+    if subnet.address.is_ipv4() && subnet.prefix < 31 {
+        batch.put(BROADCAST, &octets(subnet.last()));
+    }
+}
+
+/// A route to `to` through `gateway`; a `to` of no length is the default route.
+pub fn add_route(batch: &mut Batch, to: Subnet, gateway: IpAddr) {
+    const DESTINATION: u16 = 1;
+    const GATEWAY: u16 = 5;
+    const MAIN: u8 = 254;
+    const STATIC: u8 = 4;
+    const UNICAST: u8 = 1;
+    let header = [family(to.address), to.prefix, 0, 0, MAIN, STATIC, 0, UNICAST, 0, 0, 0, 0];
+    batch.request(NEWROUTE, REPLACE, &header).put(GATEWAY, &octets(gateway));
+    if to.prefix > 0 {
+        batch.put(DESTINATION, &octets(to.first()));
+    }
+}
+
+/// What leaves the link is at most `rate` bytes a second, after a burst of `burst` bytes
+/// (tc-tbf(8)).
+pub fn limit(batch: &mut Batch, index: u32, rate: u64, burst: u32) {
+    const KIND: u16 = 1;
+    const OPTIONS: u16 = 2;
+    const PARAMETERS: u16 = 1;
+    const RATE64: u16 = 4;
+    const BURST: u16 = 6;
+    const ROOT: u32 = 0xffff_ffff;
+    const ETHERNET: u8 = 1;
+    /// Of bytes that wait: 50 ms of the rate besides the burst, as the tool's manual advises.
+    const WAIT_DIVISOR: u64 = 20;
+    let mut header = [0; 20];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[12..16].copy_from_slice(&ROOT.to_ne_bytes());
+    let waiting = (rate / WAIT_DIVISOR).saturating_add(burst.into()).min(u32::MAX.into()) as u32;
+    // struct tc_tbf_qopt: two tc_ratespec of 12 bytes, then limit, buffer and mtu.
+    let mut parameters = [0; 36];
+    parameters[1] = ETHERNET;
+    let rate32 = u32::try_from(rate).unwrap_or(u32::MAX);
+    parameters[8..12].copy_from_slice(&rate32.to_ne_bytes());
+    parameters[24..28].copy_from_slice(&waiting.to_ne_bytes());
+    batch.request(NEWQDISC, REPLACE, &header).text(KIND, "tbf").nest(OPTIONS, |options| {
+        options.put(PARAMETERS, &parameters).u32(BURST, burst);
+        options.put(RATE64, &rate.to_ne_bytes());
+    });
+}
+
+/// What is known of a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    pub index: u32,
+    pub name: String,
+    /// The other end of a veth, in its own namespace.
+    pub peer: u32,
+    pub mtu: u32,
+}
+
+impl Found {
+    /// From an answer to [`get`]; other messages are none.
+    pub fn read(reply: &Reply<'_>) -> Option<Self> {
+        if reply.kind != NEWLINK {
+            return None;
+        }
+        let index = integer(reply.payload.get(4..8)?);
+        let mut found = Self { index, ..Self::default() };
+        for (kind, bytes) in reply.attributes(16) {
+            match kind {
+                IFNAME => found.name = text(bytes),
+                LINK => found.peer = integer(bytes),
+                MTU => found.mtu = integer(bytes),
+                _ => {}
+            }
+        }
+        Some(found)
+    }
+}
+
+pub fn get(batch: &mut Batch, name: &str) {
+    let asked = batch.request(GETLINK, 0, &ifinfomsg(0, false));
+    asked.u32(EXT_MASK, SKIP_STATISTICS).text(IFNAME, name);
+}
+
+/// The link of that name, if there is one.
+pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
+    let mut batch = Batch::new();
+    get(&mut batch, name);
+    let mut found = None;
+    match socket.ask(batch, |reply| found = Found::read(reply)) {
+        Ok(()) => Ok(found),
+        Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Names of all links.
+pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
+    let mut batch = Batch::new();
+    batch.request(GETLINK, DUMP, &ifinfomsg(0, false)).u32(EXT_MASK, SKIP_STATISTICS);
+    let mut names = Vec::new();
+    socket.ask(batch, |reply| names.extend(Found::read(reply).map(|found| found.name)))?;
+    Ok(names)
+}
+
+/// Where the kernel would send packets, but by default: the destinations of its routes.
+pub fn destinations(socket: &mut Socket, ipv4: bool) -> Result<Vec<Subnet>, Refusal> {
+    const DESTINATION: u16 = 1;
+    let mut header = [0; 12];
+    header[0] = if ipv4 { libc::AF_INET } else { libc::AF_INET6 } as u8;
+    let mut batch = Batch::new();
+    batch.request(GETROUTE, DUMP, &header);
+    let mut found = Vec::new();
+    socket.ask(batch, |reply| {
+        let Some(prefix) = reply.payload.get(1).copied() else { return };
+        let mut attributes: Attributes<'_> = reply.attributes(12);
+        let address = attributes.find(|(kind, _)| *kind == DESTINATION).and_then(|a| ip(a.1));
+        found.extend(address.map(|address| Subnet { address, prefix }));
+    })?;
+    Ok(found)
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
+}
+
+#[cfg(test)]
+mod tests;
