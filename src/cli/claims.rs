@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     MemoryPolicyModeType,
 };
 
-use super::features::{CgroupFacts, FeatureFacts, MemoryPolicyFacts, SeccompFacts};
+use super::features::{CgroupFacts, FeatureFacts, MemoryPolicyFacts, RdtFacts, SeccompFacts};
 use crate::hook::Point;
 use crate::namespace::Kind;
 use crate::rootfs::options;
@@ -32,7 +32,7 @@ pub fn facts() -> FeatureFacts {
         seccomp: Some(seccomp()),
         apparmor: true,
         selinux: true,
-        intel_rdt: false,
+        intel_rdt: RdtFacts { enabled: true, schemata: true, monitoring: true },
         idmapped_mounts: true,
         net_devices: false,
         memory_policy: Some(memory_policy()),

@@ -24,7 +24,7 @@ pub struct FeatureFacts {
     pub seccomp: Option<SeccompFacts>,
     pub apparmor: bool,
     pub selinux: bool,
-    pub intel_rdt: bool,
+    pub intel_rdt: RdtFacts,
     pub idmapped_mounts: bool,
     pub net_devices: bool,
     pub memory_policy: Option<MemoryPolicyFacts>,
@@ -52,6 +52,13 @@ pub struct SeccompFacts {
     pub known_flags: Vec<String>,
     /// Of the known, those that the running kernel has.
     pub supported_flags: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct RdtFacts {
+    pub enabled: bool,
+    pub schemata: bool,
+    pub monitoring: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -88,7 +95,7 @@ struct Linux {
     seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: RdtFacts,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_policy: Option<MemoryPolicyFacts>,
     mount_extensions: MountExtensions,
@@ -127,7 +134,7 @@ impl Features {
                 seccomp: Seccomp { enabled: facts.seccomp.is_some(), facts: facts.seccomp },
                 apparmor: enabled(facts.apparmor),
                 selinux: enabled(facts.selinux),
-                intel_rdt: enabled(facts.intel_rdt),
+                intel_rdt: facts.intel_rdt,
                 memory_policy: facts.memory_policy,
                 mount_extensions: MountExtensions { idmap: enabled(facts.idmapped_mounts) },
                 net_devices: enabled(facts.net_devices),

@@ -114,6 +114,7 @@ struct Making {
     written: Option<Prepared>,
     sockets: Sockets,
     cgroup: Option<cgroup::parent::Created>,
+    rdt: limits::rdt::parent::Made,
     /// Where the child marks its steps, if somebody wants to know.
     clock: Option<SharedClock>,
     undo: bool,
@@ -146,6 +147,7 @@ impl Making {
             written: None,
             sockets,
             cgroup: None,
+            rdt: Default::default(),
             clock,
             undo: true,
         };
@@ -165,6 +167,10 @@ impl Making {
         self.record.cgroup_paths = created.paths.clone();
         self.cgroup = Some(created);
         self.time.mark("make the cgroup");
+        if let Some(plan) = &self.plan.rdt {
+            self.rdt = limits::rdt::parent::prepare(plan)?;
+            self.time.mark("make the resctrl group");
+        }
         Ok(())
     }
 
@@ -227,6 +233,9 @@ impl Making {
             init.proceed()?;
         }
         cgroup::parent::complete(&self.plan.cgroup, cgroup, init.pid)?;
+        if let Some(group) = &self.record.intel_rdt {
+            limits::rdt::parent::join(group, init.pid)?;
+        }
         if cgroup.moves {
             init.proceed()?;
         }
@@ -348,6 +357,7 @@ impl Drop for Making {
             let _ = cgroup::stored::kill_all(&created.paths);
             let _ = created.undo();
         }
+        self.rdt.undo();
         let _ = self.slot.remove();
     }
 }
@@ -383,6 +393,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
         namespace_paths: Default::default(),
         rootless: request.rootless_cgroups,
         systemd_cgroup: request.systemd.is_some(),
+        intel_rdt: plan.rdt.as_ref().map(|rdt| rdt.group.clone()),
         private_pid_namespace: plan.namespaces.is_new(Kind::Pid),
         has_hooks: [Point::Poststart, Point::Poststop]
             .iter()

@@ -184,6 +184,9 @@ impl Entering<'_> {
                 clock: None,
             })
         })?;
+        if let Some(group) = &self.record.intel_rdt {
+            limits::rdt::parent::join(group, init.pid)?;
+        }
         if let Some(score) = self.plan.script.oom_score_adj {
             limits::parent::set_oom_score_adj(&proc, init.pid, score)?;
         }

@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::inspect;
-use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
 use crate::hook::Point;
 use crate::state::{Observed, Phase, Record, Slot, Status};
 use crate::sys;
+use crate::{cgroup, limits};
 
 /// How long a killed process may take to die: it may have a core to write, or memory to give back.
 const DEATH_MS: i32 = 10_000;
@@ -64,6 +64,9 @@ pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
         cgroup::systemd::parent::stop(&record.cgroup_paths);
     }
     errors.extend(cgroup::stored::remove(&record.cgroup_paths).err());
+    if let Some(group) = &record.intel_rdt {
+        errors.extend(limits::rdt::parent::remove(group).err());
+    }
     errors.extend(slot.remove().err());
     let poststop = hooks.and_then(|hooks| {
         inspect::run_hooks(Point::Poststop, &hooks, record, Status::Stopped, None)

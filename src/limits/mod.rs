@@ -1,5 +1,5 @@
 //! What the process may use, and how the kernel schedules it: rlimits, oom_score_adj, scheduler,
-//! I/O priority, CPU affinity, memory policy, personality.
+//! I/O priority, CPU affinity, memory policy, personality; its share of caches and bandwidth is in [`rdt`].
 //!
 //! # Theory of operation
 //!
@@ -13,6 +13,7 @@
 pub mod child;
 pub mod parent;
 pub mod plan;
+pub mod rdt;
 mod set;
 
 use std::fmt;

@@ -13,7 +13,7 @@ use crate::hook::Point;
 use crate::id::ContainerId;
 use crate::identity::descriptors::Passed;
 use crate::namespace::Kind;
-use crate::{cgroup, hook, namespace, network, rootfs, spec};
+use crate::{cgroup, hook, limits, namespace, network, rootfs, spec};
 
 /// Where the directory of the notify socket appears, and what sd_notify(3) is told.
 const NOTIFY_MOUNT: &str = "/run/notify";
@@ -96,15 +96,23 @@ pub fn container(
     let mut warnings = person.warnings;
     warnings.extend(cgroup.warnings.iter().cloned());
     warnings.extend(rootfs.warnings);
+    let rdt = rdt(id, linux, facts)?;
     Ok(ContainerPlan {
         id: id.clone(),
         bundle: options.bundle.clone(),
         rootfs: facts.rootfs.clone(),
         namespaces,
         cgroup,
+        rdt,
         script: Script { steps, hooks, ..person.script },
         warnings,
     })
+}
+
+fn rdt(id: &ContainerId, linux: &Linux, facts: &HostFacts) -> Result<Option<limits::rdt::Plan>> {
+    let Some(rdt) = linux.intel_rdt() else { return Ok(None) };
+    limits::rdt::plan(limits::rdt::Input { id: id.as_str(), rdt, host: facts.resctrl.as_ref() })
+        .map(Some)
 }
 
 /// What an exec is asked for, besides its process.

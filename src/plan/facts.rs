@@ -8,8 +8,8 @@ use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::identity::{self, SecurityModules};
-use crate::namespace;
 use crate::path::absolute;
+use crate::{limits, namespace};
 
 /// The systemd that is to make the cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct HostFacts {
     /// The runtime itself is inside a user namespace: nodes cannot be made.
     pub in_user_namespace: bool,
     pub kcore: bool,
+    /// Looked for if the config has `linux.intelRdt`.
+    pub resctrl: Option<limits::rdt::Resctrl>,
 }
 
 /// As far as a process depends on them.
@@ -60,6 +62,10 @@ impl HostFacts {
             process: ProcessFacts::gather(process.iter(), in_user_namespace),
             in_user_namespace,
             kcore: Path::new("/proc/kcore").exists(),
+            resctrl: match linux.and_then(|l| l.intel_rdt().as_ref()) {
+                Some(_) => limits::rdt::parent::look()?,
+                None => None,
+            },
         })
     }
 }

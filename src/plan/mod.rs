@@ -110,6 +110,7 @@ pub struct ContainerPlan {
     pub rootfs: PathBuf,
     pub namespaces: namespace::plan::Plan,
     pub cgroup: cgroup::Plan,
+    pub rdt: Option<limits::rdt::Plan>,
     pub script: Script,
     pub warnings: Vec<String>,
 }

@@ -61,6 +61,9 @@ impl ContainerPlan {
         for line in self.cgroup.to_string().lines() {
             writeln!(f, "  {line}")?;
         }
+        if let Some(rdt) = &self.rdt {
+            writeln!(f, "  {rdt}")?;
+        }
         for point in [Point::Prestart, Point::CreateRuntime, Point::CreateContainer] {
             for hook in self.script.hooks.at(point) {
                 writeln!(f, "  {point} hook {hook}")?;

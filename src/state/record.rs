@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::HostPid;
+use crate::limits::rdt::Group;
 use crate::rootfs::overlay::Layers;
 
 /// Raised when a reader of the older form could go wrong.
@@ -39,6 +40,9 @@ pub struct Record {
     pub namespace_paths: BTreeMap<String, PathBuf>,
     pub rootless: bool,
     pub systemd_cgroup: bool,
+    /// Its group of resctrl, if the config has `linux.intelRdt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<Group>,
     /// A pid namespace of its own: when init dies, the kernel kills the rest.
     pub private_pid_namespace: bool,
     /// There are hooks for later verbs to run: they are read from the stored config.json.

@@ -157,6 +157,15 @@ refusals! {
         spec["mounts"] = json!([]);
         spec["root"]["readonly"] = false.into();
     };
+    cache_groups_where_there_are_none: ["intelRdt", "not enabled"], |spec| {
+        // On a processor that has them: a group that nobody made.
+        let words = if std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+            json!({"closID": "not enabled"})
+        } else {
+            json!({})
+        };
+        spec["linux"]["intelRdt"] = words;
+    };
     sysctl_of_the_hostname: ["kernel.hostname"], |spec|
         spec["linux"]["sysctl"] = json!({"kernel.hostname": "x"});
     sysctl_of_no_namespace: ["kernel.core_pattern"], |spec|

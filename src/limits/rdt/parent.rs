@@ -1,0 +1,237 @@
+//! The groups, on the host.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::{Group, Plan, Resctrl};
+use crate::error::{Context, Error, OsContext, Result};
+use crate::id::HostPid;
+
+/// Where resctrl is mounted, and what is there.
+pub fn look() -> Result<Option<Resctrl>> {
+    let path = "/proc/self/mountinfo";
+    let text = std::fs::read_to_string(path).os("read", path)?;
+    mounted_in(&text).map(|root| groups(Path::new(root))).transpose()
+}
+
+fn groups(root: &Path) -> Result<Resctrl> {
+    let entries = std::fs::read_dir(root).os("open", root.display())?.flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let groups = directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    Ok(Resctrl { root: root.to_owned(), groups })
+}
+
+fn mounted_in(mountinfo: &str) -> Option<&str> {
+    let line = mountinfo.lines().find(|line| line.contains(" - resctrl "))?;
+    line.split(' ').nth(4)
+}
+
+/// Directories that were made: to be removed again if the container does not come to be.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Made(Vec<PathBuf>);
+
+/// Makes the groups, or sees that they are as wanted, and writes their schemata.
+pub fn prepare(plan: &Plan) -> Result<Made> {
+    let mut made = Made::default();
+    let prepared = prepare_in(plan, &mut made).map_err(|e| explained(&plan.root, e));
+    prepared.inspect_err(|_| made.undo()).map(|()| made)
+}
+
+fn prepare_in(plan: &Plan, made: &mut Made) -> Result<()> {
+    let group = &plan.group;
+    if plan.make {
+        made.add(&group.path)?;
+    }
+    let schemata = group.path.join("schemata");
+    if !plan.compare.is_empty() {
+        let text = std::fs::read_to_string(&schemata).os("read", schemata.display())?;
+        if let Some(line) = plan.compare.iter().find(|line| !says(&text, line)) {
+            return Err(Error::config(format!(
+                "intelRdt: group {} exists, and its schemata is not {line}",
+                group.path.display()
+            ))
+            .hint("name another closID, or leave out what the group decides"));
+        }
+    }
+    if !plan.schemata.is_empty() {
+        let text = plan.schemata.join("\n") + "\n";
+        write(&schemata, &text)?;
+    }
+    match &group.monitor {
+        Some(monitor) => made.add(monitor),
+        None => Ok(()),
+    }
+}
+
+impl Made {
+    fn add(&mut self, path: &Path) -> Result<()> {
+        std::fs::create_dir(path).os("mkdir", path.display()).context(|| "intelRdt".to_owned())?;
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+
+    pub fn undo(&self) {
+        // The error that brings us here is the one to report.
+        self.0.iter().rev().for_each(|path| drop(std::fs::remove_dir(path)));
+    }
+}
+
+/// Puts the process into the group and its monitoring group, in this order: the kernel wants it in
+/// the one before the other.
+pub fn join(group: &Group, pid: HostPid) -> Result<()> {
+    [Some(&group.path), group.monitor.as_ref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(|directory| write(&directory.join("tasks"), &pid.to_string()))
+}
+
+/// What goes with the container. That it is gone already is no error.
+pub fn remove(group: &Group) -> Result<()> {
+    [group.monitor.as_ref(), Some(&group.path).filter(|_| group.own)]
+        .into_iter()
+        .flatten()
+        .try_for_each(|path| match std::fs::remove_dir(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.os("rmdir", path.display()),
+        })
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text)
+        .os("write", file.display())
+        .context(|| format!("intelRdt: {}", text.trim_end().replace('\n', " ")))
+}
+
+/// With what resctrl itself had to say of its last refusal.
+fn explained(root: &Path, error: Error) -> Error {
+    match std::fs::read_to_string(root.join("info/last_cmd_status")) {
+        Ok(text) if text.trim() != "ok" => error.hint(format!("resctrl says: {}", text.trim())),
+        _ => error,
+    }
+}
+
+/// Whether the file's text holds what `wanted` says: `MB:0=20;1=70`, whatever else it says.
+fn says(text: &str, wanted: &str) -> bool {
+    let Some((name, wanted)) = wanted.split_once(':') else { return false };
+    let found = text.lines().filter_map(|line| line.trim_start().split_once(':'));
+    let mut found = found.filter(|(other, _)| *other == name.trim());
+    found.next().is_some_and(|(_, found)| {
+        wanted.split(';').all(|wanted| found.split(';').any(|found| same(found, wanted)))
+    })
+}
+
+/// `0=0ff` and `0=ff`: the file pads with zeroes.
+fn same(a: &str, b: &str) -> bool {
+    let read = |text: &str| {
+        let (domain, value) = text.split_once('=')?;
+        let value = value.trim().to_ascii_lowercase();
+        Some((domain.trim().to_owned(), value.trim_start_matches('0').to_owned()))
+    };
+    read(a).is_some() && read(a) == read(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::{Input, plan};
+    use super::*;
+
+    /// A directory in the shape of resctrl. The kernel fills a new group's directory with files;
+    /// here they are made by who writes them, and [`Tree::drop`] takes them away.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let name = format!("aril-resctrl-{name}-{}", std::process::id());
+            let root = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(root.join("gold/mon_groups")).unwrap();
+            std::fs::create_dir_all(root.join("info")).unwrap();
+            std::fs::write(root.join("gold/schemata"), "    L3:0=0ff;1=00f\n    MB:0= 20\n")
+                .unwrap();
+            std::fs::write(root.join("info/last_cmd_status"), "ok\n").unwrap();
+            Self(root)
+        }
+
+        fn plan(&self, rdt: Value) -> Plan {
+            let rdt = serde_json::from_value(rdt).unwrap();
+            let host = groups(&self.0).unwrap();
+            plan(Input { id: "c1", rdt: &rdt, host: Some(&host) }).unwrap()
+        }
+
+        fn text(&self, file: &str) -> String {
+            std::fs::read_to_string(self.0.join(file)).unwrap()
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_group_of_its_own() {
+        let tree = Tree::new("own");
+        let plan = tree.plan(json!({"l3CacheSchema": "L3:0=f", "schemata": ["MB:0=10"]}));
+        let made = prepare(&plan).unwrap();
+        join(&plan.group, HostPid(77)).unwrap();
+        assert_eq!(tree.text("c1/schemata"), "L3:0=f\nMB:0=10\n");
+        assert_eq!(tree.text("c1/tasks"), "77");
+        // Files that in resctrl go with their directory.
+        for file in ["schemata", "tasks"] {
+            std::fs::remove_file(tree.0.join("c1").join(file)).unwrap();
+        }
+        remove(&plan.group).unwrap();
+        remove(&plan.group).unwrap();
+        assert!(!tree.0.join("c1").exists());
+        drop(made);
+    }
+
+    #[test]
+    fn a_group_of_others_stays_but_for_its_monitor() {
+        let tree = Tree::new("shared");
+        let plan = tree.plan(json!({"closID": "gold", "enableMonitoring": true,
+                                    "l3CacheSchema": "L3:1=f;0=FF", "memBwSchema": "MB:0=20"}));
+        let made = prepare(&plan).unwrap();
+        assert!(tree.0.join("gold/mon_groups/c1").is_dir());
+        join(&plan.group, HostPid(78)).unwrap();
+        assert_eq!(tree.text("gold/tasks"), tree.text("gold/mon_groups/c1/tasks"));
+        std::fs::remove_file(tree.0.join("gold/mon_groups/c1/tasks")).unwrap();
+        remove(&plan.group).unwrap();
+        assert!(tree.0.join("gold").is_dir() && !tree.0.join("gold/mon_groups/c1").exists());
+        drop(made);
+    }
+
+    #[test]
+    fn a_group_that_decides_otherwise() {
+        let tree = Tree::new("other");
+        for schema in ["L3:0=fe", "L3:2=f", "L2:0=f"] {
+            let plan = tree.plan(json!({"closID": "gold", "l3CacheSchema": schema}));
+            let text = prepare(&plan).unwrap_err().to_string();
+            assert!(text.ends_with(&format!("its schemata is not {schema}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_resctrl_refuses_is_undone_and_explained() {
+        let tree = Tree::new("full");
+        std::fs::remove_dir(tree.0.join("gold/mon_groups")).unwrap();
+        std::fs::write(tree.0.join("info/last_cmd_status"), "Out of RMIDs\n").unwrap();
+        let plan = tree.plan(json!({"closID": "gold", "enableMonitoring": true}));
+        let error = prepare(&plan).unwrap_err();
+        assert_eq!(error.advice(), Some("resctrl says: Out of RMIDs"));
+        let mut plan = tree.plan(json!({"enableMonitoring": true}));
+        plan.group.monitor = Some(tree.0.join("nowhere/c1"));
+        assert!(prepare(&plan).unwrap_err().to_string().starts_with("intelRdt: mkdir"));
+        assert!(!tree.0.join("c1").exists(), "the first directory is gone again");
+    }
+
+    #[test]
+    fn the_mount_point() {
+        let line = "52 25 0:45 / /sys/fs/resctrl rw,relatime shared:26 - resctrl resctrl rw\n";
+        assert_eq!(mounted_in(line), Some("/sys/fs/resctrl"));
+        assert_eq!(mounted_in(&line.replace("- resctrl", "- tmpfs")), None);
+    }
+}
