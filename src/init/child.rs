@@ -12,7 +12,6 @@ use crate::error::fault::{Attempt, ChildResult};
 use crate::fs::{Proc, Root};
 use crate::hook::{Point, Surroundings};
 use crate::identity::{environment, executable};
-use crate::namespace::Kind;
 use crate::plan::{Script, Step};
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, process};
@@ -24,8 +23,8 @@ pub struct Child<'a> {
     pub script: &'a Script,
     /// The parent writes id maps, or has it moved to its cgroup, first.
     pub held: bool,
-    /// The container to enter, by its init and the kinds of its namespaces: for an exec.
-    pub joins: Option<(BorrowedFd<'a>, i32)>,
+    /// The container to enter, by its init: for an exec.
+    pub joins: Option<(BorrowedFd<'a>, Entry)>,
     pub cgroup: &'a [cgroup::Step],
     pub tasks: &'a [Option<OwnedFd>],
     pub proc: &'a Proc,
@@ -37,6 +36,15 @@ pub struct Child<'a> {
     pub console: Option<BorrowedFd<'a>>,
     pub hooks: &'a HookWorld<'a>,
     pub clock: Option<&'a SharedClock>,
+}
+
+/// Which namespaces of a container the process of an exec has to enter.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// `CLONE_NEW*` of those that it is not born in.
+    pub rest: i32,
+    /// There is a user namespace, entered by now or among the rest.
+    pub user: bool,
 }
 
 /// What the hooks that the child runs find.
@@ -113,8 +121,8 @@ impl<'a> Child<'a> {
             for step in self.cgroup {
                 cgroup::child::run(step, self.tasks)?;
             }
-            sys::namespace::setns(init, kinds).during("setns")?;
-            if kinds & Kind::User.flag() != 0 {
+            sys::namespace::setns(init, kinds.rest).during("setns")?;
+            if kinds.user {
                 namespace::child::become_root()?;
             }
         } else {

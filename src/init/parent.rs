@@ -7,6 +7,7 @@ use oci_spec::runtime::State;
 
 use super::protocol::{self, ChildEnd, Order, ParentEnd, Report};
 use super::relay;
+use crate::error::fault::ChildResult;
 use crate::error::{Context, Error, Fault, OsContext, Result};
 use crate::id::HostPid;
 use crate::namespace::{self, Kind, plan::Plan};
@@ -45,7 +46,8 @@ pub fn spawn(
 ) -> Result<Init> {
     let (parent_end, child_end) = protocol::pair().os("socketpair", "")?;
     let init = if plan.relay {
-        spawn_by_relay(plan, cgroup, parent_end, child_end, child)?
+        let link = (parent_end, child_end);
+        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, cgroup, link, child)?
     } else {
         spawn_directly(plan, cgroup, parent_end, child_end, child)?
     };
@@ -53,6 +55,17 @@ pub fn spawn(
         namespace::parent::write_maps(init.pid, maps)?;
     }
     Ok(init)
+}
+
+/// Clones a child into the user and pid namespaces of a running container, for a caller who has no
+/// rights over the second until they are in the first: an ordinary user.
+pub fn spawn_inside(
+    container: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(ChildEnd) -> Infallible,
+) -> Result<Init> {
+    let link = protocol::pair().os("socketpair", "")?;
+    spawn_by_relay(|| relay::enter_container(container), 0, cgroup, link, child)
 }
 
 fn spawn_directly(
@@ -86,16 +99,16 @@ fn spawn_directly(
 }
 
 fn spawn_by_relay(
-    plan: &Plan,
+    enter: impl FnOnce() -> ChildResult<()>,
+    clone_flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
-    link: ParentEnd,
-    child_end: ChildEnd,
+    (link, child_end): (ParentEnd, ChildEnd),
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let parent_raw = link.as_raw();
     let relay = sys::clone::clone3(0, None, || {
         let _ = nix::unistd::close(parent_raw);
-        relay::main(plan, cgroup, child_end, child)
+        relay::main(enter, clone_flags, cgroup, child_end, child)
     })
     .os("clone3", "")
     .context(|| "make the relay process".to_owned())?;

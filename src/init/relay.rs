@@ -9,19 +9,20 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use super::protocol::{ChildEnd, Report};
 use crate::error::Fault;
 use crate::error::fault::{Attempt, ChildResult};
-use crate::namespace::{self, plan::Plan};
+use crate::namespace::{self, Kind, plan::Plan};
 use crate::sys;
 
-/// Runs in the relay.
+/// Runs in the relay: `enter`, then the clone.
 pub(super) fn main(
-    plan: &Plan,
+    enter: impl FnOnce() -> ChildResult<()>,
+    clone_flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
     link: ChildEnd,
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Infallible {
     let link = std::cell::RefCell::new(Some(link));
-    let cloned = prepare(plan).and_then(|()| {
-        let flags = plan.clone_flags | libc::CLONE_PARENT as u64;
+    let cloned = enter().and_then(|()| {
+        let flags = clone_flags | libc::CLONE_PARENT as u64;
         sys::clone::clone3(flags, cgroup, || {
             child(link.borrow_mut().take().expect("the child's own copy, taken once"))
         })
@@ -36,7 +37,8 @@ pub(super) fn main(
     sys::clone::exit_now(0)
 }
 
-fn prepare(plan: &Plan) -> ChildResult<()> {
+/// What a container's plan wants joined, and its time namespace.
+pub(super) fn enter(plan: &Plan) -> ChildResult<()> {
     // Opened before any is entered: behind a new mount namespace the paths may mean something else.
     let mut opened: Vec<(&namespace::Join, OwnedFd)> = Vec::new();
     for join in &plan.joined_before_clone {
@@ -48,6 +50,20 @@ fn prepare(plan: &Plan) -> ChildResult<()> {
     if plan.new_time {
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())
             .map_err(|e| Fault::refused(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// The user namespace of a running container, and its pid namespace for the child.
+pub(super) fn enter_container(init: BorrowedFd<'_>) -> ChildResult<()> {
+    // Who is inside may look at a process that is, too (CVE-2016-9962); the child inherits it.
+    sys::process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
+    for kind in [Kind::User, Kind::Pid] {
+        let entered = sys::namespace::setns(init, kind.flag());
+        entered.map_err(|errno| Fault {
+            call: format!("setns the container's {} namespace", kind.oci()).into(),
+            errno,
+        })?;
     }
     Ok(())
 }

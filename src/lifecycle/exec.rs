@@ -13,7 +13,7 @@ use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::Proc;
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
-use crate::init::child::{self, Child, HookWorld};
+use crate::init::child::{self, Child, Entry, HookWorld};
 use crate::init::parent::{self, Init, Request};
 use crate::namespace::{self, Kind};
 use crate::plan::ExecPlan;
@@ -159,21 +159,25 @@ impl Entering<'_> {
         let container = self.observed.init().ok_or_else(stopped)?;
         let proc = Proc::of_the_host()?;
         let kinds = self.kinds();
-        let pid = Kind::Pid.flag();
-        if kinds & pid != 0 {
+        let (pid, user) = (Kind::Pid.flag(), kinds & Kind::User.flag() != 0);
+        // An ordinary user has no rights over the pid namespace from outside its user namespace.
+        let by_relay = user && !nix::unistd::geteuid().is_root();
+        if kinds & pid != 0 && !by_relay {
             // Joining it changes the children of this process only.
             sys::namespace::setns(container, pid)
                 .os("setns", "the container's pid namespace")
                 .map_err(|e| self.stopped_meanwhile(e))?;
         }
-        let nothing_new = namespace::plan::Plan::default();
+        let born_in = pid | if by_relay { Kind::User.flag() } else { 0 };
+        let entry = Entry { rest: kinds & !born_in, user };
         let no_hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
-        let init = parent::spawn(&nothing_new, target.dir.as_ref().map(AsFd::as_fd), |link| {
+        let cgroup = target.dir.as_ref().map(AsFd::as_fd);
+        let main = |link| {
             child::main(Child {
                 link,
                 script: &self.plan.script,
                 held: false,
-                joins: Some((container, kinds & !pid)),
+                joins: Some((container, entry)),
                 cgroup: &target.steps,
                 tasks: &target.tasks,
                 proc: &proc,
@@ -183,7 +187,13 @@ impl Entering<'_> {
                 hooks: &no_hooks,
                 clock: None,
             })
-        })?;
+        };
+        let init = if by_relay {
+            parent::spawn_inside(container, cgroup, main)
+        } else {
+            parent::spawn(&namespace::plan::Plan::default(), cgroup, main)
+        }
+        .map_err(|e| self.stopped_meanwhile(e))?;
         if let Some(group) = &self.record.intel_rdt {
             limits::rdt::parent::join(group, init.pid)?;
         }

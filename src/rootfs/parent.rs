@@ -26,7 +26,11 @@ pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Optio
 
 fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
     let source = bind.source.to_string_lossy();
-    let tree = open_tree(None, &bind.source, bind.extent).os("open_tree", &source)?;
+    let tree = match open_tree(None, &bind.source, bind.extent) {
+        // An ordinary user may copy mounts only in a namespace of their own: the child's.
+        Err(Errno::EPERM) if bind.id_map.is_none() => return Ok(None),
+        other => other.os("open_tree", &source)?,
+    };
     // A copy of a shared mount is its peer: what the container mounts below it would reach the
     // host. As a slave it still learns of what the host mounts.
     let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
