@@ -34,6 +34,8 @@ pub struct Created {
     /// The first process cannot be born there: it waits until [`complete`] has had it moved.
     pub moves: bool,
     has_unit: bool,
+    /// Why there is no cgroup in some hierarchy.
+    refused: Option<Error>,
     /// Outermost first.
     made: Vec<PathBuf>,
 }
@@ -65,6 +67,7 @@ pub fn create(plan: &Plan) -> Result<Created> {
         warnings: Vec::new(),
         moves: false,
         has_unit: false,
+        refused: None,
         made: Vec::new(),
     };
     match create_all(plan, &mut created) {
@@ -112,7 +115,24 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
         }
         prepare(plan, target, created)?;
     }
-    require_joined(plan, created)
+    require_joined(plan, created)?;
+    created
+        .warnings
+        .extend(created.refused.take().map(|refused| without(&created.paths, &refused)));
+    Ok(())
+}
+
+/// In plain words, what is missing where there is no cgroup.
+fn without(paths: &Paths, refused: &Error) -> String {
+    if paths.is_empty() {
+        format!(
+            "the container has no cgroup of its own ({refused}): its memory, CPU time and processes \
+             are not limited, and pause, update and stats do not work on it"
+        )
+    } else {
+        let have: Vec<_> = paths.keys().map(|n| if n.is_empty() { "cgroup2" } else { n }).collect();
+        format!("the container has cgroups in {} only ({refused})", have.join(", "))
+    }
 }
 
 fn make(target: &Target, made: &mut Vec<PathBuf>) -> Result<()> {
@@ -202,7 +222,7 @@ fn do_without(plan: &Plan, created: &mut Created, refused: Error) -> Result<()> 
             "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
         ));
     }
-    created.warnings.push(format!("going without a cgroup: {refused}"));
+    created.refused.get_or_insert(refused);
     Ok(())
 }
 
@@ -218,7 +238,7 @@ fn require_joined(plan: &Plan, created: &Created) -> Result<()> {
             "cannot set {} limit: container could not join or create cgroup",
             write.controller
         ))
-        .hint(created.warnings.join("; "))),
+        .hint(created.refused.as_ref().map_or_else(String::new, Error::to_string))),
     }
 }
 

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use oci_spec::runtime::LinuxNamespaceType;
+
 use super::command::{
     Command, Create, Exec, ExecProcess, Format, Global, Handover, Resources, Rootless, Run,
 };
@@ -232,7 +234,9 @@ fn stats(
 /// The container's id would be the bundle's name.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let config = spec::load(bundle)?;
-    let facts = HostFacts::gather(&config.spec, bundle, caller.systemd())?;
+    let mut facts = HostFacts::gather(&config.spec, bundle, caller.systemd())?;
+    // What only root can run is planned as root would run it.
+    facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
     let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let options = Options {
         bundle: bundle.to_owned(),
@@ -260,6 +264,7 @@ impl Caller<'_> {
     }
 
     fn create(&self, args: Create) -> Result<lifecycle::create::Create> {
+        self.global.root.warning().iter().for_each(|text| self.sink.warn(text));
         Ok(lifecycle::create::Create {
             id: ContainerId::parse(&args.id)?,
             bundle: args.bundle,

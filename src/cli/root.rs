@@ -3,8 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
 
 use crate::error::{Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
@@ -22,23 +24,49 @@ pub enum Chosen {
     Explicit,
     /// Root's default. Missing means that there are no containers.
     System,
-    /// Below `$XDG_RUNTIME_DIR`: to be made 0700 and sticky, which keeps that directory's cleaners off.
+    /// Below `$XDG_RUNTIME_DIR`, or the directory that it would name: to be made 0700 and sticky, which
+    /// keeps that directory's cleaners off.
     User,
+    /// A user has no such directory: below /tmp, where anybody could have been before.
+    Fallback,
 }
 
 impl StateRoot {
     /// Makes a user's root, once; the others are made by the first create.
     pub fn prepare(&self) -> Result<()> {
-        if self.chosen != Chosen::User {
+        if !matches!(self.chosen, Chosen::User | Chosen::Fallback) {
             return Ok(());
         }
         match DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return self.require_own(),
             other => other.os("mkdir", self.path.display())?,
         }
         // mkdir(2) takes no sticky bit.
         std::fs::set_permissions(&self.path, Permissions::from_mode(0o1700))
             .os("chmod", self.path.display())
+    }
+
+    /// Who owned the directory would own the containers.
+    fn require_own(&self) -> Result<()> {
+        if self.chosen != Chosen::Fallback {
+            return Ok(());
+        }
+        let found = std::fs::symlink_metadata(&self.path).os("stat", self.path.display())?;
+        let ours = found.uid() == nix::unistd::geteuid().as_raw();
+        if found.is_dir() && ours && found.mode() & 0o077 == 0 {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(Error::system(format!("{path} is not a directory that is ours alone"))
+            .hint("set XDG_RUNTIME_DIR to a directory of your own, or give --root"))
+    }
+
+    /// What whoever makes a container should hear about the place.
+    pub fn warning(&self) -> Option<String> {
+        let path = self.path.display();
+        (self.chosen == Chosen::Fallback).then(|| {
+            format!("XDG_RUNTIME_DIR is not set: the state of containers is kept in {path}")
+        })
     }
 }
 
@@ -49,6 +77,8 @@ pub struct Caller {
     pub xdg_runtime_dir: Option<OsString>,
     /// Asked only when the rest does not decide.
     pub in_user_namespace: fn() -> bool,
+    /// Whether a directory is there for us to write in.
+    pub writable: fn(&Path) -> bool,
 }
 
 impl Caller {
@@ -58,6 +88,7 @@ impl Caller {
             user: std::env::var_os("USER"),
             xdg_runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
             in_user_namespace,
+            writable: |path| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok(),
         }
     }
 
@@ -66,6 +97,13 @@ impl Caller {
     fn is_rootless(&self) -> bool {
         self.euid != 0
             || (self.user.as_deref() != Some("root".as_ref()) && (self.in_user_namespace)())
+    }
+
+    /// Root who may not write where root's state is: of a user namespace that is no host of its own.
+    fn is_shut_out(&self) -> bool {
+        self.euid != 0
+            || ((self.in_user_namespace)()
+                && !["/run/aril", "/run"].iter().any(|dir| (self.writable)(Path::new(dir))))
     }
 }
 
@@ -80,12 +118,25 @@ pub fn choose(explicit: Option<&OsStr>, caller: &Caller) -> Result<StateRoot> {
         }
         return Ok(StateRoot { path, chosen: Chosen::Explicit });
     }
+    let user = |dir: &Path| StateRoot { path: dir.join("aril"), chosen: Chosen::User };
     match caller.xdg_runtime_dir.as_deref().filter(|dir| !dir.is_empty()) {
-        Some(dir) if caller.is_rootless() => {
-            Ok(StateRoot { path: Path::new(dir).join("aril"), chosen: Chosen::User })
-        }
-        _ => Ok(StateRoot { path: "/run/aril".into(), chosen: Chosen::System }),
+        Some(dir) if caller.is_rootless() => return Ok(user(Path::new(dir))),
+        // The variable is what sudo, su and cron take away; the directory is there all the same.
+        None if caller.is_shut_out() => {}
+        _ => return Ok(StateRoot { path: "/run/aril".into(), chosen: Chosen::System }),
     }
+    let uid = if caller.euid == 0 { outer_id() } else { caller.euid };
+    let theirs = PathBuf::from(format!("/run/user/{uid}"));
+    if (caller.writable)(&theirs) {
+        return Ok(user(&theirs));
+    }
+    Ok(StateRoot { path: format!("/tmp/aril-{uid}").into(), chosen: Chosen::Fallback })
+}
+
+/// The id that root of this user namespace has outside.
+fn outer_id() -> u32 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().nth(1).and_then(|id| id.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -94,7 +145,9 @@ mod tests {
 
     fn caller(euid: u32, user: &str, xdg: Option<&str>, inside: fn() -> bool) -> Caller {
         let xdg_runtime_dir = xdg.map(OsString::from);
-        Caller { euid, user: Some(user.into()), xdg_runtime_dir, in_user_namespace: inside }
+        let writable = |dir: &Path| dir == Path::new("/run/user/7");
+        let user = Some(user.into());
+        Caller { euid, user, xdg_runtime_dir, in_user_namespace: inside, writable }
     }
 
     fn chosen(caller: &Caller) -> (String, Chosen) {
@@ -114,8 +167,17 @@ mod tests {
         assert_eq!(chosen(&caller(0, "seven", xdg, no)), system);
         assert_eq!(chosen(&caller(0, "seven", xdg, yes)), user);
         assert_eq!(chosen(&caller(7, "seven", xdg, no)), user);
-        assert_eq!(chosen(&caller(7, "seven", None, no)), system);
-        assert_eq!(chosen(&caller(7, "seven", Some(""), no)), system);
+        assert_eq!(chosen(&caller(7, "seven", None, no)), user);
+        assert_eq!(chosen(&caller(7, "seven", Some(""), no)), user);
+        let fallback = ("/tmp/aril-8".to_owned(), Chosen::Fallback);
+        assert_eq!(chosen(&caller(8, "eight", None, no)), fallback);
+        // Root of a namespace that has a /run of its own, or not.
+        let shut_out = caller(0, "root", None, yes);
+        assert_eq!(chosen(&shut_out).1, Chosen::Fallback);
+        assert_eq!(
+            chosen(&Caller { writable: |dir| dir == Path::new("/run"), ..shut_out }),
+            system
+        );
     }
 
     #[test]

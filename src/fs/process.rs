@@ -13,6 +13,19 @@ pub fn in_user_namespace() -> bool {
     std::fs::metadata("/proc/self/ns/user").is_ok_and(|m| m.ino() != INITIAL)
 }
 
+/// The processes of the pid namespace that `pid` lives in, as far as we may look into them; sorted.
+pub fn in_pid_namespace_of(pid: HostPid) -> Vec<HostPid> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(wanted) = namespace(pid.0) else { return Vec::new() };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<i32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| namespace(*pid).as_ref() == Some(&wanted))
+        .collect();
+    pids.sort_unstable();
+    pids.into_iter().map(HostPid).collect()
+}
+
 /// What tells one process from another of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -51,6 +64,13 @@ mod tests {
         }
         assert!(parse(&format!("12 (sh) Z {tail}")).unwrap().dead);
         assert_eq!(parse("12 (sh"), None);
+    }
+
+    #[test]
+    fn those_around_us() {
+        let own = HostPid(std::process::id() as i32);
+        assert!(in_pid_namespace_of(own).contains(&own));
+        assert_eq!(in_pid_namespace_of(HostPid(0)), []);
     }
 
     #[test]

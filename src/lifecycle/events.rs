@@ -21,7 +21,20 @@ pub enum Event {
 
 pub fn sample(store: &Store, id: &ContainerId) -> Result<Stats> {
     let (record, _) = live(store, id)?;
+    counted(&record)?;
     stats::read(&record.cgroup_paths)
+}
+
+/// Zeros would say that it uses nothing.
+fn counted(record: &Record) -> Result<()> {
+    if record.cgroup_paths.is_empty() {
+        return Err(Error::state(format!(
+            "container {} has no cgroup that counts what it uses",
+            record.id
+        ))
+        .hint("it was made without the permission to make one: see docs/rootless.md"));
+    }
+    Ok(())
 }
 
 /// Tells of everything until the container stops.
@@ -32,6 +45,7 @@ pub fn follow(
     tell: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<()> {
     let (record, init) = live(store, id)?;
+    counted(&record)?;
     let mut watch = Watch::begin(&record.cgroup_paths)?;
     let mut next = Instant::now() + interval;
     loop {

@@ -7,6 +7,7 @@ use oci_spec::runtime::{ContainerState, State};
 
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, OsContext, Result};
+use crate::fs::process;
 use crate::hook;
 use crate::id::{ContainerId, HostPid};
 use crate::path::c_path;
@@ -46,10 +47,15 @@ pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
     Ok((views, broken))
 }
 
-/// Every process in the container's cgroups, by host pid.
+/// Every process in the container's cgroups, by host pid; where it has none, of its pid namespace.
 pub fn pids(store: &Store, id: &ContainerId) -> Result<Vec<HostPid>> {
     let slot = store.open(id)?;
     let record = record(&slot, id)?;
+    if record.cgroup_paths.is_empty() && record.private_pid_namespace {
+        let observed = observe(&slot, &record)?;
+        let init = observed.init().map(|_| record.init_process_pid);
+        return Ok(init.map(process::in_pid_namespace_of).unwrap_or_default());
+    }
     Ok(cgroup::stored::pids(&record.cgroup_paths)?.into_iter().map(HostPid).collect())
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 
-use super::{Join, Kind, Step};
+use super::{Join, Step};
 use crate::error::fault::{Attempt, ChildResult};
 use crate::fs::Proc;
 use crate::sys;
@@ -17,7 +17,7 @@ pub fn run(step: &Step, proc: &Proc) -> ChildResult<()> {
     match step {
         Step::Join(join) => enter(join, &open_namespace(join)?),
         Step::BecomeRoot => become_root(),
-        Step::UnshareCgroup => sys::namespace::unshare(Kind::Cgroup.flag()).during("unshare"),
+        Step::Unshare(kind) => sys::namespace::unshare(kind.flag()).during("unshare"),
         Step::Hostname(name) => sys::namespace::sethostname(name).during("sethostname"),
         Step::Domainname(name) => sys::namespace::setdomainname(name).during("setdomainname"),
         Step::Sysctl { key, value } => proc.write(key, value).during("write"),

@@ -3,12 +3,14 @@
 //! # Theory of operation
 //!
 //! All new namespaces come into being in the one `clone3` that makes the container's first process,
-//! with three exceptions that the kernel forces:
+//! with four exceptions that the kernel forces:
 //!
 //! * **cgroup**: its root is the cgroup of the task that makes it, and `clone3` still counts the
 //!   parent's, so the child unshares it once it lives in its own cgroup.
 //! * **time**: offsets can be written only while no task is inside, so the parent (or the relay)
 //!   unshares it for its children, writes them, and clones after.
+//! * **ipc in a user namespace**: its message queues belong to who makes it, and at the clone that is
+//!   an id that is not mapped; the child unshares it once it is root there.
 //! * **pid by path**: joining changes the caller's *children* only, so the parent joins and clones.
 //!
 //! Joined namespaces are entered by the child itself. Where a user namespace is involved that fails:
@@ -147,7 +149,8 @@ pub enum Step {
     Join(Join),
     /// Root of the user namespace, new (its maps are written by then) or joined.
     BecomeRoot,
-    UnshareCgroup,
+    /// What cannot come into being with the process.
+    Unshare(Kind),
     Hostname(CString),
     Domainname(CString),
     /// A value under `/proc/sys`, by its path in /proc (`sys/...`).
@@ -164,7 +167,7 @@ impl fmt::Display for Step {
                 write!(f, "join {} namespace {}", join.kind.oci(), join.path.to_string_lossy())
             }
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
-            Self::UnshareCgroup => f.write_str("new cgroup namespace"),
+            Self::Unshare(kind) => write!(f, "new {} namespace", kind.oci()),
             Self::Hostname(name) => write!(f, "hostname {}", name.to_string_lossy()),
             Self::Domainname(name) => write!(f, "domainname {}", name.to_string_lossy()),
             Self::Sysctl { key, value } => write!(

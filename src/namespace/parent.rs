@@ -122,6 +122,7 @@ fn write(pid: HostPid, file: &str, text: &str) -> Result<()> {
     fs::write(&path, text)
         .os("write", &path)
         .context(|| format!("map ids {}", text.trim_end().replace('\n', ", ")))
+        .map_err(|e| e.hint("host ids are those that this process sees: /proc/self/uid_map and gid_map list them"))
 }
 
 /// newuidmap(1) and newgidmap(1) may map the ranges that /etc/subuid and /etc/subgid grant.

@@ -27,6 +27,8 @@ pub struct Input<'a> {
     pub hostname: Option<&'a str>,
     pub domainname: Option<&'a str>,
     pub sysctl: Option<&'a HashMap<String, String>>,
+    /// The runtime is not root.
+    pub rootless: bool,
     pub facts: Facts,
 }
 
@@ -95,8 +97,12 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     user_namespace(input, &mut plan)?;
     time_namespace(input, &mut plan)?;
     place_joins(joins, &mut plan);
+    if plan.has(Kind::User) && plan.is_new(Kind::Ipc) {
+        plan.clone_flags &= !(Kind::Ipc.flag() as u64);
+        plan.enter.push(Step::Unshare(Kind::Ipc));
+    }
     if plan.is_new(Kind::Cgroup) {
-        plan.enter.push(Step::UnshareCgroup);
+        plan.enter.push(Step::Unshare(Kind::Cgroup));
     }
     names(input, &mut plan)?;
     plan.sysctls = sysctl::plan(input.sysctl, &plan, input.facts.joins_host_network)?;
@@ -117,6 +123,10 @@ fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
     let maps = Maps { uid: mappings(input.uid_mappings), gid: mappings(input.gid_mappings) };
     let given = !maps.uid.is_empty() || !maps.gid.is_empty();
     if !plan.has(Kind::User) {
+        if input.rootless {
+            return Err(Error::config("rootless container requires user namespaces")
+                .hint("`aril spec --rootless` writes a config.json with one"));
+        }
         return if given {
             Err(Error::config(
                 "user namespace mappings specified, but user namespace isn't enabled in the config",
@@ -255,7 +265,7 @@ mod tests {
             | libc::CLONE_NEWNS;
         assert_eq!(plan.clone_flags, all as u64);
         assert!(!plan.relay);
-        assert_eq!(plan.enter, [Step::UnshareCgroup]);
+        assert_eq!(plan.enter, [Step::Unshare(Kind::Cgroup)]);
         assert_eq!(plan.names[0].to_string(), "hostname h");
     }
 
@@ -273,13 +283,14 @@ mod tests {
 
     #[test]
     fn a_user_namespace_with_joins_needs_the_relay() {
-        let ns = namespaces(r#"[{"type":"user"},{"type":"network","path":"/n"}]"#);
+        let ns = namespaces(r#"[{"type":"user"},{"type":"ipc"},{"type":"network","path":"/n"}]"#);
         let one = maps(r#"[{"containerID":0,"hostID":1000,"size":1}]"#);
         let input =
             Input { namespaces: &ns, uid_mappings: &one, gid_mappings: &one, ..Input::default() };
         let plan = plan(&input).unwrap();
         assert!(plan.relay);
-        assert_eq!(plan.enter, [Step::BecomeRoot]);
+        assert_eq!(plan.enter, [Step::BecomeRoot, Step::Unshare(Kind::Ipc)]);
+        assert_eq!(plan.clone_flags, libc::CLONE_NEWUSER as u64);
         assert_eq!(super::super::host_id(&plan.maps.unwrap().uid, 0), Some(1000));
     }
 
@@ -299,6 +310,8 @@ mod tests {
             refused(&Input { uid_mappings: &one, gid_mappings: &one, ..Input::default() })
                 .contains("user namespace isn't enabled")
         );
+        let rootless = Input { rootless: true, ..Input::default() };
+        assert_eq!(refused(&rootless), "rootless container requires user namespaces");
         assert_eq!(
             refused(&Input { hostname: Some("x"), ..Input::default() }),
             "unable to set hostname without a private UTS namespace"

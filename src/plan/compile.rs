@@ -135,11 +135,7 @@ pub fn exec(
     let (Some(container), Some(linux)) = (spec.process(), spec.linux()) else {
         return Err(Error::config("the stored config has no process"));
     };
-    let user_namespace = linux
-        .namespaces()
-        .iter()
-        .flatten()
-        .any(|n| n.typ() == oci_spec::runtime::LinuxNamespaceType::User);
+    let user_namespace = spec::has_namespace(spec, oci_spec::runtime::LinuxNamespaceType::User);
     let mut person = process::compile(&process::Input {
         id,
         process,
@@ -170,6 +166,7 @@ fn namespaces(spec: &Spec, linux: &Linux, facts: &HostFacts) -> Result<namespace
         hostname: spec.hostname().as_deref(),
         domainname: spec.domainname().as_deref(),
         sysctl: linux.sysctl().as_ref(),
+        rootless: facts.process.rootless,
         facts: facts.namespaces.clone(),
     })
 }

@@ -6,7 +6,7 @@ pub mod size;
 mod validate;
 
 pub use load::{Config, load, load_process, parse, parse_resources};
-pub use validate::{validate, validate_process};
+pub use validate::{has_namespace, validate, validate_process};
 
 /// The version of the runtime specification that this code was written against.
 pub const OCI_VERSION: &str = "1.3.0";

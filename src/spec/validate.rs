@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::error::{Error, Result};
 
@@ -22,6 +22,12 @@ pub fn validate(spec: &Spec) -> Result<()> {
             .hint("only Linux containers can be run"));
     }
     Ok(())
+}
+
+/// Whether the container has a namespace of that kind, made or joined.
+pub fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let linux = spec.linux().as_ref();
+    linux.and_then(|l| l.namespaces().as_ref()).into_iter().flatten().any(|n| n.typ() == kind)
 }
 
 pub fn validate_process(process: &Process) -> Result<()> {

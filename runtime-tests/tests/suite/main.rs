@@ -17,5 +17,6 @@ mod parked;
 mod plan;
 mod process;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod syscalls;

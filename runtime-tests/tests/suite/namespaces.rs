@@ -84,6 +84,17 @@ fn ids_in_a_user_namespace() {
     });
 }
 
+/// Message queues are owned by whoever makes the ipc namespace.
+#[test]
+fn what_comes_with_a_user_namespace_is_roots() {
+    on_the_host(|view| {
+        let c = Container::new(view).in_user_namespace(100_000);
+        let c =
+            c.script("cd /dev; stat -c '%n %u' mqueue shm pts; cd /proc/sys/fs; stat -c %u mqueue");
+        c.run().ok().prints("mqueue 0\nshm 0\npts 0\n0\n");
+    });
+}
+
 #[test]
 fn a_user_that_is_not_mapped() {
     on_the_host(|view| {

@@ -158,6 +158,7 @@ fn new_mount(
     let mut target = target(path, kind == "proc")?;
     target.ordinary = kind == "proc" || kind == "sysfs";
     let mut data = data(&options)?;
+    require_mapped(input, &data)?;
     if let Some(label) = input.mount_label.filter(|_| takes_context(kind)) {
         data.push(Datum { key: c"context".into(), value: Some(text("mountLabel", label)?) });
     }
@@ -180,6 +181,26 @@ fn new_mount(
         finish: finish(&options),
         options: shown(mount),
     })
+}
+
+/// The kernel would call it an invalid argument of the file system.
+fn require_mapped(input: &Input<'_>, data: &[Datum]) -> Result<()> {
+    for (key, mappings) in [(c"uid", input.uid_mappings), (c"gid", input.gid_mappings)] {
+        let mapped = |id: u32| {
+            mappings.iter().any(|m| id >= m.container_id() && id - m.container_id() < m.size())
+        };
+        let option = data.iter().filter(|d| input.rootless && d.key.as_c_str() == key);
+        for value in option.filter_map(|d| d.value.as_ref()?.to_str().ok()) {
+            if value.parse().is_ok_and(|id| !mapped(id)) {
+                let key = key.to_string_lossy();
+                return Err(Error::config(format!(
+                    "cannot specify {key}= mount options for unmapped {key} in rootless containers"
+                ))
+                .hint(format!("remove {key}={value}, or map that id")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// File systems of the kernel's own have no files to label, or want it another way.

@@ -1,0 +1,236 @@
+//! What an ordinary user can do: one id, no cgroup of theirs, no engine.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use runtime_tests::{Call, Container, View, in_each_view, on_the_host, skip};
+use serde_json::{Value, json};
+
+/// In no passwd file.
+const SOMEBODY: u32 = 47_110;
+
+/// A bundle of an ordinary user's: the config is what the runtime's own `spec --rootless` gives them.
+struct Bundle {
+    c: Container,
+    setpriv: PathBuf,
+    runtime: PathBuf,
+    calls: AtomicU32,
+}
+
+impl Bundle {
+    fn new(view: View) -> Option<Self> {
+        let setpriv = skip::tool("setpriv", "util-linux")?;
+        let mut c = Container::new(view);
+        c.spec = Value::Null;
+        // Where the build is, they may not look.
+        let runtime = c.directory("bin").join(c.runtime.path.file_name().expect("a name"));
+        fs::copy(&c.runtime.path, &runtime).expect("a copy of the runtime");
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("chmod");
+        for dir in [c.dir.clone(), c.rootfs()] {
+            chown(dir, Some(SOMEBODY), Some(SOMEBODY)).expect("chown");
+        }
+        let mut bundle = Self { c, setpriv, runtime, calls: AtomicU32::new(0) };
+        bundle.call(["spec", "--rootless"]).ok();
+        let text = fs::read(bundle.c.path("config.json")).expect("config.json");
+        bundle.c.spec = serde_json::from_slice(&text).expect("json");
+        Some(bundle.edit(|spec| {
+            spec["process"]["terminal"] = false.into();
+            spec["process"]["args"] = json!(["sleep", "1000"]);
+        }))
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.c.spec);
+        self
+    }
+
+    fn script(self, script: &str) -> Self {
+        self.edit(|spec| spec["process"]["args"] = json!(["sh", "-c", script]))
+    }
+
+    /// Any program, as the user.
+    fn as_user(&self, words: &[&str]) -> Call {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let id = SOMEBODY.to_string();
+        self.c
+            .bare(&self.setpriv, &format!("user-{number}"))
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
+            .args(words)
+    }
+
+    fn call<const N: usize>(&self, words: [&str; N]) -> Call {
+        let (runtime, root) = (self.runtime.to_str(), self.c.root.to_str());
+        self.as_user(&[runtime.expect("utf-8"), "--root", root.expect("utf-8")]).args(words)
+    }
+
+    fn run(&self, flags: &[&str]) -> Call {
+        self.c.write_config();
+        self.call(["run"]).args(flags).arg(&self.c.id)
+    }
+}
+
+#[test]
+fn run() {
+    in_each_view(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let b = b.script("id -u; cat /proc/self/uid_map; test -d /sys/kernel && echo sys");
+        let out = b.run(&[]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "47110", "1", "sys"]);
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn the_verbs_of_a_running_container() {
+    in_each_view(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let id = b.c.id.clone();
+        b.run(&["-d"]).ok();
+        assert_eq!(b.call(["exec", &id, "sh", "-c", "id -u; id -g"]).ok().stdout, "0\n0\n");
+        let state: Value = serde_json::from_str(&b.call(["state", &id]).ok().stdout).expect("json");
+        assert_eq!(state["status"], "running");
+        b.call(["list", "-q"]).ok().prints(&format!("{id}\n"));
+        if b.c.runtime.is_aril() {
+            let pids = b.call(["ps", "--format", "json", &id]).ok().stdout;
+            assert_eq!(pids.trim(), format!("[{}]", state["pid"]));
+        }
+        b.call(["kill", &id, "KILL"]).ok();
+        b.c.wait_for("stopped");
+        b.call(["delete", &id]).ok();
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn create_and_start() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let b = b.script("exit 0");
+        b.c.write_config();
+        b.call(["create", &b.c.id]).ok();
+        assert_eq!(b.c.status(), "created");
+        b.call(["start", &b.c.id]).ok();
+        b.c.wait_for("stopped");
+        b.call(["delete", &b.c.id]).ok();
+    });
+}
+
+/// Limits that nobody may set are refused, not forgotten.
+#[test]
+fn limits_without_a_cgroup() {
+    in_each_view(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc 1.1.5 goes on without its limits on cgroup v1") {
+            return;
+        }
+        let b = b.edit(|spec| spec["linux"]["resources"] = json!({"pids": {"limit": 10}}));
+        let out = b.run(&[]).output().exits(1);
+        assert!(
+            out.stderr.contains("cannot set pids limit: container could not join or create cgroup")
+                || out.stderr.contains("rootless needs no limits + no cgrouppath"),
+            "{out:#?}"
+        );
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn one_warning_says_what_is_missing() {
+    in_each_view(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("the words are ours") {
+            return;
+        }
+        let b = b.script("true");
+        let out = b.run(&[]).ok();
+        assert_eq!(out.stderr.lines().count(), 1, "{out:#?}");
+        assert!(out.stderr.contains("has no cgroup of its own"), "{out:#?}");
+    });
+}
+
+#[test]
+fn needs_a_user_namespace() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let b = b.edit(|spec| {
+            let linux = spec["linux"].as_object_mut().expect("linux");
+            linux.remove("uidMappings");
+            linux.remove("gidMappings");
+            let list = linux["namespaces"].as_array_mut().expect("namespaces");
+            list.retain(|ns| ns["type"] != "user");
+        });
+        b.run(&[]).output().exits(1).says("rootless container requires user namespaces");
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn a_mount_option_with_an_id_that_is_not_mapped() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let b = b.edit(|spec| {
+            let mount = json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs",
+                "options": ["gid=5"]});
+            spec["mounts"].as_array_mut().expect("mounts").push(mount);
+        });
+        b.run(&[]).output().exits(1).says("unmapped gid in rootless containers");
+        b.c.leaves_nothing();
+    });
+}
+
+/// Root of a namespace where no other id is: as a tool inside of rootless engines finds itself.
+#[test]
+fn as_root_of_a_user_namespace() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc 1.1.5 wants the host's mount namespace for its binds") {
+            return;
+        }
+        let Some(unshare) = skip::tool("unshare", "util-linux") else { return };
+        let b = b.script("cat /proc/self/uid_map").edit(|spec| {
+            for map in ["uidMappings", "gidMappings"] {
+                spec["linux"][map] = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+            }
+        });
+        b.c.write_config();
+        let path = |path: &std::path::Path| path.to_str().expect("utf-8").to_owned();
+        let out = b
+            .as_user(&[&path(&unshare), "-Ur", &path(&b.runtime), "--root", &path(&b.c.root)])
+            .args(["run", &b.c.id])
+            .ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "1"]);
+        b.c.leaves_nothing();
+    });
+}
+
+/// Without XDG_RUNTIME_DIR there is a place all the same, if it is the user's alone.
+#[test]
+fn the_state_of_somebody_without_a_session() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc needs XDG_RUNTIME_DIR or --root") {
+            return;
+        }
+        let b = b.script("true");
+        b.c.write_config();
+        let runtime = b.runtime.to_str().expect("utf-8").to_owned();
+        let plain =
+            |words: &[&str]| b.as_user(&["env", "-u", "XDG_RUNTIME_DIR", &runtime]).args(words);
+        let place = PathBuf::from(format!("/tmp/aril-{SOMEBODY}"));
+        let _ = fs::remove_dir(&place);
+        let out = plain(&["run", &b.c.id]).output();
+        let mode = fs::metadata(&place).map(|m| m.permissions().mode() & 0o7777);
+        // Anybody could have made it.
+        let _ = chown(&place, Some(SOMEBODY + 1), Some(SOMEBODY + 1));
+        let refused = plain(&["list"]).output();
+        let removed = fs::remove_dir(&place);
+        out.ok().says("the state of containers is kept in /tmp/aril-47110");
+        assert_eq!(mode.expect("made"), 0o1700);
+        refused.exits(1).says("is not a directory that is ours alone");
+        removed.expect("empty");
+    });
+}
