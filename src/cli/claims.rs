@@ -34,7 +34,7 @@ pub fn facts() -> FeatureFacts {
         selinux: true,
         intel_rdt: RdtFacts { enabled: true, schemata: true, monitoring: true },
         idmapped_mounts: true,
-        net_devices: false,
+        net_devices: true,
         memory_policy: Some(memory_policy()),
         checkpoint: false,
         acted_on_annotations: vec!["org.systemd.property.".to_owned()],

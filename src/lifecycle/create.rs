@@ -1,5 +1,6 @@
 //! `create` and `run`: from a bundle to a process at the gate, or past it.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -26,7 +27,7 @@ use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store};
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, pidfd::Ended};
 use crate::time::rfc3339;
-use crate::{cgroup, limits, rootfs};
+use crate::{cgroup, limits, network, rootfs};
 
 #[derive(Debug)]
 pub struct Create {
@@ -239,6 +240,7 @@ impl Making {
         if cgroup.moves {
             init.proceed()?;
         }
+        self.move_devices(init)?;
         self.time.mark("set limits and the device filter");
         self.write_down(init)?;
         self.time.mark("write down the process");
@@ -257,6 +259,22 @@ impl Making {
             self.limit_memory(init)?;
             self.time.mark("limit memory");
         }
+        Ok(())
+    }
+
+    /// Before the hooks, which may see to their routes.
+    fn move_devices(&mut self, init: &Init) -> Result<()> {
+        if self.plan.net_devices.is_empty() {
+            return Ok(());
+        }
+        let namespaces = &self.plan.namespaces;
+        let path = match namespaces.joined(Kind::Net) {
+            Some(path) => path.to_string_lossy().into_owned(),
+            None => format!("/proc/{}/ns/net", init.pid),
+        };
+        let namespace = File::open(&path).os("open", &path)?;
+        network::device::parent::move_all(&self.plan.net_devices, namespace.as_fd())?;
+        self.time.mark("move network devices");
         Ok(())
     }
 

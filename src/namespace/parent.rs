@@ -14,8 +14,9 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
 use crate::sys;
 
-/// Looks at the namespaces that the config names by path, as far as a plan depends on them.
-pub fn facts(namespaces: &[LinuxNamespace], sets_sysctls: bool) -> Result<Facts> {
+/// Looks at the namespaces that the config names by path, as far as a plan depends on them:
+/// `needs_network` if something is only for a network namespace that is not the runtime's.
+pub fn facts(namespaces: &[LinuxNamespace], needs_network: bool) -> Result<Facts> {
     let path_of = |kind| {
         namespaces
             .iter()
@@ -24,7 +25,7 @@ pub fn facts(namespaces: &[LinuxNamespace], sets_sysctls: bool) -> Result<Facts>
             .filter(|p| !p.as_os_str().is_empty())
     };
     let joins_host_network = match path_of(LinuxNamespaceType::Network) {
-        Some(path) if sets_sysctls => same_namespace(path, Path::new("/proc/self/ns/net"))?,
+        Some(path) if needs_network => same_namespace(path, Path::new("/proc/self/ns/net"))?,
         _ => false,
     };
     let joined_maps = path_of(LinuxNamespaceType::User).map(maps_behind).transpose()?;

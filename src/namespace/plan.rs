@@ -1,6 +1,7 @@
 //! Which namespaces, made or joined, by whom.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxTimeOffset};
@@ -63,6 +64,16 @@ impl Plan {
 
     pub fn is_new(&self, kind: Kind) -> bool {
         self.present.contains(&(kind, true))
+    }
+
+    /// The path of the one that is joined.
+    pub fn joined(&self, kind: Kind) -> Option<&CStr> {
+        let entered = self.enter.iter().filter_map(|step| match step {
+            Step::Join(join) => Some(join),
+            _ => None,
+        });
+        let mut joins = entered.chain(&self.joined_before_clone);
+        joins.find(|join| join.kind == kind).map(|join| join.path.as_c_str())
     }
 
     /// Every kind that is not the runtime's, with whether it is new.

@@ -140,6 +140,18 @@ pub fn up(batch: &mut Batch, index: u32) {
     batch.request(NEWLINK, 0, &ifinfomsg(index, true));
 }
 
+pub fn down(batch: &mut Batch, index: u32) {
+    let mut header = ifinfomsg(index, false);
+    header[12..16].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes());
+    batch.request(NEWLINK, 0, &header);
+}
+
+/// Puts a link into the network namespace of an open file, under a name that may be a template.
+pub fn place(batch: &mut Batch, index: u32, name: &str, namespace: BorrowedFd<'_>) {
+    let asked = batch.request(NEWLINK, 0, &ifinfomsg(index, false));
+    asked.text(IFNAME, name).u32(NET_NS_FD, namespace.as_raw_fd() as u32);
+}
+
 /// No IPv6 address that nobody asked for: neither the announcements nor the wait that come with it.
 pub fn no_link_local(batch: &mut Batch, index: u32) {
     const ADDRESS_GENERATION: u16 = 8;

@@ -2,6 +2,7 @@
 //! loopback device is up.
 
 pub mod child;
+pub mod device;
 pub mod link;
 pub mod subnet;
 

@@ -97,6 +97,11 @@ pub fn container(
     warnings.extend(cgroup.warnings.iter().cloned());
     warnings.extend(rootfs.warnings);
     let rdt = rdt(id, linux, facts)?;
+    let net_devices = network::device::plan::plan(&network::device::plan::Input {
+        devices: linux.net_devices().as_ref(),
+        private_network: namespaces.has(Kind::Net) && !facts.namespaces.joins_host_network,
+        rootless: facts.process.rootless,
+    })?;
     Ok(ContainerPlan {
         id: id.clone(),
         bundle: options.bundle.clone(),
@@ -104,6 +109,7 @@ pub fn container(
         namespaces,
         cgroup,
         rdt,
+        net_devices,
         script: Script { steps, hooks, ..person.script },
         warnings,
     })

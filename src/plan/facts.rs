@@ -49,6 +49,8 @@ impl HostFacts {
         let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or(&[]);
         let sets_sysctls =
             linux.is_some_and(|l| l.sysctl().as_ref().is_some_and(|s| !s.is_empty()));
+        let moves_devices =
+            linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
         let cgroups_path = linux.and_then(|l| l.cgroups_path().as_deref());
         let process = spec.process();
         let in_user_namespace = in_user_namespace();
@@ -58,7 +60,7 @@ impl HostFacts {
             systemd: systemd
                 .map(|whose| cgroup::systemd::parent::find(whose == Whose::User))
                 .transpose()?,
-            namespaces: namespace::parent::facts(namespaces, sets_sysctls)?,
+            namespaces: namespace::parent::facts(namespaces, sets_sysctls || moves_devices)?,
             process: ProcessFacts::gather(process.iter(), in_user_namespace),
             in_user_namespace,
             kcore: Path::new("/proc/kcore").exists(),

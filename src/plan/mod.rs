@@ -111,6 +111,7 @@ pub struct ContainerPlan {
     pub namespaces: namespace::plan::Plan,
     pub cgroup: cgroup::Plan,
     pub rdt: Option<limits::rdt::Plan>,
+    pub net_devices: Vec<network::device::Device>,
     pub script: Script,
     pub warnings: Vec<String>,
 }

@@ -64,6 +64,9 @@ impl ContainerPlan {
         if let Some(rdt) = &self.rdt {
             writeln!(f, "  {rdt}")?;
         }
+        for device in &self.net_devices {
+            writeln!(f, "  {device}")?;
+        }
         for point in [Point::Prestart, Point::CreateRuntime, Point::CreateContainer] {
             for hook in self.script.hooks.at(point) {
                 writeln!(f, "  {point} hook {hook}")?;

@@ -17,6 +17,8 @@ const USAGE: &str = "stage STAGE ... -- COMMAND ...
   cgroup-ro        a mount namespace in which no cgroup hierarchy can be written
   ro PATH          a mount namespace in which PATH is read-only
   full PATH        a mount namespace in which PATH is a file system without room
+  mounts           a mount namespace of its own
+  network SCRIPT   a network namespace with what the shell script makes there
   terminal         standard input is the controlling terminal of a new session
   subreaper FILE   orphans of the command are reaped here; FILE gets a line `PID CODE` for each";
 
@@ -41,6 +43,8 @@ fn play() -> Result<ExitCode> {
             Some("cgroup-ro") => read_only_cgroups()?,
             Some("ro") => read_only(&argument()?)?,
             Some("full") => full(&argument()?)?,
+            Some("mounts") => private_mounts()?,
+            Some("network") => network(&argument()?)?,
             Some("terminal") => controlling_terminal()?,
             Some("subreaper") => record = Some(argument()?),
             Some("--help") => bail!(USAGE),
@@ -99,6 +103,15 @@ fn full(path: &OsString) -> Result<()> {
         .context("mount tmpfs")?;
     let mut filler = fs::File::create(std::path::Path::new(path).join(".filler"))?;
     while filler.write_all(&[0; 4096]).is_ok() {}
+    Ok(())
+}
+
+fn network(script: &OsString) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("unshare network")?;
+    let status = Command::new("/bin/sh").arg("-ec").arg(script).status().context("/bin/sh")?;
+    if !status.success() {
+        bail!("{}: {status}", script.display());
+    }
     Ok(())
 }
 

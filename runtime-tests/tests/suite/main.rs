@@ -11,6 +11,7 @@ mod hooks;
 mod lifecycle;
 mod must;
 mod namespaces;
+mod net_devices;
 mod observer;
 mod parallel;
 mod parked;

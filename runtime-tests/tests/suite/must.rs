@@ -166,6 +166,15 @@ refusals! {
         };
         spec["linux"]["intelRdt"] = words;
     };
+    network_device_that_is_not_there: ["netDevices", "aril-none", "no such device"], |spec|
+        spec["linux"]["netDevices"] = json!({"aril-none": {}});
+    network_device_of_a_bad_name: ["netDevices", "a/b"], |spec|
+        spec["linux"]["netDevices"] = json!({"lo": {"name": "a/b"}});
+    network_device_for_the_hosts_network: ["netDevices", "NET namespace"], |spec| {
+        let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        list.retain(|ns| ns["type"] != "network");
+        spec["linux"]["netDevices"] = json!({"eth0": {}});
+    };
     sysctl_of_the_hostname: ["kernel.hostname"], |spec|
         spec["linux"]["sysctl"] = json!({"kernel.hostname": "x"});
     sysctl_of_no_namespace: ["kernel.core_pattern"], |spec|

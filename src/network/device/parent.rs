@@ -1,0 +1,229 @@
+//! The move, by rtnetlink(7).
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::Device;
+use crate::error::{Context, Error, OsContext, Result};
+use crate::network::link;
+use crate::sys::netlink::{Batch, ROUTE, Refusal, Reply, Socket, integer};
+use crate::sys::{self, Errno};
+
+/// An address as the kernel told it, to be told to the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    family: u8,
+    prefix: u8,
+    /// Kinds and payloads, without what is the kernel's or the old device's own.
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+/// Moves the devices into the network namespace behind `namespace`.
+pub fn move_all(devices: &[Device], namespace: BorrowedFd<'_>) -> Result<()> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
+    let mut there = inside(namespace)?;
+    devices.iter().try_for_each(|device| {
+        move_one(device, &mut here, &mut there, namespace)
+            .context(|| format!("netDevices: {device}"))
+    })
+}
+
+/// A socket of the namespace. This process is there only for the time of one call: it has one
+/// thread.
+fn inside(namespace: BorrowedFd<'_>) -> Result<Socket> {
+    let own = "/proc/self/ns/net";
+    let back = sys::open::open(own, nix::fcntl::OFlag::O_RDONLY).os("open", own)?;
+    sys::namespace::setns(namespace, libc::CLONE_NEWNET)
+        .os("setns", "the container's network namespace")?;
+    let socket = Socket::open(ROUTE).os("socket", "AF_NETLINK");
+    sys::namespace::setns(back.as_fd(), libc::CLONE_NEWNET).os("setns", own)?;
+    socket
+}
+
+fn move_one(
+    device: &Device,
+    here: &mut Socket,
+    there: &mut Socket,
+    namespace: BorrowedFd<'_>,
+) -> Result<()> {
+    let refused = |call: &'static str| {
+        let name = device.host.clone();
+        move |refusal: Refusal| error(call, &name, refusal)
+    };
+    let Some(found) = link::find(here, &device.host).map_err(refused("get link"))? else {
+        return Err(Error::os("get link", &device.host, Errno::ENODEV));
+    };
+    let addresses = addresses(here, found.index).map_err(refused("get addresses"))?;
+    let before = link::names(there).map_err(refused("list links"))?;
+    // It keeps its own name where that is free: then it is an error that it is not.
+    if before.contains(&device.name) {
+        return Err(Error::config(format!(
+            "a network device {:?} already exists in the container",
+            device.name
+        ))
+        .hint("give it another name in linux.netDevices, or a template such as eth%d"));
+    }
+    let mut batch = Batch::new();
+    link::down(&mut batch, found.index);
+    link::place(&mut batch, found.index, &device.name, namespace);
+    here.transact(batch).map_err(refused("move link"))?;
+
+    let after = link::names(there).map_err(refused("list links"))?;
+    let name = match device.name.contains('%') {
+        false => &device.name,
+        true => after
+            .iter()
+            .find(|name| !before.contains(name))
+            .ok_or_else(|| Error::system("the device is not in the container's namespace"))?,
+    };
+    let moved = link::find(there, name).map_err(refused("get link"))?;
+    let index = moved.ok_or_else(|| Error::os("get link", name, Errno::ENODEV))?.index;
+    let mut batch = Batch::new();
+    for address in &addresses {
+        address.add(&mut batch, index);
+    }
+    link::up(&mut batch, index);
+    there.transact(batch).map_err(refused("give addresses and set up"))
+}
+
+fn error(call: &'static str, name: &str, refusal: Refusal) -> Error {
+    let error = Error::os(call, name, refusal.errno);
+    if refusal.text.is_empty() { error } else { error.hint(format!("kernel: {}", refusal.text)) }
+}
+
+const NEWADDR: u16 = 20;
+const GETADDR: u16 = 22;
+
+/// `IFA_*`.
+const FLAGS: u16 = 8;
+const LABEL: u16 = 3;
+const CACHE_INFO: u16 = 6;
+const PERMANENT: u32 = 0x80;
+/// `RT_SCOPE_UNIVERSE`
+const EVERYWHERE: u8 = 0;
+
+/// Those of the device that last and reach everywhere, of every family.
+fn addresses(socket: &mut Socket, index: u32) -> std::result::Result<Vec<Address>, Refusal> {
+    let mut batch = Batch::new();
+    batch.request(GETADDR, libc::NLM_F_DUMP as u16, &[0; 8]);
+    let mut found = Vec::new();
+    socket.ask(batch, |reply| found.extend(Address::read(reply, index)))?;
+    Ok(found)
+}
+
+impl Address {
+    fn read(reply: &Reply<'_>, device: u32) -> Option<Self> {
+        let &[family, prefix, flags, scope, ..] = reply.payload else { return None };
+        let index = integer(reply.payload.get(4..8)?);
+        // The header has the lower eight flags, and the attribute all of them.
+        let flags = reply
+            .attributes(8)
+            .find(|(kind, _)| *kind == FLAGS)
+            .map_or(flags.into(), |(_, bytes)| integer(bytes));
+        if reply.kind != NEWADDR || index != device || scope != EVERYWHERE || flags & PERMANENT == 0
+        {
+            return None;
+        }
+        let kept = |kind: &u16| !matches!(*kind, FLAGS | LABEL | CACHE_INFO);
+        let attributes = reply.attributes(8).filter(|(kind, _)| kept(kind));
+        let attributes = attributes.map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
+        Some(Self { family, prefix, attributes })
+    }
+
+    fn add(&self, batch: &mut Batch, index: u32) {
+        let mut header = [self.family, self.prefix, 0, EVERYWHERE, 0, 0, 0, 0];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let flags = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+        batch.request(NEWADDR, flags, &header);
+        for (kind, bytes) in &self.attributes {
+            batch.put(*kind, bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process::Command;
+
+    use super::*;
+    use crate::sys::pidfd::Ended;
+    use crate::sys::spawn::in_child;
+
+    fn ip(args: &str) -> String {
+        let out = Command::new("ip").args(args.split(' ')).output().expect("iproute2");
+        assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).expect("text")
+    }
+
+    /// Two network namespaces: where the devices are, and where they go.
+    fn between(body: impl FnOnce(BorrowedFd<'_>)) {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: not root");
+        }
+        let end = in_child(|| {
+            sys::namespace::unshare(libc::CLONE_NEWNET).unwrap();
+            let there = File::open("/proc/thread-self/ns/net").unwrap();
+            sys::namespace::unshare(libc::CLONE_NEWNET).unwrap();
+            ip("link add eth7 type veth peer name far");
+            body(there.as_fd());
+        });
+        assert_eq!(end, Ended::Exited(0));
+    }
+
+    fn device(host: &str, name: &str) -> Device {
+        Device { host: host.into(), name: name.into() }
+    }
+
+    #[test]
+    fn addresses_that_last_come_along() {
+        between(|there| {
+            ip("link set eth7 mtu 1400 up");
+            ip("addr add 10.7.0.2/24 dev eth7");
+            ip("addr add fd07::2/64 dev eth7 nodad");
+            ip("addr add 10.8.0.2/24 dev eth7 valid_lft 1000 preferred_lft 1000");
+            ip("addr add 169.254.7.7/16 scope link dev eth7");
+            move_all(&[device("eth7", "inner")], there).unwrap();
+            assert!(!ip("link").contains("eth7"));
+            sys::namespace::setns(there, libc::CLONE_NEWNET).unwrap();
+            let shown = ip("addr show dev inner");
+            for (text, there) in [
+                ("mtu 1400", true),
+                (",UP", true),
+                ("10.7.0.2/24", true),
+                ("fd07::2/64", true),
+                ("10.8.0.2", false),
+                ("169.254.7.7", false),
+            ] {
+                assert_eq!(shown.contains(text), there, "{text}: {shown}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_name_that_is_taken_and_a_template() {
+        between(|there| {
+            let taken = move_all(&[device("eth7", "lo")], there).unwrap_err().to_string();
+            assert!(taken.contains("\"lo\" already exists"), "{taken}");
+            assert!(ip("link").contains("eth7"), "it stayed");
+            move_all(&[device("eth7", "net%d"), device("far", "net%d")], there).unwrap();
+            sys::namespace::setns(there, libc::CLONE_NEWNET).unwrap();
+            let shown = ip("link");
+            assert!(shown.contains("net0") && shown.contains("net1"), "{shown}");
+        });
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        between(|there| {
+            let text = move_all(&[device("eth8", "eth8")], there).unwrap_err().to_string();
+            assert_eq!(
+                text,
+                "netDevices: move network device eth8 into the container: get link eth8: \
+                 no such device"
+            );
+        });
+    }
+}
