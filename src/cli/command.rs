@@ -7,6 +7,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::log;
 use super::root::StateRoot;
+pub use crate::lifecycle::export::Target;
 pub use crate::plan::edits::Edits;
 
 /// The flags before the verb.
@@ -79,6 +80,11 @@ pub enum Command {
         format: Format,
         interval: Duration,
         once: bool,
+    },
+    Export {
+        id: String,
+        to: Target,
+        pause: bool,
     },
     Spec {
         bundle: PathBuf,

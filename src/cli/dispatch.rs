@@ -18,6 +18,7 @@ use crate::id::ContainerId;
 use crate::identity::descriptors::{self, Passed};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
+use crate::lifecycle::export::Target;
 use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
@@ -68,6 +69,7 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
         Command::Stats { ids, format, interval, once } => {
             stats(caller, &ids, format, interval, once)?;
         }
+        Command::Export { id, to, pause } => export(caller, &id, &to, pause)?,
         Command::Plan { bundle } => plan(caller, &bundle)?,
         Command::Spec { bundle, rootless } => {
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;
@@ -229,6 +231,13 @@ fn stats(
             return Ok(());
         }
     }
+}
+
+fn export(caller: &Caller, id: &str, to: &Target, pause: bool) -> Result<()> {
+    let id = ContainerId::parse(id)?;
+    let skipped = lifecycle::export::export(&caller.store()?, &id, to, pause)?;
+    skipped.iter().for_each(|what| caller.warn()(&format!("{what}: left out")));
+    Ok(())
 }
 
 /// The container's id would be the bundle's name.

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, value_parser};
 
 use super::argv::{self, Order};
 use super::command::{
-    Command, Create, Edits, Exec, ExecProcess, Format, Global, Handover, Rootless, Run,
+    Command, Create, Edits, Exec, ExecProcess, Format, Global, Handover, Rootless, Run, Target,
 };
 use super::given::{Given, operand, usage};
 use super::{Failure, help, log, resources, root, value};
@@ -119,6 +119,12 @@ pub const VERBS: &[Verb] = &[
             ]
         },
         ..bare("stats", "watch what containers use: CPU, memory, disks, processes, pressure", stats)
+    },
+    Verb {
+        operands: "<container-id> [file]",
+        most: 2,
+        flags: || vec![pause_flag()],
+        ..one_id("export", "write all files of a container to an archive (tar)", export)
     },
     Verb {
         flags: || {
@@ -258,6 +264,10 @@ fn format_flag() -> Arg {
     value("format", "FORMAT", "table or json [table]").short('f')
 }
 
+fn pause_flag() -> Arg {
+    choice("pause", "freeze the container meanwhile [true]")
+}
+
 fn handover_flags() -> [Arg; 4] {
     [
         value("console-socket", "PATH", "send the terminal's master end to this unix socket"),
@@ -296,14 +306,7 @@ fn exec_flags() -> Vec<Arg> {
         value("process", "FILE", "take the whole process from this JSON file").short('p'),
         value("cwd", "DIR", "the working directory"),
         values("env", "NAME=VALUE", "add to the environment").short('e'),
-        Arg::new("tty")
-            .long("tty")
-            .short('t')
-            .num_args(0..=1)
-            .require_equals(true)
-            .value_parser(value_parser!(OsString))
-            .value_name("true|false")
-            .help("with a terminal, or without, whatever the config says"),
+        choice("tty", "with a terminal, or without, whatever the config says").short('t'),
         value("user", "UID[:GID]", "the user, in numbers").short('u'),
         values("additional-gids", "GID", "add a group").short('g'),
         value("process-label", "LABEL", "the SELinux label"),
@@ -320,6 +323,13 @@ fn exec_flags() -> Vec<Arg> {
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+}
+
+/// A switch whose absence says something else than its `false`.
+fn choice(name: &'static str, help: &'static str) -> Arg {
+    let any = value_parser!(OsString);
+    let arg = Arg::new(name).long(name).num_args(0..=1).require_equals(true).value_parser(any);
+    arg.value_name("true|false").help(help)
 }
 
 /// The last one counts.
@@ -445,6 +455,12 @@ fn interval(given: &Given, default: u64) -> Result<Duration> {
         Duration::ZERO => Err(usage("duration interval must be greater than 0")),
         interval => Ok(interval),
     }
+}
+
+fn export(given: &Given, mut operands: Vec<String>) -> Result<Command> {
+    let file = if operands.len() == 2 { operands.pop() } else { None };
+    let to = Target::archive(file.as_deref().unwrap_or("-"))?;
+    Ok(Command::Export { id: id(operands), to, pause: given.choice("pause")?.unwrap_or(true) })
 }
 
 fn plan(given: &Given, operands: Vec<String>) -> Result<Command> {

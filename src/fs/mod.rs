@@ -4,12 +4,15 @@
 //!   the directory were `/`, so a symlink swapped at any moment can lead elsewhere *inside* only.
 //! - [`Proc`]: a procfs known to be one, taken before the container could have a say.
 //! - [`process`]: what /proc tells of one process.
+//! - [`tree`]: all of such a directory, in order, without recursion; and its removal.
 //! - [`record`]: small files of ours, replaced whole or not at all.
 
 mod proc;
 pub mod process;
 pub mod record;
 mod root;
+pub mod tree;
 
 pub use proc::Proc;
 pub use root::Root;
+pub use tree::Tree;

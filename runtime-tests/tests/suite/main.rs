@@ -7,6 +7,7 @@ mod cgroup;
 mod console;
 mod errors;
 mod exec;
+mod export;
 mod hooks;
 mod lifecycle;
 mod must;

@@ -1,0 +1,128 @@
+//! `export`: all that a container's root holds, as an archive. And where archives go.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufWriter, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::{frozen, inspect, view};
+use crate::error::{Error, Kind, OsContext, Result};
+use crate::fs::Tree;
+use crate::id::ContainerId;
+use crate::layer::Ids;
+use crate::layer::pack::{Archive, Packer};
+use crate::state::{Store, observe};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Stdout,
+    /// Absolute.
+    File(PathBuf),
+}
+
+impl Target {
+    /// `-` is stdout.
+    pub fn archive(word: &str) -> Result<Self> {
+        match word {
+            "-" => Ok(Self::Stdout),
+            "" => Err(Error::new(Kind::Usage, "the name of the archive is empty")),
+            path => std::path::absolute(path).os("getcwd", "").map(Self::File),
+        }
+    }
+}
+
+/// Says what was left out. The container's lock is held: it is not deleted or resumed meanwhile.
+pub fn export(store: &Store, id: &ContainerId, to: &Target, pause: bool) -> Result<Vec<String>> {
+    let slot = store.lock(id)?;
+    let record = inspect::record(&slot, id)?;
+    let observed = observe(&slot, &record)?;
+    let ids = view::ids(&inspect::stored_config(&slot)?);
+    let view = view::of(&record, &observed)?;
+    let mut destination = Destination::open(to)?;
+    let frozen = if pause { frozen::freeze(&record, &observed)? } else { None };
+    let skipped = pack_all(&view, &ids, &mut destination)?;
+    destination.keep()?;
+    frozen.map_or(Ok(()), frozen::Frozen::thaw)?;
+    Ok(skipped)
+}
+
+fn pack_all(view: &Tree, ids: &Ids, destination: &mut Destination) -> Result<Vec<String>> {
+    let name = destination.name();
+    let mut archive = Archive::new(&mut destination.out, name);
+    let mut packer = Packer::new(view, ids, &mut archive);
+    for entry in view.walk(b"") {
+        let (path, found) = entry?;
+        packer.add(&path, &found)?;
+    }
+    packer.finish()
+}
+
+/// An archive that is being written. Dropped before it was kept, no file of it is left.
+pub(super) struct Destination {
+    pub(super) out: BufWriter<File>,
+    /// Where it is written, and where it will be.
+    file: Option<(PathBuf, PathBuf)>,
+}
+
+impl Destination {
+    pub(super) fn open(to: &Target) -> Result<Self> {
+        match to {
+            Target::Stdout => Self::stdout(),
+            Target::File(path) => Self::file(path),
+        }
+    }
+
+    fn stdout() -> Result<Self> {
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() {
+            return Err(Error::new(Kind::Usage, "refusing to write an archive to a terminal")
+                .hint("name a file, or redirect stdout"));
+        }
+        let copy = stdout.as_fd().try_clone_to_owned().os("dup", "stdout")?;
+        Ok(Self { out: BufWriter::new(copy.into()), file: None })
+    }
+
+    fn file(path: &Path) -> Result<Self> {
+        // What is no file (a pipe, a device) cannot be replaced by one.
+        if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            let out = File::create(path).os("create", path.display())?;
+            return Ok(Self { out: BufWriter::new(out), file: None });
+        }
+        let beside = beside(path)?;
+        let _ = fs::remove_file(&beside);
+        let out = File::create_new(&beside).os("create", beside.display())?;
+        Ok(Self { out: BufWriter::new(out), file: Some((beside, path.to_owned())) })
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.file.as_ref().map_or("the archive".into(), |(_, path)| path.display().to_string())
+    }
+
+    /// It is whole. A file takes the place of one that was there.
+    pub(super) fn keep(mut self) -> Result<()> {
+        match self.file.take() {
+            Some((beside, path)) => fs::rename(&beside, &path).os("rename", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Destination {
+    fn drop(&mut self) {
+        if let Some((beside, _)) = &self.file {
+            let _ = fs::remove_file(beside);
+        }
+    }
+}
+
+/// A hidden name in the same directory: what a killed call leaves there, the next one replaces.
+pub(super) fn beside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{} is not the name of a file", path.display()))
+    })?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(".new");
+    Ok(path.with_file_name(hidden))
+}

@@ -1,0 +1,71 @@
+//! A container that stands still while it is read.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use crate::cgroup::freezer;
+use crate::error::{Error, OsContext, Result};
+use crate::state::{Observed, Record, Status};
+use crate::sys;
+use crate::sys::clone::Spawned;
+
+/// Goes on when this is dropped, and when this process ends in any other way, by SIGKILL too: it is
+/// thawed by a child, which waits for just that.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// Its end is what the child waits for.
+    held: Option<OwnedFd>,
+    child: Spawned,
+}
+
+/// Freezes what runs. What somebody else has paused stays as it is, and what has no cgroup cannot be
+/// frozen.
+pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Frozen>> {
+    let runs = matches!(observed.status, Status::Running | Status::Created);
+    if !runs || record.cgroup_paths.is_empty() {
+        return Ok(None);
+    }
+    let (wait, held) = sys::spawn::pipe().os("pipe2", "")?;
+    let child = sys::clone::clone3(0, None, || {
+        // Its copy of our end would keep it waiting for ever, and that of a pipe whoever reads it.
+        let number = wait.as_raw_fd().cast_unsigned();
+        let _ = sys::process::close_range(0, number - 1);
+        let _ = sys::process::close_range(number + 1, u32::MAX);
+        // A key that interrupts us must not interrupt it.
+        let _ = sys::signal::block_all();
+        let _ = nix::unistd::setsid();
+        let _ = nix::unistd::read(&wait, &mut [0]);
+        let thawed = freezer::thaw(&record.cgroup_paths);
+        sys::clone::exit_now(thawed.is_err().into())
+    })
+    .os("clone3", "")?;
+    let frozen = Frozen { held: Some(held), child };
+    freezer::freeze(&record.cgroup_paths)?;
+    Ok(Some(frozen))
+}
+
+impl Frozen {
+    /// The same as dropping it, with what came of it.
+    pub(super) fn thaw(mut self) -> Result<()> {
+        self.release().map_err(|e| {
+            e.context("let the container go on").hint("`aril resume` lets a container go on")
+        })
+    }
+
+    fn release(&mut self) -> Result<()> {
+        if self.held.take().is_none() {
+            return Ok(());
+        }
+        let ended = sys::pidfd::wait(self.child.pidfd.as_fd(), true).os("waitid", "")?;
+        match ended {
+            Some(ended) if ended.code() != 0 => Err(Error::system("the freezer refused")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Only on the way of an earlier error, which is the one to report.
+        let _ = self.release();
+    }
+}

@@ -1,0 +1,98 @@
+//! The files of a container as it sees them, for reading: its root alone, without what is mounted in
+//! it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+
+use crate::error::{Error, OsContext, Result};
+use crate::fs::Tree;
+use crate::layer::Ids;
+use crate::layer::ids::Range;
+use crate::spec::Config;
+use crate::state::{Observed, Record};
+use crate::sys::mount::{self, Attributes, Extent};
+use crate::sys::{self, Errno, open::open};
+
+/// The root of a container that has a process; else the folder that its config names.
+pub(super) fn of(record: &Record, observed: &Observed) -> Result<Tree> {
+    let name = format!("container {}", record.id);
+    match observed.init() {
+        Some(init) => of_process(record, init).map(|root| Tree::new(root, name)),
+        None => of_folder(record).map(|root| Tree::new(root, name)),
+    }
+}
+
+/// A detached copy of the mount that is the process's root. It shows what is mounted there and
+/// nothing that is mounted on top: no procfs, no volume.
+fn of_process(record: &Record, init: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let link = format!("/proc/{}/root", record.init_process_pid);
+    let root = open(link.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", &link)?;
+    // Still there: so the number was its own when the link was followed.
+    sys::pidfd::send_signal(init, 0).os("kill", record.init_process_pid)?;
+    let copy = clone_in_its_namespace(init, root.as_fd())
+        .os("open_tree", format!("the root of container {}", record.id))?;
+    read_only(copy)
+}
+
+/// A mount can be copied by a process of its own namespace only: a child goes there for it.
+fn clone_in_its_namespace(init: BorrowedFd<'_>, root: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
+    let (ours, theirs) = sys::socket::pair()?;
+    let child = sys::clone::clone3(0, None, || {
+        let copy = sys::namespace::setns(init, libc::CLONE_NEWNS)
+            .and_then(|()| mount::open_tree(Some(root), c"", Extent::One));
+        let sent = match copy {
+            Ok(copy) => sys::socket::send(theirs.as_fd(), &[0; 4], &[copy.as_fd()]),
+            Err(errno) => sys::socket::send(theirs.as_fd(), &(errno as i32).to_ne_bytes(), &[]),
+        };
+        sys::clone::exit_now(sent.is_err().into())
+    })?;
+    drop(theirs);
+    let mut errno = [0; 4];
+    let received = sys::socket::receive(ours.as_fd(), &mut errno);
+    sys::pidfd::wait(child.pidfd.as_fd(), true)?;
+    let (_, fds) = received?;
+    let refused = match i32::from_ne_bytes(errno) {
+        0 => Errno::EPIPE,
+        errno => Errno::from_raw(errno),
+    };
+    fds.into_iter().next().ok_or(refused)
+}
+
+fn of_folder(record: &Record) -> Result<OwnedFd> {
+    let path = &record.config.rootfs;
+    let folder = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", path.display());
+    let folder = folder
+        .map_err(|e| e.hint("a container that does not run has the files that its bundle has"))?;
+    match mount::open_tree(Some(folder.as_fd()), c"", Extent::One) {
+        Ok(copy) => read_only(copy),
+        // Without privileges: what is mounted in it is refused where it is met.
+        Err(Errno::EPERM) => Ok(folder),
+        Err(errno) => Err(Error::os("open_tree", path.display(), errno)),
+    }
+}
+
+/// Reading leaves no trace: where nothing can be written, no time of access is either.
+fn read_only(mount: OwnedFd) -> Result<OwnedFd> {
+    let change = Attributes { set: mount::ATTR_RDONLY, ..Attributes::default() };
+    match mount::mount_setattr(mount.as_fd(), Extent::One, change) {
+        // Linux 5.12.
+        Ok(()) | Err(Errno::ENOSYS) => Ok(mount),
+        Err(errno) => Err(Error::os("mount_setattr", "a copy of the root", errno)),
+    }
+}
+
+/// What the container's ids are on the host.
+pub(super) fn ids(config: &Config) -> Ids {
+    let Some(linux) = config.spec.linux() else { return Ids::default() };
+    let ranges = |mappings: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        let mappings = mappings.iter().flatten();
+        let range = |m: &oci_spec::runtime::LinuxIdMapping| Range {
+            container: m.container_id(),
+            host: m.host_id(),
+            size: m.size(),
+        };
+        mappings.map(range).collect()
+    };
+    Ids { users: ranges(linux.uid_mappings()), groups: ranges(linux.gid_mappings()) }
+}
