@@ -20,7 +20,7 @@ CARGO  ?= cargo
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bundle demo test check bench floor install uninstall clean demo-tools test-tools rust-target
+.PHONY: help build bundle demo test check fuzz bench floor install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -49,6 +49,9 @@ test: test-tools build bundle ## format, lints and all tests, as root, on any De
 
 check: ## type-check and lint only
 	$(CARGO) clippy --workspace --all-targets --locked
+
+fuzz: rust-target ## fuzz every input for FUZZ_SECONDS each (30); FUZZ='TARGET...' for some
+	fuzz/run.sh $(or $(FUZZ_SECONDS),30) $(FUZZ)
 
 floor: rust-target
 	$(CARGO) build --release --locked --package runtime-tests --bins --target $(TARGET)

@@ -123,6 +123,16 @@ impl<'a> Mount<'a> {
     }
 }
 
+/// For `fuzz/`: whatever the two files hold, no cgroup is outside of its mount.
+#[cfg(fuzzing)]
+pub fn check_files(mountinfo: &str, membership: &str) {
+    let Layout::Legacy { hierarchies } = Layout::legacy(mountinfo, membership) else { return };
+    for Hierarchy { own, mount, .. } in hierarchies {
+        assert!(own.is_absolute() && own == clean(&own), "{}", own.display());
+        assert!(mount.starts_with(MOUNT) || mount.as_os_str().len() > MOUNT.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

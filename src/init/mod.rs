@@ -23,3 +23,6 @@ pub mod parent;
 mod protocol;
 mod relay;
 pub mod seal;
+
+#[cfg(fuzzing)]
+pub use protocol::check_frame;

@@ -162,6 +162,17 @@ fn decode(frame: &[u8]) -> Option<Report> {
     })
 }
 
+/// For `fuzz/`: any frame is read or refused, and what was read is written the same.
+#[cfg(fuzzing)]
+pub fn check_frame(frame: &[u8]) {
+    let Some(report) = decode(frame) else { return };
+    let mut again = [0; FRAME];
+    let length = encode(&report, &mut again);
+    if length < FRAME {
+        assert_eq!(decode(&again[..length]), Some(report));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

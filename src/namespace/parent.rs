@@ -81,6 +81,13 @@ fn parse_map(text: &str) -> Vec<Mapping> {
         .collect()
 }
 
+/// For `fuzz/`: what was read of a map is written the same.
+#[cfg(fuzzing)]
+pub fn check_map(text: &str) {
+    let map = parse_map(text);
+    assert_eq!(parse_map(&lines(&map)), map);
+}
+
 /// Writes the maps of the new user namespace that `pid` lives in.
 pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
     if nix::unistd::geteuid().is_root() {

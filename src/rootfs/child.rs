@@ -26,6 +26,8 @@ mod pivot;
 mod restrict;
 
 pub use console::bind_console;
+#[cfg(fuzzing)]
+pub use pivot::check_table;
 
 /// What the steps hand to each other.
 #[derive(Debug)]

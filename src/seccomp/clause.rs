@@ -87,7 +87,7 @@ impl Condition {
         SeccompCondition::new(self.index, length, op, self.value)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn holds(&self, args: &[u64; ARGUMENTS], width: Width) -> bool {
         let Some(c) = self.narrow(width) else { return true };
         let arg = args[usize::from(c.index)] & width.mask();

@@ -25,6 +25,8 @@ mod clause;
 pub mod parent;
 pub mod plan;
 mod profile;
+#[cfg(any(test, fuzzing))]
+pub mod reference;
 mod syscalls;
 #[cfg(test)]
 mod tests;

@@ -123,6 +123,14 @@ fn full_views(table: &[u8], rootfs: &[u8]) -> ChildResult<Vec<CString>> {
     Ok(found)
 }
 
+/// For `fuzz/`: whatever mountinfo holds, nothing beneath the rootfs is found.
+#[cfg(fuzzing)]
+pub fn check_table(table: &[u8]) {
+    for place in full_views(table, b"/rootfs").into_iter().flatten() {
+        assert!(!place.to_bytes().starts_with(b"/rootfs/"), "{place:?}");
+    }
+}
+
 /// The kernel writes space, tab, newline and backslash as three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());

@@ -19,9 +19,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::plan::{self, Facts, compile};
+use super::super::reference::{Data, check, run};
 use super::super::syscalls::{Finder, Multiplexed};
 use super::super::{Action, Arch};
-use super::interpreter::{Data, check, run};
 use super::random::Random;
 use super::{ENGINE, spec};
 

@@ -1,4 +1,3 @@
-mod interpreter;
 mod libseccomp;
 mod random;
 
@@ -7,8 +6,8 @@ use std::path::Path;
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
-use self::interpreter::{Data, check, run};
 use super::plan::{Facts, Plan, compile};
+use super::reference::{Data, check, run};
 use super::{Arch, Listener};
 
 const KILL_THREAD: u32 = 0;

@@ -1,0 +1,12 @@
+//! Any bytes as config.json, as process.json's and as the document of `update`: parsed or refused,
+//! and what is parsed is planned or refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = aril::spec::parse_resources(bytes);
+    if let Ok(config) = aril::spec::parse(bytes.to_vec()) {
+        aril_fuzz::plan(&config.spec);
+    }
+});
