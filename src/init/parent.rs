@@ -1,5 +1,6 @@
 //! The host's side of making a container's process.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,6 +25,8 @@ pub struct Init {
     pub pid: HostPid,
     pidfd: Option<OwnedFd>,
     link: ParentEnd,
+    /// What the child said before its relay had told of it.
+    early: RefCell<Option<Report>>,
 }
 
 /// What the child wants of the parent on its way.
@@ -95,7 +98,8 @@ fn spawn_directly(
     })
     .os("clone3", "")
     .context(|| "make the container's process".to_owned())?;
-    Ok(Init { pid: HostPid(spawned.pid), pidfd: Some(spawned.pidfd), link })
+    let early = RefCell::default();
+    Ok(Init { pid: HostPid(spawned.pid), pidfd: Some(spawned.pidfd), link, early })
 }
 
 fn spawn_by_relay(
@@ -112,16 +116,33 @@ fn spawn_by_relay(
     })
     .os("clone3", "")
     .context(|| "make the relay process".to_owned())?;
-    let report = link.receive().os("receive", "from the relay");
+    let told = told_by_relay(&link);
     let _ = sys::pidfd::wait(relay.pidfd.as_fd(), true);
-    match report? {
-        Some(Report::Cloned(pid)) => {
+    match told? {
+        (Some(pid), early) => {
             // Our child, not reaped by anybody: the number is still its.
             let pidfd = sys::pidfd::open(pid).os("pidfd_open", pid)?;
-            Ok(Init { pid: HostPid(pid), pidfd: Some(pidfd), link })
+            let early = RefCell::new(early);
+            Ok(Init { pid: HostPid(pid), pidfd: Some(pidfd), link, early })
         }
-        Some(Report::Failed { fault, .. }) => Err(refused(&fault).context("join namespaces")),
+        (None, Some(Report::Failed { fault, .. })) => {
+            Err(refused(&fault).context("join namespaces"))
+        }
         _ => Err(Error::system("the relay process died while it joined namespaces")),
+    }
+}
+
+/// The child's pid, and what came before it: the child may be faster than the relay, and says one
+/// thing before it waits for an answer.
+fn told_by_relay(link: &ParentEnd) -> Result<(Option<i32>, Option<Report>)> {
+    let mut early = None;
+    loop {
+        match link.receive().os("receive", "from the relay")? {
+            Some(Report::Cloned(pid)) => return Ok((Some(pid), early)),
+            // Its own, or the child's: then the relay still has its pid to tell.
+            Some(report) => early = Some(report),
+            None => return Ok((None, early)),
+        }
     }
 }
 
@@ -193,6 +214,9 @@ impl Init {
     }
 
     fn receive(&self) -> Result<Option<Report>> {
+        if let Some(early) = self.early.take() {
+            return Ok(Some(early));
+        }
         self.link.receive().os("receive", "from the container's process")
     }
 
@@ -250,6 +274,31 @@ impl Drop for Init {
         if let Some(pidfd) = &self.pidfd {
             let _ = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = sys::pidfd::wait(pidfd.as_fd(), true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_faster_than_its_relay() {
+        let failed = || Report::Failed {
+            step: NO_STEP,
+            fault: Fault { call: "setns".into(), errno: Errno::EPERM },
+        };
+        for (said, told) in [
+            (vec![Report::Cloned(7)], (Some(7), None)),
+            (vec![Report::Limits, Report::Cloned(7)], (Some(7), Some(Report::Limits))),
+            (vec![failed(), Report::Cloned(7)], (Some(7), Some(failed()))),
+            (vec![failed()], (None, Some(failed()))),
+            (vec![], (None, None)),
+        ] {
+            let (parent, child) = protocol::pair().unwrap();
+            said.iter().for_each(|report| child.send(report).unwrap());
+            drop(child);
+            assert_eq!(told_by_relay(&parent).unwrap(), told, "{said:?}");
         }
     }
 }
