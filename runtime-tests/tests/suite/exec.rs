@@ -200,6 +200,73 @@ fn many_at_once() {
 }
 
 #[test]
+fn affinity_of_its_own() {
+    on_the_host(|view| {
+        let affinity = json!({"initial": "0", "final": "0"});
+        let c = Container::new(view).sleeper().edit(|spec| {
+            spec["process"]["execCPUAffinity"] = affinity;
+        });
+        if !c.runtime.only_aril("execCPUAffinity came with runc 1.3") {
+            return;
+        }
+        c.run_detached();
+        let allowed = ["grep", "Cpus_allowed_list", "/proc/self/status"];
+        c.exec(allowed).ok().prints("Cpus_allowed_list:\t0\n");
+        let init = fs::read_to_string(format!("/proc/{}/status", c.pid())).expect("status");
+        let own = fs::read_to_string("/proc/self/status").expect("status");
+        let line = |text: &str| {
+            text.lines().find(|l| l.starts_with("Cpus_allowed_list")).map(str::to_owned)
+        };
+        assert_eq!(line(&init), line(&own), "init is not meant");
+        // A process of one's own says what it wants.
+        let process = json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+                             "args": allowed, "execCPUAffinity": {"final": "0"}});
+        exec_of(&c, &process).ok().prints("Cpus_allowed_list:\t0\n");
+    });
+}
+
+#[test]
+fn what_an_exec_inherits() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper().edit(|spec| {
+            spec["process"]["user"]["umask"] = 0o77.into();
+            spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 4});
+            spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0});
+            spec["process"]["noNewPrivileges"] = true.into();
+        });
+        if !c.runtime.only_aril("runc 1.1.5 knows neither scheduler nor ioPriority") {
+            return;
+        }
+        c.run_detached();
+        let script = "probe | grep ^schedule; grep -E 'Umask|NoNewPrivs' /proc/self/status";
+        let process = json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+                             "args": ["sh", "-c", script]});
+        let out = exec_of(&c, &process).ok();
+        for line in [
+            "schedule policy 3",
+            "schedule nice 4",
+            "schedule io 24576",
+            "Umask:\t0077",
+            "NoNewPrivs:\t0",
+        ] {
+            assert!(out.stdout.lines().any(|l| l == line), "{line}: {out:#?}");
+        }
+    });
+}
+
+#[test]
+fn a_paused_container_and_one_more_process() {
+    in_each_view(|view| {
+        let c = running(view);
+        c.verb("pause").silent();
+        c.exec(["true"]).exits(255).says("cannot exec in a paused container");
+        let exec = c.call(["exec", "--ignore-paused", &c.id, "echo", "thawed"]).spawn();
+        c.verb("resume").silent();
+        exec.wait().exits(0).prints("thawed");
+    });
+}
+
+#[test]
 fn sub_cgroups() {
     in_each_view(|view| {
         if !view.is_v2() {

@@ -142,6 +142,78 @@ fn scheduling_of_the_spec() {
 }
 
 #[test]
+fn every_policy_of_a_scheduler() {
+    on_the_host(|view| {
+        if !Container::new(view).runtime.only_aril("scheduler came with runc 1.2") {
+            return;
+        }
+        let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1_000_000,
+            "deadline": 10_000_000, "period": 10_000_000, "flags": ["SCHED_FLAG_DL_OVERRUN"]});
+        let mut taken = Vec::new();
+        for (number, scheduler) in [
+            (0, json!({"policy": "SCHED_OTHER", "nice": 7})),
+            (1, json!({"policy": "SCHED_FIFO", "priority": 3})),
+            (2, json!({"policy": "SCHED_RR", "priority": 9, "flags": ["SCHED_RESET_ON_FORK"]})),
+            (3, json!({"policy": "SCHED_BATCH", "nice": -1})),
+            (4, json!({"policy": "SCHED_ISO"})),
+            (5, json!({"policy": "SCHED_IDLE"})),
+            (6, deadline),
+        ] {
+            let c = Container::new(view).args(["probe"]).edit(|spec| {
+                spec["process"]["scheduler"] = scheduler.clone();
+            });
+            let out = c.run();
+            if out.code == Some(0) {
+                // What a reset on fork is set with shows in the number that the kernel tells.
+                let reset = 0x4000_0000 * u32::from(scheduler["flags"][0] == "SCHED_RESET_ON_FORK");
+                let line = format!("schedule policy {}\n", number + reset);
+                assert!(out.stdout.contains(&line), "{scheduler}: {out:#?}");
+                taken.push(number);
+            } else {
+                out.exits(1).says("error setting scheduler: sched_setattr");
+                c.leaves_nothing();
+            }
+        }
+        // The fourth never was in Linux; those of real time need time in the cgroup of the host.
+        assert!([0, 3, 5].iter().all(|policy| taken.contains(policy)), "{taken:?}");
+        assert!(!taken.contains(&4));
+    });
+}
+
+#[test]
+fn personality_of_the_spec() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("uname -m; cat /proc/self/personality");
+        if !c.runtime.only_aril("personality came with runc 1.2") {
+            return;
+        }
+        let c = c.edit(|spec| spec["linux"]["personality"] = json!({"domain": "LINUX32"}));
+        let out = c.run().ok();
+        assert!(out.stdout.ends_with("\n00000008\n"), "{out:?}");
+        #[cfg(target_arch = "x86_64")]
+        assert!(out.stdout.starts_with("i686\n"), "{out:?}");
+    });
+}
+
+#[test]
+fn memory_policy_of_the_spec() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("head -1 /proc/self/numa_maps");
+        if !c.runtime.only_aril("memoryPolicy came with runc 1.4") {
+            return;
+        }
+        if !std::path::Path::new("/proc/self/numa_maps").exists() {
+            return runtime_tests::skip::inapplicable("this kernel has no NUMA");
+        }
+        let c = c.edit(|spec| {
+            spec["linux"]["memoryPolicy"] =
+                json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+        });
+        c.run().ok().prints(" bind=static:0 ");
+    });
+}
+
+#[test]
 fn the_runtimes_binary_is_out_of_reach() {
     on_the_host(|view| {
         // CVE-2019-5736: the program is /proc/self/exe, and the exec of it the runtime itself.
