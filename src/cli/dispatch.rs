@@ -247,8 +247,10 @@ fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     // What only root can run is planned as root would run it.
     facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
     let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let id = ContainerId::parse(&name).or_else(|_| ContainerId::parse("container"))?;
     let options = Options {
         bundle: bundle.to_owned(),
+        state_directory: caller.global.root.path.join(&id),
         no_pivot: false,
         new_keyring: true,
         rootless_cgroups: caller.rootless_cgroups(),
@@ -257,7 +259,6 @@ fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
         passed: Passed::default(),
         notify_directory: None,
     };
-    let id = ContainerId::parse(&name).or_else(|_| ContainerId::parse("container"))?;
     let plan = compile::container(&id, &config.spec, &options, &facts)?;
     output::print(&plan.to_string())
 }

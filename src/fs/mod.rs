@@ -6,10 +6,12 @@
 //! - [`process`]: what /proc tells of one process.
 //! - [`tree`]: all of such a directory, in order, without recursion; and its removal.
 //! - [`record`]: small files of ours, replaced whole or not at all.
+//! - [`remove`]: a tree that a container has filled, whatever it is filled with.
 
 mod proc;
 pub mod process;
 pub mod record;
+pub mod remove;
 mod root;
 pub mod tree;
 

@@ -159,6 +159,9 @@ impl Making {
     /// Intent first, then the effects on the host that do not need the process.
     fn prepare(&mut self, notify_directory: Option<&Path>, warn: &dyn Fn(&str)) -> Result<()> {
         self.slot.write(&self.record)?;
+        if let Some(overlay) = self.plan.script.overlay() {
+            rootfs::overlay::parent::prepare(overlay)?;
+        }
         if let Some(path) = notify_directory {
             std::fs::create_dir(path).os("mkdir", path.display())?;
         }
@@ -180,6 +183,9 @@ impl Making {
         let proc = Proc::of_the_host()?;
         let gate = if park { Some(self.gate()?) } else { None };
         let trees = rootfs::parent::open_trees(self.plan.script.rootfs_steps())?;
+        if let Some((overlay, made)) = self.plan.script.overlay().zip(trees.first()) {
+            rootfs::overlay::parent::show(overlay, made.as_ref())?;
+        }
         let hooks = HookWorld {
             state: &|point, pid| self.hook_state(point, pid),
             rootfs: c_path("rootfs", &self.plan.rootfs)?,
@@ -376,6 +382,9 @@ impl Drop for Making {
             let _ = created.undo();
         }
         self.rdt.undo();
+        if let Some(layers) = &self.record.overlay {
+            let _ = rootfs::overlay::parent::undo(layers, self.slot.path());
+        }
         let _ = self.slot.remove();
     }
 }
@@ -384,6 +393,7 @@ impl Create {
     fn options(&self, store: &Store, detach: bool) -> Options {
         Options {
             bundle: self.bundle.clone(),
+            state_directory: store.root().join(&self.id),
             no_pivot: self.no_pivot,
             new_keyring: self.new_keyring,
             rootless_cgroups: self.rootless_cgroups,
@@ -418,7 +428,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
             .any(|point| !plan.script.hooks.at(*point).is_empty()),
         bundle: plan.bundle.clone(),
         annotations: annotations.into_iter().collect(),
-        overlay: None,
+        overlay: plan.script.overlay().map(|overlay| overlay.layers.clone()),
         config: Settings { rootfs: plan.rootfs.clone(), labels },
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::inspect;
 use crate::error::{Error, OsContext, Result};
 use crate::hook::Point;
+use crate::rootfs::overlay;
 use crate::state::{Observed, Phase, Record, Slot, Status};
 use crate::sys;
 use crate::{cgroup, limits};
@@ -66,6 +67,9 @@ pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
     errors.extend(cgroup::stored::remove(&record.cgroup_paths).err());
     if let Some(group) = &record.intel_rdt {
         errors.extend(limits::rdt::parent::remove(group).err());
+    }
+    if let Some(layers) = &record.overlay {
+        errors.extend(overlay::parent::undo(layers, slot.path()).err());
     }
     errors.extend(slot.remove().err());
     let poststop = hooks.and_then(|hooks| {

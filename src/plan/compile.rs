@@ -23,6 +23,8 @@ const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 #[derive(Debug, Clone)]
 pub struct Options {
     pub bundle: PathBuf,
+    /// The container's own, in the state root.
+    pub state_directory: PathBuf,
     pub no_pivot: bool,
     pub new_keyring: bool,
     pub rootless_cgroups: bool,
@@ -207,9 +209,22 @@ fn rootfs(
     let notify = options.notify_directory.as_deref().map(notify_mount);
     let hierarchies = hierarchies(cgroup);
     let mount_point = Path::new(cgroup::layout::MOUNT);
+    let annotation = |key| spec::annotation::value(spec, key);
     rootfs::plan::plan(&rootfs::plan::Input {
         bundle: &options.bundle,
         rootfs: &facts.rootfs,
+        overlay: rootfs::overlay::plan::Input {
+            layers: annotation(spec::annotation::LAYERS),
+            upper: annotation(spec::annotation::UPPER),
+            show: annotation(spec::annotation::SHOW),
+            root: &facts.rootfs,
+            bundle: &options.bundle,
+            state_directory: &options.state_directory,
+            privileged: !facts.process.rootless && !facts.in_user_namespace,
+            uid_mappings: linux.uid_mappings().as_deref().unwrap_or(&[]),
+            gid_mappings: linux.gid_mappings().as_deref().unwrap_or(&[]),
+            owners: &facts.layer_owners,
+        },
         readonly: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
         mounts: spec.mounts().as_deref().unwrap_or(&[]),
         extra: notify.as_slice(),

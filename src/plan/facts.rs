@@ -1,5 +1,6 @@
 //! What a plan has to know of the host. Gathered once, before compiling; reading only, no root.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
@@ -9,6 +10,7 @@ use crate::error::{Error, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::identity::{self, SecurityModules};
 use crate::path::absolute;
+use crate::rootfs::overlay::plan::lowers_of;
 use crate::{limits, namespace};
 
 /// The systemd that is to make the cgroup.
@@ -22,6 +24,8 @@ pub enum Whose {
 pub struct HostFacts {
     /// Canonical.
     pub rootfs: PathBuf,
+    /// Who owns each layer of the rootfs, where a user namespace makes that matter.
+    pub layer_owners: Vec<u32>,
     pub cgroups: cgroup::Layout,
     /// For `--systemd-cgroup`.
     pub systemd: Option<cgroup::systemd::Manager>,
@@ -54,8 +58,10 @@ impl HostFacts {
         let cgroups_path = linux.and_then(|l| l.cgroups_path().as_deref());
         let process = spec.process();
         let in_user_namespace = in_user_namespace();
+        let rootfs = rootfs(spec, bundle)?;
         Ok(Self {
-            rootfs: rootfs(spec, bundle)?,
+            layer_owners: layer_owners(spec, &rootfs, bundle)?,
+            rootfs,
             cgroups: cgroup::Layout::observe(cgroups_path)?,
             systemd: systemd
                 .map(|whose| cgroup::systemd::parent::find(whose == Whose::User))
@@ -109,6 +115,16 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
         return Err(Error::os("open", path.display(), nix::errno::Errno::ENOTDIR).context(what()));
     }
     Ok(path)
+}
+
+fn layer_owners(spec: &Spec, root: &Path, bundle: &Path) -> Result<Vec<u32>> {
+    let mapped = spec.linux().as_ref().is_some_and(|l| l.uid_mappings().is_some());
+    let lowers = if mapped { lowers_of(spec, root, bundle)? } else { None };
+    let owner = |lower: &PathBuf| {
+        let found = std::fs::metadata(lower).os("stat", lower.display());
+        found.map(|metadata| metadata.uid()).map_err(|e| e.context("read the layers"))
+    };
+    lowers.iter().flatten().map(owner).collect()
 }
 
 fn setgroups_allowed() -> bool {

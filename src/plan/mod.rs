@@ -88,6 +88,14 @@ pub struct Script {
 }
 
 impl Script {
+    /// The root, if it is made of layers.
+    pub fn overlay(&self) -> Option<&rootfs::overlay::Overlay> {
+        self.rootfs_steps().find_map(|step| match step {
+            rootfs::Step::Overlay(overlay) => Some(&**overlay),
+            _ => None,
+        })
+    }
+
     pub fn rootfs_steps(&self) -> impl Iterator<Item = &rootfs::Step> {
         self.steps.iter().filter_map(|step| match step {
             Step::Rootfs(step) => Some(step),

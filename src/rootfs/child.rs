@@ -21,7 +21,7 @@ mod cgroup;
 mod console;
 mod copy_up;
 mod device;
-mod new_mount;
+pub(super) mod new_mount;
 mod pivot;
 mod restrict;
 
@@ -99,6 +99,7 @@ pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
         Step::Propagate { flags, .. } => pivot::propagate(*flags),
         Step::Isolate { ancestors } => pivot::isolate(ancestors),
         Step::CloneRoot { path } => pivot::clone_root(state, path),
+        Step::Overlay(overlay) => pivot::attach_overlay(state, overlay),
         Step::OpenRoot { path } => pivot::open_root(state, path),
         Step::Mount(mount) => new_mount::run(state, mount),
         Step::Bind(mount) => bind::run(state, mount),

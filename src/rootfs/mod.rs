@@ -52,6 +52,8 @@ pub enum Step {
     CloneRoot {
         path: CString,
     },
+    /// In the place of that, layers; from here on too.
+    Overlay(Box<overlay::Overlay>),
     /// Without a mount namespace: the rootfs as it is.
     OpenRoot {
         path: CString,
@@ -231,6 +233,7 @@ impl fmt::Display for Step {
                 None => f.write_str("make the mount of the rootfs private"),
             },
             Step::CloneRoot { path } => write!(f, "bind {} on itself", Text(path)),
+            Step::Overlay(overlay) => overlay.fmt(f),
             Step::OpenRoot { path } => write!(f, "open {}", Text(path)),
             Step::Mount(m) => {
                 write!(f, "mount {} on {}", Text(&m.kind), Text(&m.target.path))?;

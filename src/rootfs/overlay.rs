@@ -16,6 +16,8 @@
 //! | [`Upper::Tmpfs`] | a tmpfs that nobody else sees | go with the mount |
 //! | [`Upper::Kept`] | a directory of the caller's | stay |
 
+pub mod mount;
+pub mod parent;
 pub mod plan;
 
 use std::ffi::CString;
@@ -90,6 +92,8 @@ pub struct Overlay {
     pub layers: Layers,
     /// A directory of the host's.
     pub at: CString,
+    /// What mount tables call it: the container's state directory, as nobody else's is.
+    pub source: CString,
     /// The parent makes it, as the n-th of its trees; else the child, in its user namespace.
     pub tree: Option<usize>,
     /// How the owners in the lowers are shown, and which of them need it.

@@ -1,24 +1,29 @@
-//! On the host, before the clone: sources of binds that the child could not open as it must.
+//! On the host, before the clone: the overlay, and sources of binds that the child could not open as
+//! it must.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{BindMount, IdMap, Step};
+use super::{BindMount, IdMap, Step, overlay};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::mount::{Attributes, Extent, mount_setattr, mount_setattr_idmap, open_tree};
 use crate::sys::userns::with_new_user_namespace;
 
-/// Opens them in the order that [`BindMount::tree`] counts. They are detached copies, in no mount
+/// Opens them in the order that [`BindMount::tree`] and [`overlay::Overlay::tree`] count. They are detached copies, in no mount
 /// table, and go away with the last process that holds them. None: the child shall try by itself.
 pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Option<OwnedFd>>> {
     let mut trees = Vec::new();
     for step in steps {
-        if let Step::Bind(bind) = step
-            && bind.tree.is_some()
-        {
-            trees.push(open(bind).context(|| step.to_string())?);
+        match step {
+            Step::Bind(bind) if bind.tree.is_some() => {
+                trees.push(open(bind).context(|| step.to_string())?);
+            }
+            Step::Overlay(overlay) if overlay.tree.is_some() => {
+                trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
+            }
+            _ => {}
         }
     }
     Ok(trees)
@@ -51,7 +56,7 @@ fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
 }
 
 /// The kernel takes a mapping in the shape of a user namespace.
-fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
+pub(super) fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
     with_new_user_namespace(|pid| {
         write_map(pid, "uid_map", &map.uids)?;
         write_map(pid, "gid_map", &map.gids)?;

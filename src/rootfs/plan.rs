@@ -8,7 +8,7 @@ use libc::{MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Mount};
 
 use super::options::propagation;
-use super::{Hierarchy, Plan, Step};
+use super::{Hierarchy, Plan, Step, overlay};
 use crate::error::{Context, Error, Result};
 
 mod devices;
@@ -21,6 +21,7 @@ pub struct Input<'a> {
     pub bundle: &'a Path,
     /// Canonical.
     pub rootfs: &'a Path,
+    pub overlay: overlay::plan::Input<'a>,
     pub readonly: bool,
     pub mounts: &'a [Mount],
     /// Mounts of the runtime's own, after the config's.
@@ -99,6 +100,9 @@ fn refuse_without_namespace(input: &Input<'_>) -> Result<()> {
     if !input.mounts.is_empty() || !input.extra.is_empty() {
         return Err(Error::config("unable to mount without a private MNT namespace"));
     }
+    if input.overlay.layers.is_some() || input.overlay.upper.is_some() {
+        return Err(Error::config("unable to use layers without a private MNT namespace"));
+    }
     if input.readonly {
         let text = "unable to make the root read-only without a private MNT namespace";
         return Err(Error::config(text));
@@ -120,7 +124,10 @@ fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
         let ancestors = input.rootfs.ancestors().map(host_path).collect::<Result<_>>()?;
         plan.enter.push(Step::Isolate { ancestors });
     }
-    plan.enter.push(Step::CloneRoot { path: rootfs });
+    plan.enter.push(match overlay::plan::overlay(&input.overlay)? {
+        Some(overlay) => Step::Overlay(Box::new(overlay)),
+        None => Step::CloneRoot { path: rootfs },
+    });
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use super::Record;
 use super::record::VERSION;
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::record::{self, Prepared};
+use crate::fs::remove;
 use crate::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::open::open;
@@ -255,7 +256,7 @@ impl Slot {
             let _ = fs::remove_file(self.path.join(name));
         }
         match fs::remove_dir(&self.path).or_else(|e| match e.kind() {
-            ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            ErrorKind::DirectoryNotEmpty => remove::tree(&self.path).map_err(Into::into),
             _ => Err(e),
         }) {
             Err(e) if e.kind() != ErrorKind::NotFound => {

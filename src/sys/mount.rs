@@ -27,6 +27,7 @@ const FSOPEN_CLOEXEC: c_uint = 1;
 const FSMOUNT_CLOEXEC: c_uint = 1;
 const FSCONFIG_SET_FLAG: c_uint = 0;
 const FSCONFIG_SET_STRING: c_uint = 1;
+const FSCONFIG_SET_FD: c_uint = 5;
 const FSCONFIG_CMD_CREATE: c_uint = 6;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
@@ -68,16 +69,21 @@ pub fn fsopen(name: &CStr) -> Result<OwnedFd> {
 }
 
 pub fn fsconfig_set_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
-    fsconfig(context, FSCONFIG_SET_FLAG, Some(key), None)
+    fsconfig(context, FSCONFIG_SET_FLAG, Some(key), None, 0)
 }
 
 /// The kernel takes at most 255 bytes of `value`.
 pub fn fsconfig_set_string(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> Result<()> {
-    fsconfig(context, FSCONFIG_SET_STRING, Some(key), Some(value))
+    fsconfig(context, FSCONFIG_SET_STRING, Some(key), Some(value), 0)
+}
+
+/// An `O_PATH` descriptor is good enough since Linux 6.15.
+pub fn fsconfig_set_fd(context: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
+    fsconfig(context, FSCONFIG_SET_FD, Some(key), None, value.as_raw_fd())
 }
 
 pub fn fsconfig_create(context: BorrowedFd<'_>) -> Result<()> {
-    fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+    fsconfig(context, FSCONFIG_CMD_CREATE, None, None, 0)
 }
 
 fn fsconfig(
@@ -85,6 +91,7 @@ fn fsconfig(
     command: c_uint,
     key: Option<&CStr>,
     value: Option<&CStr>,
+    number: c_int,
 ) -> Result<()> {
     // SAFETY: key and value are null or NUL terminated, and only read.
     check(unsafe {
@@ -94,7 +101,7 @@ fn fsconfig(
             command,
             key.map_or(ptr::null(), CStr::as_ptr),
             value.map_or(ptr::null(), CStr::as_ptr),
-            0 as c_int,
+            number,
         )
     })
     .map(drop)

@@ -14,6 +14,7 @@ mod must;
 mod namespaces;
 mod net_devices;
 mod observer;
+mod overlay;
 mod parallel;
 mod parked;
 mod plan;

@@ -36,7 +36,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
 }
 
 /// Configures the rest and gives the detached mount.
-pub(super) fn create(
+pub(in crate::rootfs) fn create(
     context: BorrowedFd<'_>,
     data: &[Datum],
     attributes: u64,
@@ -48,7 +48,11 @@ pub(super) fn create(
     fsmount(context, attributes).map_err(|errno| told(context, "fsmount".into(), errno))
 }
 
-fn set(context: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> ChildResult<()> {
+pub(in crate::rootfs) fn set(
+    context: BorrowedFd<'_>,
+    key: &CStr,
+    value: Option<&CStr>,
+) -> ChildResult<()> {
     match value {
         Some(value) => fsconfig_set_string(context, key, value),
         None => fsconfig_set_flag(context, key),

@@ -1,7 +1,7 @@
 //! Into the rootfs, and out of the host's tree.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -12,6 +12,8 @@ use nix::unistd::{fchdir, pivot_root};
 use super::State;
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::fs::Root;
+use crate::rootfs::overlay::Overlay;
+use crate::rootfs::overlay::mount::{here, make};
 use crate::sys::mount::{Attributes, Extent, move_mount, open_tree};
 use crate::sys::open::open;
 
@@ -41,6 +43,19 @@ pub(super) fn isolate(ancestors: &[CString]) -> ChildResult<()> {
 pub(super) fn clone_root(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
     let below = open_directory(path, OFlag::O_PATH)?;
     let tree = open_tree(None, path, Extent::Tree).during("open_tree")?;
+    attach_root(state, tree, &below)
+}
+
+pub(super) fn attach_overlay(state: &mut State<'_>, overlay: &Overlay) -> ChildResult<()> {
+    let made = match overlay.tree.and_then(|index| state.trees.get_mut(index)?.take()) {
+        Some(made) => made,
+        None => make(overlay, None, || here(overlay, None))?,
+    };
+    let below = open_directory(&overlay.at, OFlag::O_PATH)?;
+    attach_root(state, made, &below)
+}
+
+fn attach_root(state: &mut State<'_>, tree: OwnedFd, below: &OwnedFd) -> ChildResult<()> {
     move_mount(tree.as_fd(), below.as_fd()).during("move_mount")?;
     // What the host mounts on its rootfs later is not the container's.
     let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
@@ -54,7 +69,7 @@ pub(super) fn open_root(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
     Ok(())
 }
 
-fn open_directory(path: &CStr, flags: OFlag) -> ChildResult<std::os::fd::OwnedFd> {
+fn open_directory(path: &CStr, flags: OFlag) -> ChildResult<OwnedFd> {
     let flags = flags | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     open(path, flags).during("open")
 }

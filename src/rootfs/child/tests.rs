@@ -102,6 +102,7 @@ fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'
     Input {
         bundle,
         rootfs,
+        overlay: crate::rootfs::overlay::plan::tests::input(None, None),
         readonly: true,
         mounts,
         extra: &[],

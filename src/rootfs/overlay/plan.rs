@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use super::super::plan::{host_path, ranges};
 use super::{Layers, MOST_LOWERS, Overlay, Upper};
@@ -23,20 +23,42 @@ pub struct Input<'a> {
     pub bundle: &'a Path,
     /// The container's own, in the state root.
     pub state_directory: &'a Path,
+    /// The host's root makes it, else whoever is root in the user namespace.
+    pub privileged: bool,
+    /// Those of the container's user namespace.
+    pub uid_mappings: &'a [LinuxIdMapping],
+    pub gid_mappings: &'a [LinuxIdMapping],
+    /// Who owns each lower; empty where nobody asks.
+    pub owners: &'a [u32],
+}
+
+/// The lowers alone, if the annotations ask for layers.
+pub fn lowers_of(spec: &Spec, root: &Path, bundle: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let value = |key| annotation::value(spec, key);
+    choose(value(annotation::LAYERS), value(annotation::UPPER), root, bundle)
+}
+
+fn choose(
+    layers: Option<&str>,
+    upper: Option<&str>,
+    root: &Path,
+    bundle: &Path,
+) -> Result<Option<Vec<PathBuf>>> {
+    match (layers, upper) {
+        (None, None) => Ok(None),
+        (Some(text), _) => lowers(text, bundle).map(Some),
+        (None, Some(_)) => Ok(Some(vec![root.to_owned()])),
+    }
 }
 
 /// What the annotations ask for, if anything.
 pub fn layers(input: &Input<'_>) -> Result<Option<Layers>> {
     let show = boolean(annotation::SHOW, input.show)?;
-    if input.layers.is_none() && input.upper.is_none() {
+    let Some(lowers) = choose(input.layers, input.upper, input.root, input.bundle)? else {
         return match show {
             true => Err(invalid(annotation::SHOW, "true", "the rootfs has no layers")),
             false => Ok(None),
         };
-    }
-    let lowers = match input.layers {
-        Some(text) => lowers(text, input.bundle)?,
-        None => vec![input.root.to_owned()],
     };
     let upper = upper(input.upper.unwrap_or("ephemeral"), input)?;
     if let Some(directory) = upper.directory() {
@@ -128,50 +150,44 @@ fn invalid(key: &str, value: &str, why: &str) -> Error {
     Error::config(format!("annotation {key}={shown}: {why}"))
 }
 
-/// What else the step depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// The host's root makes it, else whoever is root in the user namespace.
-    pub privileged: bool,
-    /// Those of the container's user namespace.
-    pub uid_mappings: &'a [LinuxIdMapping],
-    pub gid_mappings: &'a [LinuxIdMapping],
-    /// Who owns each lower; empty where nobody asks.
-    pub owners: &'a [u32],
-}
-
-pub fn overlay(layers: Layers, at: &Path, facts: &Facts<'_>) -> Result<Overlay> {
-    if !facts.privileged && layers.shown.is_some() {
+/// The step, if the annotations ask for one.
+pub fn overlay(input: &Input<'_>) -> Result<Option<Overlay>> {
+    let Some(layers) = layers(input)? else { return Ok(None) };
+    if !input.privileged && layers.shown.is_some() {
         return Err(invalid(annotation::SHOW, "true", "only root can show a rootfs on the host"));
     }
-    Ok(Overlay {
-        at: host_path(at)?,
-        tree: facts.privileged.then_some(0),
-        id_map: if facts.privileged { id_map(facts) } else { None },
+    Ok(Some(Overlay {
+        at: host_path(input.root)?,
+        source: host_path(input.state_directory)?,
+        tree: input.privileged.then_some(0),
+        id_map: if input.privileged { id_map(input) } else { None },
         layers,
-    })
+    }))
 }
 
 /// A layer whose folder belongs to somebody of the namespace's own range was made for that range;
 /// any other is mapped into it.
-fn id_map(facts: &Facts<'_>) -> Option<(IdMap, Vec<bool>)> {
-    let (uids, gids) = (ranges(facts.uid_mappings), ranges(facts.gid_mappings));
+fn id_map(input: &Input<'_>) -> Option<(IdMap, Vec<bool>)> {
+    let (uids, gids) = (ranges(input.uid_mappings), ranges(input.gid_mappings));
     if uids.is_empty() || gids.is_empty() {
         return None;
     }
     let inside = |owner: u32| {
         uids.iter().any(|[_, host, size]| owner.checked_sub(*host).is_some_and(|at| at < *size))
     };
-    let mapped: Vec<_> = facts.owners.iter().map(|owner| !inside(*owner)).collect();
+    let mapped: Vec<_> = input.owners.iter().map(|owner| !inside(*owner)).collect();
     let map = IdMap { extent: Extent::One, uids, gids };
     mapped.contains(&true).then_some((map, mapped))
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::rootfs) mod tests {
     use super::*;
 
-    fn input<'a>(layers: Option<&'a str>, upper: Option<&'a str>) -> Input<'a> {
+    pub(in crate::rootfs) fn input<'a>(
+        layers: Option<&'a str>,
+        upper: Option<&'a str>,
+    ) -> Input<'a> {
         Input {
             layers,
             upper,
@@ -179,6 +195,10 @@ mod tests {
             root: Path::new("/b/rootfs"),
             bundle: Path::new("/b"),
             state_directory: Path::new("/run/aril/c"),
+            privileged: true,
+            uid_mappings: &[],
+            gid_mappings: &[],
+            owners: &[],
         }
     }
 
@@ -257,12 +277,12 @@ mod tests {
     fn owners_outside_the_range_are_mapped_into_it() {
         let ids: Vec<LinuxIdMapping> =
             serde_json::from_str(r#"[{"containerID":0,"hostID":100000,"size":65536}]"#).unwrap();
-        let facts =
-            |owners| Facts { privileged: true, uid_mappings: &ids, gid_mappings: &ids, owners };
-        let (map, mapped) = id_map(&facts(&[0, 100_000, 165_536])).unwrap();
+        let with =
+            |owners| Input { uid_mappings: &ids, gid_mappings: &ids, owners, ..input(None, None) };
+        let (map, mapped) = id_map(&with(&[0, 100_000, 165_536])).unwrap();
         assert_eq!(map.uids, [[0, 100_000, 65536]]);
         assert_eq!(mapped, [true, false, true]);
-        assert_eq!(id_map(&facts(&[100_000])), None);
-        assert_eq!(id_map(&Facts { uid_mappings: &[], ..facts(&[0]) }), None);
+        assert_eq!(id_map(&with(&[100_000])), None);
+        assert_eq!(id_map(&Input { uid_mappings: &[], ..with(&[0]) }), None);
     }
 }

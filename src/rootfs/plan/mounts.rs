@@ -101,7 +101,11 @@ pub(super) fn add(
 impl Plan {
     /// How many sources the parent opens so far.
     fn trees(&self) -> usize {
-        let opened = |step: &&Step| matches!(step, Step::Bind(bind) if bind.tree.is_some());
+        let opened = |step: &&Step| match step {
+            Step::Bind(bind) => bind.tree.is_some(),
+            Step::Overlay(overlay) => overlay.tree.is_some(),
+            _ => false,
+        };
         self.enter.iter().filter(opened).count()
     }
 }

@@ -5,6 +5,7 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
     Input {
         bundle: Path::new("/bundle"),
         rootfs: Path::new("/bundle/rootfs"),
+        overlay: overlay::plan::tests::input(None, None),
         readonly: false,
         mounts,
         extra: &[],

@@ -1,0 +1,325 @@
+//! A rootfs of layers: the image stays as it is, the host's mount table too.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use runtime_tests::container::wait_until;
+use runtime_tests::{Container, View, in_each_view, on_the_host};
+use serde_json::{Value, json};
+
+const LAYERS: &str = "io.aril.rootfs.layers";
+const UPPER: &str = "io.aril.rootfs.upper";
+const SHOW: &str = "io.aril.rootfs.show";
+
+/// With these annotations and a root that may be written, if the runtime knows them.
+fn overlay(view: View, annotations: &[(&str, &str)]) -> Option<Container> {
+    let c = Container::new(view);
+    let known = c.runtime.only_aril("layers by annotation are its own");
+    known.then(|| {
+        c.edit(|spec| {
+            spec["root"]["readonly"] = false.into();
+            for (key, value) in annotations {
+                spec["annotations"][key] = json!(value);
+            }
+        })
+    })
+}
+
+/// All that a write to the tree would change.
+fn picture(tree: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut folders = vec![tree.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+            let meta = entry.path().symlink_metadata().expect("stat");
+            lines.push(format!(
+                "{} {:o} {}:{} {} {}.{}",
+                entry.path().display(),
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.size(),
+                meta.mtime(),
+                meta.mtime_nsec()
+            ));
+            if meta.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// The mounts of the host that are not another test's.
+fn mounts(mark: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let others = |line: &&str| !line.contains("aril-test") || line.contains(mark);
+    table.lines().filter(others).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_image_is_left_as_it_is() {
+    in_each_view(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let c = c.script(
+            "echo new > /etc/new; echo more >> /etc/passwd; rm /bin/wc; chmod 700 /etc; \
+             rm -r /var; mkdir /var; cat /etc/new; tail -n 1 /etc/passwd; test ! -e /bin/wc",
+        );
+        let before = picture(&c.rootfs());
+        c.run().ok().prints("new\nmore\n");
+        assert_eq!(picture(&c.rootfs()), before);
+        c.leaves_nothing();
+        // Ephemeral: the next one begins anew.
+        c.args(["test", "-e", "/etc/new"]).run().exits(1);
+    });
+}
+
+#[test]
+fn a_read_only_root_is_read_only_and_its_mount_points_are_made() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "tmpfs")]) else { return };
+        let source = c.directory("source");
+        let c = c
+            .edit(|spec| spec["root"]["readonly"] = true.into())
+            .mounting(runtime_tests::spec::bind(&source, "/made/for/it", &[]))
+            .script("touch /made/for/it/x; touch /x 2> /dev/null || echo refused");
+        c.run().ok().prints("refused\n");
+        assert!(source.join("x").exists() && !c.rootfs().join("made").exists());
+    });
+}
+
+#[test]
+fn later_layers_cover_earlier_ones() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(LAYERS, "rootfs:app:config")]) else { return };
+        for (layer, file, text) in [
+            ("app", "etc/app", "app"),
+            ("app", "etc/both", "app"),
+            ("config", "etc/both", "config"),
+        ] {
+            fs::create_dir_all(c.path(layer).join("etc")).expect("a layer");
+            fs::write(c.path(layer).join(file), format!("{text}\n")).expect("a file");
+        }
+        // What docker and others write for a deleted file.
+        nix::sys::stat::mknod(
+            &c.path("config").join("etc/group"),
+            nix::sys::stat::SFlag::S_IFCHR,
+            nix::sys::stat::Mode::empty(),
+            0,
+        )
+        .expect("a whiteout");
+        let c = c.script("cat /etc/app /etc/both; test ! -e /etc/group");
+        c.run().ok().prints("app\nconfig\n");
+        let list = json!([c.rootfs(), c.path("app"), c.path("config")]).to_string();
+        let c = c.edit(|spec| spec["annotations"][LAYERS] = list.into());
+        c.run().ok().prints("app\nconfig\n");
+    });
+}
+
+#[test]
+fn every_verb_sees_the_same_root() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let c = c.sleeper();
+        c.create();
+        c.start();
+        c.exec(["sh", "-c", "echo here > /file"]).ok();
+        c.exec(["cat", "/file"]).ok().prints("here\n");
+        let upper = c.root.join(&c.id).join("upper");
+        assert_eq!(fs::read_to_string(upper.join("file")).expect("the upper file"), "here\n");
+        let record = fs::read_to_string(c.root.join(&c.id).join("state.json")).expect("a record");
+        let record: Value = serde_json::from_str(&record).expect("JSON");
+        assert_eq!(record["overlay"]["lowers"], json!([c.rootfs()]));
+        assert_eq!(record["overlay"]["upper"]["kind"], "ephemeral");
+        c.delete_by_force().ok();
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn a_kept_upper_stays_and_has_one_user() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "./kept")]) else { return };
+        let c = c.script("echo x >> /file; wc -l < /file");
+        c.run().ok().prints("1\n");
+        c.run().ok().prints("2\n");
+        let c = c.sleeper();
+        c.run_detached();
+        let second = c.call(["run", "-b", c.dir.to_str().expect("utf-8"), "second"]).output();
+        let taken = format!("it is used by container {}", c.id);
+        second.exits(1).says(&taken).says("kept");
+        assert_eq!(c.left_in_root().len(), 1);
+        c.delete_by_force().ok();
+        assert_eq!(fs::read_to_string(c.path("kept/upper/file")).expect("kept"), "x\nx\n");
+    });
+}
+
+#[test]
+fn a_full_upper_is_the_programs_own_trouble() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "tmpfs:1m")]) else { return };
+        let c = c.script(
+            "head -c 4000000 /dev/zero > /big 2> /dev/null && exit 9; \
+             echo > /more 2> /dev/null && exit 8; rm /big && echo fine > /more && cat /more",
+        );
+        c.run().ok().prints("fine\n");
+    });
+}
+
+#[test]
+fn one_image_serves_every_range_of_ids() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let image = c.rootfs();
+        fs::write(image.join("etc/secret"), "for root\n").expect("a file");
+        fs::set_permissions(image.join("etc/secret"), fs::Permissions::from_mode(0o600))
+            .expect("chmod");
+        let mut c = c.script(
+            "stat -c '%u:%g' /etc/secret /etc /; cat /etc/secret; \
+             echo changed >> /etc/secret; echo > /new; stat -c %u /new",
+        );
+        let before = picture(&image);
+        for first in [300_000, 400_000] {
+            c = c.edit(|spec| {
+                let map = json!([{"containerID": 0, "hostID": first, "size": 65536}]);
+                let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+                if !namespaces.contains(&json!({"type": "user"})) {
+                    namespaces.push(json!({"type": "user"}));
+                }
+                spec["linux"]["uidMappings"] = map.clone();
+                spec["linux"]["gidMappings"] = map;
+            });
+            fs::set_permissions(&c.dir, fs::Permissions::from_mode(0o755)).expect("chmod");
+            c.run().ok().prints("0:0\n0:0\n0:0\nfor root\n0\n");
+            assert_eq!(picture(&image), before, "{first}");
+        }
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn a_hundred_containers_and_no_mount_on_the_host() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let c = c.sleeper();
+        let before = mounts(&c.mark);
+        let own = c.cgroups_path();
+        let bundle = |number: usize| {
+            let bundle = c.directory(&format!("bundle-{number}"));
+            let mut spec = c.spec.clone();
+            spec["root"]["path"] = json!(c.rootfs());
+            spec["linux"]["cgroupsPath"] = json!(format!("{own}-{number}"));
+            let text = serde_json::to_vec(&spec).expect("json");
+            fs::write(bundle.join("config.json"), text).expect("a config");
+            bundle
+        };
+        for number in 0..100 {
+            let bundle = bundle(number);
+            c.call(["run", "-d", "-b", bundle.to_str().expect("utf-8"), &format!("n{number}")])
+                .ok();
+        }
+        let during = mounts(&c.mark);
+        for number in 0..100 {
+            c.call(["delete", "--force", &format!("n{number}")]).ok();
+        }
+        assert_eq!(during, before);
+        assert_eq!(mounts(&c.mark), before);
+    });
+}
+
+#[test]
+fn it_is_shown_where_that_is_asked_for() {
+    on_the_host(|view| {
+        let layers = [(LAYERS, "image"), (SHOW, "true")];
+        let Some(c) = overlay(view, &layers) else { return };
+        fs::rename(c.rootfs(), c.path("image")).expect("rename");
+        fs::create_dir(c.rootfs()).expect("an empty rootfs");
+        let c = c.script("echo inside > /file; sleep 1000");
+        c.run_detached();
+        wait_until("the file", || c.rootfs().join("file").exists());
+        assert!(c.rootfs().join("bin/busybox").exists());
+        c.delete_by_force().ok();
+        assert_eq!(fs::read_dir(c.rootfs()).expect("rootfs").count(), 0);
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_leaves_nothing() {
+    on_the_host(|view| {
+        for (key, value, text) in [
+            (LAYERS, "missing", "missing: no such file or directory"),
+            (LAYERS, "rootfs::x", "the name of a folder is empty"),
+            (LAYERS, "config.json", "not a directory"),
+            (UPPER, "nothing", "want ephemeral, tmpfs"),
+            (UPPER, "/no/such/parent", "/no/such/parent: no such file or directory"),
+            (UPPER, "./rootfs/inside", "inside each other"),
+            (UPPER, "ephemeral:1m", "use tmpfs:SIZE"),
+            (SHOW, "true", "the rootfs has no layers"),
+        ] {
+            let Some(c) = overlay(view, &[(key, value)]) else { return };
+            c.run().exits(1).says(text);
+            c.leaves_nothing();
+        }
+    });
+}
+
+#[test]
+fn a_deep_tree_is_removed() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let c = c.script(
+            "cd /; i=0; while [ $i -lt 1500 ]; do mkdir d && cd d || exit 1; i=$((i+1)); done 2>&1",
+        );
+        c.run().ok();
+        c.leaves_nothing();
+    });
+}
+
+/// At whatever moment the runtime dies, the image is unharmed and delete --force finds the rest.
+#[test]
+fn killed_at_any_moment() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let c = c.script("echo > /file; rm /bin/wc; sleep 1000");
+        let before = picture(&c.rootfs());
+        let table = mounts(&c.mark);
+        let mut delay = Duration::ZERO;
+        while delay < Duration::from_millis(60) {
+            let mut call = c.run_call(&["-d"]).spawn();
+            std::thread::sleep(delay);
+            if !call.ended() {
+                call.signal(Signal::SIGKILL);
+            }
+            call.wait();
+            c.delete_by_force().ok();
+            c.leaves_nothing();
+            delay += Duration::from_micros(1500);
+        }
+        assert_eq!(picture(&c.rootfs()), before);
+        assert_eq!(mounts(&c.mark), table);
+    });
+}
+
+/// As after a reboot that took the state root: layers and a kept upper do not depend on it.
+#[test]
+fn without_the_state_root_the_layers_are_unharmed() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "./kept")]) else { return };
+        let before = picture(&c.rootfs());
+        let c = c.script("echo x >> /file; sleep 1000");
+        c.run_detached();
+        wait_until("the file", || c.path("kept/upper/file").exists());
+        let pid = c.pid();
+        fs::rename(&c.root, c.path("gone")).expect("rename");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+        wait_until("its end", || runtime_tests::host::is_gone(pid));
+        let c = c.script("cat /file");
+        c.run().ok().prints("x\n");
+        assert_eq!(picture(&c.rootfs()), before);
+    });
+}

@@ -1,0 +1,155 @@
+//! Removing a tree that a container has filled: of any depth, with any names and modes.
+//!
+//! What is deep is moved up, so that neither the stack nor the number of descriptors grows with it.
+//! No symlink is followed.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys::open::open;
+use crate::sys::{Errno, Result};
+
+/// Removes the directory at `path`, of the host's, with all in it. None is no error.
+pub fn tree(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    let name = CString::new(name.as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    let removed = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY).and_then(|parent| {
+        empty(parent.as_fd(), &name)?;
+        unlinkat(&parent, name.as_c_str(), UnlinkatFlags::RemoveDir)
+    });
+    match removed {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn empty(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let top = open_directory(parent, name)?;
+    let mut moved = 0;
+    // What is moved up may or may not be seen by the pass that moves it.
+    while remove_entries(top.as_fd(), |sub| hoist(top.as_fd(), sub, &mut moved))? {}
+    Ok(())
+}
+
+/// Unlinks what is in `directory`; a directory that is not empty is left to `full`. Whether there was
+/// anything.
+fn remove_entries(
+    directory: BorrowedFd<'_>,
+    mut full: impl FnMut(&CStr) -> Result<()>,
+) -> Result<bool> {
+    let mut any = false;
+    let mut entries = Dir::openat(directory, c".", FLAGS, Mode::empty())?;
+    for entry in entries.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        any = true;
+        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+            // What the kernel, and what POSIX calls a directory here.
+            Err(Errno::EISDIR | Errno::EPERM) => {}
+            Ok(()) | Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        }
+        match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => full(name)?,
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(any)
+}
+
+/// Moves the directories in `top/name` up to `top`, and removes the rest and itself.
+fn hoist(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<()> {
+    let directory = open_directory(top, name)?;
+    remove_entries(directory.as_fd(), |sub| {
+        loop {
+            let up = CString::new(format!(".{moved}")).map_err(|_| Errno::EINVAL)?;
+            *moved += 1;
+            match renameat(&directory, sub, top, up.as_c_str()) {
+                // Somebody chose the same name.
+                Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR | Errno::EINVAL) => {}
+                Err(Errno::EACCES) => allow(directory.as_fd(), sub)?,
+                other => return other,
+            }
+        }
+    })?;
+    unlinkat(top, name, UnlinkatFlags::RemoveDir)
+}
+
+const FLAGS: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    match openat(parent, name, FLAGS, Mode::empty()) {
+        // Ours, and its mode forbids it: without privileges that counts.
+        Err(Errno::EACCES) => {
+            allow(parent, name)?;
+            openat(parent, name, FLAGS, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// It is a directory: unlink has said so, and whoever could make it another is dead.
+fn allow(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("aril-remove-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn any_depth() {
+        let path = folder("deep");
+        let mut at = open(&path, OFlag::O_RDONLY).unwrap();
+        // Beyond any limit on descriptors, and longer than a path may be.
+        for depth in 0..3000 {
+            nix::sys::stat::mkdirat(&at, "directory", Mode::S_IRWXU).unwrap();
+            if depth % 1000 == 0 {
+                nix::sys::stat::mkdirat(&at, ".1", Mode::S_IRWXU).unwrap();
+                nix::sys::stat::mkdirat(&at, ".1/x", Mode::S_IRWXU).unwrap();
+            }
+            at = openat(&at, "directory", FLAGS, Mode::empty()).unwrap();
+        }
+        tree(&path).unwrap();
+        assert!(!path.exists());
+        tree(&path).unwrap();
+    }
+
+    #[test]
+    fn symlinks_are_removed_and_not_followed() {
+        let (path, kept) = (folder("link"), folder("kept"));
+        fs::write(kept.join("file"), "x").unwrap();
+        symlink(&kept, path.join("link")).unwrap();
+        fs::create_dir(path.join("sub")).unwrap();
+        symlink(&kept, path.join("sub/link")).unwrap();
+        nix::unistd::mkfifo(&path.join("sub/fifo"), Mode::S_IRWXU).unwrap();
+        fs::set_permissions(path.join("sub"), std::os::unix::fs::PermissionsExt::from_mode(0))
+            .unwrap();
+        tree(&path).unwrap();
+        let there = kept.join("file").exists();
+        fs::remove_dir_all(&kept).unwrap();
+        assert!(there && !path.exists());
+    }
+}

@@ -1,0 +1,365 @@
+//! What the host's side does for an overlay, and how it is taken back.
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::mount::{here, make as make_by};
+use super::{Layers, Overlay, Upper};
+use crate::error::fault::{ChildResult, Fault};
+use crate::error::{Context, Error, OsContext, Result};
+use crate::fs::record;
+use crate::rootfs::parent::user_namespace;
+use crate::sys::clone::{clone3, exit_now};
+use crate::sys::mount::{Extent, move_mount, open_tree};
+use crate::sys::open::open;
+use crate::sys::{pidfd, socket};
+
+/// Who uses a kept upper: the state directory of a container.
+const USER: &str = "used-by";
+const LONGEST_USER: usize = 4096;
+
+/// Before anything is made: two overlays on one upper would spoil it, and the kernel only warns.
+pub fn prepare(overlay: &Overlay) -> Result<()> {
+    match &overlay.layers.upper {
+        Upper::Kept { directory } => {
+            let what = || format!("take the upper directory {}", directory.display());
+            claim(directory, Path::new(std::ffi::OsStr::from_bytes(overlay.source.to_bytes())))
+                .context(what)
+        }
+        Upper::Ephemeral { size: Some(_), .. } => {
+            Err(Error::config("an ephemeral upper directory has no size limit on this file system")
+                .hint("use tmpfs:SIZE"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn claim(directory: &Path, user: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(Error::io("mkdir", directory.display(), &e));
+        }
+        _ => {}
+    }
+    let _lock = lock(directory)?;
+    if let Some(other) = user_of(directory).filter(|other| other != user && other.exists()) {
+        let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(Error::state(format!("it is used by container {name}"))
+            .hint("delete that container first, or give this one an upper of its own"));
+    }
+    record::write(&directory.join(USER), 0o600, user.as_os_str().as_bytes())
+}
+
+fn lock(directory: &Path) -> Result<Flock<OwnedFd>> {
+    let opened = open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+    let opened = opened.os("open", directory.display())?;
+    Flock::lock(opened, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| Error::os("flock", directory.display(), errno))
+}
+
+fn user_of(directory: &Path) -> Option<PathBuf> {
+    let text = record::read(&directory.join(USER), LONGEST_USER).ok()?;
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(&text)))
+}
+
+/// The overlay, in no mount table.
+pub fn make(overlay: &Overlay) -> Result<OwnedFd> {
+    let namespace = overlay.id_map.as_ref().map(|(map, _)| user_namespace(map)).transpose()?;
+    let id_map = namespace.as_ref().map(AsFd::as_fd);
+    make_by(overlay, id_map, || in_namespace_of_its_own(|| here(overlay, id_map)))
+        .map_err(|fault| explain(overlay, fault))
+}
+
+fn explain(overlay: &Overlay, fault: Fault) -> Error {
+    let idmap = overlay.id_map.is_some() && fault.call.contains("IDMAP");
+    let errno = fault.errno;
+    let error = match errno {
+        Errno::UnknownErrno => Error::system(fault.call.into_owned()),
+        errno => Error::os(fault.call, "", errno),
+    };
+    match errno {
+        Errno::EINVAL if idmap => error.hint(
+            "the file system of the layer may not support id-mapped mounts: chown the layer into \
+             the container's range",
+        ),
+        Errno::EINVAL | Errno::EOPNOTSUPP => error.hint(
+            "the upper directory must be on a file system that overlayfs can write to, not on an \
+             overlay or a network: annotation io.aril.rootfs.upper=tmpfs needs none",
+        ),
+        _ => error,
+    }
+}
+
+/// For kernels that cannot do without: in a mount namespace that ends with the call.
+fn in_namespace_of_its_own(make: impl FnOnce() -> ChildResult<OwnedFd>) -> ChildResult<OwnedFd> {
+    let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
+    let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;
+    let child = clone3(libc::CLONE_NEWNS as u64, None, || -> Infallible {
+        let made = cut_off().and_then(|()| make());
+        let sent = made.is_ok_and(|fd| socket::send(theirs.as_fd(), b"+", &[fd.as_fd()]).is_ok());
+        exit_now(i32::from(!sent))
+    })
+    .map_err(failed("clone3"))?;
+    drop(theirs);
+    let received = socket::receive(ours.as_fd(), &mut [0]);
+    let _ = pidfd::wait(child.pidfd.as_fd(), true);
+    let (_, mut fds) = received.map_err(failed("receive"))?;
+    fds.pop().ok_or(Fault::refused("the overlay could not be made"))
+}
+
+fn cut_off() -> ChildResult<()> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|errno| Fault { call: "mount /".into(), errno })
+}
+
+/// For tools of the host that look for it, if the annotation says so.
+pub fn show(overlay: &Overlay, made: Option<&OwnedFd>) -> Result<()> {
+    let (Some(place), Some(made)) = (&overlay.layers.shown, made) else { return Ok(()) };
+    let what = || format!("show the rootfs at {}", place.display());
+    match fs::create_dir(place) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(Error::io("mkdir", place.display(), &e)).context(what);
+        }
+        _ => {}
+    }
+    let copy = open_tree(Some(made.as_fd()), c"", Extent::One).os("open_tree", "").context(what)?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let below = open(place, flags).os("open", place.display()).context(what)?;
+    move_mount(copy.as_fd(), below.as_fd()).os("move_mount", place.display()).context(what)
+}
+
+/// Takes back what of an overlay does not go by itself.
+pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
+    if let Some(place) = &layers.shown
+        && is_ours(place, state_directory)
+    {
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        umount2(place, flags).os("umount2", place.display())?;
+    }
+    if let Upper::Kept { directory } = &layers.upper
+        && user_of(directory).is_some_and(|user| user == state_directory)
+    {
+        let _ = fs::remove_file(directory.join(USER));
+    }
+    Ok(())
+}
+
+/// Whether what is mounted at `place` is the container's: an engine may have mounted its own there.
+fn is_ours(place: &Path, state_directory: &Path) -> bool {
+    let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
+    let topmost = table
+        .split(|b| *b == b'\n')
+        .rfind(|line| line.split(|b| *b == b' ').nth(4) == Some(&escaped(place)[..]));
+    let source = topmost
+        .and_then(|line| line.split(|b| *b == b' ').skip_while(|field| *field != b"-").nth(2));
+    source == Some(&escaped(state_directory)[..])
+}
+
+/// As mount tables write space, tab, newline and backslash.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' | b'#' => {
+                text.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+            }
+            other => text.push(*other),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, CString};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::fs::Root;
+    use crate::rootfs::IdMap;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        /// With the layers `low` and `high`, which both have a file `same`.
+        fn new(name: &str) -> Self {
+            let folder = Self(
+                std::env::temp_dir().join(format!("aril-overlay-{name}-{}", std::process::id())),
+            );
+            for layer in ["low", "high", "at"] {
+                fs::create_dir_all(folder.0.join(layer)).unwrap();
+                fs::write(folder.0.join(layer).join("same"), layer).unwrap();
+            }
+            fs::write(folder.0.join("low/below"), "x").unwrap();
+            folder
+        }
+
+        fn overlay(&self, upper: Upper) -> Overlay {
+            let path = |path: PathBuf| CString::new(path.as_os_str().as_bytes()).unwrap();
+            Overlay {
+                layers: Layers {
+                    lowers: vec![self.0.join("low"), self.0.join("high")],
+                    upper,
+                    shown: None,
+                },
+                at: path(self.0.join("at")),
+                source: path(self.0.clone()),
+                tree: Some(0),
+                id_map: None,
+            }
+        }
+
+        fn ephemeral(&self) -> Upper {
+            Upper::Ephemeral { directory: self.0.clone(), size: None }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn read(mount: &Root, name: &CStr) -> String {
+        let mut text = String::new();
+        let mut file = fs::File::from(mount.open(name, libc::O_RDONLY).unwrap());
+        std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+        text
+    }
+
+    /// Both ways must mean the same.
+    fn each_way(overlay: &Overlay, check: impl Fn(Root)) {
+        let before = fs::read("/proc/self/mountinfo").unwrap();
+        check(Root::new(make(overlay).unwrap()));
+        if let Some(work) = overlay.layers.upper.work() {
+            // A volatile overlay is mounted once.
+            fs::remove_dir_all(work).unwrap();
+        }
+        let namespace = overlay.id_map.as_ref().map(|(map, _)| user_namespace(map).unwrap());
+        let id_map = namespace.as_ref().map(AsFd::as_fd);
+        let made = in_namespace_of_its_own(|| {
+            here(overlay, id_map).inspect_err(|fault| eprintln!("{fault}"))
+        });
+        check(Root::new(made.unwrap()));
+        assert_eq!(fs::read("/proc/self/mountinfo").unwrap(), before);
+    }
+
+    fn is_root() -> bool {
+        let root = nix::unistd::geteuid().is_root();
+        if !root {
+            eprintln!("skipped: not root");
+        }
+        root
+    }
+
+    #[test]
+    fn higher_layers_cover_lower_ones_and_neither_is_written() {
+        if !is_root() {
+            return;
+        }
+        let folder = Folder::new("order");
+        fs::set_permissions(
+            folder.0.join("high"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o751),
+        )
+        .unwrap();
+        each_way(&folder.overlay(folder.ephemeral()), |root| {
+            assert_eq!(
+                (read(&root, c"/same"), read(&root, c"/below")),
+                ("high".into(), "x".into())
+            );
+            assert_eq!(nix::sys::stat::fstat(&root).unwrap().st_mode & 0o7777, 0o751);
+            let _ = root.create_file(c"/new", 0o600);
+            assert!(folder.0.join("upper/new").exists());
+        });
+        assert_eq!(fs::read_dir(folder.0.join("high")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_tmpfs_takes_what_is_written_up_to_its_size() {
+        if !is_root() {
+            return;
+        }
+        let folder = Folder::new("tmpfs");
+        each_way(&folder.overlay(Upper::Tmpfs { size: Some(65536) }), |root| {
+            let mut file = fs::File::from(root.create_file(c"/new", 0o600).unwrap());
+            drop(file);
+            file = fs::File::from(root.open(c"/new", libc::O_WRONLY).unwrap());
+            let full = std::io::Write::write_all(&mut file, &[0; 1 << 17]).unwrap_err();
+            assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+        });
+        assert!(!folder.0.join("upper").exists());
+    }
+
+    #[test]
+    fn the_most_layers_there_can_be() {
+        if !is_root() {
+            return;
+        }
+        let folder = Folder::new("most");
+        let mut overlay = folder.overlay(folder.ephemeral());
+        overlay.layers.lowers = (0..super::super::MOST_LOWERS)
+            .map(|n| folder.0.join(format!("layer-with-a-name-that-fills-a-page-{n}")))
+            .inspect(|layer| fs::create_dir(layer).unwrap())
+            .collect();
+        fs::write(overlay.layers.lowers[0].join("lowest"), "0").unwrap();
+        each_way(&overlay, |root| assert_eq!(read(&root, c"/lowest"), "0"));
+    }
+
+    #[test]
+    fn owners_of_lowers_are_mapped() {
+        if !is_root() {
+            return;
+        }
+        let folder = Folder::new("idmap");
+        let mut overlay = folder.overlay(folder.ephemeral());
+        let ids = vec![[0, 300_000, 65536]];
+        let map = IdMap { extent: Extent::One, uids: ids.clone(), gids: ids };
+        overlay.id_map = Some((map, vec![true, false]));
+        each_way(&overlay, |root| {
+            let owner = |name| {
+                let fd = root.open(name, libc::O_PATH).unwrap();
+                nix::sys::stat::fstat(&fd).unwrap().st_uid
+            };
+            assert_eq!((owner(c"/below"), owner(c"/same")), (300_000, 0));
+        });
+        assert_eq!(fs::metadata(folder.0.join("low/below")).unwrap().uid(), 0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let folder = Folder::new("wrong");
+        let mut overlay = folder.overlay(folder.ephemeral());
+        overlay.layers.lowers[0] = folder.0.join("missing");
+        let text = make(&overlay).unwrap_err().to_string();
+        if is_root() {
+            assert!(text.starts_with("open layer ") && text.contains("no such file"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_kept_upper_has_one_user() {
+        let folder = Folder::new("claim");
+        let (kept, other) = (folder.0.join("kept"), folder.0.join("at"));
+        let upper = Upper::Kept { directory: kept.clone() };
+        let overlay = folder.overlay(upper.clone());
+        prepare(&overlay).unwrap();
+        prepare(&overlay).unwrap();
+        assert!(claim(&kept, &other).unwrap_err().to_string().contains("is used by container"));
+        let layers = Layers { upper, ..overlay.layers };
+        undo(&layers, &other).unwrap();
+        assert!(claim(&kept, &other).is_err());
+        undo(&layers, &folder.0).unwrap();
+        claim(&kept, &other).unwrap();
+    }
+}
