@@ -145,7 +145,7 @@ mod tests {
         fs::create_dir(path.join("sub")).unwrap();
         symlink(&kept, path.join("sub/link")).unwrap();
         nix::unistd::mkfifo(&path.join("sub/fifo"), Mode::S_IRWXU).unwrap();
-        fs::set_permissions(path.join("sub"), std::os::unix::fs::PermissionsExt::from_mode(0))
+        fs::set_permissions(path.join("sub"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
             .unwrap();
         tree(&path).unwrap();
         let there = kept.join("file").exists();
