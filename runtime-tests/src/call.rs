@@ -26,6 +26,7 @@ pub struct Call {
     stdout: PathBuf,
     stderr: PathBuf,
     terminal: Option<[Stdio; 3]>,
+    patience: Duration,
 }
 
 impl Call {
@@ -40,6 +41,7 @@ impl Call {
             stdout: outputs.with_extension("out"),
             stderr: outputs.with_extension("err"),
             terminal: None,
+            patience: PATIENCE,
         }
     }
 
@@ -70,6 +72,13 @@ impl Call {
     #[must_use]
     pub fn dir(mut self, dir: &Path) -> Self {
         self.dir = dir.into();
+        self
+    }
+
+    /// It may take so long.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -130,7 +139,7 @@ impl Call {
             .stderr(stderr)
             .spawn()
             .unwrap_or_else(|e| panic!("{line}: {e}"));
-        Running { child, line, stdout: self.stdout, stderr: self.stderr }
+        Running { child, line, patience: self.patience, stdout: self.stdout, stderr: self.stderr }
     }
 
     #[track_caller]
@@ -148,6 +157,7 @@ impl Call {
 pub struct Running {
     pub child: Child,
     pub line: String,
+    patience: Duration,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -178,7 +188,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 break status;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > self.patience {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 panic!(

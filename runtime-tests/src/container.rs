@@ -1,6 +1,6 @@
 //! One container of a test: its own directory, bundle, rootfs, state root and cgroup.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::runtime::Runtime;
+use crate::user::User;
 use crate::view::View;
 use crate::{Call, Output, host, runtime, spec};
 
@@ -32,6 +33,12 @@ pub struct Container {
     pub spec: Value,
     /// Whether calls write to [`Container::log`].
     logging: bool,
+    /// Between the program and its verb.
+    globals: Vec<OsString>,
+    /// The cgroup that calls come from.
+    place: Option<PathBuf>,
+    user: Option<u32>,
+    env: Vec<(&'static str, OsString)>,
     calls: AtomicU32,
 }
 
@@ -58,6 +65,10 @@ impl Container {
             dir,
             spec: Value::Null,
             logging: false,
+            globals: Vec::new(),
+            place: None,
+            user: None,
+            env: Vec::new(),
             mark,
             calls: AtomicU32::new(0),
         };
@@ -130,6 +141,42 @@ impl Container {
         })
     }
 
+    /// The cgroup is a scope of systemd's, in this slice.
+    #[must_use]
+    pub fn by_systemd(mut self, slice: &str) -> Self {
+        self.globals.push("--systemd-cgroup".into());
+        self.spec["linux"]["cgroupsPath"] = json!(format!("{slice}:{}:{}", self.mark, self.id));
+        self
+    }
+
+    /// Calls are those of an unprivileged user, and so is the container's root.
+    #[must_use]
+    pub fn rootless(mut self, user: &User) -> Self {
+        chown_tree(&self.dir, user.uid);
+        let map = json!([{"containerID": 0, "hostID": user.uid, "size": 1}]);
+        self.spec["linux"]["uidMappings"] = map.clone();
+        self.spec["linux"]["gidMappings"] = map;
+        for mount in self.spec["mounts"].as_array_mut().expect("mounts") {
+            // No group of a terminal's is mapped.
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+        self.user = Some(user.uid);
+        let runtime_dir = user.runtime_dir();
+        let bus = format!("unix:path={}/bus", runtime_dir.display());
+        self.env.push(("XDG_RUNTIME_DIR", runtime_dir.into()));
+        self.env.push(("DBUS_SESSION_BUS_ADDRESS", bus.into()));
+        self.called_from(&user.cgroup).namespace(json!({"type": "user"}))
+    }
+
+    /// Calls are in this cgroup.
+    #[must_use]
+    pub fn called_from(mut self, cgroup: &Path) -> Self {
+        self.place = Some(cgroup.to_owned());
+        self
+    }
+
     /// From now on calls get `--log` and `--log-format json`.
     #[must_use]
     pub fn logging(mut self) -> Self {
@@ -188,8 +235,8 @@ impl Container {
     /// The runtime with these arguments, nothing added but `--root`.
     pub fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let mut call =
-            self.bare(&self.runtime.path, &format!("{number}")).arg("--root").arg(&self.root);
+        let mut call = self.bare(&self.runtime.path, &format!("{number}"));
+        call = call.arg("--root").arg(&self.root).args(&self.globals);
         if self.logging {
             call = call.arg("--log").arg(self.path("log.json")).args(["--log-format", "json"]);
         }
@@ -203,9 +250,16 @@ impl Container {
 
     /// Any program in the place of the runtime: in the view, marked.
     pub fn bare(&self, program: &Path, outputs: &str) -> Call {
-        Call::new(program, &self.dir, &self.path("calls").join(outputs))
-            .stage(self.view.stages())
-            .env(host::MARK, &self.mark)
+        let mut call = Call::new(program, &self.dir, &self.path("calls").join(outputs));
+        if let Some(cgroup) = &self.place {
+            // By its path on the host: before the view has another.
+            call = call.stage(["cgroup".as_ref(), cgroup.as_os_str()]);
+        }
+        call = call.stage(self.view.stages()).env(host::MARK, &self.mark);
+        if let Some(uid) = self.user {
+            call = call.stage(["user", &uid.to_string()]);
+        }
+        self.env.iter().fold(call, |call, (key, value)| call.env(key, value))
     }
 
     /// `run` with these flags, of the config as it is now.
@@ -304,7 +358,10 @@ impl Container {
     }
 
     fn leftovers(&self) -> Vec<String> {
-        let parent = |line: &String| line.starts_with("cgroup") && line.ends_with(&self.mark);
+        let caller = format!("{}/{}", self.mark, User::CALLER);
+        let parent = |line: &String| {
+            line.starts_with("cgroup") && (line.ends_with(&self.mark) || line.ends_with(&caller))
+        };
         let mut left: Vec<String> =
             host::traces(&self.mark).into_iter().filter(|line| !parent(line)).collect();
         left.extend(self.left_in_root().iter().map(|path| format!("state {}", path.display())));

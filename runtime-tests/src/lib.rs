@@ -12,9 +12,11 @@ pub mod runtime;
 pub mod skip;
 pub mod spec;
 pub mod terminal;
+pub mod user;
 pub mod view;
 
 pub use call::{Call, Output, Running};
 pub use container::Container;
 pub use runtime::Runtime;
+pub use user::User;
 pub use view::{View, in_each_view, on_the_host};

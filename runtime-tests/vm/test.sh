@@ -40,7 +40,7 @@ if [[ $runtime == */* ]]; then
     runtime=/usr/local/bin/$(basename "$runtime")
 fi
 environment=("RUNTIME=$runtime" TMPDIR=/var/tmp "LIMIT=$((VM_TIMEOUT / 3))")
-for name in CI OBSERVER_PEER RUST_TEST_THREADS; do
+for name in CI OBSERVER_PEER RUST_TEST_THREADS WHOLE_TABLE; do
     [ -z "${!name:-}" ] || environment+=("$name=${!name}")
 done
 

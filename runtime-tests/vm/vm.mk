@@ -3,7 +3,7 @@
 VM := runtime-tests/vm
 
 # The reason of a skip (77) has been printed.
-vm-run-tests = VM_KERNEL=$(1) $(VM)/test.sh $(TESTS) || [ $$? = 77 ]
+vm-run-tests = WHOLE_TABLE=1 VM_KERNEL=$(1) $(VM)/test.sh $(TESTS) || [ $$? = 77 ]
 
 .PHONY: vm-test
 vm-test: build ## the tests on a systemd and cgroup v2 host in QEMU (TESTS=filter VM_KERNEL=6.1,6.12,newest RUNTIME=)

@@ -114,12 +114,22 @@ pub fn remove(paths: &Paths) -> Result<()> {
             }
         }
         if busy.is_empty() || pause > LAST_PAUSE {
-            errors.extend(busy.into_iter().map(|(_, e)| e));
-            return all_of(errors);
+            // On v1 the others are busy with the same processes.
+            errors.extend(busy.into_iter().next().map(|(_, e)| e));
+            return all_of(errors).map_err(|e| e.hint(who_is_there(paths)));
         }
         left = busy.into_iter().map(|(dir, _)| dir).collect();
         sleep(pause);
         pause *= 2;
+    }
+}
+
+fn who_is_there(paths: &Paths) -> String {
+    match pids(paths) {
+        Ok(pids) if !pids.is_empty() => {
+            format!("processes are in it: {pids:?}; delete --force kills them")
+        }
+        _ => "delete --force tries again".to_owned(),
     }
 }
 

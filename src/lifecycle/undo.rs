@@ -58,13 +58,15 @@ fn may_have_left(record: &Record) -> bool {
 }
 
 /// Removes what is left of a container whose processes have ended, then runs its poststop hooks.
+/// Where the cgroup cannot be removed, the state stays, by which it is found again.
 pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
     let hooks = inspect::stored_hooks(slot, record);
     let mut errors = Vec::new();
     if record.systemd_cgroup {
         cgroup::systemd::parent::stop(&record.cgroup_paths);
     }
-    errors.extend(cgroup::stored::remove(&record.cgroup_paths).err());
+    cgroup::stored::remove(&record.cgroup_paths)
+        .map_err(|e| e.context("unable to remove container's cgroup"))?;
     if let Some(group) = &record.intel_rdt {
         errors.extend(limits::rdt::parent::remove(group).err());
     }

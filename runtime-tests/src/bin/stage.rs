@@ -19,6 +19,8 @@ const USAGE: &str = "stage STAGE ... -- COMMAND ...
   full PATH        a mount namespace in which PATH is a file system without room
   mounts           a mount namespace of its own
   network SCRIPT   a network namespace with what the shell script makes there
+  cgroup DIR       the process is in this cgroup
+  user UID         the process is this user's, of the group of the same number alone
   terminal         standard input is the controlling terminal of a new session
   subreaper FILE   orphans of the command are reaped here; FILE gets a line `PID CODE` for each";
 
@@ -45,6 +47,8 @@ fn play() -> Result<ExitCode> {
             Some("full") => full(&argument()?)?,
             Some("mounts") => private_mounts()?,
             Some("network") => network(&argument()?)?,
+            Some("cgroup") => enter_cgroup(&argument()?)?,
+            Some("user") => become_user(&argument()?)?,
             Some("terminal") => controlling_terminal()?,
             Some("subreaper") => record = Some(argument()?),
             Some("--help") => bail!(USAGE),
@@ -113,6 +117,18 @@ fn network(script: &OsString) -> Result<()> {
         bail!("{}: {status}", script.display());
     }
     Ok(())
+}
+
+fn enter_cgroup(dir: &OsString) -> Result<()> {
+    let procs = std::path::Path::new(dir).join("cgroup.procs");
+    fs::write(&procs, "0").with_context(|| format!("enter {}", procs.display()))
+}
+
+fn become_user(uid: &OsString) -> Result<()> {
+    let uid: u32 = uid.to_str().context(USAGE)?.parse()?;
+    nix::unistd::setgroups(&[]).context("setgroups")?;
+    nix::unistd::setgid(uid.into()).context("setgid")?;
+    nix::unistd::setuid(uid.into()).context("setuid")
 }
 
 fn controlling_terminal() -> Result<()> {

@@ -28,6 +28,12 @@ const COPIED: &str = "runc copies a foreground process's streams through pipes o
 const MODE: &str = "later runc and aril pass the mode of an existing target as an option of the \
                     new file system, where mountinfo shows it; 1.1.5 changes the mode afterwards";
 
+const SOURCE: &str = "the name of the source is that of the host's mount: aril binds the \
+                      container's cgroup instead of waiting for a new mount of the hierarchy";
+const SLAVE: &str = "runc makes the mount that the rootfs is on private, for its pivot, before it \
+                     binds: what comes from that mount hears nothing of the host's any more; aril \
+                     pivots into a detached tree and need not, so that all binds are alike";
+
 /// The one table of differences between the peer (Debian's runc 1.1.5) and aril.
 const ACCEPTED: &[Accepted] = &[
     Accepted {
@@ -79,8 +85,14 @@ const ACCEPTED: &[Accepted] = &[
         lines: &["mount /sys/fs/cgroup "],
         peer: " cgroup2 cgroup ",
         ours: " cgroup2 none ",
-        reason: "the name of the source is that of the host's mount: aril binds the container's \
-                 cgroup instead of waiting for a new mount of the hierarchy",
+        reason: SOURCE,
+    },
+    Accepted {
+        ways: &[],
+        lines: &["mount /sys/fs/cgroup "],
+        peer: " cgroup2 cgroup ",
+        ours: " cgroup2 cgroup2 ",
+        reason: SOURCE,
     },
     Accepted {
         ways: &[],
@@ -121,6 +133,27 @@ const ACCEPTED: &[Accepted] = &[
         ours: ";3f130008;",
         reason: "in a user namespace exec does not find init's keyring and makes one: runc leaves \
                  its permissions, aril lets it be searched as init's is",
+    },
+    Accepted {
+        ways: &[],
+        lines: &["mount /mnt [0] /", "mount /tmp/file [0] /", "mount /new/place/file [0] /"],
+        peer: " private ext4 ",
+        ours: " master ext4 ",
+        reason: SLAVE,
+    },
+    Accepted {
+        ways: &[],
+        lines: &["mount /mnt [0] /"],
+        peer: " shared ext4 ",
+        ours: " shared+master ext4 ",
+        reason: SLAVE,
+    },
+    Accepted {
+        ways: &[],
+        lines: &["cgroup /sys/fs/cgroup/cpu.weight: "],
+        peer: " 20",
+        ours: " 59",
+        reason: "the formula of runc 1.3.2: see resources/differences.rs",
     },
     Accepted {
         ways: &[],
@@ -262,6 +295,7 @@ impl Observed for Container {
         let own = format!("/{} ", self.id);
         look(&self)
             .replace(&self.cgroups_path(), "/CGROUP")
+            .replace(&self.dir.display().to_string(), "/tmp/MARK")
             .replace(&self.mark, "MARK")
             .replace(&own, "/ID ")
             .replace("calls/0.", "calls/N.")

@@ -1,0 +1,66 @@
+//! An unprivileged user to whom a part of the cgroup tree is delegated.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use crate::{Container, host, skip};
+
+#[derive(Debug, Clone)]
+pub struct User {
+    pub uid: u32,
+    /// Where its calls are.
+    pub cgroup: PathBuf,
+}
+
+impl User {
+    /// The cgroup, beside the container's, that the calls are in.
+    pub const CALLER: &'static str = "caller";
+
+    /// One to whom the cgroup2 directory around the container's is given, with every controller.
+    #[track_caller]
+    pub fn delegated(container: &Container) -> Self {
+        const NOBODY: u32 = 65_534;
+        let root = unified_root().expect("a cgroup2 hierarchy");
+        let top = root.join(&container.mark);
+        let caller = top.join(Self::CALLER);
+        fs::create_dir_all(&caller).expect("a cgroup");
+        for dir in [&root, &top] {
+            let all = fs::read_to_string(dir.join("cgroup.controllers")).expect("controllers");
+            for controller in all.split_whitespace() {
+                let line = format!("+{controller}");
+                fs::write(dir.join("cgroup.subtree_control"), line).expect("a controller");
+            }
+        }
+        for dir in [&top, &caller] {
+            for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                chown(dir.join(name), Some(NOBODY), Some(NOBODY)).expect("chown");
+            }
+        }
+        Self { uid: NOBODY, cgroup: caller }
+    }
+
+    /// One with a running systemd of their own, or a skip. The calls are in a cgroup of that
+    /// systemd's, or (`outside`) somewhere else on the host.
+    pub fn of_systemd(outside: bool) -> Option<Self> {
+        let users = fs::read_dir("/run/user").into_iter().flatten().flatten();
+        let running = users.filter(|entry| entry.path().join("systemd/private").exists());
+        let mut uids = running.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let Some(uid) = uids.find(|uid| *uid != 0) else {
+            skip::inapplicable("no user of this host has a systemd of their own");
+            return None;
+        };
+        let manager = format!("user.slice/user-{uid}.slice/user@{uid}.service/init.scope");
+        let root = unified_root()?;
+        let cgroup = if outside { root.join("system.slice") } else { root.join(manager) };
+        Some(Self { uid, cgroup })
+    }
+
+    pub fn runtime_dir(&self) -> PathBuf {
+        Path::new("/run/user").join(self.uid.to_string())
+    }
+}
+
+fn unified_root() -> Option<PathBuf> {
+    host::hierarchies().into_iter().find(|root| root.join("cgroup.controllers").exists())
+}
