@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec, User};
 
 use crate::error::{Error, Result};
 
@@ -41,6 +41,17 @@ pub fn validate_process(process: &Process) -> Result<()> {
     if !cwd.is_absolute() {
         return Err(Error::config(format!("Cwd must be an absolute path: {}", cwd.display())));
     }
+    validate_user(process.user())
+}
+
+/// To setresuid(2) and its kin -1 means "as it is": the program would stay root.
+fn validate_user(user: &User) -> Result<()> {
+    let additional = user.additional_gids().iter().flatten();
+    let ids = [("user.uid", user.uid()), ("user.gid", user.gid())];
+    let mut ids = ids.into_iter().chain(additional.map(|gid| ("user.additionalGids", *gid)));
+    if let Some((field, id)) = ids.find(|(_, id)| *id == u32::MAX) {
+        return Err(Error::config(format!("{field}: {id} is not an id")));
+    }
     Ok(())
 }
 
@@ -75,5 +86,13 @@ mod tests {
             process(r#"{"user":{"uid":0,"gid":0},"cwd":"x","args":["a"]}"#)
                 .starts_with("Cwd must be an absolute path")
         );
+        for (field, user) in [
+            ("user.uid", r#"{"uid":4294967295,"gid":0}"#),
+            ("user.gid", r#"{"uid":0,"gid":4294967295}"#),
+            ("user.additionalGids", r#"{"uid":0,"gid":0,"additionalGids":[1,4294967295]}"#),
+        ] {
+            let text = process(&format!(r#"{{"user":{user},"cwd":"/","args":["a"]}}"#));
+            assert_eq!(text, format!("{field}: 4294967295 is not an id"));
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod console;
+mod cves;
 mod errors;
 mod exec;
 mod export;

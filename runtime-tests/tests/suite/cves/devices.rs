@@ -1,0 +1,170 @@
+//! Devices that an image, or another container of a shared volume, has replaced.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use runtime_tests::spec::bind;
+use runtime_tests::terminal::Receiver;
+use runtime_tests::{Container, View, on_the_host};
+use serde_json::json;
+
+use super::{Canary, writable};
+
+/// Without the mounts at or below /dev: the image's own directory is used.
+fn with_the_images_dev(view: View) -> Container {
+    writable(Container::new(view)).edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|m| !m["destination"].as_str().expect("a path").starts_with("/dev"));
+    })
+}
+
+/// CVE-2026-41579, CVE-2026-47766: /dev itself is a symlink.
+#[test]
+fn dev_may_not_lead_outside() {
+    on_the_host(|view| {
+        let c = with_the_images_dev(view);
+        if !c.runtime.only_aril("fixed in runc 1.5 and crun 1.28") {
+            return;
+        }
+        let canary = Canary::of(&c);
+        fs::remove_dir(c.rootfs().join("dev")).expect("rmdir");
+        symlink(&canary.dir, c.rootfs().join("dev")).expect("a link");
+        let _ = c.run();
+        canary.is_untouched();
+    });
+}
+
+/// CVE-2026-88264, CVE-2026-88265: /dev/console and /dev/null are links to a file of the host's; a
+/// runtime made the one and took the other for its own, and gave it to the container's user.
+#[test]
+fn console_and_null_may_not_lead_outside() {
+    on_the_host(|view| {
+        for terminal in [false, true] {
+            let c = with_the_images_dev(view).edit(|spec| {
+                spec["process"]["terminal"] = terminal.into();
+                spec["process"]["user"] = json!({"uid": 1234, "gid": 1234});
+            });
+            if !c.runtime.only_aril("fixed after crun 1.29.1") {
+                return;
+            }
+            let canary = Canary::of(&c);
+            let up = "../".repeat(12);
+            let name = canary.dir.strip_prefix("/").expect("absolute").display().to_string();
+            for device in ["console", "null", "zero", "ptmx", "tty", "stdin", "fd", "full"] {
+                let target =
+                    format!("{up}{name}/{}", if device == "console" { "new" } else { "file" });
+                symlink(target, c.rootfs().join("dev").join(device)).expect("a link");
+            }
+            let socket = c.path("console");
+            let _receiver = terminal.then(|| Receiver::at(&socket));
+            let path = socket.display().to_string();
+            let flags: &[&str] = if terminal { &["--console-socket", &path] } else { &[] };
+            let _ = c.create_call(flags).output();
+            canary.is_untouched();
+        }
+    });
+}
+
+/// CVE-2025-31133, CVE-2025-62161: the mask is a bind of /dev/null; in its place is a link, or a file
+/// that says what the container likes.
+#[test]
+fn a_mask_is_made_of_null_or_not_at_all() {
+    on_the_host(|view| {
+        for fake in ["link", "file", "fifo", "other device"] {
+            let c = with_the_images_dev(view).script("cat /secret; echo x > /secret");
+            if !c.runtime.only_aril("fixed in runc 1.2.8") {
+                return;
+            }
+            let canary = Canary::of(&c);
+            fs::write(c.rootfs().join("secret"), "secret\n").expect("a file");
+            let null = c.rootfs().join("dev/null");
+            match fake {
+                "link" => symlink("/proc/sysrq-trigger", &null).expect("a link"),
+                "file" => fs::write(&null, "forged\n").expect("a file"),
+                "fifo" => nix::unistd::mkfifo(&null, nix::sys::stat::Mode::S_IRWXU).expect("fifo"),
+                _ => {
+                    let (kind, mode) =
+                        (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRWXU);
+                    nix::sys::stat::mknod(&null, kind, mode, nix::sys::stat::makedev(1, 7))
+                        .expect("mknod");
+                }
+            }
+            let c = c.edit(|spec| spec["linux"]["maskedPaths"] = json!(["/secret"]));
+            let out = c.run();
+            for shown in ["secret", "forged"] {
+                assert!(!out.stdout.contains(shown), "{fake}: {out:?}");
+            }
+            let kept = fs::read_to_string(c.rootfs().join("secret")).expect("kept");
+            assert_eq!(kept, "secret\n", "{fake}");
+            canary.is_untouched();
+        }
+    });
+}
+
+/// The same while it changes.
+#[test]
+fn a_null_that_changes_masks_with_null() {
+    on_the_host(|view| {
+        let c = writable(Container::new(view))
+            .script("grep ' /secret ' /proc/self/mountinfo | cut -d' ' -f4,9; cat /secret");
+        if !c.runtime.only_aril("fixed in runc 1.2.8") {
+            return;
+        }
+        fs::hard_link(c.rootfs().join("bin/sh"), c.rootfs().join("bin/cut")).expect("busybox");
+        fs::write(c.rootfs().join("secret"), "secret\n").expect("a file");
+        let dev = c.directory("dev");
+        let (null, other) = (dev.join("null"), dev.join("other"));
+        let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRWXU);
+        nix::sys::stat::mknod(&null, kind, mode, nix::sys::stat::makedev(1, 3)).expect("mknod");
+        symlink("/proc/sysrq-trigger", &other).expect("a link");
+        let c = c.edit(|spec| {
+            let mounts = spec["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|m| !m["destination"].as_str().expect("a path").starts_with("/dev"));
+            spec["linux"]["maskedPaths"] = json!(["/secret"]);
+        });
+        let c = c.mounting(bind(&dev, "/dev", &["rw"]));
+        super::paths::while_they_change_places(&null, &other, || {
+            for n in 0..super::paths::tries() {
+                let out = c.run();
+                assert!(
+                    !out.stdout.contains("secret\nsecret") && !out.stdout.contains("sysrq"),
+                    "{n}: {out:?}"
+                );
+            }
+        });
+    });
+}
+
+/// CVE-2025-52565: the terminal is bound onto /dev/console, and /dev/pts is somebody else's volume.
+#[test]
+fn a_terminal_is_the_one_that_was_opened() {
+    on_the_host(|view| {
+        let c = writable(Container::new(view)).script("cat /dev/console").edit(|spec| {
+            spec["process"]["terminal"] = true.into();
+            let mounts = spec["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|m| m["destination"] != "/dev/pts");
+        });
+        if !c.runtime.only_aril("fixed in runc 1.2.8") {
+            return;
+        }
+        let canary = Canary::of(&c);
+        let volume = c.directory("pts");
+        for n in 0..4 {
+            symlink("/proc/sys/kernel/core_pattern", volume.join(n.to_string())).expect("a link");
+        }
+        let c = c.mounting(bind(&volume, "/dev/pts", &["rw"]));
+        let socket = Receiver::at(&c.path("console"));
+        let path = c.path("console").display().to_string();
+        let out = c.create_call(&["--console-socket", &path]).output();
+        if out.code == Some(0) {
+            let mounts =
+                fs::read_to_string(format!("/proc/{}/mountinfo", c.pid())).expect("mounts");
+            let console: Vec<&str> =
+                mounts.lines().filter(|line| line.contains(" /dev/console ")).collect();
+            let terminals = console.iter().all(|line| line.contains(" - devpts "));
+            assert!(terminals, "{console:?}");
+        }
+        drop(socket);
+        canary.is_untouched();
+    });
+}
