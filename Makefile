@@ -20,7 +20,7 @@ CARGO  ?= cargo
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bundle demo test check fuzz bench floor install uninstall clean demo-tools test-tools rust-target
+.PHONY: help build bundle demo test mutants races check fuzz bench floor install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -46,6 +46,12 @@ test: test-tools build bundle ## format, lints and all tests, as root, on any De
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	$(CARGO) test --workspace --locked --no-fail-fast -- --show-output
+
+mutants: test-tools ## take our protections out one by one; the tests of docs/cves.md must notice (MUTANTS='name ...')
+	$(CARGO) run --quiet --locked --package runtime-tests --bin mutants -- $(MUTANTS)
+
+races: build test-tools ## the races of docs/cves.md, with ten thousand starts each
+	ARIL_RACES=10000 $(CARGO) test --locked --package runtime-tests --test suite -- cves::paths cves::devices
 
 check: ## type-check and lint only
 	$(CARGO) clippy --workspace --all-targets --locked

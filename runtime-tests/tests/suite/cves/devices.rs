@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use runtime_tests::spec::bind;
 use runtime_tests::terminal::Receiver;
 use runtime_tests::{Container, View, on_the_host};
@@ -10,11 +11,15 @@ use serde_json::json;
 
 use super::{Canary, writable};
 
-/// Without the mounts at or below /dev: the image's own directory is used.
+/// Without a mount on /dev: the image's own directory is used. Its /dev/pts is a devpts all the same.
 fn with_the_images_dev(view: View) -> Container {
     writable(Container::new(view)).edit(|spec| {
         let mounts = spec["mounts"].as_array_mut().expect("mounts");
-        mounts.retain(|m| !m["destination"].as_str().expect("a path").starts_with("/dev"));
+        let kept = |m: &serde_json::Value| {
+            let destination = m["destination"].as_str().expect("a path");
+            !destination.starts_with("/dev") || destination == "/dev/pts"
+        };
+        mounts.retain(kept);
     })
 }
 
@@ -39,9 +44,9 @@ fn dev_may_not_lead_outside() {
 #[test]
 fn console_and_null_may_not_lead_outside() {
     on_the_host(|view| {
-        for terminal in [false, true] {
+        for device in ["console", "null", "zero", "full", "tty", "ptmx", "stdin", "fd"] {
             let c = with_the_images_dev(view).edit(|spec| {
-                spec["process"]["terminal"] = terminal.into();
+                spec["process"]["terminal"] = (device == "console").into();
                 spec["process"]["user"] = json!({"uid": 1234, "gid": 1234});
             });
             if !c.runtime.only_aril("fixed after crun 1.29.1") {
@@ -49,18 +54,20 @@ fn console_and_null_may_not_lead_outside() {
             }
             let canary = Canary::of(&c);
             let up = "../".repeat(12);
-            let name = canary.dir.strip_prefix("/").expect("absolute").display().to_string();
-            for device in ["console", "null", "zero", "ptmx", "tty", "stdin", "fd", "full"] {
-                let target =
-                    format!("{up}{name}/{}", if device == "console" { "new" } else { "file" });
-                symlink(target, c.rootfs().join("dev").join(device)).expect("a link");
+            let dir = canary.dir.strip_prefix("/").expect("absolute").display();
+            for file in ["file", "new"] {
+                let link = c.rootfs().join("dev").join(device);
+                let _ = fs::remove_file(&link);
+                symlink(format!("{up}{dir}/{file}"), link).expect("a link");
+                let path = c.path(file);
+                let socket = (device == "console").then(|| Receiver::at(&path));
+                let path = path.display().to_string();
+                let flags: &[&str] =
+                    if socket.is_some() { &["--console-socket", &path] } else { &[] };
+                let _ = c.create_call(flags).output();
+                canary.is_untouched();
+                c.delete_by_force();
             }
-            let socket = c.path("console");
-            let _receiver = terminal.then(|| Receiver::at(&socket));
-            let path = socket.display().to_string();
-            let flags: &[&str] = if terminal { &["--console-socket", &path] } else { &[] };
-            let _ = c.create_call(flags).output();
-            canary.is_untouched();
         }
     });
 }
@@ -81,12 +88,10 @@ fn a_mask_is_made_of_null_or_not_at_all() {
             match fake {
                 "link" => symlink("/proc/sysrq-trigger", &null).expect("a link"),
                 "file" => fs::write(&null, "forged\n").expect("a file"),
-                "fifo" => nix::unistd::mkfifo(&null, nix::sys::stat::Mode::S_IRWXU).expect("fifo"),
+                "fifo" => nix::unistd::mkfifo(&null, Mode::S_IRWXU).expect("fifo"),
                 _ => {
-                    let (kind, mode) =
-                        (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRWXU);
-                    nix::sys::stat::mknod(&null, kind, mode, nix::sys::stat::makedev(1, 7))
-                        .expect("mknod");
+                    let (kind, mode) = (SFlag::S_IFCHR, Mode::S_IRWXU);
+                    mknod(&null, kind, mode, makedev(1, 7)).expect("mknod");
                 }
             }
             let c = c.edit(|spec| spec["linux"]["maskedPaths"] = json!(["/secret"]));
@@ -114,8 +119,8 @@ fn a_null_that_changes_masks_with_null() {
         fs::write(c.rootfs().join("secret"), "secret\n").expect("a file");
         let dev = c.directory("dev");
         let (null, other) = (dev.join("null"), dev.join("other"));
-        let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRWXU);
-        nix::sys::stat::mknod(&null, kind, mode, nix::sys::stat::makedev(1, 3)).expect("mknod");
+        let (kind, mode) = (SFlag::S_IFCHR, Mode::S_IRWXU);
+        mknod(&null, kind, mode, makedev(1, 3)).expect("mknod");
         symlink("/proc/sysrq-trigger", &other).expect("a link");
         let c = c.edit(|spec| {
             let mounts = spec["mounts"].as_array_mut().expect("mounts");
@@ -135,11 +140,12 @@ fn a_null_that_changes_masks_with_null() {
     });
 }
 
-/// CVE-2025-52565: the terminal is bound onto /dev/console, and /dev/pts is somebody else's volume.
+/// CVE-2025-52565: the terminal is bound onto /dev/console, and /dev/pts is somebody else's volume: the
+/// multiplexer in it finds the devpts beside it, and the names of its terminals are links.
 #[test]
 fn a_terminal_is_the_one_that_was_opened() {
     on_the_host(|view| {
-        let c = writable(Container::new(view)).script("cat /dev/console").edit(|spec| {
+        let c = writable(Container::new(view)).script("sleep 1000").edit(|spec| {
             spec["process"]["terminal"] = true.into();
             let mounts = spec["mounts"].as_array_mut().expect("mounts");
             mounts.retain(|m| m["destination"] != "/dev/pts");
@@ -147,24 +153,29 @@ fn a_terminal_is_the_one_that_was_opened() {
         if !c.runtime.only_aril("fixed in runc 1.2.8") {
             return;
         }
-        let canary = Canary::of(&c);
-        let volume = c.directory("pts");
+        let volume = c.directory("volume");
+        fs::create_dir(volume.join("pts")).expect("a directory");
+        let (kind, mode) = (SFlag::S_IFCHR, Mode::from_bits_truncate(0o666));
+        mknod(&volume.join("ptmx"), kind, mode, makedev(5, 2)).expect("mknod");
         for n in 0..4 {
             symlink("/proc/sys/kernel/core_pattern", volume.join(n.to_string())).expect("a link");
         }
-        let c = c.mounting(bind(&volume, "/dev/pts", &["rw"]));
+        let devpts = json!({"destination": "/dev/pts/pts", "type": "devpts", "source": "devpts",
+            "options": ["newinstance", "ptmxmode=0666", "mode=0620"]});
+        let c = c.mounting(bind(&volume, "/dev/pts", &["rw"])).mounting(devpts);
         let socket = Receiver::at(&c.path("console"));
         let path = c.path("console").display().to_string();
         let out = c.create_call(&["--console-socket", &path]).output();
         if out.code == Some(0) {
-            let mounts =
-                fs::read_to_string(format!("/proc/{}/mountinfo", c.pid())).expect("mounts");
+            let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", c.pid()));
+            let mounts = mounts.expect("its mounts");
             let console: Vec<&str> =
                 mounts.lines().filter(|line| line.contains(" /dev/console ")).collect();
             let terminals = console.iter().all(|line| line.contains(" - devpts "));
             assert!(terminals, "{console:?}");
+        } else {
+            out.says("is not a devpts");
         }
         drop(socket);
-        canary.is_untouched();
     });
 }
