@@ -22,11 +22,18 @@ pub struct Target {
     pub steps: Vec<Step>,
 }
 
+impl Target {
+    /// Where the runtime is.
+    pub fn nowhere() -> Self {
+        Self { dir: None, tasks: Vec::new(), steps: Vec::new() }
+    }
+}
+
 /// `sub` is what `exec --cgroup` said: a path below the container's cgroup, or on v1
 /// `CONTROLLER[,CONTROLLER]:PATH`, more than once.
 pub fn target(paths: &Paths, sub: &[String]) -> Result<Target> {
     let places = places(paths, sub)?;
-    let mut target = Target { dir: None, tasks: Vec::new(), steps: Vec::new() };
+    let mut target = Target::nowhere();
     for (path, version) in places {
         match version {
             Version::V2 => target.dir = Some(open_dir(&path)?),

@@ -121,6 +121,7 @@ impl<'a> Child<'a> {
             for step in self.cgroup {
                 cgroup::child::run(step, self.tasks)?;
             }
+            self.wait_if_held()?;
             sys::namespace::setns(init, kinds.rest).during("setns")?;
             if kinds.user {
                 namespace::child::become_root()?;
@@ -129,13 +130,18 @@ impl<'a> Child<'a> {
             for step in self.cgroup {
                 cgroup::child::run(step, self.tasks)?;
             }
-            if self.held {
-                self.link.expect(Order::Proceed).during("wait for id maps and cgroup")?;
-            }
+            self.wait_if_held()?;
             process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
         }
         nix::unistd::setsid().map(drop).during("setsid")?;
         self.script.passed.protect()
+    }
+
+    fn wait_if_held(&self) -> ChildResult<()> {
+        if self.held {
+            self.link.expect(Order::Proceed).during("wait for id maps and cgroup")?;
+        }
+        Ok(())
     }
 
     fn step(&self, step: &Step, world: &mut World<'a>) -> ChildResult<()> {

@@ -125,16 +125,23 @@ impl Entering<'_> {
         if let Some(cpus) = &self.plan.initial_affinity {
             limits::parent::set_initial_affinity(cpus)?;
         }
-        let init = match self.clone_into(target, console) {
+        let init = match self.clone_into(target, false, console) {
             // Controllers are enabled for the children of the container's cgroup, so it cannot hold
             // a process any more: where its init is, another can be.
             Err(e) if e.errno() == Some(Errno::EBUSY) && self.request.cgroups.is_empty() => {
                 let beside = cgroup::exec::Target {
                     dir: Some(cgroup::exec::beside(self.record.init_process_pid.0)?),
-                    tasks: Vec::new(),
-                    steps: Vec::new(),
+                    ..cgroup::exec::Target::nowhere()
                 };
-                self.clone_into(&beside, console)?
+                self.clone_into(&beside, false, console)?
+            }
+            // Where we are and where the container is have no parent that this user may write to:
+            // from a session into a service's, for instance.
+            Err(e) if e.errno() == Some(Errno::EACCES) && self.may_be_moved() => {
+                let init = self.clone_into(&cgroup::exec::Target::nowhere(), true, console)?;
+                cgroup::systemd::parent::attach(&self.record.cgroup_paths, init.pid)?;
+                init.proceed()?;
+                init
             }
             other => other?,
         };
@@ -154,6 +161,7 @@ impl Entering<'_> {
     fn clone_into(
         &self,
         target: &cgroup::exec::Target,
+        held: bool,
         console: Option<std::os::fd::BorrowedFd<'_>>,
     ) -> Result<Init> {
         let container = self.observed.init().ok_or_else(stopped)?;
@@ -176,7 +184,7 @@ impl Entering<'_> {
             child::main(Child {
                 link,
                 script: &self.plan.script,
-                held: false,
+                held,
                 joins: Some((container, entry)),
                 cgroup: &target.steps,
                 tasks: &target.tasks,
@@ -201,6 +209,11 @@ impl Entering<'_> {
             limits::parent::set_oom_score_adj(&proc, init.pid, score)?;
         }
         Ok(init)
+    }
+
+    /// systemd made the cgroup, and moves processes there.
+    fn may_be_moved(&self) -> bool {
+        self.record.systemd_cgroup && self.request.cgroups.is_empty()
     }
 
     /// The namespaces that the container does not share with us.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Mount, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, Mount, Process, Spec};
 
 use super::facts::{HostFacts, ProcessFacts};
 use super::process::{self, Whose};
@@ -210,6 +210,9 @@ fn rootfs(
     let hierarchies = hierarchies(cgroup);
     let mount_point = Path::new(cgroup::layout::MOUNT);
     let annotation = |key| spec::annotation::value(spec, key);
+    let maps = namespaces.maps.as_ref();
+    let uid_mappings = maps.map(|maps| as_in_config(&maps.uid)).unwrap_or_default();
+    let gid_mappings = maps.map(|maps| as_in_config(&maps.gid)).unwrap_or_default();
     rootfs::plan::plan(&rootfs::plan::Input {
         bundle: &options.bundle,
         rootfs: &facts.rootfs,
@@ -235,8 +238,8 @@ fn rootfs(
         mount_namespace: namespaces.has(Kind::Mount),
         user_namespace: namespaces.has(Kind::User) || facts.in_user_namespace,
         rootless: facts.process.rootless,
-        uid_mappings: linux.uid_mappings().as_deref().unwrap_or(&[]),
-        gid_mappings: linux.gid_mappings().as_deref().unwrap_or(&[]),
+        uid_mappings: &uid_mappings,
+        gid_mappings: &gid_mappings,
         cgroup: match cgroup.version {
             cgroup::Version::V1 => rootfs::plan::CgroupView::Legacy(&hierarchies),
             cgroup::Version::V2 => rootfs::plan::CgroupView::Unified(
@@ -251,6 +254,16 @@ fn rootfs(
         mount_label: linux.mount_label().as_deref(),
         kcore: facts.kcore,
     })
+}
+
+/// Of a user namespace that is joined the config need not say anything.
+fn as_in_config(map: &[namespace::Mapping]) -> Vec<LinuxIdMapping> {
+    let entry = |m: &namespace::Mapping| {
+        let entry = LinuxIdMappingBuilder::default();
+        let entry = entry.container_id(m.container).host_id(m.host).size(m.size);
+        entry.build().expect("all three are given")
+    };
+    map.iter().map(entry).collect()
 }
 
 fn hierarchies(cgroup: &cgroup::Plan) -> Vec<rootfs::plan::HierarchyView> {

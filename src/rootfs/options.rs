@@ -143,6 +143,8 @@ pub struct Options {
     pub recursive: Attributes,
     pub copy_up: bool,
     pub id_map: Option<Extent>,
+    /// What stood behind `idmap=` or `ridmap=`.
+    pub id_map_words: Option<String>,
     /// The file system's own, each perhaps several with commas between.
     pub data: Vec<String>,
 }
@@ -154,6 +156,7 @@ impl Options {
             match TABLE.binary_search_by_key(&option, |(name, _)| name) {
                 Ok(found) => read.apply(TABLE[found].1),
                 Err(_) if option.is_empty() => {}
+                Err(_) if read.apply_id_map(option) => {}
                 Err(_) => read.data.push(option.to_owned()),
             }
         }
@@ -178,6 +181,15 @@ impl Options {
             IdMap(extent) => self.id_map = Some(extent),
             Nothing => {}
         }
+    }
+
+    fn apply_id_map(&mut self, option: &str) -> bool {
+        let Some((name @ ("idmap" | "ridmap"), words)) = option.split_once('=') else {
+            return false;
+        };
+        self.id_map = Some(if name == "ridmap" { Extent::Tree } else { Extent::One });
+        self.id_map_words = Some(words.to_owned());
+        true
     }
 
     fn apply_recursive(&mut self, set: u64, clear: u64) {

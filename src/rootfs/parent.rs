@@ -1,15 +1,16 @@
 //! On the host, before the clone: the overlay, and sources of binds that the child could not open as
 //! it must.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{BindMount, IdMap, Step, overlay};
-use crate::error::{Context, Error, OsContext, Result};
-use crate::sys::mount::{Attributes, Extent, mount_setattr, mount_setattr_idmap, open_tree};
-use crate::sys::userns::with_new_user_namespace;
+use super::{BindMount, Step, overlay};
+use crate::error::{Context, OsContext, Result};
+use crate::sys::mount::{Attributes, Extent, mount_setattr, open_tree};
+
+pub mod id_map;
 
 /// Opens them in the order that [`BindMount::tree`] and [`overlay::Overlay::tree`] count. They are detached copies, in no mount
 /// table, and go away with the last process that holds them. None: the child shall try by itself.
@@ -45,39 +46,15 @@ fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
         other => other.os("mount_setattr", &source)?,
     }
     if let Some(map) = &bind.id_map {
-        let namespace = user_namespace(map)?;
-        mount_setattr_idmap(tree.as_fd(), map.extent, namespace.as_fd())
-            .os("mount_setattr", format_args!("{source} (MOUNT_ATTR_IDMAP)"))
-            .map_err(|e| {
-                e.hint("the file system of the source may not support id-mapped mounts")
-            })?;
+        id_map::apply(tree.as_fd(), Path::new(&*source), map)?;
     }
     Ok(Some(tree))
-}
-
-/// The kernel takes a mapping in the shape of a user namespace.
-pub(super) fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
-    with_new_user_namespace(|pid| {
-        write_map(pid, "uid_map", &map.uids)?;
-        write_map(pid, "gid_map", &map.gids)?;
-        let path = format!("/proc/{pid}/ns/user");
-        File::open(&path).os("open", &path).map(OwnedFd::from)
-    })
-    .map_err(|errno| Error::os("clone", "CLONE_NEWUSER", errno))?
-}
-
-fn write_map(pid: libc::pid_t, name: &str, ranges: &[[u32; 3]]) -> Result<()> {
-    let path = format!("/proc/{pid}/{name}");
-    let text: String = ranges
-        .iter()
-        .map(|[inside, outside, size]| format!("{inside} {outside} {size}\n"))
-        .collect();
-    std::fs::write(&path, text).os("write", path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rootfs::IdMap;
     use crate::rootfs::Target;
     use nix::sys::stat::fstat;
 

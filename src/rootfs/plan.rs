@@ -12,6 +12,7 @@ use super::{Hierarchy, Plan, Step, overlay};
 use crate::error::{Context, Error, Result};
 
 mod devices;
+mod id_map;
 mod mounts;
 
 /// All that the plan depends on.

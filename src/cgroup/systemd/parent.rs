@@ -179,6 +179,18 @@ fn ask(bus: &mut Bus, unit: &Unit, pid: HostPid, recent: bool) -> Result<Answer>
     )
 }
 
+/// Has `pid` moved into the unit whose cgroup this is (systemd 238), by who may: a user's systemd asks
+/// that of the host where it may not itself.
+pub fn attach(paths: &Paths, pid: HostPid) -> Result<()> {
+    let Some((name, user)) = unit_of(paths) else { return Ok(()) };
+    let pids = Value::Array("u".into(), vec![Value::Uint32(pid.0.unsigned_abs())]);
+    let own_cgroup = "";
+    let mut bus = Bus::connect(user)?;
+    done(bus.call("AttachProcessesToUnit", &[name.into(), own_cgroup.into(), pids])?)
+        .map(drop)
+        .map_err(|e| e.context(format!("unable to move process {pid} to unit {name:?}")))
+}
+
 fn arguments<'a>(properties: impl Iterator<Item = &'a Property>) -> Vec<Value> {
     properties.map(|p| pair(&p.name, p.value.clone())).collect()
 }

@@ -17,7 +17,7 @@ use super::{Layers, Overlay, Upper};
 use crate::error::fault::{ChildResult, Fault};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::record;
-use crate::rootfs::parent::user_namespace;
+use crate::rootfs::parent::id_map::user_namespace;
 use crate::sys::clone::{clone3, exit_now};
 use crate::sys::mount::{Extent, move_mount, open_tree};
 use crate::sys::open::open;

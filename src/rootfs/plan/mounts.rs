@@ -7,7 +7,7 @@ use std::path::Path;
 use libc::MS_RDONLY;
 use oci_spec::runtime::Mount;
 
-use super::{CgroupView, Input, inside, ranges, text};
+use super::{CgroupView, Input, id_map, inside, text};
 use crate::error::{Error, Result};
 use crate::rootfs::options::{OF_SUPER_BLOCK, Options};
 use crate::rootfs::{
@@ -76,7 +76,7 @@ pub(super) fn add(
         return Err(Error::config(text));
     }
     let options = read(mount);
-    let id_map = id_map(input, mount, &options)?;
+    let id_map = id_map::plan(input, mount, &options)?;
     if let Some(extent) = options.bind {
         let tree = plan.trees();
         let bind = bind(input, mount, options, extent, path, id_map, tree)?;
@@ -306,30 +306,6 @@ fn target(path: CString, proc: bool) -> Result<Target> {
         return Err(Error::config(text));
     }
     Ok(Target { in_proc: proc || emulated, path, ordinary: false })
-}
-
-fn id_map(input: &Input<'_>, mount: &Mount, options: &Options) -> Result<Option<IdMap>> {
-    let own = |m: &Option<Vec<_>>| m.as_deref().map(ranges).unwrap_or_default();
-    let (uids, gids) = (own(mount.uid_mappings()), own(mount.gid_mappings()));
-    if uids.is_empty() && gids.is_empty() && options.id_map.is_none() {
-        return Ok(None);
-    }
-    if input.rootless {
-        let text = "id-mapped mounts are not supported for rootless containers";
-        return Err(Error::config(text));
-    }
-    let extent = options.id_map.unwrap_or(Extent::One);
-    let (uids, gids) = match (uids.is_empty(), gids.is_empty()) {
-        (false, false) => (uids, gids),
-        (true, true) if !input.uid_mappings.is_empty() && !input.gid_mappings.is_empty() => {
-            (ranges(input.uid_mappings), ranges(input.gid_mappings))
-        }
-        _ => {
-            let text = "id-mapped mounts must have both uid and gid mappings specified";
-            return Err(Error::config(text));
-        }
-    };
-    Ok(Some(IdMap { extent, uids, gids }))
 }
 
 fn finish(options: &Options) -> Finish {

@@ -181,6 +181,40 @@ fn id_maps_are_for_binds_of_the_privileged() {
 }
 
 #[test]
+fn id_maps_in_words() {
+    let options = |words: &str| {
+        mounts(&format!(
+            r#"[{{"destination":"/a","type":"bind","source":"/x","options":["{words}"]}}]"#
+        ))
+    };
+    let container: Vec<LinuxIdMapping> =
+        serde_json::from_str(r#"[{"containerID":0,"hostID":100000,"size":10}]"#).unwrap();
+    let planned = |words: &str| {
+        let mounts = options(words);
+        let (uid_mappings, gid_mappings) = (&container[..], &container[..]);
+        plan(&Input { uid_mappings, gid_mappings, ..input(&mounts) }).map(|planned| {
+            let Step::Bind(step) = &planned.enter[2] else { panic!("{:?}", planned.enter[2]) };
+            step.id_map.clone().unwrap()
+        })
+    };
+    let map = planned("idmap=uids=0-1000-1#1-2000-5;gids=@3-4-2").unwrap();
+    assert_eq!((map.uids, map.gids), (vec![[0, 1000, 1], [1, 2000, 5]], vec![[3, 100_004, 2]]));
+    assert_eq!(planned("ridmap").unwrap().gids, [[0, 100_000, 10]]);
+    for (words, text) in [
+        ("idmap=uids=0-1-1", "must have both uid and gid mappings specified"),
+        ("idmap=uids=0-1;gids=0-1-1", "\"0-1\" is not DISK-HOST-COUNT, three numbers"),
+        ("idmap=uids=@0-9-2;gids=0-1-1", "has the ids 9 and 2 of them"),
+        ("idmap=x=0-1-1", "\"x\" is neither uids nor gids"),
+    ] {
+        let error = planned(words).unwrap_err().to_string();
+        assert!(
+            error.starts_with("mounts[0] /a: mount option idmap=") && error.contains(text),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn without_a_mount_namespace() {
     let (none, masked) = (Vec::new(), strings(&["/proc/kcore"]));
     let mut input = input(&none);
