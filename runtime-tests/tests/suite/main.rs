@@ -10,6 +10,7 @@ mod errors;
 mod exec;
 mod export;
 mod hooks;
+mod idmap;
 mod lifecycle;
 mod load;
 mod must;

@@ -1,0 +1,188 @@
+//! Binds that show owners mapped, and mounts that cannot be.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use runtime_tests::{Call, Container, Runtime, View, on_the_host, skip, spec};
+use serde_json::{Value, json};
+
+/// Where the container's ids begin on the host.
+const FIRST: u32 = 100_000;
+
+fn supported() -> bool {
+    let name = Runtime::under_test().name.as_str();
+    if name == "runc" {
+        skip::inapplicable("id-mapped mounts came with runc 1.2");
+    }
+    name != "runc"
+}
+
+/// A container of a tree `source` with a file of root's, bound to /mnt.
+fn container(view: View, options: &[&str]) -> (Container, PathBuf) {
+    let c = Container::new(view);
+    let source = c.directory("source");
+    c.file("source/file", "text");
+    let mount = spec::bind(&source, "/mnt", options);
+    (c.mounting(mount), source)
+}
+
+fn mapped(mount: &mut Value, first: u32) {
+    for field in ["uidMappings", "gidMappings"] {
+        mount[field] = json!([{"containerID": 0, "hostID": first, "size": 65536}]);
+    }
+}
+
+fn last_mount(c: Container, change: impl FnOnce(&mut Value)) -> Container {
+    c.edit(|spec| change(spec["mounts"].as_array_mut().expect("mounts").last_mut().expect("one")))
+}
+
+/// Runs the container in a mount namespace that this has prepared: `$1` is the tree.
+fn run_behind(c: &Container, script: &str, source: &Path) -> Call {
+    let source = source.display();
+    let inner = format!("set -- {source} \"$@\"; {script}; shift; exec \"$@\"");
+    c.run_call(&[]).in_shell(&format!("exec unshare -m sh -ec '{inner}' sh \"$@\""))
+}
+
+#[test]
+fn by_mappings_of_its_own() {
+    on_the_host(|view| {
+        if !supported() {
+            return;
+        }
+        let (c, source) = container(view, &[]);
+        let c = last_mount(c, |mount| mapped(mount, 4000))
+            .script("stat -c %u:%g /mnt /mnt/file; touch /mnt/new 2>&1; true");
+        c.run().ok().prints("4000:4000\n4000:4000\n");
+        // Root of the host has no id in the mapping, so nothing can be made.
+        assert!(!source.join("new").exists());
+        assert_eq!(fs::metadata(source.join("file")).expect("file").uid(), 0);
+    });
+}
+
+#[test]
+fn as_the_container_itself() {
+    on_the_host(|view| {
+        if !supported() {
+            return;
+        }
+        let (c, source) = container(view, &["idmap"]);
+        let c = c.in_user_namespace(FIRST);
+        let c = c.script("stat -c %u:%g /mnt/file; touch /mnt/new");
+        c.run().ok().prints("0:0\n");
+        let made = fs::metadata(source.join("new")).expect("made");
+        assert_eq!((made.uid(), made.gid()), (0, 0));
+    });
+}
+
+/// `idmap` is about one mount, `ridmap` about those below, too.
+#[test]
+fn recursively() {
+    on_the_host(|view| {
+        if !supported() {
+            return;
+        }
+        for (option, below) in [("idmap", "65534"), ("ridmap", "0")] {
+            let (c, source) = container(view, &[option]);
+            fs::create_dir(source.join("sub")).expect("a directory");
+            let c = c.in_user_namespace(FIRST).script("stat -c %u /mnt/file /mnt/sub/file");
+            let below = format!("0\n{below}\n");
+            run_behind(&c, "mount -t tmpfs t $1/sub; touch $1/sub/file", &source)
+                .ok()
+                .prints(&below);
+        }
+    });
+}
+
+#[test]
+fn on_tmpfs() {
+    on_the_host(|view| {
+        if !supported() {
+            return;
+        }
+        let (c, source) = container(view, &["idmap"]);
+        let c = c.in_user_namespace(FIRST).script("stat -c %u /mnt/file; touch /mnt/new");
+        run_behind(&c, "mount -t tmpfs t $1; touch $1/file", &source).ok().prints("0\n");
+    });
+}
+
+#[test]
+fn by_words() {
+    on_the_host(|view| {
+        let (c, source) = container(view, &["idmap=uids=@0-7-1#8-9-1;gids=@0-5-1"]);
+        if !c.runtime.only_aril("crun 1.8 reads relative mappings otherwise") {
+            return;
+        }
+        let c = c.in_user_namespace(FIRST).script("stat -c %u:%g /mnt/file");
+        c.run().ok().prints("7:5\n");
+        chown(source.join("file"), Some(8), Some(0)).expect("chown");
+        c.run().ok().prints("9:5\n");
+    });
+}
+
+#[test]
+fn of_a_joined_user_namespace() {
+    on_the_host(|view| {
+        let first = Container::new(view).in_user_namespace(FIRST).sleeper();
+        if !first.runtime.only_aril("runc 1.1.5 wants the mappings repeated") {
+            return;
+        }
+        first.run_detached();
+        let path = format!("/proc/{}/ns/user", first.pid());
+        let (c, _) = container(view, &["idmap"]);
+        let c = c.in_user_namespace(FIRST).namespace(json!({"type": "user", "path": path}));
+        let c = c.script("stat -c %u:%g /mnt/file").edit(|spec| {
+            let linux = spec["linux"].as_object_mut().expect("linux");
+            linux.remove("uidMappings");
+            linux.remove("gidMappings");
+        });
+        c.run().ok().prints("0:0\n");
+    });
+}
+
+/// Never silently unmapped: the error names the mount that refuses, wherever in the tree it is.
+#[test]
+fn what_the_kernel_refuses() {
+    on_the_host(|view| {
+        let (c, source) = container(view, &["ridmap"]);
+        if !c.runtime.only_aril("the words are ours") {
+            return;
+        }
+        for dir in ["a", "b", "overlay"] {
+            fs::create_dir(source.join(dir)).expect("a directory");
+        }
+        let c = c.in_user_namespace(FIRST);
+        let place = |name: &str| source.join(name).display().to_string();
+        let refused = |script: &str, name: &str, reason: &str| {
+            run_behind(&c, script, &source)
+                .output()
+                .exits(1)
+                .says(&format!("bind {} on /mnt", source.display()))
+                .says(&format!("mount_setattr {} (MOUNT_ATTR_IDMAP)", place(name)))
+                .says(reason);
+            c.leaves_nothing();
+        };
+        refused(
+            "mount -t tmpfs t $1/a; mount -t proc p $1/b",
+            "b",
+            "proc, cannot be id-mapped on this kernel",
+        );
+        refused(
+            "mount -t overlay -o lowerdir=$1/a:$1/b o $1/overlay",
+            "overlay",
+            "an overlay mount cannot be id-mapped",
+        );
+    });
+}
+
+#[test]
+fn without_mappings_to_take() {
+    on_the_host(|view| {
+        let (c, _) = container(view, &["idmap"]);
+        if !c.runtime.only_aril("the words are ours") {
+            return;
+        }
+        c.run().exits(1).says("id-mapped mounts must have both uid and gid mappings specified");
+        c.leaves_nothing();
+    });
+}
