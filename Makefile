@@ -65,11 +65,16 @@ floor: rust-target
 bench: build floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
 	$(OUT)/bench --aril $(RUNTIME) --bundle $(BUNDLE) --output docs/bench $(BENCH)
 
-install: build ## install aril into PREFIX (default /usr/local)
+install: build ## install aril, its man pages and completions into PREFIX (default /usr/local)
 	install -D -m 0755 $(ARIL) $(DESTDIR)$(PREFIX)/bin/aril
+	$(CARGO) run --quiet --locked --package aril --example aril-docs $(DESTDIR)$(PREFIX)
 
 uninstall: ## remove it again
 	rm -f $(DESTDIR)$(PREFIX)/bin/aril
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/aril.1 $(DESTDIR)$(PREFIX)/share/man/man1/aril-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/aril \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_aril \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/aril.fish
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,0 +1,129 @@
+//! `aril-docs DIRECTORY`: completions for shells and man pages, from the table of verbs.
+//!
+//! `make install` runs it; it is an example of the package and not a binary, so that a build of aril
+//! does not build it and aril does not carry it.
+
+mod bash;
+mod fish;
+mod man;
+mod zsh;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use aril::cli::table::{VERBS, Verb, global_flags};
+
+/// What there is to say of a flag.
+struct Flag {
+    long: String,
+    short: Option<char>,
+    value: Option<Value>,
+    help: String,
+}
+
+struct Value {
+    /// As help shows it: `FILE`.
+    name: String,
+    /// The flag alone means something too; a value follows behind `=`.
+    optional: bool,
+}
+
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    usage: String,
+    flags: Vec<Flag>,
+    operand: Operand,
+}
+
+/// What the first operand is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operand {
+    /// Of a container that there is.
+    Container,
+    /// A container's that there is not yet, or anything else that nobody can guess.
+    Other,
+    Command,
+    Directory,
+    None,
+}
+
+fn flag(arg: &clap::Arg) -> Option<Flag> {
+    let long = arg.get_long().filter(|_| !arg.is_hide_set())?.to_owned();
+    let value = arg.get_action().takes_values().then(|| Value {
+        name: arg
+            .get_value_names()
+            .and_then(|names| names.first())
+            .map_or_else(|| "VALUE".to_owned(), ToString::to_string),
+        optional: arg.get_num_args().is_some_and(|range| range.min_values() == 0),
+    });
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    Some(Flag { long, short: arg.get_short(), value, help })
+}
+
+fn flags<'a>(args: impl IntoIterator<Item = &'a clap::Arg>) -> Vec<Flag> {
+    args.into_iter().filter_map(flag).collect()
+}
+
+fn command(verb: &'static Verb) -> Command {
+    let operand = match verb.operands {
+        "" => Operand::None,
+        text if text.starts_with("<container-id>") || text.starts_with("[container-id") => {
+            match verb.name {
+                "create" | "run" | "restore" => Operand::Other,
+                _ => Operand::Container,
+            }
+        }
+        "[command]" => Operand::Command,
+        "[bundle]" => Operand::Directory,
+        _ => Operand::Other,
+    };
+    Command {
+        name: verb.name,
+        about: verb.about,
+        usage: verb.usage(),
+        flags: flags(verb.table().get_arguments()),
+        operand,
+    }
+}
+
+/// What is written: the path below the directory, and the text.
+fn files() -> Vec<(String, String)> {
+    let globals = flags(&global_flags());
+    let commands: Vec<Command> = VERBS.iter().map(command).collect();
+    let mut files = vec![
+        ("share/bash-completion/completions/aril".to_owned(), bash::text(&globals, &commands)),
+        ("share/zsh/site-functions/_aril".to_owned(), zsh::text(&globals, &commands)),
+        ("share/fish/vendor_completions.d/aril.fish".to_owned(), fish::text(&globals, &commands)),
+        ("share/man/man1/aril.1".to_owned(), man::overview(&globals, &commands)),
+    ];
+    let page = |c: &Command| (format!("share/man/man1/aril-{}.1", c.name), man::of(c));
+    files.extend(commands.iter().map(page));
+    files
+}
+
+fn write(directory: &Path) -> std::io::Result<()> {
+    for (path, text) in files() {
+        let path = directory.join(path);
+        std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let Some(directory) = std::env::args_os().nth(1) else {
+        eprintln!("usage: aril-docs DIRECTORY");
+        return ExitCode::FAILURE;
+    };
+    match write(Path::new(&directory)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aril-docs: write below {}: {error}", directory.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
