@@ -86,6 +86,10 @@ pub enum Command {
         to: Target,
         pause: bool,
     },
+    Reconcile {
+        dry_run: bool,
+        format: Format,
+    },
     Spec {
         bundle: PathBuf,
         rootless: bool,
@@ -155,7 +159,7 @@ pub enum Resources {
     },
 }
 
-/// Of `list`, `ps` and `stats`.
+/// Of what is printed for people, or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Table,

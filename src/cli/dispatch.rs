@@ -70,6 +70,9 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             stats(caller, &ids, format, interval, once)?;
         }
         Command::Export { id, to, pause } => export(caller, &id, &to, pause)?,
+        Command::Reconcile { dry_run, format } => {
+            super::reconcile::reconcile(&caller.store()?, dry_run, format)?;
+        }
         Command::Plan { bundle } => plan(caller, &bundle)?,
         Command::Spec { bundle, rootless } => {
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;

@@ -16,6 +16,7 @@ mod help;
 pub mod log;
 pub mod output;
 pub mod ps;
+mod reconcile;
 mod resources;
 pub mod root;
 pub mod spec;

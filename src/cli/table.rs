@@ -127,6 +127,12 @@ pub const VERBS: &[Verb] = &[
         ..one_id("export", "write all files of a container to an archive (tar)", export)
     },
     Verb {
+        flags: || vec![format_flag(), switch("dry-run", "only say what would be removed")],
+        ..bare("reconcile", "remove what runtimes that were killed left", |given, _| {
+            Ok(Command::Reconcile { dry_run: given.switch("dry-run"), format: format(given)? })
+        })
+    },
+    Verb {
         flags: || {
             vec![bundle_flag(), switch("rootless", "for a container without root privileges")]
         },

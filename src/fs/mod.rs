@@ -4,7 +4,7 @@
 //!   the directory were `/`, so a symlink swapped at any moment can lead elsewhere *inside* only.
 //! - [`Proc`]: a procfs known to be one, taken before the container could have a say.
 //! - [`process`]: what /proc tells of one process.
-//! - [`tree`]: all of such a directory, in order, without recursion; and its removal.
+//! - [`tree`]: all of such a directory, in order, without recursion.
 //! - [`record`]: small files of ours, replaced whole or not at all.
 //! - [`remove`]: a tree that a container has filled, whatever it is filled with.
 

@@ -1,5 +1,7 @@
 //! What /proc tells of a process.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 use crate::id::HostPid;
@@ -33,12 +35,20 @@ pub struct Stat {
     pub start: u64,
     /// A zombie, or on its way out.
     pub dead: bool,
+    /// It runs another program than the one that it was forked from, or the same anew.
+    pub executed: bool,
 }
 
 /// `None` when there is no such process.
 pub fn stat(pid: HostPid) -> Option<Stat> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // A line has some 300 bytes, and one read gives all of it.
+    let mut line = [0; 1024];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    parse(&String::from_utf8_lossy(&line[..length]))
 }
+
+/// From linux/sched.h: forked, and did not execute anything yet.
+const FORKED: u32 = 0x40;
 
 /// The second field is the program's name in parentheses and may hold anything, parentheses and
 /// spaces included: count fields from the last `)`.
@@ -46,9 +56,10 @@ fn parse(text: &str) -> Option<Stat> {
     let rest = text.get(text.rfind(')')? + 1..)?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    // State is field 3, the start time field 22.
-    let start = fields.nth(18)?.parse().ok()?;
-    Some(Stat { start, dead: matches!(state, "Z" | "X" | "x") })
+    // State is field 3, the flags are field 9, the start time is field 22.
+    let flags: u32 = fields.nth(5)?.parse().ok()?;
+    let start = fields.nth(12)?.parse().ok()?;
+    Some(Stat { start, dead: matches!(state, "Z" | "X" | "x"), executed: flags & FORKED == 0 })
 }
 
 #[cfg(test)]
@@ -60,9 +71,12 @@ mod tests {
         let tail = "1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
         for name in ["sh", "a) Z 1 (b", ") S"] {
             let stat = parse(&format!("12 ({name}) S {tail}")).unwrap();
-            assert_eq!(stat, Stat { start: 4711, dead: false });
+            assert_eq!(stat, Stat { start: 4711, dead: false, executed: false });
         }
         assert!(parse(&format!("12 (sh) Z {tail}")).unwrap().dead);
+        assert!(
+            parse(&format!("12 (sh) S {}", tail.replace("4194560", "4194304"))).unwrap().executed
+        );
         assert_eq!(parse("12 (sh"), None);
     }
 
@@ -76,6 +90,6 @@ mod tests {
     #[test]
     fn our_own() {
         let own = stat(HostPid(std::process::id() as i32)).unwrap();
-        assert!(!own.dead && own.start > 0);
+        assert!(!own.dead && own.start > 0 && own.executed);
     }
 }

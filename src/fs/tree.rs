@@ -1,4 +1,4 @@
-//! A whole tree that somebody else controls: reading it in order, and removing it.
+//! A whole tree that somebody else controls, read in order.
 //!
 //! Paths here are relative to the tree's root, of any length (`PATH_MAX` bounds one lookup, not a
 //! tree), and made of names that were read from directories; the root's is empty. Nothing recurses
@@ -12,9 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::dir::Dir;
-use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::{OsContext, Result};
 use crate::sys::{self, Errno, open::openat2, xattr};
@@ -209,81 +208,6 @@ impl Found {
     }
 }
 
-/// Removes everything in the directory. Every directory that is not empty is first moved up into
-/// it, under a name that nothing has: however deep the tree, no path grows and nothing recurses.
-/// Killed on the way, it can be called again.
-pub fn remove_contents(directory: BorrowedFd<'_>) -> sys::Result<()> {
-    let mut moved = 0_u64;
-    loop {
-        let names = names(directory)?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        for name in names {
-            let name = c_name(&name)?;
-            if let Some(inner) = unlink_or_open(directory, &name)? {
-                empty(directory, inner.as_fd(), &mut moved)?;
-                ignore_missing(unlinkat(directory, name.as_c_str(), UnlinkatFlags::RemoveDir))?;
-            }
-        }
-    }
-}
-
-/// Moves up what cannot be unlinked.
-fn empty(top: BorrowedFd<'_>, inner: BorrowedFd<'_>, moved: &mut u64) -> sys::Result<()> {
-    for name in names(inner)? {
-        let name = c_name(&name)?;
-        if unlink_or_open(inner, &name)?.is_none() {
-            continue;
-        }
-        loop {
-            *moved += 1;
-            let fresh = c_name(format!(".aril-removed-{moved}").as_bytes())?;
-            match rename_new(inner, &name, top, &fresh) {
-                Err(Errno::EEXIST) => {}
-                other => {
-                    other?;
-                    break;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Unlinks a file or an empty directory; opens a directory that has something in it.
-fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr) -> sys::Result<Option<OwnedFd>> {
-    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-        // EPERM is what POSIX wants of a directory.
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        other => return ignore_missing(other).map(|()| None),
-    }
-    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
-        other => return ignore_missing(other).map(|()| None),
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty()).map(Some)
-}
-
-fn ignore_missing(result: sys::Result<()>) -> sys::Result<()> {
-    if result == Err(Errno::ENOENT) { Ok(()) } else { result }
-}
-
-/// A rename that replaces nothing, without `RENAME_NOREPLACE`, which not every file system has: an
-/// empty directory would be replaced, which is as good as removing it.
-fn rename_new(
-    from: BorrowedFd<'_>,
-    name: &CStr,
-    to: BorrowedFd<'_>,
-    new: &CStr,
-) -> sys::Result<()> {
-    match nix::fcntl::renameat(from, name, to, new) {
-        Err(Errno::ENOTEMPTY | Errno::ENOTDIR) => Err(Errno::EEXIST),
-        other => other,
-    }
-}
-
 /// The names in a directory, in the kernel's order.
 fn names(directory: BorrowedFd<'_>) -> sys::Result<Vec<Vec<u8>>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -372,8 +296,7 @@ mod tests {
 
     impl Drop for Folder {
         fn drop(&mut self) {
-            remove_contents(self.fd().as_fd()).unwrap();
-            std::fs::remove_dir(&self.0).unwrap();
+            crate::fs::remove::tree(&self.0).unwrap();
         }
     }
 
@@ -419,24 +342,14 @@ mod tests {
         for _ in 0..DEPTH {
             let mode = Mode::S_IRWXU;
             nix::sys::stat::mkdirat(&at, "deep", mode).unwrap();
-            at = openat(&at, "deep", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            at = nix::fcntl::openat(
+                &at,
+                "deep",
+                OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+                Mode::empty(),
+            )
+            .unwrap();
         }
         assert_eq!(paths(&folder.tree()).len(), DEPTH + 1);
-    }
-
-    #[test]
-    fn removal_takes_only_what_is_there() {
-        let folder = Folder::new("remove");
-        let outside = Folder::new("remove-outside");
-        std::fs::write(outside.0.join("kept"), "").unwrap();
-        for dir in ["a/b/c", "a/d", ".aril-removed-1/x", "e"] {
-            std::fs::create_dir_all(folder.0.join(dir)).unwrap();
-        }
-        std::fs::write(folder.0.join("a/b/c/file"), "").unwrap();
-        std::fs::write(folder.0.join(".aril-removed-2"), "").unwrap();
-        symlink(&outside.0, folder.0.join("a/link")).unwrap();
-        remove_contents(folder.fd().as_fd()).unwrap();
-        assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0);
-        assert!(outside.0.join("kept").exists());
     }
 }

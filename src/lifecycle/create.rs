@@ -23,7 +23,7 @@ use crate::plan::ContainerPlan;
 use crate::plan::compile::{self, Options};
 use crate::plan::facts::{HostFacts, Whose as Systemd};
 use crate::spec::{self, Config};
-use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store};
+use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id};
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, pidfd::Ended};
 use crate::time::rfc3339;
@@ -74,6 +74,7 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
         foreground::become_subreaper()?;
     }
     let mut making = Making::begin(store, &request.create, request.detach, warn)?;
+    making.record.foreground = !request.detach && !request.keep;
     let signals = foreground::Signals::block()?;
     let init = making.spawn(false)?;
     making.announce(&init, &request.create)?;
@@ -331,6 +332,7 @@ impl Making {
         self.record.phase = Phase::Created;
         self.record.init_process_pid = init.pid;
         self.record.init_process_start = stat.start;
+        self.record.boot = boot_id()?;
         self.record.namespace_paths =
             self.plan.namespaces.kinds().map(|(kind, _)| namespace(kind)).collect();
         self.slot.write_config(&self.config)?;
@@ -416,6 +418,8 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
         id: plan.id.to_string(),
         init_process_pid: HostPid(0),
         init_process_start: 0,
+        boot: String::new(),
+        foreground: false,
         created: rfc3339(SystemTime::now()),
         cgroup_paths: plan.cgroup.paths.clone(),
         namespace_paths: Default::default(),

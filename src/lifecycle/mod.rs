@@ -16,6 +16,7 @@ pub mod kill;
 mod notify;
 pub mod pause;
 mod pid_file;
+pub mod reconcile;
 pub mod start;
 pub mod stats;
 pub mod timeline;

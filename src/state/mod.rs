@@ -19,6 +19,6 @@ mod observe;
 mod record;
 mod store;
 
-pub use observe::{Observed, Status, observe};
+pub use observe::{Observed, Status, boot_id, observe};
 pub use record::{Phase, Record, Settings, VERSION};
 pub use store::{FIFO, NOTIFY, Slot, Store};

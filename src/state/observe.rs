@@ -1,10 +1,12 @@
 //! What is true of a container now.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Phase, Record, Slot};
 use crate::cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, OsContext, Result};
 use crate::fs::process;
 use crate::id::HostPid;
 use crate::sys::{self, Errno};
@@ -75,6 +77,15 @@ pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
         Status::Running
     };
     Ok(Observed { status, init })
+}
+
+/// The kernel's name for the time since it was started.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let mut id = [0; 64];
+    let read = File::open(path).and_then(|mut file| file.read(&mut id));
+    let length = read.os("read", path)?;
+    Ok(String::from_utf8_lossy(&id[..length]).trim_end().to_owned())
 }
 
 /// A pidfd of the process, if it lives and is the one that was recorded.

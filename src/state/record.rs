@@ -33,6 +33,12 @@ pub struct Record {
     pub init_process_pid: HostPid,
     /// Clock ticks since boot (field 22 of /proc/pid/stat): tells a reused pid apart.
     pub init_process_start: u64,
+    /// The kernel's id of the boot in which there was a process.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
+    /// A `run` waits for its end, and will delete it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreground: bool,
     /// RFC 3339, UTC.
     pub created: String,
     pub cgroup_paths: BTreeMap<String, PathBuf>,

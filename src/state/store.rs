@@ -52,8 +52,18 @@ impl Store {
     }
 
     /// Makes the directory of a new container and takes its lock. The mkdir decides between two
-    /// creates of one id.
+    /// creates of one id; what tidies up may find the directory between the two, and is outlasted.
     pub fn create(&self, id: &ContainerId) -> Result<Slot> {
+        loop {
+            let mut slot = self.make(id)?;
+            match slot.take_lock(id) {
+                Err(e) if e.kind() == Kind::NotFound => {}
+                other => return other.map(|()| slot),
+            }
+        }
+    }
+
+    fn make(&self, id: &ContainerId) -> Result<Slot> {
         let path = self.root.join(id);
         // 0711: with a user namespace the container's root passes through to its fifo.
         let mut builder = DirBuilder::new();
@@ -80,9 +90,7 @@ impl Store {
                 .os("mkdir", path.display())
                 .context(|| "create the container's state directory".to_owned())?,
         }
-        let mut slot = Slot { path, lock: None };
-        slot.take_lock(id)?;
-        Ok(slot)
+        Ok(Slot { path, lock: None })
     }
 
     /// The directory of an existing container, without its lock: for verbs that change nothing.

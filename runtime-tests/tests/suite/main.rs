@@ -23,6 +23,7 @@ mod parked;
 mod pause;
 mod plan;
 mod process;
+mod reconcile;
 mod resources;
 mod rootfs;
 mod rootless;

@@ -1,0 +1,205 @@
+//! `reconcile`: finds what killed runtimes left, and removes it.
+//!
+//! Each concern says what it finds, as [`Leftover`]s, without changing anything. What lives, or was
+//! merely stopped and kept, is nobody's leftover: at most it is told. A removal looks again under the
+//! lock, because what was found is a rumour by then.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::undo;
+use crate::error::{Error, Kind, Result};
+use crate::fs::process;
+use crate::id::ContainerId;
+use crate::state::{Observed, Phase, Record, Slot, Status, Store, boot_id, observe};
+
+/// What one concern found.
+pub struct Leftover<'a> {
+    /// Such as `container`.
+    pub kind: &'static str,
+    pub name: String,
+    /// Why it is one, or why it stays.
+    pub why: String,
+    /// Without, it is only told: it may be wanted.
+    pub remove: Option<Removal<'a>>,
+}
+
+pub type Removal<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+
+type Concern = for<'a> fn(&'a Store) -> Result<Vec<Leftover<'a>>>;
+
+/// Containers first: what else there is may belong to one.
+const CONCERNS: &[Concern] = &[containers];
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub kind: &'static str,
+    pub name: String,
+    pub why: String,
+    pub action: Action,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    Removed,
+    WouldRemove,
+    Kept,
+    Failed,
+}
+
+/// Tells of each finding as soon as it is dealt with.
+pub fn reconcile(store: &Store, dry_run: bool, tell: &mut dyn FnMut(Finding)) -> Result<()> {
+    for concern in CONCERNS {
+        for leftover in concern(store)? {
+            tell(deal_with(leftover, dry_run));
+        }
+    }
+    Ok(())
+}
+
+fn deal_with(leftover: Leftover, dry_run: bool) -> Finding {
+    let Leftover { kind, name, why, remove } = leftover;
+    let (action, error) = match remove {
+        None => (Action::Kept, None),
+        Some(_) if dry_run => (Action::WouldRemove, None),
+        Some(remove) => match remove() {
+            Ok(()) => (Action::Removed, None),
+            Err(e) => (Action::Failed, Some(e.to_string())),
+        },
+    };
+    Finding { kind, name, why, action, error }
+}
+
+/// State directories, with the cgroups and upper directories that their records name.
+fn containers(store: &Store) -> Result<Vec<Leftover<'_>>> {
+    let boot = boot_id()?;
+    let mut leftovers = Vec::new();
+    let mut living = BTreeMap::new();
+    let ids = store.ids()?;
+    for id in &ids {
+        let slot = match store.open(id) {
+            Err(e) if e.kind() == Kind::NotFound => continue,
+            other => other?,
+        };
+        match judge(&slot, &boot) {
+            Verdict::Living(paths) => {
+                living.extend(paths.into_iter().map(|path| (path, id.clone())))
+            }
+            verdict => leftovers.push((id.clone(), verdict)),
+        }
+    }
+    let judged = leftovers.into_iter().map(|(id, verdict)| {
+        let verdict = spare(verdict, &living);
+        leftover(store, id, verdict, &boot)
+    });
+    Ok(judged.collect())
+}
+
+enum Verdict {
+    /// Or in somebody's hands. These are its cgroups.
+    Living(Vec<PathBuf>),
+    Kept(String),
+    /// The whole container goes.
+    Remove(&'static str, Vec<PathBuf>),
+    /// It lives, and only its gate is one too many.
+    RemoveGate,
+}
+
+const UNRECORDED: &str = "its create was killed before it wrote anything down";
+const UNFINISHED: &str = "its create was killed";
+const UNATTENDED: &str = "it has ended, and the run that would have deleted it was killed";
+const EARLIER_BOOT: &str = "the machine was started anew since";
+const GATE: &str = "its start was killed after the container had started";
+
+fn judge(slot: &Slot, boot: &str) -> Verdict {
+    if slot.is_busy() {
+        let record = slot.read().ok().flatten();
+        return Verdict::Living(record.map(|r| cgroups(&r)).unwrap_or_default());
+    }
+    let observed = slot.read().and_then(|record| match record {
+        None => Ok(None),
+        Some(record) => observe(slot, &record).map(|observed| Some((record, observed))),
+    });
+    match observed {
+        Err(e) => Verdict::Kept(format!("{e}; aril delete --force removes it all the same")),
+        Ok(None) => Verdict::Remove(UNRECORDED, Vec::new()),
+        Ok(Some((record, observed))) => of_record(&record, &observed, boot),
+    }
+}
+
+fn cgroups(record: &Record) -> Vec<PathBuf> {
+    record.cgroup_paths.values().cloned().collect()
+}
+
+fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
+    let paths = cgroups(record);
+    if observed.init().is_some() {
+        // Between the two, init has passed the gate: it is the program.
+        let passed = || process::stat(record.init_process_pid).is_some_and(|init| init.executed);
+        return match observed.status == Status::Created && passed() {
+            true => Verdict::RemoveGate,
+            false => Verdict::Living(paths),
+        };
+    }
+    if !record.boot.is_empty() && record.boot != boot {
+        // Of its cgroups nothing is left; the names may be those of others by now.
+        return Verdict::Remove(EARLIER_BOOT, Vec::new());
+    }
+    if record.phase == Phase::Creating {
+        return Verdict::Remove(UNFINISHED, paths);
+    }
+    if record.foreground {
+        return Verdict::Remove(UNATTENDED, paths);
+    }
+    Verdict::Kept("it has ended, and was kept; aril delete removes it".to_owned())
+}
+
+/// A create that was killed may have been at a cgroup that somebody else lives in.
+fn spare(verdict: Verdict, living: &BTreeMap<PathBuf, ContainerId>) -> Verdict {
+    match verdict {
+        Verdict::Remove(why, paths) => match paths.iter().find_map(|path| living.get(path)) {
+            Some(other) => Verdict::Kept(format!("{why}, but its cgroup is that of {other} too")),
+            None => Verdict::Remove(why, paths),
+        },
+        other => other,
+    }
+}
+
+fn leftover<'a>(store: &'a Store, id: ContainerId, verdict: Verdict, boot: &str) -> Leftover<'a> {
+    let (kind, name) = ("container", id.to_string());
+    match verdict {
+        Verdict::Living(_) => unreachable!("told apart by the caller"),
+        Verdict::Kept(why) => Leftover { kind, name, why, remove: None },
+        Verdict::RemoveGate => {
+            let remove: Removal = Box::new(move || store.lock(&id)?.remove_fifo());
+            Leftover { kind: "gate", name, why: GATE.to_owned(), remove: Some(remove) }
+        }
+        Verdict::Remove(why, _) => {
+            let boot = boot.to_owned();
+            let remove: Removal = Box::new(move || remove(store, &id, &boot));
+            Leftover { kind, name, why: why.to_owned(), remove: Some(remove) }
+        }
+    }
+}
+
+fn remove(store: &Store, id: &ContainerId, boot: &str) -> Result<()> {
+    let slot = match store.lock(id) {
+        Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if !matches!(judge(&slot, boot), Verdict::Remove(..)) {
+        return Err(Error::state("somebody has taken it up meanwhile"));
+    }
+    let Some(mut record) = slot.read()? else { return slot.remove() };
+    if !record.boot.is_empty() && record.boot != boot {
+        record.cgroup_paths.clear();
+        record.systemd_cgroup = false;
+    }
+    undo::end_all(&observe(&slot, &record)?, &record)?;
+    undo::destroy(&slot, &record)
+}
