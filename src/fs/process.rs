@@ -71,12 +71,11 @@ mod tests {
         let tail = "1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
         for name in ["sh", "a) Z 1 (b", ") S"] {
             let stat = parse(&format!("12 ({name}) S {tail}")).unwrap();
-            assert_eq!(stat, Stat { start: 4711, dead: false, executed: false });
+            assert_eq!(stat, Stat { start: 4711, dead: false, executed: true });
         }
         assert!(parse(&format!("12 (sh) Z {tail}")).unwrap().dead);
-        assert!(
-            parse(&format!("12 (sh) S {}", tail.replace("4194560", "4194304"))).unwrap().executed
-        );
+        let forked = tail.replace("4194560", "4194624");
+        assert!(!parse(&format!("12 (sh) S {forked}")).unwrap().executed);
         assert_eq!(parse("12 (sh"), None);
     }
 
