@@ -13,6 +13,7 @@ DESTDIR ?=
 
 OUT    := target/$(TARGET)/release
 ARIL   := $(OUT)/aril
+SHIM   := $(OUT)/containerd-shim-aril-v2
 BUNDLE := bundles/busybox
 CARGO  ?= cargo
 
@@ -25,9 +26,9 @@ export RUNTIME ?= $(CURDIR)/$(ARIL)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: rust-target ## build the static release binary, and show where it is
+build: rust-target ## build the static release binaries, runtime and containerd shim, and show where they are
 	$(CARGO) build --release --locked --package aril --target $(TARGET)
-	@ls -l $(ARIL)
+	@ls -l $(ARIL) $(SHIM)
 
 bundle: demo-tools ## make bundles/busybox/rootfs from Debian's busybox-static
 	@mkdir -p $(addprefix $(BUNDLE)/rootfs/,bin dev etc proc sys tmp)
@@ -65,12 +66,12 @@ floor: rust-target
 bench: build floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
 	$(OUT)/bench --aril $(RUNTIME) --bundle $(BUNDLE) --output docs/bench $(BENCH)
 
-install: build ## install aril, its man pages and completions into PREFIX (default /usr/local)
-	install -D -m 0755 $(ARIL) $(DESTDIR)$(PREFIX)/bin/aril
+install: build ## install aril, the shim, man pages and completions into PREFIX (default /usr/local)
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(ARIL) $(SHIM)
 	$(CARGO) run --quiet --locked --package aril --example aril-docs $(DESTDIR)$(PREFIX)
 
-uninstall: ## remove it again
-	rm -f $(DESTDIR)$(PREFIX)/bin/aril
+uninstall: ## remove them again
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(ARIL) $(SHIM)))
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/aril.1 $(DESTDIR)$(PREFIX)/share/man/man1/aril-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/aril \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_aril \

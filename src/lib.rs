@@ -9,7 +9,7 @@
 //! | L4 | [`plan`] | L0 to L3 |
 //! | L5 | [`init`], [`state`] | L0 to L4 |
 //! | L6 | [`lifecycle`] | L0 to L5 |
-//! | L7 | [`cli`] | everything |
+//! | L7 | [`cli`], [`shim`] | everything |
 //!
 //! `runtime-tests/tests/tidy.rs` checks the table. Reading order: [`plan`] (what a container is),
 //! [`init`] (how the two processes make it), [`lifecycle`] (the verbs); then a concern of L3 at a
@@ -48,3 +48,5 @@ pub mod state;
 pub mod lifecycle;
 
 pub mod cli;
+#[cfg(feature = "shim")]
+pub mod shim;

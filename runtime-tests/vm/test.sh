@@ -37,6 +37,8 @@ done <<< "$programs" > "$VM_OUT/tests"
 runtime=$RUNTIME
 if [[ $runtime == */* ]]; then
     cp "$runtime" "$VM_OUT/bin/"
+    shim=$(dirname "$runtime")/containerd-shim-aril-v2
+    [ ! -f "$shim" ] || cp "$shim" "$VM_OUT/bin/"
     runtime=/usr/local/bin/$(basename "$runtime")
 fi
 environment=("RUNTIME=$runtime" TMPDIR=/var/tmp "LIMIT=$((VM_TIMEOUT / 3))")

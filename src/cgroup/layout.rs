@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use crate::error::{OsContext, Result};
+use super::{Paths, stored};
+use crate::error::{Error, OsContext, Result};
 use crate::path::absolute;
 
 /// Where every distribution mounts cgroups, and the only place we look for cgroup2 alone.
@@ -49,6 +50,16 @@ impl Layout {
         Ok(Self::Unified { own })
     }
 
+    /// The same for another process, with its cgroups in the place of the runtime's own.
+    fn of_process(pid: i32) -> Result<Self> {
+        let membership = read(&format!("/proc/{pid}/cgroup"))?;
+        let unified = statfs(MOUNT).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        if unified {
+            return Ok(Self::Unified { own: own_unified(&membership) });
+        }
+        Ok(Self::legacy(&read("/proc/self/mountinfo")?, &membership))
+    }
+
     fn legacy(mountinfo: &str, membership: &str) -> Self {
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
         let hierarchies = membership
@@ -61,6 +72,42 @@ impl Layout {
             })
             .collect();
         Self::Legacy { hierarchies }
+    }
+}
+
+/// The directories of the cgroups that a process is in.
+pub fn paths_of(pid: i32) -> Result<Paths> {
+    Ok(directories(Layout::of_process(pid)?, |own| own))
+}
+
+/// Moves a process into the cgroups of this path, from the roots of all hierarchies that have it.
+pub fn join_existing(cgroup: &Path, pid: i32) -> Result<()> {
+    let wanted = clean(cgroup);
+    let mut paths = directories(Layout::of_process(pid)?, |_| wanted.clone());
+    paths.retain(|_, dir| dir.is_dir());
+    if paths.is_empty() {
+        return Err(Error::system("no such cgroup".to_owned()));
+    }
+    stored::join(&paths, pid)
+}
+
+/// By controller; `place` says where in a hierarchy, given the process's own place.
+fn directories(layout: Layout, place: impl Fn(PathBuf) -> PathBuf) -> Paths {
+    let within = |mount: &Path, own: PathBuf| {
+        let place = place(own);
+        mount.join(place.strip_prefix("/").unwrap_or(&place))
+    };
+    match layout {
+        Layout::Unified { own } => {
+            own.map(|own| (String::new(), within(Path::new(MOUNT), own))).into_iter().collect()
+        }
+        Layout::Legacy { hierarchies } => hierarchies
+            .into_iter()
+            .flat_map(|Hierarchy { names, mount, own }| {
+                let dir = within(&mount, own);
+                names.into_iter().map(move |name| (name, dir.clone()))
+            })
+            .collect(),
     }
 }
 

@@ -140,6 +140,16 @@ pub fn set_parent_death_signal(signal: c_int) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong, 0).map(drop)
 }
 
+/// From now on only processes with the same cookie, which children inherit, share a core's threads
+/// (Linux 5.14).
+pub fn share_core_with_own_only() -> Result<()> {
+    const PR_SCHED_CORE: c_int = 62;
+    const PR_SCHED_CORE_CREATE: c_ulong = 1;
+    const THREAD_GROUP: c_ulong = 1;
+    plain(libc::SYS_prctl, [PR_SCHED_CORE as c_ulong, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP, 0])
+        .map(drop)
+}
+
 // Keyrings.
 
 /// Joins the session keyring of that name, made if there is none. Returns its serial number.

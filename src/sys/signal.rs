@@ -76,3 +76,10 @@ pub fn next(descriptor: BorrowedFd<'_>) -> Result<Option<i32>> {
         Err(errno) => Err(errno),
     }
 }
+
+/// Any signal, real-time ones and 0 included, to a process that is known to be there: a child that is
+/// not reaped yet.
+pub fn send(pid: libc::pid_t, signal: i32) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}

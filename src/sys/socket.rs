@@ -5,9 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect as nix_connect, recvmsg, sendmsg, socket, socketpair,
+    accept4, connect as nix_connect, getsockopt, recvmsg, sendmsg, socket, socketpair,
 };
 
 use super::open::open;
@@ -67,6 +68,27 @@ pub fn receive(end: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
         }
     }
     if truncated { Err(Errno::EMSGSIZE) } else { Ok((message.bytes, fds)) }
+}
+
+/// Descriptor `number`, as handed over by who started this program; it is closed by the next execve.
+pub fn inherited(number: RawFd) -> Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    // SAFETY: it is only looked at, to be owned below if it is a listening socket.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    if !getsockopt(&borrowed, AcceptConn)? {
+        return Err(Errno::EINVAL);
+    }
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: called once at the start of the program, which has opened nothing at this number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The next of the connections that wait at a listening socket, close-on-exec and not blocking.
+pub fn accept(listener: BorrowedFd) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: the kernel just made this descriptor, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

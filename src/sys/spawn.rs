@@ -2,8 +2,9 @@
 //!
 //! std's Command is not used: it looks the path up by PATH, and hands on the signals that we block.
 
+use std::convert::Infallible;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::ForkResult;
 
@@ -18,6 +19,17 @@ pub struct Image<'a> {
     pub env: Vector<'a>,
     /// Changed to in the child only.
     pub cwd: Option<&'a CStr>,
+}
+
+/// What only some children need.
+#[derive(Default, Clone, Copy)]
+pub struct Extras<'a> {
+    /// Become the child's descriptors 3, 4 and so on.
+    pub descriptors: &'a [BorrowedFd<'a>],
+    /// The child is killed when its parent dies.
+    pub dies_with_parent: bool,
+    /// The child leads a session of its own.
+    pub session: bool,
 }
 
 /// Which of the child's calls was refused.
@@ -35,8 +47,28 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Returns when the child has become its image. `stdio` are above 2 and close on execve.
 pub fn spawn(image: &Image, stdio: [BorrowedFd; 3]) -> std::result::Result<Spawned, Refusal> {
+    spawn_with(image, stdio, Extras::default())
+}
+
+/// The same with [`Extras`].
+pub fn spawn_with(
+    image: &Image,
+    stdio: [BorrowedFd; 3],
+    extras: Extras,
+) -> std::result::Result<Spawned, Refusal> {
     let (report, refusal) = pipe().map_err(Refusal::Spawn)?;
-    let child = clone(image, stdio, &refusal).map_err(Refusal::Spawn)?;
+    // Out of the way of the numbers that the child's descriptors get.
+    let above = 3 + extras.descriptors.len() as RawFd;
+    let raised = |fd: BorrowedFd| raise(fd, above).map_err(Refusal::Spawn);
+    let refusal = match extras.descriptors {
+        [] => refusal,
+        // The first one is closed by that, or the end of the report would never come.
+        _ => raised(refusal.as_fd()).inspect(|_| drop(refusal))?,
+    };
+    let further: Vec<OwnedFd> =
+        extras.descriptors.iter().map(|fd| raised(*fd)).collect::<std::result::Result<_, _>>()?;
+    let become_it = || become_or_report(image, stdio, &further, extras, &refusal);
+    let child = clone(become_it).map_err(Refusal::Spawn)?;
     drop(refusal);
     match read_refusal(&report) {
         None => Ok(child),
@@ -47,15 +79,22 @@ pub fn spawn(image: &Image, stdio: [BorrowedFd; 3]) -> std::result::Result<Spawn
     }
 }
 
+fn raise(fd: BorrowedFd, above: RawFd) -> Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let raised = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
+    // SAFETY: the kernel just made this descriptor, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raised) })
+}
+
 /// A seccomp profile may refuse clone3, whose flags no filter can read, and allow fork.
-fn clone(image: &Image, stdio: [BorrowedFd; 3], refusal: &OwnedFd) -> Result<Spawned> {
-    match clone3(0, None, || become_or_report(image, stdio, refusal)) {
+fn clone(become_it: impl Fn() -> Infallible) -> Result<Spawned> {
+    match clone3(0, None, &become_it) {
         Err(Errno::ENOSYS | Errno::EPERM) => {}
         other => return other,
     }
     // SAFETY: as for clone3: this process has one thread.
     let pid = match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => become_or_report(image, stdio, refusal),
+        ForkResult::Child => never(&become_it),
         ForkResult::Parent { child } => child,
     };
     match pidfd::open(pid.as_raw()) {
@@ -70,8 +109,14 @@ fn clone(image: &Image, stdio: [BorrowedFd; 3], refusal: &OwnedFd) -> Result<Spa
 }
 
 /// The child.
-fn become_or_report(image: &Image, stdio: [BorrowedFd; 3], refusal: &OwnedFd) -> ! {
-    let (call, errno) = become_image(image, stdio);
+fn become_or_report(
+    image: &Image,
+    stdio: [BorrowedFd; 3],
+    further: &[OwnedFd],
+    extras: Extras,
+    refusal: &OwnedFd,
+) -> Infallible {
+    let (call, errno) = become_image(image, stdio, further, extras);
     let message = (call << 32 | errno as i64).to_ne_bytes();
     // A report that cannot be written looks like success, and the exit status tells.
     let _ = nix::unistd::write(refusal, &message);
@@ -81,11 +126,20 @@ fn become_or_report(image: &Image, stdio: [BorrowedFd; 3], refusal: &OwnedFd) ->
 const CHDIR: i64 = 1;
 const EXEC: i64 = 2;
 
-fn become_image(image: &Image, stdio: [BorrowedFd; 3]) -> (i64, Errno) {
+fn become_image(
+    image: &Image,
+    stdio: [BorrowedFd; 3],
+    further: &[OwnedFd],
+    extras: Extras,
+) -> (i64, Errno) {
     if let Err(errno) = signal::reset() {
         return (EXEC, errno);
     }
-    for (standard, fd) in stdio.iter().enumerate() {
+    if let Err(errno) = detach_or_bind(extras) {
+        return (EXEC, errno);
+    }
+    let further = further.iter().map(AsFd::as_fd);
+    for (standard, fd) in stdio.into_iter().chain(further).enumerate() {
         // SAFETY: this process is about to become another image or to exit, so no owner of the
         // standard descriptors is left to be surprised.
         if unsafe { libc::dup2(fd.as_raw_fd(), standard as RawFd) } < 0 {
@@ -98,6 +152,22 @@ fn become_image(image: &Image, stdio: [BorrowedFd; 3]) -> (i64, Errno) {
         return (CHDIR, errno);
     }
     (EXEC, process::execve(image.path, &image.argv, &image.env))
+}
+
+fn detach_or_bind(extras: Extras) -> Result<()> {
+    if extras.session {
+        nix::unistd::setsid()?;
+    }
+    if extras.dies_with_parent {
+        process::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// In a function of its own, for a call that does not return is the last of its block.
+fn never(become_it: &impl Fn() -> Infallible) -> ! {
+    become_it();
+    exit_now(127)
 }
 
 fn read_refusal(report: &OwnedFd) -> Option<Refusal> {

@@ -1,0 +1,116 @@
+//! What `start` is told on stdin, and how it answers: in the form in which it was asked.
+
+use super::flags::Flags;
+use super::status::Status;
+use super::wire::{Any, Message, Writer};
+
+/// The protocol's version that we serve; 3 brought sharing a sandbox's shim.
+const VERSION: u64 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// Before containerd 1.7: an address and no more.
+    Address,
+    Json,
+    /// Since containerd 2.3.
+    Protobuf,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    pub form: Form,
+    /// The runtime's options, if any came.
+    pub options: Option<Any>,
+    /// Where sockets are to be, if that was said.
+    pub socket_dir: String,
+}
+
+impl Asked {
+    /// `grpc`: whether there is GRPC_ADDRESS, which daemons set since they read JSON.
+    pub fn parse(stdin: &[u8], flags: &Flags, grpc: bool) -> Result<Self, Status> {
+        let message = Message::parse(stdin)?;
+        // Options decode as parameters, too: id and namespace would then be a type and its value.
+        let named = message.bytes(1) == flags.id.as_bytes()
+            && message.bytes(2) == flags.namespace.as_bytes();
+        if named {
+            let options = message.all(8).find_map(options_of);
+            let socket_dir = message.text(9)?.to_owned();
+            return Ok(Self { form: Form::Protobuf, options, socket_dir });
+        }
+        let form = if grpc { Form::Json } else { Form::Address };
+        let options = if stdin.is_empty() { None } else { Some(Any::parse(stdin)?) };
+        Ok(Self { form, options, socket_dir: String::new() })
+    }
+
+    pub fn answer(&self, address: &str) -> Vec<u8> {
+        match self.form {
+            Form::Address => address.as_bytes().to_vec(),
+            Form::Json => {
+                // An address is a path of ours, with nothing in it to be escaped.
+                format!(r#"{{"version":{VERSION},"address":"{address}","protocol":"ttrpc"}}"#)
+                    .into_bytes()
+            }
+            Form::Protobuf => {
+                Writer::new().number(1, VERSION).bytes(2, address).bytes(3, "ttrpc").finish()
+            }
+        }
+    }
+}
+
+/// The one extension that is the runtime's options.
+fn options_of(wrapped: &[u8]) -> Option<Any> {
+    let any = Any::parse(Message::parse(wrapped).ok()?.bytes(1)).ok()?;
+    any.type_url.ends_with("Options").then_some(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    fn parse(stdin: &[u8], grpc: bool) -> Asked {
+        let words = ["-namespace", "ns", "-id", "i", "start"].map(OsString::from);
+        Asked::parse(stdin, &Flags::parse(&words).unwrap(), grpc).unwrap()
+    }
+
+    #[test]
+    fn all_three_forms() {
+        let any = Any::new("containerd.runc.v1.Options", *b"\x1a\x02/c");
+        let old = parse(&any.writer().finish(), false);
+        assert_eq!((&old.form, &old.options), (&Form::Address, &Some(any.clone())));
+        assert_eq!(old.answer("unix:///s"), b"unix:///s");
+
+        let json = parse(b"", true);
+        assert_eq!((&json.form, &json.options), (&Form::Json, &None));
+        let text = json.answer("unix:///s");
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(value["version"], 3);
+        assert_eq!((&value["address"], &value["protocol"]), (&"unix:///s".into(), &"ttrpc".into()));
+
+        let negative_level = u64::MAX - 7;
+        let parameters = Writer::new()
+            .bytes(1, "i")
+            .bytes(2, "ns")
+            .number(3, negative_level)
+            .message(8, Writer::new().any(1, &Any::new("other", *b"x")))
+            .message(8, Writer::new().any(1, &any))
+            .bytes(9, "/run/s")
+            .finish();
+        let new = parse(&parameters, true);
+        assert_eq!((&new.form, new.options.as_ref()), (&Form::Protobuf, Some(&any)));
+        assert_eq!(new.socket_dir, "/run/s");
+        let answer = new.answer("unix:///s");
+        let message = Message::parse(&answer).unwrap();
+        assert_eq!(
+            (message.number(1), message.text(2), message.text(3)),
+            (3, Ok("unix:///s"), Ok("ttrpc"))
+        );
+    }
+
+    #[test]
+    fn options_are_no_parameters() {
+        let any = Any::new("containerd.runc.v1.Options", *b"x");
+        assert_eq!(parse(&any.writer().finish(), true).form, Form::Json);
+    }
+}

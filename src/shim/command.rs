@@ -1,0 +1,205 @@
+//! The runtime as a command: its words, its streams, and what it said.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::Deserialize;
+
+use super::options::Options;
+use crate::error::{Error, OsContext, Result, text};
+use crate::fs::record;
+use crate::path::{c_path, c_string};
+use crate::sys::pidfd::Ended;
+use crate::sys::process::Vector;
+use crate::sys::spawn::{Extras, Image, Refusal, spawn_with};
+
+/// The most of an answer that is read.
+const LONGEST: usize = 4 << 20;
+
+/// One call of the runtime. It dies with the shim: whoever cleans up after us must not race it.
+pub struct Command<'a> {
+    pub options: &'a Options,
+    pub namespace: &'a str,
+    pub bundle: &'a Path,
+    /// The log of this call alone: a record of another would be taken for its error.
+    pub log: Option<&'a Path>,
+    pub words: &'a [&'a str],
+}
+
+impl Command<'_> {
+    fn argv(&self) -> Result<Vec<CString>> {
+        let root = self.options.state_root(self.namespace);
+        let mut words = vec![self.options.binary()?, c"--root".into(), c_path("root", &root)?];
+        if let Some(log) = self.log {
+            words.extend([c"--log".into(), c_path("log", log)?]);
+            words.extend([c"--log-format".into(), c"json".into()]);
+        }
+        if self.options.systemd_cgroup {
+            words.push(c"--systemd-cgroup".into());
+        }
+        for word in self.words {
+            words.push(c_string("argument", word.as_bytes())?);
+        }
+        Ok(words)
+    }
+
+    /// The pid of what was started; it is reaped as every child is.
+    pub fn spawn(&self, stdio: [BorrowedFd; 3]) -> Result<i32> {
+        let argv = self.argv()?;
+        let cwd = c_path("bundle", self.bundle)?;
+        let env = environment();
+        let image = Image {
+            path: &argv[0],
+            argv: Vector::new(&argv),
+            env: Vector::new(&env),
+            cwd: Some(&cwd),
+        };
+        let extras = Extras { dies_with_parent: true, ..Extras::default() };
+        spawn_with(&image, stdio, extras)
+            .map(|child| child.pid)
+            .map_err(|refusal| refused(&argv[0], self.bundle, refusal))
+    }
+}
+
+fn refused(program: &CString, cwd: &Path, refusal: Refusal) -> Error {
+    let program = program.to_string_lossy();
+    match refusal {
+        Refusal::Spawn(errno) => Error::os("clone", "", errno),
+        Refusal::Chdir(errno) => Error::os("chdir", cwd.display(), errno),
+        Refusal::Exec(errno) => Error::os("fork/exec", program, errno)
+            .hint("is BinaryName in the options of the runtime an executable?"),
+    }
+}
+
+/// Starts any other program, with these words, variables and further descriptors from 3 on.
+pub fn spawn_logger(argv: &[CString], env: &[CString], descriptors: &[BorrowedFd]) -> Result<i32> {
+    let null = super::stdio::null_device()?;
+    let image = Image { path: &argv[0], argv: Vector::new(argv), env: Vector::new(env), cwd: None };
+    let extras = Extras { descriptors, ..Extras::default() };
+    spawn_with(&image, [null.as_fd(); 3], extras)
+        .map(|child| child.pid)
+        .map_err(|refusal| refused(&argv[0], Path::new("/"), refusal))
+}
+
+/// Ours, but for the way to tell our own service manager that we are ready.
+pub fn environment() -> Vec<CString> {
+    let keep = std::env::vars_os().filter(|(key, _)| key != "NOTIFY_SOCKET");
+    keep.filter_map(|(key, value)| {
+        CString::new([key.into_vec(), value.into_vec()].join(&b'=')).ok()
+    })
+    .collect()
+}
+
+/// A file in memory: nobody has to read it while the command runs.
+pub fn scratch(text: &[u8]) -> Result<OwnedFd> {
+    let fd = memfd_create(c"aril-shim", MFdFlags::MFD_CLOEXEC).os("memfd_create", "")?;
+    if !text.is_empty() {
+        let mut file = File::from(fd.try_clone().os("dup", "memfd")?);
+        let write = file.write_all(text).and_then(|()| file.seek(SeekFrom::Start(0)));
+        write.os("write", "memfd")?;
+    }
+    Ok(fd)
+}
+
+/// All that was written to a [`scratch`] file.
+pub fn said(scratch: &OwnedFd) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(copy) = scratch.try_clone() {
+        let mut file = File::from(copy);
+        let read = file.seek(SeekFrom::Start(0));
+        // What cannot be read was not said.
+        let _ = read.and_then(|_| file.take(LONGEST as u64).read_to_end(&mut bytes));
+    }
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+#[derive(Deserialize)]
+struct Record {
+    level: String,
+    msg: String,
+}
+
+/// Why a command failed: the last error of its log, else what it printed, else how it ended.
+pub fn why(log: Option<&Path>, output: &str, ended: Ended) -> String {
+    let log = log.and_then(|path| record::read(path, LONGEST).ok()).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let mut records = log.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
+    let last = records.rfind(|r| r.level == "error" || r.level == "fatal");
+    let text = last.map_or_else(|| output.to_owned(), |record| record.msg.trim().to_owned());
+    match ended {
+        _ if !text.is_empty() => text,
+        Ended::Exited(code) => format!("the runtime exited with status {code} and gave no reason"),
+        Ended::Signaled(signal) => format!("the runtime was killed by signal {signal}"),
+    }
+}
+
+/// The number in a pid file of the runtime's.
+pub fn read_pid(path: &Path) -> Result<i32> {
+    let text = record::read(path, 32)?;
+    let text = String::from_utf8_lossy(&text);
+    let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
+    pid.ok_or_else(|| Error::system(format!("{}: no pid: {text:?}", path.display())))
+}
+
+/// The path of a file in the bundle that belongs to one call.
+pub fn file_of_call(bundle: &Path, name: &str, number: u64) -> PathBuf {
+    bundle.join(format!("{name}-{number}.json"))
+}
+
+/// The errno's own words, for messages that are put together here.
+pub fn errno(errno: nix::errno::Errno) -> String {
+    text::errno(errno).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_call() {
+        let options = Options {
+            binary_name: "/bin/r".into(),
+            root: "/r".into(),
+            systemd_cgroup: true,
+            ..Options::default()
+        };
+        let command = Command {
+            options: &options,
+            namespace: "ns",
+            bundle: Path::new("/b"),
+            log: Some(Path::new("/b/log.json")),
+            words: &["start", "c"],
+        };
+        let argv = command.argv().unwrap();
+        let words: Vec<_> = argv.iter().map(|word| word.to_str().unwrap()).collect();
+        assert_eq!(
+            words.join(" "),
+            "/bin/r --root /r/ns --log /b/log.json --log-format json --systemd-cgroup start c"
+        );
+    }
+
+    #[test]
+    fn the_reason_is_the_last_error() {
+        let path = std::env::temp_dir().join(format!("aril-why-{}", std::process::id()));
+        let records = "{\"level\":\"error\",\"msg\":\"first\",\"time\":\"t\"}\n\
+                       not json\n\
+                       {\"level\":\"error\",\"msg\":\" last \"}\n\
+                       {\"level\":\"warning\",\"msg\":\"other\"}\n";
+        std::fs::write(&path, records).unwrap();
+        assert_eq!(why(Some(&path), "printed", Ended::Exited(1)), "last");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(why(Some(&path), "printed", Ended::Exited(1)), "printed");
+        assert_eq!(why(None, "", Ended::Signaled(9)), "the runtime was killed by signal 9");
+    }
+
+    #[test]
+    fn a_scratch_file_is_read_from_its_start() {
+        assert_eq!(said(&scratch(b" text\n").unwrap()), "text");
+        assert_eq!(said(&scratch(b"").unwrap()), "");
+    }
+}

@@ -1,0 +1,63 @@
+//! The socket over which the runtime hands back a terminal's master. It is beside the shim's own, in a
+//! directory of root's: a bundle's path may be too long for an address.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use crate::console::parent::receive_master;
+use crate::error::{Context, Error, OsContext, Result};
+use crate::sys::process::set_nonblocking;
+
+/// Gone from the file system when it is dropped.
+pub struct ConsoleSocket {
+    listener: UnixListener,
+    pub path: PathBuf,
+}
+
+impl ConsoleSocket {
+    /// `number`: of the call.
+    pub fn bind(shim: &Path, number: u64) -> Result<Self> {
+        let path = PathBuf::from(format!("{}.{number}", shim.display()));
+        let listener = UnixListener::bind(&path).os("bind", path.display())?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))
+            .os("chmod", path.display())?;
+        set_nonblocking(&listener).os("fcntl", path.display())?;
+        Ok(Self { listener, path })
+    }
+
+    /// After the command's end: it has sent by then, or never will.
+    pub fn receive(&self) -> Result<OwnedFd> {
+        let (connection, _) = self
+            .listener
+            .accept()
+            .os("accept", self.path.display())
+            .context(|| "the runtime sent no terminal".to_owned())?;
+        set_nonblocking(&connection).os("fcntl", "console")?;
+        let master = receive_master(connection.as_fd())?;
+        set_nonblocking(&master).os("fcntl", "console")?;
+        Ok(master)
+    }
+}
+
+impl Drop for ConsoleSocket {
+    fn drop(&mut self) {
+        // Nothing is left to do for a path that is gone.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Those that a shim left which was killed.
+pub fn remove_left(shim: &Path) -> Result<()> {
+    let (Some(dir), Some(name)) = (shim.parent(), shim.file_name()) else {
+        return Err(Error::system(format!("{}: not a socket's path", shim.display())));
+    };
+    let prefix = format!("{}.", name.display());
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}

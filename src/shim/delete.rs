@@ -1,0 +1,70 @@
+//! `delete`: removes what a shim has left that is no more. It must succeed where nothing is left.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::command::{self, Command};
+use super::console;
+use super::flags::Flags;
+use super::options::Options;
+use super::print;
+use super::rootfs;
+use super::start;
+use super::status::Status;
+use super::wire::Writer;
+use crate::error::{Context, OsContext, Result};
+use crate::sys::pidfd::{self, Ended};
+
+/// As of a process that was killed.
+const KILLED: u64 = 128 + libc::SIGKILL as u64;
+
+pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
+    let here = std::env::current_dir().os("getcwd", "")?;
+    let bundle = if flags.bundle.as_os_str().is_empty() { here } else { flags.bundle.clone() };
+    let pid = command::read_pid(&bundle.join("init.pid")).unwrap_or_default();
+    let removed = remove_container(flags, &bundle);
+    let unmounted = rootfs::unmount(&bundle);
+    let socket =
+        start::stored_address(&bundle).unwrap_or_else(|| start::address("", flags, &bundle));
+    if !start::answers(&socket)? {
+        console::remove_left(&socket)?;
+    }
+    removed?;
+    unmounted?;
+    let response = Writer::new()
+        .number(1, pid as u64)
+        .number(2, KILLED)
+        .time(3, Some(SystemTime::now()))
+        .finish();
+    print(&response)
+}
+
+fn remove_container(flags: &Flags, bundle: &Path) -> std::result::Result<(), Status> {
+    let options = Options::load(bundle);
+    let words = ["delete", "--force", &flags.id];
+    // Of a bundle that is gone the container may still be there.
+    let cwd = if bundle.is_dir() { bundle } else { Path::new("/") };
+    let call = Command {
+        options: &options,
+        namespace: &flags.namespace,
+        bundle: cwd,
+        log: None,
+        words: &words,
+    };
+    let output = command::scratch(b"")?;
+    let input = command::scratch(b"")?;
+    let pid = call.spawn([input.as_fd(), output.as_fd(), output.as_fd()])?;
+    let ended = wait(pid).context(|| "wait for the runtime".to_owned())?;
+    let reason = command::why(None, &command::said(&output), ended);
+    if ended == Ended::Exited(0) || reason.contains("does not exist") {
+        return Ok(());
+    }
+    Err(Status::unknown(format!("OCI runtime delete failed: {reason}")))
+}
+
+fn wait(pid: i32) -> Result<Ended> {
+    let child = pidfd::open(pid).os("pidfd_open", pid)?;
+    let ended = pidfd::wait(child.as_fd(), true).os("waitid", pid)?;
+    Ok(ended.unwrap_or(Ended::Exited(0)))
+}

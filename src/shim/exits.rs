@@ -1,0 +1,192 @@
+//! The ends of processes: who is told of them, in which order, and what is removed then.
+//!
+//! TaskExit follows TaskStart, that of an exec comes before init's, and an OOM event before the exit
+//! that it explains. So an end that has been seen waits in [`Process::ended`] until its turn.
+
+use std::time::Instant;
+
+use super::metrics;
+use super::model::{Exit, Phase, Process, Removal, Reply, Who};
+use super::rootfs;
+use super::server::Server;
+use super::status::Status;
+use super::wire::Writer;
+
+impl Server {
+    /// Tells of the ends whose turn it is.
+    pub(super) fn settle(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let ripe = |process: &Process| process.ended.is_some() && process.phase == Phase::Running;
+        let execs: Vec<String> =
+            container.execs.iter().filter(|(_, p)| ripe(p)).map(|(exec, _)| exec.clone()).collect();
+        let init = &container.init;
+        let init_ended = init.ended.is_some() && init.phase != Phase::Starting;
+        for exec in execs {
+            self.tell_of_exit(&Who { id: id.to_owned(), exec });
+        }
+        if init_ended {
+            self.init_ended(id);
+        }
+        self.finish_removals(Instant::now());
+    }
+
+    fn init_ended(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if container.init.phase != Phase::Stopped {
+            container.init.phase = Phase::Stopped;
+            let alone = container.config.has_own_pids();
+            self.tell_of_oom(id);
+            self.forget_memory(id);
+            self.take_last_picture(id);
+            if !alone && let Err(status) = self.ask_kill_rest(id) {
+                self.note("kill what init left", &status);
+            }
+        }
+        if self.containers.get(id).is_some_and(|container| !container.has_live_execs()) {
+            self.tell_of_exit(&Who::init(id));
+        }
+    }
+
+    /// systemd removes the cgroup of a scope when its last process has ended.
+    fn take_last_picture(&mut self, id: &str) {
+        if let Some(container) = self.containers.get_mut(id)
+            && let Some(paths) = &container.cgroup
+            && let Ok(Some(picture)) = metrics::read(paths)
+        {
+            container.metrics = Some(picture);
+        }
+    }
+
+    fn tell_of_exit(&mut self, who: &Who) {
+        let process = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec));
+        let Some((process, exit)) = process.and_then(|p| p.ended.take().map(|exit| (p, exit)))
+        else {
+            return;
+        };
+        process.exit = Some(exit);
+        process.phase = Phase::Stopped;
+        let pid = process.pid as u64;
+        let waiters = std::mem::take(&mut process.waiters);
+        for reply in waiters {
+            self.answer(reply, Ok(wait_response(exit)));
+        }
+        let name = if who.is_init() { &who.id } else { &who.exec };
+        let event = Writer::new()
+            .bytes(1, &who.id)
+            .bytes(2, name)
+            .number(3, pid)
+            .number(4, exit.status.into())
+            .time(5, Some(exit.at));
+        self.publish("exit", "TaskExit", event);
+    }
+
+    pub(super) fn relay_ended(&mut self, who: &Who, token: u64) {
+        if let Some(process) = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec)) {
+            process.outputs.retain(|output| *output != token);
+            process.input = process.input.filter(|input| *input != token);
+        }
+        self.finish_removals(Instant::now());
+    }
+
+    // Delete.
+
+    /// The runtime's part of it is done.
+    pub(super) fn deleted(&mut self, id: &str, outcome: Result<(), Status>) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        match outcome {
+            Ok(()) => {
+                if let Some(removal) = &mut container.init.removal {
+                    removal.deleted = true;
+                }
+                self.finish_removals(Instant::now());
+            }
+            Err(status) => {
+                if let Some(removal) = container.init.removal.take() {
+                    self.answer(removal.reply, Err(status));
+                }
+            }
+        }
+    }
+
+    /// Removes the processes for which everything that a Delete waits for has happened.
+    pub(super) fn finish_removals(&mut self, now: Instant) {
+        let mut ready = Vec::new();
+        for (id, container) in &self.containers {
+            let execs = container.execs.iter().map(|(exec, process)| (exec.as_str(), process));
+            for (exec, process) in [("", &container.init)].into_iter().chain(execs) {
+                if process.removal.as_ref().is_some_and(|removal| is_ready(process, removal, now)) {
+                    ready.push(Who { id: id.clone(), exec: exec.to_owned() });
+                }
+            }
+        }
+        for who in ready {
+            self.remove(&who);
+        }
+    }
+
+    fn remove(&mut self, who: &Who) {
+        let Some(container) = self.containers.get_mut(&who.id) else { return };
+        if !who.is_init() {
+            let Some(mut process) = container.execs.remove(&who.exec) else { return };
+            let _ = std::fs::remove_file(container.bundle.join(format!("{}.pid", who.exec)));
+            if let Some(reply) = self.release(&mut process) {
+                self.answer(reply, Ok(delete_response(&process)));
+            }
+            return;
+        }
+        if let Err(error) = rootfs::unmount(&container.bundle) {
+            // The bundle is the engine's to remove: not while there is somebody's file system in it.
+            if let Some(removal) = container.init.removal.take() {
+                self.answer(removal.reply, Err(error.into()));
+            }
+            return;
+        }
+        let Some(mut container) = self.containers.remove(&who.id) else { return };
+        for process in container.execs.values_mut() {
+            self.release(process);
+        }
+        let reply = self.release(&mut container.init);
+        let exit = container.init.exit;
+        let event = Writer::new()
+            .bytes(1, &who.id)
+            .number(2, container.init.pid as u64)
+            .number(3, exit.map_or(0, |exit| exit.status.into()))
+            .time(4, exit.map(|exit| exit.at));
+        self.publish("delete", "TaskDelete", event);
+        if let Some(reply) = reply {
+            self.answer(reply, Ok(delete_response(&container.init)));
+        }
+    }
+
+    /// What a process that is forgotten had of ours.
+    fn release(&mut self, process: &mut Process) -> Option<Reply> {
+        for token in process.outputs.drain(..).chain(process.input.take()) {
+            self.end_relay(token);
+        }
+        if let Some(logger) = process.logger.take() {
+            self.part_with_logger(logger);
+        }
+        for reply in std::mem::take(&mut process.waiters) {
+            self.answer(reply, Err(Status::not_found("process was deleted")));
+        }
+        process.removal.take().map(|removal| removal.reply)
+    }
+}
+
+fn is_ready(process: &Process, removal: &Removal, now: Instant) -> bool {
+    let ended = process.pid == 0 || process.exit.is_some();
+    let drained = process.outputs.is_empty() || removal.deadline <= now;
+    removal.deleted && ended && drained
+}
+
+pub fn wait_response(exit: Exit) -> Vec<u8> {
+    Writer::new().number(1, exit.status.into()).time(2, Some(exit.at)).finish()
+}
+
+fn delete_response(process: &Process) -> Vec<u8> {
+    Writer::new()
+        .number(1, process.pid as u64)
+        .number(2, process.exit.map_or(0, |exit| exit.status.into()))
+        .time(3, process.exit.map(|exit| exit.at))
+        .finish()
+}

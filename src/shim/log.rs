@@ -1,0 +1,46 @@
+//! The shim's own log: the `log` fifo of its bundle, whose lines the daemon copies to its own.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::time::rfc3339;
+
+pub struct Log(Option<File>);
+
+impl Log {
+    /// Nobody reads, nothing is written: no log is no reason to fail.
+    pub fn open(bundle: &Path) -> Self {
+        let mut options = OpenOptions::new();
+        let open = options.write(true).custom_flags(libc::O_NONBLOCK).open(bundle.join("log"));
+        Self(open.ok())
+    }
+
+    pub fn error(&mut self, message: &str) {
+        if let Some(file) = &mut self.0 {
+            let line = line(SystemTime::now(), message);
+            // A daemon that is away, or slow, loses lines.
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+}
+
+/// In the form of logrus, which the daemon's other shims use.
+fn line(time: SystemTime, message: &str) -> String {
+    format!("time={:?} level=error msg={message:?} runtime=io.containerd.aril.v2\n", rfc3339(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_as_logrus_writes_them() {
+        assert_eq!(
+            line(SystemTime::UNIX_EPOCH, "a \"b\""),
+            "time=\"1970-01-01T00:00:00Z\" level=error msg=\"a \\\"b\\\"\" runtime=io.containerd.aril.v2\n"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The runtime's options: `containerd.runc.v1.Options`, or what containerd makes of a configuration
+//! whose runtime it does not know, `runtimeoptions.v1.Options` with the same options as TOML.
+//!
+//! They belong to one container and are stored in its bundle, for `delete` gets none.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+use super::wire::{Any, Message};
+use crate::error::{Error, Result};
+use crate::fs::record;
+
+/// Where containerd's shim for runc keeps its state when not told.
+const ROOT: &str = "/run/containerd/runc";
+const FILE: &str = "options.json";
+const RUNC: &str = "containerd.runc.v1.Options";
+const GENERIC: &str = "runtimeoptions.v1.Options";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    pub no_pivot_root: bool,
+    pub no_new_keyring: bool,
+    pub shim_cgroup: String,
+    pub io_uid: u32,
+    pub io_gid: u32,
+    /// Empty: `aril`, beside the shim or in PATH.
+    pub binary_name: String,
+    /// Empty: [`ROOT`].
+    pub root: String,
+    pub systemd_cgroup: bool,
+}
+
+impl Options {
+    pub fn decode(any: &Any) -> std::result::Result<Self, Status> {
+        // Clients may put a host in front of the name.
+        let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if name.is_empty() {
+            return Ok(Self::default());
+        }
+        if name == RUNC {
+            return Self::decode_runc(&any.value);
+        }
+        if name.ends_with(GENERIC) {
+            return Self::decode_generic(&any.value);
+        }
+        Err(Status::invalid(format!("options of unknown type {name:?}: expected {RUNC}")))
+    }
+
+    fn decode_runc(bytes: &[u8]) -> std::result::Result<Self, Status> {
+        let message = Message::parse(bytes)?;
+        Ok(Self {
+            no_pivot_root: message.flag(1),
+            no_new_keyring: message.flag(2),
+            shim_cgroup: message.text(3)?.to_owned(),
+            io_uid: message.number(4) as u32,
+            io_gid: message.number(5) as u32,
+            binary_name: message.text(6)?.to_owned(),
+            root: message.text(7)?.to_owned(),
+            systemd_cgroup: message.flag(9),
+        })
+    }
+
+    fn decode_generic(bytes: &[u8]) -> std::result::Result<Self, Status> {
+        const LIMIT: usize = 1 << 20;
+        let message = Message::parse(bytes)?;
+        let (path, body) = (message.text(2)?, message.text(3)?);
+        if !body.is_empty() || path.is_empty() {
+            return Self::from_toml(body);
+        }
+        let text = record::read(Path::new(path), LIMIT)?;
+        Self::from_toml(&String::from_utf8_lossy(&text))
+    }
+
+    /// The flat table that the options are. What is not known is somebody else's.
+    fn from_toml(text: &str) -> std::result::Result<Self, Status> {
+        let mut options = Self::default();
+        for line in text.lines().map(str::trim) {
+            if line.is_empty() || line.starts_with(['#', '[']) {
+                continue;
+            }
+            let wrong = || Status::invalid(format!("runtime options: cannot read {line:?}"));
+            let (key, value) = line.split_once('=').ok_or_else(wrong)?;
+            options.set(key.trim().trim_matches('"'), value.trim()).ok_or_else(wrong)?;
+        }
+        Ok(options)
+    }
+
+    /// None: the value is of another kind than the key's.
+    fn set(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "NoPivotRoot" => self.no_pivot_root = value.parse().ok()?,
+            "NoNewKeyring" => self.no_new_keyring = value.parse().ok()?,
+            "ShimCgroup" => self.shim_cgroup = string(value)?,
+            "IoUid" => self.io_uid = value.parse().ok()?,
+            "IoGid" => self.io_gid = value.parse().ok()?,
+            "BinaryName" => self.binary_name = string(value)?,
+            "Root" => self.root = string(value)?,
+            "SystemdCgroup" => self.systemd_cgroup = value.parse().ok()?,
+            _ => {}
+        }
+        Some(())
+    }
+
+    pub fn store(&self, bundle: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|e| Error::system(e.to_string()))?;
+        record::write(&bundle.join(FILE), 0o600, &text)
+    }
+
+    /// The defaults, if none were ever stored.
+    pub fn load(bundle: &Path) -> Self {
+        let text = record::read(&bundle.join(FILE), 1 << 16).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Of the containers of a namespace of containerd's.
+    pub fn state_root(&self, namespace: &str) -> PathBuf {
+        let root = if self.root.is_empty() { ROOT } else { &self.root };
+        Path::new(root).join(namespace)
+    }
+
+    pub fn binary(&self) -> Result<CString> {
+        let name = if self.binary_name.is_empty() { "aril" } else { &self.binary_name };
+        let found = find(name).ok_or_else(|| {
+            Error::system(format!("exec: \"{name}\": executable file not found in $PATH"))
+                .hint("set BinaryName in the options of the runtime to an absolute path")
+        })?;
+        CString::new(found.as_os_str().as_bytes()).map_err(|_| Error::config("BinaryName: NUL"))
+    }
+}
+
+/// A basic or a literal string of TOML, without the escapes that no path needs.
+fn string(value: &str) -> Option<String> {
+    ['"', '\''].iter().find_map(|quote| {
+        let inner = value.strip_prefix(*quote)?.strip_suffix(*quote)?;
+        (!inner.contains(['\\', *quote])).then(|| inner.to_owned())
+    })
+}
+
+/// Our own aril is the one beside us.
+fn find(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(name.into());
+    }
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent).filter(|_| name == "aril");
+    let path =
+        std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/sbin:/usr/bin".into());
+    let searched = std::env::split_paths(&path);
+    beside
+        .map(Path::to_owned)
+        .into_iter()
+        .chain(searched)
+        .map(|d| d.join(name))
+        .find(|f| f.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shim::wire::Writer;
+
+    #[test]
+    fn both_types_say_the_same() {
+        let runc = Writer::new().bytes(6, "crun").bytes(7, "/r").number(9, 1).number(4, 5).finish();
+        let runc =
+            Options::decode(&Any::new("types.containerd.io/containerd.runc.v1.Options", runc));
+        let toml = "# a comment\n[options]\nBinaryName = \"crun\"\n Root='/r'\nSystemdCgroup = true\nIoUid = 5\nOther = [1]\n";
+        let generic = Writer::new().bytes(1, "x").bytes(3, toml).finish();
+        let generic = Options::decode(&Any::new("runtimeoptions.v1.Options", generic));
+        let runc = runc.unwrap();
+        assert_eq!(runc.state_root("k8s.io"), Path::new("/r/k8s.io"));
+        assert_eq!(generic.unwrap(), runc);
+        assert_eq!(Options::decode(&Any::default()).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let why = |toml: &str| Options::from_toml(toml).unwrap_err().message;
+        assert_eq!(
+            why("IoUid = \"five\""),
+            "runtime options: cannot read \"IoUid = \\\"five\\\"\""
+        );
+        assert!(why("nonsense").contains("nonsense"));
+        assert!(Options::decode(&Any::new("a.B", [])).unwrap_err().message.contains("a.B"));
+    }
+
+    #[test]
+    fn a_bundle_without_options_has_the_defaults() {
+        assert_eq!(Options::load(Path::new("/nonexistent")), Options::default());
+        assert_eq!(Options::default().state_root("a"), Path::new("/run/containerd/runc/a"));
+    }
+}

@@ -1,0 +1,196 @@
+//! `start`: finds the shim of a container's group, or makes one; prints where it listens.
+//!
+//! All starts of a host are one after the other while they look for the socket: two for one pod must
+//! find one shim, and a stale socket must not be taken away under somebody who has just replaced it.
+//! The listener is handed to the server, so that whoever reads the address can connect at once.
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+
+use super::bootstrap::Asked;
+use super::command::environment;
+use super::flags::Flags;
+use super::model::Config;
+use super::options::Options;
+use super::print;
+use super::status::Status;
+use crate::cgroup::layout;
+use crate::error::{Context, Error, OsContext, Result};
+use crate::fs::record;
+use crate::path::c_path;
+use crate::sys::process::Vector;
+use crate::sys::spawn::{Extras, Image, spawn_with};
+use std::os::fd::AsRawFd;
+
+/// Where containerd's shims have always been.
+const SOCKETS: &str = "/run/containerd/s";
+const ADDRESS: &str = "address";
+
+pub fn start(flags: &Flags) -> std::result::Result<(), Status> {
+    const LIMIT: u64 = 4 << 20;
+    let mut stdin = Vec::new();
+    std::io::stdin().take(LIMIT).read_to_end(&mut stdin).os("read", "stdin")?;
+    let grpc = std::env::var_os("GRPC_ADDRESS").is_some();
+    let asked = Asked::parse(&stdin, flags, grpc)?;
+    let options = asked.options.as_ref().map(Options::decode).transpose()?.unwrap_or_default();
+    let bundle = std::env::current_dir().os("getcwd", "")?;
+    let path = address(&asked.socket_dir, flags, &bundle);
+    serve(flags, &options, &bundle, &path)?;
+    let address = format!("unix://{}", path.display());
+    // Where a daemon before 1.7 looks when it comes back.
+    record::write(&bundle.join(ADDRESS), 0o600, address.as_bytes())?;
+    let answer = asked.answer(&address);
+    print(&answer)
+}
+
+/// What `start` answered for this bundle.
+pub fn stored_address(bundle: &Path) -> Option<PathBuf> {
+    let address = record::read(&bundle.join(ADDRESS), 4096).ok()?;
+    str::from_utf8(&address).ok()?.strip_prefix("unix://").map(PathBuf::from)
+}
+
+/// The socket of the shim that serves a container's group.
+pub fn address(socket_dir: &str, flags: &Flags, bundle: &Path) -> PathBuf {
+    let config = Config::read(bundle);
+    let group = config.group().unwrap_or(&flags.id);
+    let dir = if socket_dir.is_empty() { SOCKETS } else { socket_dir };
+    let name = digest(&[&flags.address, &flags.namespace, group]);
+    Path::new(dir).join(format!("{name:032x}"))
+}
+
+/// FNV-1a of 128 bits: tells the groups of a host apart, and is the same in every release.
+fn digest(parts: &[&str]) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
+fn serve(flags: &Flags, options: &Options, bundle: &Path, path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o711).create(dir).os("mkdir", dir.display())?;
+    let open = File::open(dir).os("open", dir.display())?;
+    let _one_at_a_time = Flock::lock(open, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| Error::os("flock", dir.display(), errno))?;
+    if answers(path)? {
+        return Ok(());
+    }
+    let listener = listen_at(path)?;
+    spawn_server(flags, options, bundle, path, &listener)
+        // Else the next start would take it for a shim's that died.
+        .inspect_err(|_| drop(std::fs::remove_file(path)))
+}
+
+/// Whether a shim listens there. A socket that nobody listens at is removed.
+pub fn answers(path: &Path) -> Result<bool> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let end = socket(AddressFamily::Unix, SockType::Stream, flags, None).os("socket", "")?;
+    let address = UnixAddr::new(path).os("connect", path.display())?;
+    match connect(end.as_fd().as_raw_fd(), &address) {
+        // Busy is alive.
+        Ok(()) | Err(Errno::EAGAIN) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(Errno::ECONNREFUSED) => {
+            std::fs::remove_file(path).os("unlink", path.display())?;
+            Ok(false)
+        }
+        Err(errno) => Err(errno).os("connect", path.display()),
+    }
+}
+
+/// Never in the abstract namespace, which containers with the host's network can reach
+/// (CVE-2020-15257).
+fn listen_at(path: &Path) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).os("socket", "")?;
+    let address = UnixAddr::new(path)
+        .os("bind", path.display())
+        .map_err(|e| e.hint("the directory of sockets must have a short path"))?;
+    bind(listener.as_fd().as_raw_fd(), &address).os("bind", path.display())?;
+    // Before anybody can connect.
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).os("chmod", path.display())?;
+    listen(&listener, Backlog::MAXCONN).os("listen", path.display())?;
+    Ok(listener)
+}
+
+fn spawn_server(
+    flags: &Flags,
+    options: &Options,
+    bundle: &Path,
+    path: &Path,
+    listener: &OwnedFd,
+) -> Result<()> {
+    let own = std::env::current_exe().os("readlink", "/proc/self/exe")?;
+    let own = c_path("own path", &own)?;
+    let words = ["-namespace", &flags.namespace, "-id", &flags.id, "-address", &flags.address];
+    let words = words.into_iter().chain(["-socket"]).map(str::as_bytes);
+    let words = words.chain([path.as_os_str().as_bytes()]).map(CString::new);
+    let words = words.collect::<std::result::Result<Vec<_>, _>>();
+    let words = words.map_err(|_| Error::config("NUL in a flag"))?;
+    let argv: Vec<CString> = [own.clone()].into_iter().chain(words).collect();
+    let env = environment();
+    let cwd = c_path("bundle", bundle)?;
+    let image =
+        Image { path: &own, argv: Vector::new(&argv), env: Vector::new(&env), cwd: Some(&cwd) };
+    let null = super::stdio::null_device()?;
+    let extras = Extras { descriptors: &[listener.as_fd()], session: true, ..Extras::default() };
+    let server = spawn_with(&image, [null.as_fd(); 3], extras)
+        .map_err(|refusal| Error::system(format!("start the shim's server: {refusal:?}")))?;
+    place(server.pid, &options.shim_cgroup).inspect_err(|_| {
+        let _ = crate::sys::signal::send(server.pid, libc::SIGKILL);
+    })
+}
+
+/// One step easier to kill than the daemon, and in the cgroup that the options name.
+fn place(pid: i32, cgroup: &str) -> Result<()> {
+    let parent = nix::unistd::getppid();
+    let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj"));
+    if let Ok(score) = score.unwrap_or_default().trim().parse::<i32>() {
+        let score = (score + 1).clamp(-999, 1000);
+        // Below what it is already only somebody privileged may go.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+    }
+    if cgroup.is_empty() {
+        return Ok(());
+    }
+    layout::join_existing(Path::new(cgroup), pid)
+        .context(|| format!("failed to join cgroup {cgroup}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_names_of_their_own() {
+        assert_eq!(digest(&[]), 0x6c62272e07bb014262b821756295c58d, "the offset of the algorithm");
+        assert_ne!(digest(&["a", "bc"]), digest(&["ab", "c"]));
+        assert_eq!(digest(&["a", "b"]), digest(&["a", "b"]));
+    }
+
+    #[test]
+    fn a_stale_socket_goes_and_a_living_one_stays() {
+        let dir = std::env::temp_dir().join(format!("aril-start-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("s");
+        assert!(!answers(&path).unwrap());
+        let listener = listen_at(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(answers(&path).unwrap());
+        drop(listener);
+        assert!(!answers(&path).unwrap());
+        assert!(!path.exists());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,347 @@
+//! The standard streams of a process, as containerd names them.
+//!
+//! Nothing is copied where nothing has to be: the container gets the fifo, the file or the logger's
+//! pipe itself. Of a fifo the shim keeps the end that is the client's, so that a client may go and come
+//! back without the container seeing an end of its input or a broken output. Two cases are relayed
+//! ([`super::relay`]): a terminal, and streams of a container with an SELinux label, which may use
+//! pipes of its runtime but not engines' fifos.
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::status::Status;
+use crate::error::{Error, OsContext, Result};
+use crate::sys::process;
+use crate::sys::spawn::pipe;
+
+/// What a request says of streams; empty texts mean none.
+#[derive(Debug, Clone, Default)]
+pub struct Stdio {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// Where one stream leads.
+#[derive(Debug, PartialEq, Eq)]
+enum Stream {
+    Null,
+    Fifo(PathBuf),
+    File(PathBuf),
+    Logger(Logger),
+}
+
+/// A program that takes both outputs: descriptors 3 and 4, and 5 to say that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logger {
+    pub argv: Vec<CString>,
+    /// `binary-v2`: an end of 5 without a byte is a failure.
+    pub must_answer: bool,
+}
+
+impl Stream {
+    fn parse(uri: &str) -> std::result::Result<Self, Status> {
+        let Some((scheme, rest)) = uri.split_once("://") else {
+            return Ok(if uri.is_empty() { Self::Null } else { Self::Fifo(uri.into()) });
+        };
+        match scheme {
+            "fifo" => Ok(Self::Fifo(rest.into())),
+            "file" => Ok(Self::File(decoded(rest.split('?').next().unwrap_or_default()).into())),
+            "binary" | "binary-v2" => Ok(Self::Logger(logger(rest, scheme == "binary-v2")?)),
+            _ => {
+                Err(Status::invalid(format!("standard stream {uri:?}: unknown scheme {scheme:?}")))
+            }
+        }
+    }
+}
+
+/// `PATH?KEY=VALUE&...`: the pairs are the arguments.
+fn logger(rest: &str, must_answer: bool) -> std::result::Result<Logger, Status> {
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let words = pairs.flat_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        [key.replace('+', " "), value.replace('+', " ")]
+    });
+    let all = [path.to_owned()].into_iter().chain(words);
+    let argv = all.map(|word| CString::new(decoded(&word)));
+    let argv = argv.collect::<std::result::Result<_, _>>();
+    Ok(Logger { argv: argv.map_err(|_| Status::invalid("logger: NUL in its words"))?, must_answer })
+}
+
+/// `%XX` as the byte.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail.get(..2).and_then(|h| u8::from_str_radix(str::from_utf8(h).ok()?, 16).ok());
+        (rest, _) = match (first, hex) {
+            (b'%', Some(byte)) => (&tail[2..], bytes.push(byte)),
+            _ => (tail, bytes.push(*first)),
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Open streams: what the runtime is started with, and what the shim does with the rest.
+#[derive(Debug)]
+pub struct Open {
+    /// Standard input, output and error of the runtime, and so of the container.
+    pub child: [OwnedFd; 3],
+    pub held: Held,
+    /// Source and sink of what has to be copied: input first.
+    pub input: Option<(OwnedFd, OwnedFd)>,
+    pub outputs: Vec<(OwnedFd, OwnedFd)>,
+    pub logger: Option<(Logger, [OwnedFd; 2])>,
+    /// Of a terminal: what its master is to be joined to.
+    pub terminal: Option<Terminal>,
+}
+
+/// The shim's ends of fifos.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// While it is open the container's input does not end.
+    pub stdin: Option<OwnedFd>,
+    readers: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub struct Terminal {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+}
+
+pub struct Wanted<'a> {
+    pub stdio: &'a Stdio,
+    /// Whom the container's ends belong to.
+    pub owner: (u32, u32),
+    /// Pipes, and a relay, in the place of fifos.
+    pub relayed: bool,
+}
+
+pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
+    let Wanted { stdio, owner, relayed } = wanted;
+    let [stdin, stdout, stderr] =
+        [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(|uri| Stream::parse(uri));
+    let (stdin, stdout, mut stderr) = (stdin?, stdout?, stderr?);
+    if stdio.terminal {
+        // One terminal, one output.
+        stderr = Stream::Null;
+    }
+    let mut held = Held::default();
+    let mut logger = None;
+    let mut input = match stdin {
+        Stream::Fifo(path) => {
+            let reader = open_fifo(&path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+            held.stdin = Some(open_fifo(&path, libc::O_WRONLY | libc::O_NONBLOCK)?);
+            Some(reader)
+        }
+        Stream::Null => None,
+        _ => return Err(Status::invalid(format!("stdin {:?}: only fifos are read", stdio.stdin))),
+    };
+    let mut sink = |stream: Stream, held: &mut Held| -> std::result::Result<_, Status> {
+        Ok(match stream {
+            Stream::Null => None,
+            Stream::Fifo(path) => Some(output(&path, held)?),
+            Stream::File(path) => Some(append(&path)?),
+            Stream::Logger(program) => {
+                let (reader, writer) = pipe().os("pipe2", "logger")?;
+                let (_, readers) = logger.get_or_insert_with(|| (program, Vec::new()));
+                readers.push(reader);
+                Some(writer)
+            }
+        })
+    };
+    let mut outputs = [sink(stdout, &mut held)?, sink(stderr, &mut held)?];
+    let logger = logger.map(|(program, readers)| with_both(program, readers)).transpose()?;
+    let null = || null_device();
+    if stdio.terminal {
+        let [stdout, _] = outputs;
+        if let Some(stdout) = &stdout {
+            process::set_nonblocking(stdout).os("fcntl", "stdout")?;
+        }
+        let terminal = Terminal { stdin: input, stdout };
+        let child = [null()?, null()?, null()?];
+        let (input, outputs) = (None, Vec::new());
+        return Ok(Open { child, held, input, outputs, logger, terminal: Some(terminal) });
+    }
+    let mut relays = Vec::new();
+    let mut relayed_input = None;
+    if *relayed {
+        for output in outputs.iter_mut().filter_map(Option::as_mut) {
+            let (reader, writer) = pipe().os("pipe2", "output")?;
+            process::set_nonblocking(&reader).os("fcntl", "output")?;
+            process::set_nonblocking(&*output).os("fcntl", "output")?;
+            relays.push((reader, std::mem::replace(output, writer)));
+        }
+        if let Some(fifo) = input.as_mut() {
+            let (reader, writer) = pipe().os("pipe2", "stdin")?;
+            process::set_nonblocking(&writer).os("fcntl", "stdin")?;
+            relayed_input = Some((std::mem::replace(fifo, reader), writer));
+        }
+    } else if let Some(fifo) = &input {
+        set_blocking(fifo).os("fcntl", "stdin")?;
+    }
+    let [stdout, stderr] = outputs;
+    for end in [&input, &stdout, &stderr].into_iter().flatten() {
+        give(end, *owner)?;
+    }
+    let child = [
+        input.map_or_else(null, Ok)?,
+        stdout.map_or_else(null, Ok)?,
+        stderr.map_or_else(null, Ok)?,
+    ];
+    Ok(Open { child, held, input: relayed_input, outputs: relays, logger, terminal: None })
+}
+
+fn with_both(program: Logger, readers: Vec<OwnedFd>) -> Result<(Logger, [OwnedFd; 2])> {
+    let mut readers = readers.into_iter();
+    let mut next = || match readers.next() {
+        Some(reader) => Ok(reader),
+        // A terminal, or another destination of stderr: this logger has one output only.
+        None => null_device(),
+    };
+    Ok((program, [next()?, next()?]))
+}
+
+pub fn null_device() -> Result<OwnedFd> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    null.map(OwnedFd::from).os("open", "/dev/null")
+}
+
+/// Opens without ever waiting for the other side. A directory of an engine's is not looked through a
+/// link at its end.
+fn open_fifo(path: &Path, flags: i32) -> Result<OwnedFd> {
+    let read = flags & libc::O_ACCMODE != libc::O_WRONLY;
+    let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+    let flags = flags & !libc::O_ACCMODE;
+    let mut options = OpenOptions::new();
+    let file = options.read(read).write(write).custom_flags(flags).open(path);
+    file.map(OwnedFd::from).os("open", path.display())
+}
+
+/// The writing end for the container; the reading end is held, without which the first could not even
+/// be opened, and later a client that goes would be a broken pipe.
+fn output(path: &Path, held: &mut Held) -> Result<OwnedFd> {
+    let kind = std::fs::metadata(path).os("stat", path.display())?.file_type();
+    if !kind.is_fifo() {
+        let file = OpenOptions::new().append(true).open(path);
+        return file.map(OwnedFd::from).os("open", path.display());
+    }
+    held.readers.push(open_fifo(path, libc::O_RDONLY | libc::O_NONBLOCK)?);
+    open_fifo(path, libc::O_WRONLY)
+}
+
+fn append(path: &Path) -> Result<OwnedFd> {
+    if !path.is_absolute() {
+        return Err(Error::config(format!("log file {}: not an absolute path", path.display())));
+    }
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(dir).os("mkdir", dir.display())?;
+    }
+    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+    file.map(OwnedFd::from).os("open", path.display())
+}
+
+fn set_blocking(fd: &OwnedFd) -> crate::sys::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags & !OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// Files of a log keep their owner.
+fn give(end: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
+    let copy = end.try_clone().os("dup", "standard stream")?;
+    let is_file = File::from(copy).metadata().os("fstat", "standard stream")?.is_file();
+    if (uid, gid) == (0, 0) || is_file {
+        return Ok(());
+    }
+    nix::unistd::fchown(end, Some(uid.into()), Some(gid.into())).os("fchown", "standard stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn what_containerd_writes() {
+        let parse = |uri: &str| Stream::parse(uri).unwrap();
+        assert_eq!(parse(""), Stream::Null);
+        assert_eq!(parse("/run/f"), Stream::Fifo("/run/f".into()));
+        assert_eq!(parse("fifo:///run/f"), Stream::Fifo("/run/f".into()));
+        assert_eq!(parse("file:///var/log/a%20b?x=y"), Stream::File("/var/log/a b".into()));
+        let argv: Vec<CString> = [c"/bin/l", c"k", c"a b", c"n", c""].map(Into::into).to_vec();
+        let logger = Logger { argv, must_answer: false };
+        assert_eq!(parse("binary:///bin/l?k=a+b&n"), Stream::Logger(logger));
+        assert!(Stream::parse("stream://x").unwrap_err().message.contains("unknown scheme"));
+    }
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir =
+                std::env::temp_dir().join(format!("aril-stdio-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn fifo(&self, name: &str) -> String {
+            let path = self.0.join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            path.display().to_string()
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_client_may_come_late_and_go() {
+        let dir = Dir::new("late");
+        let stdio = Stdio { stdout: dir.fifo("out"), stdin: dir.fifo("in"), ..Stdio::default() };
+        let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: false }).unwrap();
+        let [stdin, stdout, _] = open.child;
+        let (mut stdin, mut stdout) = (File::from(stdin), File::from(stdout));
+        stdout.write_all(b"early").unwrap();
+        let mut client = File::open(&stdio.stdout).unwrap();
+        let mut bytes = [0; 5];
+        client.read_exact(&mut bytes).unwrap();
+        drop(client);
+        stdout.write_all(b"alone").unwrap();
+        // The input ends with the last of the client and the shim.
+        std::fs::write(&stdio.stdin, "hello").unwrap();
+        drop(open.held);
+        let mut text = String::new();
+        stdin.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn missing_ends_are_named() {
+        let stdio = Stdio { stdout: "/nonexistent/out".into(), ..Stdio::default() };
+        let failed = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: false }).unwrap_err();
+        assert_eq!(failed.message, "stat /nonexistent/out: no such file or directory");
+    }
+
+    #[test]
+    fn both_outputs_may_be_one_file() {
+        let dir = Dir::new("file");
+        let log = format!("file://{}/new/log", dir.0.display());
+        let stdio = Stdio { stdout: log.clone(), stderr: log, ..Stdio::default() };
+        let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: false }).unwrap();
+        let [_, stdout, stderr] = open.child;
+        File::from(stdout).write_all(b"one ").unwrap();
+        File::from(stderr).write_all(b"two").unwrap();
+        assert_eq!(std::fs::read_to_string(dir.0.join("new/log")).unwrap(), "one two");
+    }
+}
