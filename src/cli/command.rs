@@ -111,6 +111,7 @@ pub struct Create {
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub timeline: bool,
+    pub userns: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -245,7 +245,8 @@ fn export(caller: &Caller, id: &str, to: &Target, pause: bool) -> Result<()> {
 
 /// The container's id would be the bundle's name.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
-    let config = spec::load(bundle)?;
+    let mut config = spec::load(bundle)?;
+    lifecycle::userns::preview(&Store::new(caller.global.root.path.clone()), &mut config)?;
     let mut facts = HostFacts::gather(&config.spec, bundle, caller.systemd())?;
     // What only root can run is planned as root would run it.
     facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
@@ -287,6 +288,7 @@ impl Caller<'_> {
             systemd: self.systemd(),
             rootless_cgroups: self.rootless_cgroups(),
             timeline: args.timeline,
+            userns: args.userns,
         })
     }
 

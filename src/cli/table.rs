@@ -293,6 +293,7 @@ fn create_flags() -> Vec<Arg> {
         ),
         switch("no-new-keyring", "keep the caller's session keyring"),
         switch("timeline", "print where the time went to stderr"),
+        value("userns", "auto[:SIZE]", "a user namespace of ids that no other container has"),
     ]);
     flags
 }
@@ -375,6 +376,7 @@ fn create(given: &Given, operands: Vec<String>) -> Result<Create> {
         no_pivot: given.switch("no-pivot"),
         no_new_keyring: given.switch("no-new-keyring"),
         timeline: given.switch("timeline"),
+        userns: given.text("userns")?,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::handover::{Handover, Sockets};
 use super::timeline::Timeline;
-use super::{foreground, inspect, notify, start, undo};
+use super::{foreground, inspect, notify, start, undo, userns};
 use crate::console::parent::Whose;
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::record::Prepared;
@@ -41,6 +41,8 @@ pub struct Create {
     pub systemd: Option<Systemd>,
     pub rootless_cgroups: bool,
     pub timeline: bool,
+    /// `--userns`: see [`spec::annotation::USERNS`].
+    pub userns: Option<String>,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,11 @@ impl Making {
     fn begin(store: &Store, request: &Create, detach: bool, warn: &dyn Fn(&str)) -> Result<Self> {
         let mut time = Timeline::start();
         request.handover.passed.check()?;
-        let config = spec::load(&request.bundle)?;
+        let mut config = spec::load(&request.bundle)?;
+        if let Some(value) = &request.userns {
+            spec::annotation::set(&mut config.spec, spec::annotation::USERNS, value.as_str());
+        }
+        let ids = userns::choose(store, &mut config)?;
         time.mark("load config.json");
         let facts = HostFacts::gather(&config.spec, &request.bundle, request.systemd)?;
         time.mark("look at the host");
@@ -137,7 +143,8 @@ impl Making {
         config.warnings.iter().chain(&plan.warnings).for_each(|w| warn(w));
         let sockets = request.handover.connect(plan.script.console.as_ref())?;
         let slot = store.create(&request.id)?;
-        let record = intent(&plan, &config, request);
+        let mut record = intent(&plan, &config, request);
+        record.ids = ids.as_ref().map(|ids| ids.claim);
         let clock = request.timeline.then(|| SharedClock::new(plan.script.steps.len()));
         let clock = clock.transpose().os("mmap", "")?;
         let mut making = Self {
@@ -433,6 +440,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
         bundle: plan.bundle.clone(),
         annotations: annotations.into_iter().collect(),
         overlay: plan.script.overlay().map(|overlay| overlay.layers.clone()),
+        ids: None,
         config: Settings { rootfs: plan.rootfs.clone(), labels },
     }
 }

@@ -22,4 +22,5 @@ pub mod stats;
 pub mod timeline;
 mod undo;
 pub mod update;
+pub mod userns;
 mod view;

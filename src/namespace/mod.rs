@@ -17,6 +17,7 @@
 //! a task that is inside it may no longer join namespaces owned outside, and new namespaces must be
 //! owned by it. Then a *relay* does the joining, clones the child as its own sibling, and ends.
 
+pub mod auto;
 pub mod child;
 pub mod parent;
 pub mod plan;

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
+use super::auto::{self, Grants};
 use super::plan::Facts;
 use super::{Mapping, Maps};
 use crate::error::{Context, Error, OsContext, Result};
@@ -86,6 +87,35 @@ fn parse_map(text: &str) -> Vec<Mapping> {
 pub fn check_map(text: &str) {
     let map = parse_map(text);
     assert_eq!(parse_map(&lines(&map)), map);
+}
+
+/// What the files of the host grant to who we are.
+pub fn grants() -> Result<Grants> {
+    let read = |path: &str| match fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.os("read", path),
+    };
+    let (uids, gids) = (read("/etc/subuid")?, read("/etc/subgid")?);
+    let of = |names: &[&str]| Grants {
+        own: None,
+        name: names[0].to_owned(),
+        uids: auto::granted(&uids, names),
+        gids: auto::granted(&gids, names),
+    };
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        let theirs = of(&["containers"]);
+        return Ok(if theirs.uids.is_empty() { of(&["root"]) } else { theirs })
+            .map(|grants| Grants { name: "containers".to_owned(), ..grants });
+    }
+    let number = uid.to_string();
+    let name = read("/etc/passwd")?.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)? == number).then(|| name.to_owned())
+    });
+    let own = Some((uid.as_raw(), nix::unistd::getegid().as_raw()));
+    Ok(Grants { own, ..of(&[name.as_deref().unwrap_or(&number), &number]) })
 }
 
 /// Writes the maps of the new user namespace that `pid` lives in.

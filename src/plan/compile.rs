@@ -240,6 +240,7 @@ fn rootfs(
         rootless: facts.process.rootless,
         uid_mappings: &uid_mappings,
         gid_mappings: &gid_mappings,
+        map_root: spec::annotation::value(spec, spec::annotation::USERNS).is_some(),
         cgroup: match cgroup.version {
             cgroup::Version::V1 => rootfs::plan::CgroupView::Legacy(&hierarchies),
             cgroup::Version::V2 => rootfs::plan::CgroupView::Unified(

@@ -98,7 +98,10 @@ pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
     match step {
         Step::Propagate { flags, .. } => pivot::propagate(*flags),
         Step::Isolate { ancestors } => pivot::isolate(ancestors),
-        Step::CloneRoot { path } => pivot::clone_root(state, path),
+        Step::CloneRoot { path, mapped } => {
+            let tree = mapped.as_ref().and_then(|(tree, _)| state.trees.get_mut(*tree)?.take());
+            pivot::clone_root(state, path, tree)
+        }
         Step::Overlay(overlay) => pivot::attach_overlay(state, overlay),
         Step::OpenRoot { path } => pivot::open_root(state, path),
         Step::Mount(mount) => new_mount::run(state, mount),

@@ -51,6 +51,8 @@ pub enum Step {
     /// Clones the rootfs onto itself; from here on paths are the container's.
     CloneRoot {
         path: CString,
+        /// The parent makes the clone, as the n-th of its trees, with owners mapped.
+        mapped: Option<(usize, IdMap)>,
     },
     /// In the place of that, layers; from here on too.
     Overlay(Box<overlay::Overlay>),
@@ -232,7 +234,10 @@ impl fmt::Display for Step {
                 Some(rootfs) => write!(f, "make the mount of {} private", Text(rootfs)),
                 None => f.write_str("make the mount of the rootfs private"),
             },
-            Step::CloneRoot { path } => write!(f, "bind {} on itself", Text(path)),
+            Step::CloneRoot { path, mapped: None } => write!(f, "bind {} on itself", Text(path)),
+            Step::CloneRoot { path, mapped: Some(_) } => {
+                write!(f, "bind {} on itself (id-mapped)", Text(path))
+            }
             Step::Overlay(overlay) => overlay.fmt(f),
             Step::OpenRoot { path } => write!(f, "open {}", Text(path)),
             Step::Mount(m) => {

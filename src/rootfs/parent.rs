@@ -1,12 +1,13 @@
 //! On the host, before the clone: the overlay, and sources of binds that the child could not open as
 //! it must.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{BindMount, Step, overlay};
+use super::{IdMap, Step, overlay};
 use crate::error::{Context, OsContext, Result};
 use crate::sys::mount::{Attributes, Extent, mount_setattr, open_tree};
 
@@ -19,10 +20,16 @@ pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Optio
     for step in steps {
         match step {
             Step::Bind(bind) if bind.tree.is_some() => {
-                trees.push(open(bind).context(|| step.to_string())?);
+                trees.push(
+                    open(&bind.source, bind.extent, bind.id_map.as_ref())
+                        .context(|| step.to_string())?,
+                );
             }
             Step::Overlay(overlay) if overlay.tree.is_some() => {
                 trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
+            }
+            Step::CloneRoot { path, mapped: Some((_, map)) } => {
+                trees.push(open(path, Extent::Tree, Some(map)).context(|| step.to_string())?);
             }
             _ => {}
         }
@@ -30,11 +37,11 @@ pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Optio
     Ok(trees)
 }
 
-fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
-    let source = bind.source.to_string_lossy();
-    let tree = match open_tree(None, &bind.source, bind.extent) {
+fn open(path: &CStr, extent: Extent, id_map: Option<&IdMap>) -> Result<Option<OwnedFd>> {
+    let source = path.to_string_lossy();
+    let tree = match open_tree(None, path, extent) {
         // An ordinary user may copy mounts only in a namespace of their own: the child's.
-        Err(Errno::EPERM) if bind.id_map.is_none() => return Ok(None),
+        Err(Errno::EPERM) if id_map.is_none() => return Ok(None),
         other => other.os("open_tree", &source)?,
     };
     // A copy of a shared mount is its peer: what the container mounts below it would reach the
@@ -42,10 +49,10 @@ fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
     let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
     match mount_setattr(tree.as_fd(), Extent::Tree, slave) {
         // Linux before 5.12.
-        Err(Errno::ENOSYS) if bind.id_map.is_none() => return Ok(None),
+        Err(Errno::ENOSYS) if id_map.is_none() => return Ok(None),
         other => other.os("mount_setattr", &source)?,
     }
-    if let Some(map) = &bind.id_map {
+    if let Some(map) = id_map {
         id_map::apply(tree.as_fd(), Path::new(&*source), map)?;
     }
     Ok(Some(tree))
@@ -54,8 +61,7 @@ fn open(bind: &BindMount) -> Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rootfs::IdMap;
-    use crate::rootfs::Target;
+    use crate::rootfs::{BindMount, Target};
     use nix::sys::stat::fstat;
 
     fn bind(id_map: Option<IdMap>) -> BindMount {
@@ -79,7 +85,7 @@ mod tests {
         }
         let before = std::fs::read("/proc/self/mountinfo").unwrap();
         let map = IdMap { extent: Extent::One, uids: vec![[0, 4000, 9]], gids: vec![[0, 5000, 9]] };
-        let tree = open(&bind(Some(map))).unwrap().unwrap();
+        let tree = open(c"/tmp", Extent::One, Some(&map)).unwrap().unwrap();
         let stat = fstat(&tree).unwrap();
         assert_eq!((stat.st_uid, stat.st_gid), (4000, 5000));
         assert_eq!(std::fs::read("/proc/self/mountinfo").unwrap(), before);

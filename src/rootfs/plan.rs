@@ -8,8 +8,9 @@ use libc::{MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Mount};
 
 use super::options::propagation;
-use super::{Hierarchy, Plan, Step, overlay};
+use super::{Hierarchy, IdMap, Plan, Step, overlay};
 use crate::error::{Context, Error, Result};
+use crate::sys::mount::Extent;
 
 mod devices;
 mod id_map;
@@ -40,6 +41,8 @@ pub struct Input<'a> {
     /// Those of the container's user namespace, if it has one.
     pub uid_mappings: &'a [LinuxIdMapping],
     pub gid_mappings: &'a [LinuxIdMapping],
+    /// Show the owners of the rootfs as the container's ids.
+    pub map_root: bool,
     pub cgroup: CgroupView<'a>,
     pub no_pivot: bool,
     /// The SELinux label of files in new mounts.
@@ -127,9 +130,19 @@ fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
     }
     plan.enter.push(match overlay::plan::overlay(&input.overlay)? {
         Some(overlay) => Step::Overlay(Box::new(overlay)),
-        None => Step::CloneRoot { path: rootfs },
+        None => Step::CloneRoot { path: rootfs, mapped: mapped_root(input) },
     });
     Ok(())
+}
+
+fn mapped_root(input: &Input<'_>) -> Option<(usize, IdMap)> {
+    let map = || IdMap {
+        extent: Extent::Tree,
+        uids: ranges(input.uid_mappings),
+        gids: ranges(input.gid_mappings),
+    };
+    // Before all binds: the first of the parent's trees.
+    (input.map_root && !input.rootless).then(|| (0, map()))
 }
 
 fn root_propagation(input: &Input<'_>) -> Result<u64> {

@@ -17,6 +17,11 @@ pub const UPPER: &str = "io.aril.rootfs.upper";
 /// tools that look for it; else no mount of the container's is in the host's mount table.
 pub const SHOW: &str = "io.aril.rootfs.show";
 
+/// `auto` or `auto:SIZE`: a user namespace of SIZE ids (65536) that no other container of this state root
+/// has, out of what /etc/subuid and /etc/subgid grant. Where root runs it, the rootfs is shown with its
+/// owners mapped.
+pub const USERNS: &str = "io.aril.userns";
+
 /// The value of one annotation, if the config has it.
 pub fn value<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
     spec.annotations().as_ref()?.get(key).map(String::as_str)

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::HostPid;
 use crate::limits::rdt::Group;
+use crate::namespace::auto::Claim;
 use crate::rootfs::overlay::Layers;
 
 /// Raised when a reader of the older form could go wrong.
@@ -59,6 +60,9 @@ pub struct Record {
     /// The rootfs, where it is made of layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Layers>,
+    /// Ids that are this container's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Claim>,
     pub config: Settings,
 }
 

@@ -51,6 +51,23 @@ impl Store {
         &self.root
     }
 
+    /// Held against everybody else who decides by what all containers have.
+    pub fn lock_all(&self) -> Result<Flock<File>> {
+        self.make_root()?;
+        let directory = File::open(&self.root).os("open", self.root.display())?;
+        let lock = Flock::lock(directory, FlockArg::LockExclusive);
+        lock.map_err(|(_, errno)| Error::os("flock", self.root.display(), errno))
+    }
+
+    fn make_root(&self) -> Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .os("mkdir", self.root.display())
+            .context(|| "create the state directory".to_owned())
+    }
+
     /// Makes the directory of a new container and takes its lock. The mkdir decides between two
     /// creates of one id; what tidies up may find the directory between the two, and is outlasted.
     pub fn create(&self, id: &ContainerId) -> Result<Slot> {
@@ -70,12 +87,7 @@ impl Store {
         builder.mode(0o711);
         let mut made = builder.create(&path);
         if matches!(&made, Err(e) if e.kind() == ErrorKind::NotFound) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.root)
-                .os("mkdir", self.root.display())
-                .context(|| "create the state directory".to_owned())?;
+            self.make_root()?;
             made = builder.create(&path);
         }
         match made {

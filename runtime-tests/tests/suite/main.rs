@@ -29,3 +29,4 @@ mod rootfs;
 mod rootless;
 mod seccomp;
 mod syscalls;
+mod userns;

@@ -40,9 +40,17 @@ pub(super) fn isolate(ancestors: &[CString]) -> ChildResult<()> {
     Ok(())
 }
 
-pub(super) fn clone_root(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
+/// `made` by the parent, where owners had to be mapped.
+pub(super) fn clone_root(
+    state: &mut State<'_>,
+    path: &CStr,
+    made: Option<OwnedFd>,
+) -> ChildResult<()> {
     let below = open_directory(path, OFlag::O_PATH)?;
-    let tree = open_tree(None, path, Extent::Tree).during("open_tree")?;
+    let tree = match made {
+        Some(tree) => tree,
+        None => open_tree(None, path, Extent::Tree).during("open_tree")?,
+    };
     attach_root(state, tree, &below)
 }
 

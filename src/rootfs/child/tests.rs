@@ -115,6 +115,7 @@ fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'
         rootless: false,
         uid_mappings: &[],
         gid_mappings: &[],
+        map_root: false,
         cgroup: CgroupView::Legacy(&[]),
         no_pivot: false,
         mount_label: None,

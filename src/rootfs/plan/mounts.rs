@@ -104,6 +104,7 @@ impl Plan {
         let opened = |step: &&Step| match step {
             Step::Bind(bind) => bind.tree.is_some(),
             Step::Overlay(overlay) => overlay.tree.is_some(),
+            Step::CloneRoot { mapped, .. } => mapped.is_some(),
             _ => false,
         };
         self.enter.iter().filter(opened).count()

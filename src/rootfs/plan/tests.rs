@@ -18,6 +18,7 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
         rootless: false,
         uid_mappings: &[],
         gid_mappings: &[],
+        map_root: false,
         cgroup: CgroupView::Unified(Path::new("/sys/fs/cgroup/c1")),
         no_pivot: false,
         mount_label: None,
@@ -174,7 +175,7 @@ fn id_maps_are_for_binds_of_the_privileged() {
     let Step::Bind(step) = &planned.enter[2] else { panic!("{:?}", planned.enter[2]) };
     let map = step.id_map.as_ref().unwrap();
     assert_eq!((map.uids.as_slice(), step.tree), ([[0, 1000, 1]].as_slice(), Some(0)));
-    assert_eq!(map.extent, crate::sys::mount::Extent::Tree);
+    assert_eq!(map.extent, Extent::Tree);
     input.rootless = true;
     let error = plan(&input).unwrap_err().to_string();
     assert!(error.ends_with("id-mapped mounts are not supported for rootless containers"));

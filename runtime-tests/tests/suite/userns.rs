@@ -1,0 +1,128 @@
+//! Ranges of ids that are chosen for a container, and binds of what it could not reach.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use runtime_tests::{Call, Container, Output, View, on_the_host, spec};
+use serde_json::Value;
+
+/// What /etc/subuid and /etc/subgid of the test's own say.
+const GRANTS: &str = "somebody:1:1\ncontainers:3000000:3000\n";
+
+/// A container that asks for its ids by the option.
+fn container(view: View) -> Option<Container> {
+    let c = Container::new(view);
+    c.runtime.only_aril("ranges are its own").then_some(c)
+}
+
+/// With the grants in place of the host's.
+fn granted(c: &Container, call: Call) -> Call {
+    let file = c.file("grants", GRANTS).display().to_string();
+    let inner =
+        format!("for f in /etc/subuid /etc/subgid; do mount --bind {file} $f; done; exec \"$@\"");
+    call.in_shell(&format!("touch {file}; exec unshare -m sh -ec '{inner}' sh \"$@\""))
+}
+
+fn run(c: &Container, flags: &[&str]) -> Output {
+    granted(c, c.run_call(flags)).output()
+}
+
+fn first_uid(c: &Container) -> u32 {
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", c.pid())).expect("uid_map");
+    map.split_whitespace().nth(1).expect("an id").parse().expect("a number")
+}
+
+/// Files of root's are the container's root's, inside and as they are made; nothing is chowned.
+#[test]
+fn a_range_and_the_rootfs_in_it() {
+    on_the_host(|view| {
+        let Some(c) = container(view) else { return };
+        let c = c.script("id -u; stat -c %u /bin /mnt; touch /mnt/new; cat /proc/self/uid_map");
+        let c = c.edit(|spec| spec["root"]["readonly"] = false.into());
+        let out = run(&c, &["--userns", "auto:1000"]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "0", "0", "3000000", "1000"]);
+        assert_eq!(fs::metadata(c.rootfs().join("mnt/new")).expect("made").uid(), 0);
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn nobody_elses() {
+    on_the_host(|view| {
+        let Some(first) = container(view) else { return };
+        let mut others: Vec<Container> = (0..3).map(|_| Container::new(view)).collect();
+        for other in &mut others {
+            other.root.clone_from(&first.root);
+        }
+        let first = first.sleeper();
+        run(&first, &["-d", "--userns", "auto:1000"]).ok();
+        let others: Vec<Container> = others.into_iter().map(Container::sleeper).collect();
+        run(&others[0], &["-d", "--userns", "auto:1000"]).ok();
+        run(&others[1], &["-d", "--userns", "auto:1000"]).ok();
+        let mut all = vec![first_uid(&first), first_uid(&others[0]), first_uid(&others[1])];
+        all.sort_unstable();
+        assert_eq!(all, [3_000_000, 3_001_000, 3_002_000]);
+        run(&others[2], &["--userns", "auto:1000"])
+            .exits(1)
+            .says("/etc/subuid grants 3000 ids to containers, and no 1000 in a row are free");
+        // Later verbs know of the namespace, and who is gone gives back.
+        others[0].exec(["id", "-u"]).ok().prints("0\n");
+        let given_back = first_uid(&others[0]);
+        others[0].delete_by_force().ok();
+        run(&others[2], &["-d", "--userns", "auto:1000"]).ok();
+        assert_eq!(first_uid(&others[2]), given_back);
+        for c in [&first, &others[1], &others[2]] {
+            c.delete_by_force().ok();
+        }
+    });
+}
+
+#[test]
+fn refusals() {
+    on_the_host(|view| {
+        let Some(c) = container(view) else { return };
+        run(&c, &["--userns", "host"]).exits(1).says("want auto or auto:SIZE");
+        c.leaves_nothing();
+        run(&c, &["--userns", "auto:5000"]).exits(1).says("no 5000 in a row are free");
+        c.leaves_nothing();
+        let c = c.in_user_namespace(100_000);
+        run(&c, &["--userns", "auto"]).exits(1).says("the config has mappings");
+        c.leaves_nothing();
+    });
+}
+
+/// The annotation says what the option does.
+#[test]
+fn by_annotation() {
+    on_the_host(|view| {
+        let Some(c) = container(view) else { return };
+        let c = c.args(["cat", "/proc/self/gid_map"]).edit(|spec| {
+            spec["annotations"]["io.aril.userns"] = Value::from("auto:2000");
+        });
+        let out = run(&c, &[]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "3000000", "2000"]);
+    });
+}
+
+/// The host's side opens what is behind a directory that the container's ids may not pass.
+#[test]
+fn a_source_that_the_container_cannot_reach() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        let old = c.runtime.name == "crun" && c.runtime.version.contains(" 1.8");
+        if old {
+            return runtime_tests::skip::inapplicable("crun 1.8 opens sources inside");
+        }
+        let private = c.directory("private");
+        let source = c.directory("private/deep");
+        c.file("private/deep/file", "reached");
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
+        let c = c
+            .in_user_namespace(100_000)
+            .mounting(spec::bind(&source, "/mnt", &["ro"]))
+            .args(["cat", "/mnt/file"]);
+        c.run().ok().prints("reached");
+    });
+}

@@ -1,0 +1,98 @@
+//! `io.aril.userns`: a range of ids for a container, before anything else of it is decided.
+
+use std::fs::File;
+
+use nix::fcntl::Flock;
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Spec,
+};
+
+use crate::error::{Error, Result};
+use crate::namespace::auto::{self, Claim};
+use crate::namespace::{Mapping, parent};
+use crate::spec::{Config, annotation, has_namespace};
+use crate::state::Store;
+
+/// Ids that were chosen, and nobody else chooses until this is dropped: by then the record must tell.
+#[derive(Debug)]
+pub struct Choice {
+    pub claim: Claim,
+    _lock: Flock<File>,
+}
+
+/// Chooses the ids if the config wants that, and writes them into it.
+pub fn choose(store: &Store, config: &mut Config) -> Result<Option<Choice>> {
+    if annotation::value(&config.spec, annotation::USERNS).is_none() {
+        return Ok(None);
+    }
+    let lock = store.lock_all()?;
+    Ok(preview(store, config)?.map(|claim| Choice { claim, _lock: lock }))
+}
+
+/// The same without holding on to them.
+pub fn preview(store: &Store, config: &mut Config) -> Result<Option<Claim>> {
+    let Some(value) = annotation::value(&config.spec, annotation::USERNS) else { return Ok(None) };
+    let size = auto::size(value)?;
+    require_free(&config.spec)?;
+    let grants = parent::grants()?;
+    let claim = auto::choose(&grants, &taken(store)?, size)?;
+    let maps = auto::maps(&grants, &claim);
+    set(&mut config.spec, &maps.uid, &maps.gid);
+    // What later verbs read.
+    config.bytes = serde_json::to_vec(&config.spec)
+        .map_err(|e| Error::system(format!("encode the config: {e}")))?;
+    Ok(Some(claim))
+}
+
+/// Somebody else has decided already.
+fn require_free(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let given = linux.is_some_and(|l| {
+        let some = |map: &Option<Vec<_>>| map.as_ref().is_some_and(|map| !map.is_empty());
+        some(l.uid_mappings()) || some(l.gid_mappings())
+    });
+    let joined = linux.and_then(|l| l.namespaces().as_ref()).into_iter().flatten().any(|n| {
+        let path = n.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+        n.typ() == LinuxNamespaceType::User && path.is_some()
+    });
+    if given || joined {
+        return Err(Error::config(
+            "userns auto: the config has mappings, or joins a user namespace, already",
+        )
+        .hint("take linux.uidMappings and linux.gidMappings out of config.json"));
+    }
+    Ok(())
+}
+
+/// What the records of the state root have, of containers in any state: their files may be in use.
+fn taken(store: &Store) -> Result<Vec<Claim>> {
+    let mut taken = Vec::new();
+    for id in store.ids()? {
+        // Gone meanwhile, or a create that was killed before it wrote down what it had.
+        let Ok(slot) = store.open(&id) else { continue };
+        taken.extend(slot.read()?.and_then(|record| record.ids));
+    }
+    Ok(taken)
+}
+
+fn set(spec: &mut Spec, uid: &[Mapping], gid: &[Mapping]) {
+    let has_user = has_namespace(spec, LinuxNamespaceType::User);
+    let Some(linux) = spec.linux_mut() else { return };
+    if !has_user {
+        let mut all = linux.namespaces_mut().take().unwrap_or_default();
+        let mut user = LinuxNamespace::default();
+        user.set_typ(LinuxNamespaceType::User);
+        all.push(user);
+        linux.set_namespaces(Some(all));
+    }
+    linux.set_uid_mappings(Some(in_config(uid))).set_gid_mappings(Some(in_config(gid)));
+}
+
+fn in_config(map: &[Mapping]) -> Vec<LinuxIdMapping> {
+    let entry = |m: &Mapping| {
+        let entry = LinuxIdMappingBuilder::default();
+        let entry = entry.container_id(m.container).host_id(m.host).size(m.size);
+        entry.build().expect("all three are given")
+    };
+    map.iter().map(entry).collect()
+}
