@@ -48,9 +48,10 @@ pub fn resolve(name: &CStr, path: &[u8]) -> ChildResult<CString> {
     Err(refused(name, "executable file not found in $PATH"))
 }
 
-/// Becomes `path`. Returns only the kernel's refusal.
-pub fn execute(path: &CStr, argv: &[CString], environment: &[CString]) -> Fault {
-    let errno = process::execve(path, &Vector::new(argv), &Vector::new(environment));
+/// Becomes `path`. Returns only the kernel's refusal. The vectors were made before a filter could
+/// refuse the memory.
+pub fn execute(path: &CStr, argv: &Vector, environment: &Vector) -> Fault {
+    let errno = process::execve(path, argv, environment);
     Fault::refused(format!("exec {}: {}", path.to_string_lossy(), text::errno(errno)))
 }
 
@@ -126,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_refused_image_is_named() {
-        let fault = execute(c"/proc/version", &[c"x".into()], &[]);
+        let argv = [c"x".into()];
+        let fault = execute(c"/proc/version", &Vector::new(&argv), &Vector::new(&[]));
         assert_eq!(fault.call, "exec /proc/version: permission denied");
     }
 

@@ -16,7 +16,7 @@
 //!    working directory (a directory may be closed to root, as on NFS), check of where that is,
 //!    effective, permitted and inheritable sets, ambient set.
 //! 4. `args[0]` is looked up as the new user ([`executable`]).
-//! 5. seccomp, if no_new_privs; then nothing but the gate, descriptors ([`descriptors`]), execve.
+//! 5. The gate and the last descriptors ([`descriptors`]); seccomp, if no_new_privs; execve.
 //!
 //! The bounding set goes first because dropping needs CAP_SETPCAP; the others go after the user
 //! because a uid other than 0 empties them.

@@ -13,6 +13,7 @@ use crate::fs::{Proc, Root};
 use crate::hook::{Point, Surroundings};
 use crate::identity::{environment, executable};
 use crate::plan::{Script, Step};
+use crate::sys::process::Vector;
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, process};
 use crate::{cgroup, console, hook, identity, limits, namespace, network, rootfs, seccomp};
@@ -101,14 +102,19 @@ impl<'a> Child<'a> {
             home: None,
             executable: None,
         });
-        for (number, step) in self.script.steps.iter().enumerate() {
+        let (before, filter) = self.script.before_and_after_ready();
+        for (number, step) in before.iter().enumerate() {
             self.step(step, &mut world).map_err(|fault| (number as u32, fault))?;
-            if let Some(clock) = self.clock {
-                clock.mark(number);
-            }
+            self.mark(number);
         }
         self.link.send(&Report::Ready).during("send").map_err(outside_steps)?;
-        self.execute(&world).map_err(outside_steps)
+        self.execute(&world, before.len(), filter)
+    }
+
+    fn mark(&self, step: usize) {
+        if let Some(clock) = self.clock {
+            clock.mark(step);
+        }
     }
 
     /// Before any step: whose child we are, which signals count, and where we live.
@@ -226,29 +232,46 @@ impl<'a> Child<'a> {
         self.link.expect(Order::Served).during("wait for the seccomp agent")
     }
 
-    /// Waits to be let go, then is the program.
-    fn execute(&self, world: &World<'a>) -> ChildResult<Infallible> {
+    /// Waits to be let go, then is the program. `filter` is step `number`, if there is one: after it
+    /// nothing of ours happens but hooks and execve.
+    fn execute(
+        &self,
+        world: &World<'a>,
+        number: usize,
+        filter: Option<&seccomp::Filter>,
+    ) -> Result<Infallible, (u32, Fault)> {
+        let outside_steps = |fault| (super::parent::NO_STEP, fault);
+        self.wait_to_be_let_go().map_err(outside_steps)?;
         let program = &self.script.program;
+        let mut variables = program.environment.variables.clone();
+        variables.extend(world.home.clone());
+        let path: &CStr = world.executable.as_deref().unwrap_or(&program.argv[0]);
+        let (argv, environment) = (Vector::new(&program.argv), Vector::new(&variables));
+        for fd in self.last_descriptors(world) {
+            if fd != self.link.as_raw() {
+                nix::unistd::close(fd).during("close").map_err(outside_steps)?;
+            }
+        }
+        if let Some(filter) = filter {
+            // Without a listener: `before_and_after_ready`.
+            seccomp::child::load(filter).map_err(|fault| (number as u32, fault))?;
+            self.mark(number);
+        }
+        if !self.script.hooks.at(Point::StartContainer).is_empty() {
+            self.run_hooks(Point::StartContainer, &variables, None).map_err(outside_steps)?;
+        }
+        Err(outside_steps(executable::execute(path, &argv, &environment)))
+    }
+
+    fn wait_to_be_let_go(&self) -> ChildResult<()> {
         match self.link.receive().during("receive")? {
-            Some(Order::Run) => {}
+            Some(Order::Run) => Ok(()),
             Some(Order::Park) => {
                 let gate = self.gate.ok_or(Fault::refused("there is no gate to wait at"))?;
-                gate::wait(gate, self.proc).during("open exec.fifo")?;
+                gate::wait(gate, self.proc).during("open exec.fifo")
             }
             // The parent is gone before it had told anybody of us.
             Some(_) | None => sys::clone::exit_now(1),
         }
-        let mut variables = program.environment.variables.clone();
-        variables.extend(world.home.clone());
-        if !self.script.hooks.at(Point::StartContainer).is_empty() {
-            self.run_hooks(Point::StartContainer, &variables, None)?;
-        }
-        let path: &CStr = world.executable.as_deref().unwrap_or(&program.argv[0]);
-        for fd in self.last_descriptors(world) {
-            if fd != self.link.as_raw() {
-                nix::unistd::close(fd).during("close")?;
-            }
-        }
-        Err(executable::execute(path, &program.argv, &variables))
     }
 }

@@ -6,11 +6,11 @@
 //!   |  id maps, cgroup    -- Proceed --------> | (waits for it only if it must: see `held`)
 //!   |  limits, devices, record                 |  replays its steps
 //!   |  prestart, createRuntime <-- Hooks ----- |  (only if there are such hooks)
-//!   |                     -- Served ---------> |  createContainer, pivot, identity, seccomp ...
-//!   |                     <-- Ready ---------- |  all set up, seccomp loaded
+//!   |                     -- Served ---------> |  createContainer, pivot, identity ...
+//!   |                     <-- Ready ---------- |  all set up
 //!   |  record, pid file                        |
-//!   |      run, exec:     -- Run ------------> |  execve; the socket closes: success
-//!   |      create:        -- Park -----------> |  opens exec.fifo: blocks until `start` reads
+//!   |      run, exec:     -- Run ------------> |  seccomp, execve; the socket closes: success
+//!   |      create:        -- Park -----------> |  opens exec.fifo: blocks until `start` reads, then as above
 //! ```
 //!
 //! The child is a fork: it has the same steps in memory, and reports the index of the one that

@@ -96,6 +96,16 @@ impl Script {
         })
     }
 
+    /// The steps before the process is ready, and the filter that is loaded after: where it comes
+    /// last it waits for `start`, so that no call of ours but execve is made under it. With a
+    /// listener it cannot wait: the agent has that from `create`.
+    pub fn before_and_after_ready(&self) -> (&[Step], Option<&seccomp::Filter>) {
+        match self.steps.split_last() {
+            Some((Step::Seccomp(filter), before)) if !filter.notifies() => (before, Some(filter)),
+            _ => (&self.steps, None),
+        }
+    }
+
     pub fn rootfs_steps(&self) -> impl Iterator<Item = &rootfs::Step> {
         self.steps.iter().filter_map(|step| match step {
             Step::Rootfs(step) => Some(step),

@@ -16,10 +16,14 @@ impl fmt::Display for ContainerPlan {
         writeln!(f, "\nhost:")?;
         self.host(f)?;
         writeln!(f, "\ncontainer process:")?;
-        for step in &self.script.steps {
+        let (before, filter) = self.script.before_and_after_ready();
+        for step in before {
             writeln!(f, "  {step}")?;
         }
         writeln!(f, "  ready; wait for start")?;
+        if let Some(filter) = filter {
+            writeln!(f, "  {filter}")?;
+        }
         for hook in self.script.hooks.at(Point::StartContainer) {
             writeln!(f, "  startContainer hook {hook}")?;
         }

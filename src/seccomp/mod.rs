@@ -14,8 +14,9 @@
 //! - An architecture that the profile does not name is killed; the native one is always named.
 //!
 //! The child loads the program ([`child::load`]): early where the container may gain privileges,
-//! for loading then needs CAP_SYS_ADMIN, else right before exec. With a rule that notifies, loading
-//! returns the listener, which the parent hands to the agent ([`parent::hand_over`]).
+//! for loading then needs CAP_SYS_ADMIN, else right before exec, where it cannot be in our own way.
+//! With a rule that notifies, loading returns the listener, which the parent fetches (no message
+//! that the filter could stop) and hands to the agent ([`parent::hand_over`]).
 
 mod action;
 mod arch;

@@ -1,10 +1,9 @@
 //! What the machine supports, and the agent that answers notifications.
 
-use std::io::{IoSlice, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::{ContainerProcessState, SECCOMP_FD_NAME, State};
 
 use super::plan::Facts;
@@ -21,20 +20,11 @@ pub fn facts() -> Facts {
 pub fn hand_over(listener: &Listener, pid: i32, state: State, fd: BorrowedFd<'_>) -> Result<()> {
     let path = listener.path.display();
     let message = message(listener, pid, state)?;
-    let mut agent = UnixStream::connect(&listener.path)
-        .os("connect", path.to_string())
+    let agent = sys::socket::connect(&listener.path)
+        .os("connect", &path)
         .map_err(|e| e.context("connect with the seccomp agent of the profile"))?;
-
-    let rights = [fd.as_raw_fd()];
-    let sent = sendmsg::<()>(
-        agent.as_raw_fd(),
-        &[IoSlice::new(&message)],
-        &[ControlMessage::ScmRights(&rights)],
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )
-    .os("sendmsg", path.to_string())?;
-    agent.write_all(&message[sent..]).os("write", path)
+    let sent = sys::socket::send(agent.as_fd(), &message, &[fd]).os("sendmsg", &path)?;
+    File::from(agent).write_all(&message[sent..]).os("write", path)
 }
 
 fn message(listener: &Listener, pid: i32, state: State) -> Result<Vec<u8>> {
@@ -52,10 +42,10 @@ fn message(listener: &Listener, pid: i32, state: State) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::io::IoSliceMut;
-    use std::os::fd::AsFd;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
-    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     use oci_spec::runtime::{ContainerState, StateBuilder};
     use serde_json::{Value, json};
 

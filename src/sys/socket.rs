@@ -5,11 +5,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use nix::sys::socket::sockopt::AcceptConn;
+use nix::sys::socket::sockopt::{AcceptConn, SendTimeout};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    accept4, connect as nix_connect, getsockopt, recvmsg, sendmsg, socket, socketpair,
+    accept4, connect as nix_connect, getsockopt, recvmsg, sendmsg, setsockopt, socket, socketpair,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::open::open;
 use super::{Errno, Result};
@@ -22,9 +23,11 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Connects to the listening stream socket at `path`.
+/// Connects to the listening stream socket at `path`. EAGAIN if the listener takes no connection,
+/// or no data later on, for ten seconds.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     let end = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&end, SendTimeout, &TimeVal::seconds(10))?;
     match UnixAddr::new(path) {
         Ok(address) => nix_connect(end.as_raw_fd(), &address)?,
         // The address holds 107 bytes; a descriptor's name always fits.

@@ -22,6 +22,11 @@ fn main() {
     {
         return notify(socket, message);
     }
+    if let [_, flag, mode, number, first] = args.as_slice()
+        && flag == "--call"
+    {
+        return call(mode, number, first);
+    }
     let mut facts = Facts::default();
     for look in [
         process,
@@ -55,6 +60,50 @@ fn main() {
 fn notify(socket: &str, message: &str) {
     let sender = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
     sender.send_to(message.as_bytes(), socket).expect("sent");
+}
+
+/// Makes a system call with one argument in a mode of the processor's and prints the result.
+fn call(mode: &str, number: &str, first: &str) {
+    let number: i64 = number.parse().expect("a number");
+    let first: i64 = first.parse().expect("an argument");
+    let result = match mode {
+        "native" => kernel(number, first),
+        #[cfg(target_arch = "x86_64")]
+        "x32" => kernel(number | 0x4000_0000, first),
+        #[cfg(target_arch = "x86_64")]
+        "i386" => interrupt(number, first),
+        other => panic!("no mode {other}"),
+    };
+    println!("{result}");
+}
+
+/// In the mode that we were built for.
+fn kernel(number: i64, first: i64) -> i64 {
+    // SAFETY: the tests name calls whose first argument is no pointer; the others are zero.
+    match unsafe { libc::syscall(number, first, 0, 0, 0, 0, 0) } {
+        -1 => -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or_default()),
+        result => result,
+    }
+}
+
+/// `int 0x80`: the kernel takes the number and the arguments for those of i386.
+#[cfg(target_arch = "x86_64")]
+fn interrupt(number: i64, first: i64) -> i64 {
+    let result: i64;
+    // SAFETY: as above. rbx, which the compiler keeps for itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg {first}, rbx",
+            "int 0x80",
+            "xchg {first}, rbx",
+            first = inout(reg) first => _,
+            inlateout("rax") number => result,
+            in("rcx") 0, in("rdx") 0, in("rsi") 0, in("rdi") 0,
+            lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
+        );
+    }
+    // A result of 32 bits.
+    i64::from(result as i32)
 }
 
 #[derive(Default)]

@@ -28,5 +28,7 @@ mod resources;
 mod rootfs;
 mod rootless;
 mod seccomp;
+mod seccomp_modes;
+mod seccomp_notify;
 mod syscalls;
 mod userns;

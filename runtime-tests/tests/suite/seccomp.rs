@@ -162,3 +162,32 @@ fn an_empty_profile_is_none() {
     sees(&Value::Null, &["status Seccomp 0"]);
     sees(&json!({"defaultAction": ""}), &["status Seccomp 0"]);
 }
+
+/// The filter of a process with no_new_privs comes after everything that the runtime itself does.
+#[test]
+fn the_runtimes_last_steps_are_not_filtered() {
+    on_the_host(|view| {
+        let names = ["read", "write", "openat", "openat2", "close", "fcntl", "mmap", "munmap"];
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": names, "action": "SCMP_ACT_KILL_PROCESS"}]});
+        let c = filtered(view, &profile).args(["true"]);
+        if !c.runtime.only_aril("runc's own last steps are under the filter") {
+            return;
+        }
+        assert_eq!(c.spec["process"]["noNewPrivileges"], true);
+        c.run().silent();
+        c.run_detached();
+        c.wait_for("stopped");
+        c.delete().silent();
+        c.create();
+        c.start();
+        c.wait_for("stopped");
+        c.delete().silent();
+
+        let c = filtered(view, &profile).sleeper();
+        c.run_detached();
+        c.exec(["true"]).silent();
+        // And it does count.
+        c.exec(["cat", "/etc/passwd"]).exits(128 + 31);
+    });
+}
