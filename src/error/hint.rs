@@ -23,6 +23,14 @@ pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'stat
         ("clone3", Errno::EOPNOTSUPP) => {
             Some("the cgroup is of the threaded kind, or its parent is")
         }
+        // The floor of the kernel has them all.
+        (
+            "clone3" | "close_range" | "open" | "openat2" | "open_tree" | "fsopen" | "fsmount"
+            | "move_mount",
+            Errno::ENOSYS,
+        ) => Some(
+            "Linux 5.10 or later is needed, and no seccomp filter around aril that hides its calls",
+        ),
         (_, Errno::ENOSPC) => Some("the file system is full, or out of inodes"),
         ("fsopen" | "mount", Errno::ENODEV) => {
             Some("the kernel does not know this type of file system: is its module loaded?")

@@ -221,8 +221,9 @@ impl State<'_> {
         let kept = current_attributes(mount)? & !change.clear;
         let wanted = kept | change.set;
         let mut flags = flags(wanted) | libc::MS_REMOUNT | libc::MS_BIND;
-        // No flag at all would mean to keep what there is.
-        if change.clear & !wanted & ATTR_ATIME == ATTR_ATIME {
+        // Said, whatever it was: without any of these flags some kernels keep what there is, and some
+        // make it strictatime, which a user namespace may not.
+        if wanted & ATTR_ATIME == 0 {
             flags |= libc::MS_RELATIME;
         }
         self.mount_by_path(mount, None, flags, None)
@@ -312,7 +313,7 @@ fn current_attributes(mount: BorrowedFd<'_>) -> ChildResult<u64> {
         // ST_NOSYMFOLLOW and ST_RELATIME are missing from libc, or from its part for musl.
         (0x2000, attr::ATTR_NOSYMFOLLOW),
     ];
-    let flags = fstatfs(mount).during("fstatfs")?.flags().bits();
+    let flags = crate::sys::mount::flags_of(mount).during("fstatfs")?;
     let strict = flags & (libc::ST_NOATIME | ST_RELATIME) == 0;
     let all = STATFS.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |all, (_, a)| all | a);
     Ok(if strict { all | attr::ATTR_STRICTATIME } else { all })

@@ -175,3 +175,13 @@ fn setattr(mount: BorrowedFd<'_>, extent: Extent, arguments: [u64; 4]) -> Result
     })
     .map(drop)
 }
+
+/// `ST_*` of the mount that an open file is on. nix's own call drops those that it has no name for,
+/// among them `ST_RELATIME` and `ST_NOSYMFOLLOW`.
+pub fn flags_of(file: BorrowedFd<'_>) -> Result<u64> {
+    // SAFETY: statvfs is plain integers, for which all zeroes is a valid value.
+    let mut statvfs: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: one statvfs is written, which outlives the call.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut statvfs) }.into())?;
+    Ok(statvfs.f_flag)
+}

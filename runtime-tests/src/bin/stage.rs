@@ -21,6 +21,7 @@ const USAGE: &str = "stage STAGE ... -- COMMAND ...
   network SCRIPT   a network namespace with what the shell script makes there
   cgroup DIR       the process is in this cgroup
   user UID         the process is this user's, of the group of the same number alone
+  without CALLS    a kernel without these system calls, between commas: they answer ENOSYS
   terminal         standard input is the controlling terminal of a new session
   subreaper FILE   orphans of the command are reaped here; FILE gets a line `PID CODE` for each";
 
@@ -49,6 +50,7 @@ fn play() -> Result<ExitCode> {
             Some("network") => network(&argument()?)?,
             Some("cgroup") => enter_cgroup(&argument()?)?,
             Some("user") => become_user(&argument()?)?,
+            Some("without") => without(&argument()?)?,
             Some("terminal") => controlling_terminal()?,
             Some("subreaper") => record = Some(argument()?),
             Some("--help") => bail!(USAGE),
@@ -129,6 +131,43 @@ fn become_user(uid: &OsString) -> Result<()> {
     nix::unistd::setgroups(&[]).context("setgroups")?;
     nix::unistd::setgid(uid.into()).context("setgid")?;
     nix::unistd::setuid(uid.into()).context("setuid")
+}
+
+/// By a seccomp filter, which whatever is executed inherits.
+fn without(calls: &OsString) -> Result<()> {
+    const KNOWN: [(&str, libc::c_long); 12] = [
+        ("clone3", libc::SYS_clone3),
+        ("close_range", libc::SYS_close_range),
+        ("faccessat2", libc::SYS_faccessat2),
+        ("fsmount", libc::SYS_fsmount),
+        ("fsopen", libc::SYS_fsopen),
+        ("memfd_create", libc::SYS_memfd_create),
+        ("mount_setattr", libc::SYS_mount_setattr),
+        ("move_mount", libc::SYS_move_mount),
+        ("open_tree", libc::SYS_open_tree),
+        ("openat2", libc::SYS_openat2),
+        ("pidfd_getfd", libc::SYS_pidfd_getfd),
+        ("statx", libc::SYS_statx),
+    ];
+    let calls = calls.to_str().context("names of system calls")?;
+    let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let (load, equal, answer) =
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+    let mut program = vec![instruction(load, 0, 0, 0)];
+    for name in calls.split(',').filter(|name| !name.is_empty()) {
+        let known = KNOWN.iter().find(|(known, _)| *known == name);
+        let number = known.with_context(|| format!("no system call {name}"))?.1;
+        program.push(instruction(equal, 0, 1, number as u32));
+        program.push(instruction(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    }
+    program.push(instruction(answer, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program is as long as is said, lives across the call, and is only read.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) }
+    {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()).context("PR_SET_SECCOMP"),
+    }
 }
 
 fn controlling_terminal() -> Result<()> {

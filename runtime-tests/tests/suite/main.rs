@@ -17,6 +17,7 @@ mod must;
 mod namespaces;
 mod net_devices;
 mod observer;
+mod older_kernels;
 mod overlay;
 mod parallel;
 mod parked;
