@@ -15,6 +15,7 @@ use crate::hook::Point;
 use crate::namespace::Kind;
 use crate::rootfs::options;
 use crate::seccomp::Arch;
+use crate::spec::annotation;
 use crate::sys;
 
 pub fn facts() -> FeatureFacts {
@@ -37,7 +38,14 @@ pub fn facts() -> FeatureFacts {
         net_devices: true,
         memory_policy: Some(memory_policy()),
         checkpoint: false,
-        acted_on_annotations: vec!["org.systemd.property.".to_owned()],
+        acted_on_annotations: [
+            "org.systemd.property.",
+            annotation::LAYERS,
+            annotation::UPPER,
+            annotation::SHOW,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     }
 }
 

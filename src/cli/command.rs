@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::log;
 use super::root::StateRoot;
+use super::{log, options};
 pub use crate::lifecycle::export::Target;
 pub use crate::plan::edits::Edits;
 
@@ -29,7 +29,7 @@ pub enum Rootless {
     No,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Command {
     Create(Create),
     Start {
@@ -98,15 +98,21 @@ pub enum Command {
     Plan {
         bundle: PathBuf,
     },
+    Volume {
+        /// An action, and names.
+        words: Vec<String>,
+        format: Format,
+    },
     /// The text.
     Help(String),
     Version,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Create {
     pub id: String,
     pub bundle: PathBuf,
+    pub options: Box<options::Options>,
     pub handover: Handover,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
@@ -114,7 +120,7 @@ pub struct Create {
     pub userns: Option<String>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Run {
     pub create: Create,
     pub detach: bool,

@@ -11,7 +11,7 @@ use super::command::{
 };
 use super::log::Sink;
 use super::root::Chosen;
-use super::{Failure, claims, events, features, output, ps, stats, version};
+use super::{Failure, claims, events, features, options, output, ps, stats, version, volume};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
@@ -77,6 +77,7 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
         Command::Spec { bundle, rootless } => {
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;
         }
+        Command::Volume { words, format } => output::print(&volume::act(&words, format)?)?,
         Command::Features => output::print(&features::text(claims::facts()))?,
         Command::Help(text) => output::print(&text)?,
         Command::Version => output::print(&version::text())?,
@@ -255,6 +256,7 @@ fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let options = Options {
         bundle: bundle.to_owned(),
         state_directory: caller.global.root.path.join(&id),
+        fill: Vec::new(),
         no_pivot: false,
         new_keyring: true,
         rootless_cgroups: caller.rootless_cgroups(),
@@ -279,9 +281,20 @@ impl Caller<'_> {
 
     fn create(&self, args: Create) -> Result<lifecycle::create::Create> {
         self.global.root.warning().iter().for_each(|text| self.sink.warn(text));
+        let id = ContainerId::parse(&args.id)?;
+        let state_directory = self.global.root.path.join(&id);
+        let resolved = options::resolve(
+            *args.options,
+            id.as_str(),
+            &args.bundle,
+            &state_directory,
+            args.userns.is_some(),
+        )?;
         Ok(lifecycle::create::Create {
-            id: ContainerId::parse(&args.id)?,
-            bundle: args.bundle,
+            id,
+            bundle: resolved.bundle.unwrap_or(args.bundle),
+            config: resolved.config,
+            volumes: resolved.volumes,
             handover: handover(args.handover),
             no_pivot: args.no_pivot,
             new_keyring: !args.no_new_keyring,

@@ -14,6 +14,7 @@ pub mod features;
 mod given;
 mod help;
 pub mod log;
+mod options;
 pub mod output;
 pub mod ps;
 mod reconcile;
@@ -24,6 +25,7 @@ pub mod stats;
 pub mod table;
 pub mod value;
 pub mod version;
+mod volume;
 
 use std::ffi::OsString;
 

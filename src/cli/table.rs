@@ -10,7 +10,7 @@ use super::command::{
     Command, Create, Edits, Exec, ExecProcess, Format, Global, Handover, Rootless, Run, Target,
 };
 use super::given::{Given, operand, usage};
-use super::{Failure, help, log, resources, root, value};
+use super::{Failure, help, log, options, resources, root, value};
 use crate::error::{Error, Result};
 
 pub struct Verb {
@@ -40,9 +40,14 @@ const fn bare(name: &'static str, about: &'static str, read: Read) -> Verb {
 
 const REST: usize = usize::MAX;
 
+/// Of a verb that makes a container.
+const MAKES: &str = "<container-id> [-- command [arguments]]";
+
 /// In the order of a container's life, then what is not about one container.
 pub const VERBS: &[Verb] = &[
     Verb {
+        operands: MAKES,
+        most: REST,
         flags: create_flags,
         ..one_id("create", "make a container that waits for start", |given, operands| {
             Ok(Command::Create(create(given, operands)?))
@@ -51,7 +56,12 @@ pub const VERBS: &[Verb] = &[
     one_id("start", "start the process of a created container", |_, operands| {
         Ok(Command::Start { id: id(operands) })
     }),
-    Verb { flags: run_flags, ..one_id("run", "create, start and wait, in one", run) },
+    Verb {
+        operands: MAKES,
+        most: REST,
+        flags: run_flags,
+        ..one_id("run", "create, start and wait, in one", run)
+    },
     one_id("state", "print the state of a container, as JSON", |_, operands| {
         Ok(Command::State { id: id(operands) })
     }),
@@ -145,6 +155,15 @@ pub const VERBS: &[Verb] = &[
         most: 1,
         flags: || vec![bundle_flag()],
         ..bare("plan", "print what create would do, without doing it", plan)
+    },
+    Verb {
+        operands: "<ls|create|rm|inspect> [name...]",
+        least: 1,
+        most: REST,
+        flags: || vec![format_flag()],
+        ..bare("volume", "list, make, remove and show named volumes", |given, words| {
+            Ok(Command::Volume { words, format: format(given)? })
+        })
     },
     bare("features", "print what this runtime can do, as JSON", |_, _| Ok(Command::Features)),
     Verb {
@@ -295,6 +314,7 @@ fn create_flags() -> Vec<Arg> {
         switch("timeline", "print where the time went to stderr"),
         value("userns", "auto[:SIZE]", "a user namespace of ids that no other container has"),
     ]);
+    flags.extend(options::flags());
     flags
 }
 
@@ -328,7 +348,7 @@ fn exec_flags() -> Vec<Arg> {
     flags
 }
 
-fn switch(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
@@ -345,7 +365,7 @@ pub(super) fn value(name: &'static str, shown: &'static str, help: &'static str)
 }
 
 /// Each one counts, and none is split.
-fn values(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
+pub(super) fn values(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
     let any = value_parser!(OsString);
     Arg::new(name)
         .long(name)
@@ -368,9 +388,11 @@ fn handover(given: &Given) -> Result<Handover> {
     })
 }
 
-fn create(given: &Given, operands: Vec<String>) -> Result<Create> {
+fn create(given: &Given, mut operands: Vec<String>) -> Result<Create> {
+    let args = operands.split_off(1);
     Ok(Create {
         id: id(operands),
+        options: Box::new(options::read(given, args)?),
         bundle: given.bundle()?,
         handover: handover(given)?,
         no_pivot: given.switch("no-pivot"),

@@ -24,6 +24,7 @@
 //! Ids are numbers. `/etc/passwd` of the container is read for HOME only: names that look like
 //! numbers once became root there (CVE-2016-3697).
 
+pub mod account;
 pub mod child;
 pub mod descriptors;
 pub mod environment;

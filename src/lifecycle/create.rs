@@ -27,6 +27,7 @@ use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, pidfd::Ended};
 use crate::time::rfc3339;
+use crate::volume::{Claim, Volumes};
 use crate::{cgroup, limits, network, rootfs};
 
 #[derive(Debug)]
@@ -34,6 +35,9 @@ pub struct Create {
     pub id: ContainerId,
     /// Absolute.
     pub bundle: PathBuf,
+    /// In the place of the bundle's: as options have changed it, or made without a bundle.
+    pub config: Option<Config>,
+    pub volumes: Option<NamedVolumes>,
     pub handover: Handover,
     pub no_pivot: bool,
     pub new_keyring: bool,
@@ -43,6 +47,13 @@ pub struct Create {
     pub timeline: bool,
     /// `--userns`: see [`spec::annotation::USERNS`].
     pub userns: Option<String>,
+}
+
+/// Those that the config mounts.
+#[derive(Debug, Clone)]
+pub struct NamedVolumes {
+    pub all: Volumes,
+    pub names: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -121,6 +132,8 @@ struct Making {
     rdt: limits::rdt::parent::Made,
     /// Where the child marks its steps, if somebody wants to know.
     clock: Option<SharedClock>,
+    /// Named volumes, held until their content is complete.
+    claims: Vec<Claim>,
     undo: bool,
 }
 
@@ -129,7 +142,10 @@ impl Making {
     fn begin(store: &Store, request: &Create, detach: bool, warn: &dyn Fn(&str)) -> Result<Self> {
         let mut time = Timeline::start();
         request.handover.passed.check()?;
-        let mut config = spec::load(&request.bundle)?;
+        let mut config = match &request.config {
+            Some(config) => config.clone(),
+            None => spec::load(&request.bundle)?,
+        };
         if let Some(value) = &request.userns {
             spec::annotation::set(&mut config.spec, spec::annotation::USERNS, value.as_str());
         }
@@ -158,15 +174,24 @@ impl Making {
             cgroup: None,
             rdt: Default::default(),
             clock,
+            claims: Vec::new(),
             undo: true,
         };
-        making.prepare(options.notify_directory.as_deref(), warn)?;
+        making.prepare(request, options.notify_directory.as_deref(), warn)?;
         Ok(making)
     }
 
     /// Intent first, then the effects on the host that do not need the process.
-    fn prepare(&mut self, notify_directory: Option<&Path>, warn: &dyn Fn(&str)) -> Result<()> {
+    fn prepare(
+        &mut self,
+        request: &Create,
+        notify_directory: Option<&Path>,
+        warn: &dyn Fn(&str),
+    ) -> Result<()> {
         self.slot.write(&self.record)?;
+        if let Some(volumes) = &request.volumes {
+            self.claim(volumes)?;
+        }
         if let Some(overlay) = self.plan.script.overlay() {
             rootfs::overlay::parent::prepare(overlay)?;
         }
@@ -183,6 +208,18 @@ impl Making {
             self.rdt = limits::rdt::parent::prepare(plan)?;
             self.time.mark("make the resctrl group");
         }
+        Ok(())
+    }
+
+    fn claim(&mut self, volumes: &NamedVolumes) -> Result<()> {
+        for name in &volumes.names {
+            let claim = volumes.all.claim(name, self.slot.path())?;
+            if !claim.fill {
+                self.plan.script.keep_as_it_is(&volumes.all.source(name));
+            }
+            self.claims.push(claim);
+        }
+        self.time.mark("take the volumes");
         Ok(())
     }
 
@@ -268,6 +305,7 @@ impl Making {
             self.serve(request, init)
         })
         .map_err(|e| self.why_it_died(e))?;
+        self.claims.drain(..).try_for_each(Claim::filled)?;
         self.time.mark("wait until it is set up");
         if !limited {
             self.limit_memory(init)?;
@@ -398,11 +436,18 @@ impl Drop for Making {
     }
 }
 
+impl NamedVolumes {
+    fn sources(&self) -> impl Iterator<Item = PathBuf> {
+        self.names.iter().map(|name| self.all.source(name))
+    }
+}
+
 impl Create {
     fn options(&self, store: &Store, detach: bool) -> Options {
         Options {
             bundle: self.bundle.clone(),
             state_directory: store.root().join(&self.id),
+            fill: self.volumes.iter().flat_map(NamedVolumes::sources).collect(),
             no_pivot: self.no_pivot,
             new_keyring: self.new_keyring,
             rootless_cgroups: self.rootless_cgroups,

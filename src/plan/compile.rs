@@ -25,6 +25,8 @@ pub struct Options {
     pub bundle: PathBuf,
     /// The container's own, in the state root.
     pub state_directory: PathBuf,
+    /// Volumes that begin with what they cover.
+    pub fill: Vec<PathBuf>,
     pub no_pivot: bool,
     pub new_keyring: bool,
     pub rootless_cgroups: bool,
@@ -231,6 +233,7 @@ fn rootfs(
         readonly: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
         mounts: spec.mounts().as_deref().unwrap_or(&[]),
         extra: notify.as_slice(),
+        fill: &options.fill,
         devices: linux.devices().as_deref().unwrap_or(&[]),
         masked_paths: linux.masked_paths().as_deref().unwrap_or(&[]),
         readonly_paths: linux.readonly_paths().as_deref().unwrap_or(&[]),

@@ -12,7 +12,8 @@ pub mod show;
 
 use std::ffi::CString;
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crate::id::ContainerId;
 use crate::identity::descriptors::Passed;
@@ -88,6 +89,17 @@ pub struct Script {
 }
 
 impl Script {
+    /// A volume that is not empty after all.
+    pub fn keep_as_it_is(&mut self, source: &Path) {
+        for step in &mut self.steps {
+            if let Step::Rootfs(rootfs::Step::Bind(bind)) = step
+                && bind.source.as_bytes() == source.as_os_str().as_bytes()
+            {
+                bind.fill = false;
+            }
+        }
+    }
+
     /// The root, if it is made of layers.
     pub fn overlay(&self) -> Option<&rootfs::overlay::Overlay> {
         self.rootfs_steps().find_map(|step| match step {

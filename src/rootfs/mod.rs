@@ -158,6 +158,8 @@ pub struct BindMount {
     /// The parent opens the source, as the n-th of its trees.
     pub tree: Option<usize>,
     pub id_map: Option<IdMap>,
+    /// An empty volume: it begins with what it covers.
+    pub fill: bool,
     pub finish: Finish,
     pub options: String,
 }

@@ -73,6 +73,7 @@ mod tests {
             proc_only: false,
             tree: Some(0),
             id_map,
+            fill: false,
             finish: Default::default(),
             options: String::new(),
         }

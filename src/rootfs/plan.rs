@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libc::{MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Mount};
@@ -28,6 +28,8 @@ pub struct Input<'a> {
     pub mounts: &'a [Mount],
     /// Mounts of the runtime's own, after the config's.
     pub extra: &'a [Mount],
+    /// Sources of binds that begin with what they cover.
+    pub fill: &'a [PathBuf],
     pub devices: &'a [LinuxDevice],
     pub masked_paths: &'a [String],
     pub readonly_paths: &'a [String],
@@ -64,7 +66,7 @@ pub enum CgroupView<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HierarchyView {
     /// The container's own cgroup in this hierarchy.
-    pub own: std::path::PathBuf,
+    pub own: PathBuf,
     /// The last part of the mount point: `cpu,cpuacct`, `systemd`.
     pub name: String,
     /// The controllers, if there is more than one.

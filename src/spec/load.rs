@@ -7,9 +7,10 @@ use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::edit::Edits;
 use crate::error::{Context, Error, OsContext, Result};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     pub spec: Spec,
     /// As read: kept beside the record, so that later verbs do not depend on the bundle.
@@ -33,6 +34,16 @@ pub fn load(bundle: &Path) -> Result<Config> {
         other => other.os("read", path.display())?,
     };
     parse(bytes).context(|| format!("load {}", path.display()))
+}
+
+impl Config {
+    /// As options have it: what is kept is what is run.
+    pub fn edited(mut self, edits: &Edits) -> Result<Self> {
+        edits.apply(&mut self.spec)?;
+        self.bytes = serde_json::to_vec(&self.spec)
+            .map_err(|e| Error::config(format!("encode config.json: {e}")))?;
+        Ok(self)
+    }
 }
 
 /// Parses the bytes of a config.json.

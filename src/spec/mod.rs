@@ -1,7 +1,9 @@
 //! config.json and process.json: loaded over oci-spec's types, then checked.
 
 pub mod annotation;
+pub mod edit;
 mod load;
+mod sandbox;
 pub mod size;
 mod validate;
 

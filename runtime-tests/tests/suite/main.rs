@@ -3,6 +3,7 @@
 //! A test that another runtime cannot pass either asks [`runtime_tests::Runtime::only_aril`] with
 //! the reason, or is wrong.
 
+mod bundleless;
 mod cgroup;
 mod console;
 mod cves;
@@ -33,3 +34,4 @@ mod seccomp_modes;
 mod seccomp_notify;
 mod syscalls;
 mod userns;
+mod volume;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Missing, State, current_attributes, is_directory, is_proc};
+use super::{Missing, State, copy_up, current_attributes, is_directory, is_proc};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::rootfs::{BindMount, Change};
 use crate::sys::mount::{
@@ -21,6 +21,9 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
     }
     let missing = if is_directory(tree.as_fd())? { Missing::Directory } else { Missing::File };
     let place = state.place(&mount.target, missing)?;
+    if mount.fill && !place.made {
+        copy_up::fill(place.fd.as_fd(), tree.as_fd())?;
+    }
     // Detached, so that nobody sees it before it is as it should be.
     let done = match &mount.change {
         None => true,

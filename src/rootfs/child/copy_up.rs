@@ -22,6 +22,16 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> 
     directory(from, to, DEEPEST)
 }
 
+/// The same for a volume, whose root becomes like what it covers too.
+pub(super) fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
+    copy(from, to)?;
+    let (from, to) = (open(from, c".", OFlag::O_RDONLY), open(to, c".", OFlag::O_RDONLY));
+    let (from, to) = (from.during("open")?, to.during("open")?);
+    let stat = fstat(&from).during("fstat")?;
+    own(&to, &stat, Mode::from_bits_truncate(stat.st_mode & 0o7777))?;
+    attributes(from.as_fd(), to.as_fd())
+}
+
 fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, deeper: usize) -> ChildResult<()> {
     if deeper == 0 {
         return Err(Fault::refused("tmpcopyup: too many levels of directories"));

@@ -106,6 +106,7 @@ fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'
         readonly: true,
         mounts,
         extra: &[],
+        fill: &[],
         devices: &[],
         masked_paths: &[],
         readonly_paths: &[],

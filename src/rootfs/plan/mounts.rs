@@ -141,6 +141,7 @@ fn bind(
         proc_only: on_proc,
         tree: (input.user_namespace || id_map.is_some()).then_some(tree),
         id_map,
+        fill: input.fill.contains(&source),
         finish: finish(&options),
         options: shown(mount),
     })

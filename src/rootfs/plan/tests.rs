@@ -9,6 +9,7 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
         readonly: false,
         mounts,
         extra: &[],
+        fill: &[],
         devices: &[],
         masked_paths: &[],
         readonly_paths: &[],

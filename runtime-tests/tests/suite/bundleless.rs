@@ -1,0 +1,172 @@
+//! `run` and `create` without a bundle, and the options that change a bundle's config.
+
+use std::fs;
+
+use runtime_tests::{Container, Output, View, in_each_view, on_the_host};
+use serde_json::Value;
+
+/// A fixture whose rootfs is the image; its config is not used.
+fn image(view: View) -> Option<Container> {
+    let c = Container::new(view);
+    c.runtime.only_aril("others need a bundle").then_some(c)
+}
+
+fn run(c: &Container, options: &[&str], command: &[&str]) -> Output {
+    let rootfs = c.rootfs();
+    c.call(["run", "--rootfs", rootfs.to_str().expect("utf-8")])
+        .args(options)
+        .arg(&c.id)
+        .arg("--")
+        .args(command)
+        .output()
+}
+
+#[test]
+fn a_folder_is_enough() {
+    in_each_view(|view| {
+        let Some(c) = image(view) else { return };
+        let script = "echo x > /new && cat /new; hostname; id -u; test -t 0 || echo no terminal";
+        run(&c, &[], &["sh", "-c", script]).ok().prints(&format!("x\n{}\n0\nno terminal\n", c.id));
+        assert!(!c.rootfs().join("new").exists());
+        c.leaves_nothing();
+        run(&c, &[], &["sh", "-c", "exit 7"]).exits(7);
+        run(&c, &[], &["no-such-program"]).exits(1).says("executable file not found in $PATH");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn layers_and_a_kept_upper() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let layer = c.directory("layer");
+        fs::create_dir(layer.join("etc")).expect("etc");
+        fs::write(layer.join("etc/who"), "the layer\n").expect("a file");
+        let kept = c.path("kept");
+        let (layer, upper) = (layer.to_str().expect("utf-8"), kept.to_str().expect("utf-8"));
+        let options = ["--layer", layer, "--upper", upper];
+        run(&c, &options, &["sh", "-c", "cat /etc/who; echo mine > /etc/who"])
+            .ok()
+            .prints("the layer\n");
+        run(&c, &options, &["cat", "/etc/who"]).ok().prints("mine\n");
+        assert_eq!(fs::read_to_string(kept.join("upper/etc/who")).expect("kept"), "mine\n");
+    });
+}
+
+#[test]
+fn who_it_is_and_where() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let script = "id -u; id -g; pwd; echo $A $B; hostname; grep CapEff /proc/self/status";
+        let options = [
+            "--user",
+            "mail",
+            "--workdir",
+            "/tmp",
+            "--env",
+            "A=1",
+            "-e",
+            "B=2",
+            "--hostname",
+            "here",
+        ];
+        run(&c, &options, &["sh", "-c", script])
+            .ok()
+            .prints("8\n8\n/tmp\n1 2\nhere\nCapEff:\t0000000000000000\n");
+        run(&c, &["--user", "7:9"], &["sh", "-c", "id -u; id -g"]).ok().prints("7\n9\n");
+        run(&c, &["--user", "nobody"], &["true"])
+            .exits(1)
+            .says("no user \"nobody\" in /etc/passwd of the image");
+        run(&c, &["--read-only"], &["touch", "/x"]).exits(1).says("Read-only file system");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn what_it_may() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let effective = |options: &[&str]| {
+            let out = run(&c, options, &["grep", "CapEff", "/proc/self/status"]).ok();
+            out.stdout.trim_start_matches("CapEff:").trim().to_owned()
+        };
+        // What engines give: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
+        // net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
+        assert_eq!(effective(&[]), "00000000a80425fb");
+        assert_eq!(effective(&["--cap-drop", "ALL", "--cap-add", "kill"]), "0000000000000020");
+        assert_eq!(effective(&["--cap-drop", "NET_RAW"]), "00000000a80405fb");
+        let mount = ["sh", "-c", "mkdir -p /m; mount -t tmpfs tmpfs /m && echo mounted"];
+        run(&c, &[], &mount).exits(1).says("permission denied");
+        run(&c, &["--cap-add", "SYS_ADMIN"], &mount).ok().prints("mounted\n");
+        let seccomp = run(&c, &[], &["grep", "Seccomp:", "/proc/self/status"]).ok();
+        assert_eq!(seccomp.stdout, "Seccomp:\t2\n");
+    });
+}
+
+#[test]
+fn how_much_it_may_use() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let rootfs = c.rootfs();
+        c.call(["create", "--rootfs", rootfs.to_str().expect("utf-8"), "--memory", "64m"])
+            .args(["--cpus", "0.5", "--pids", "20"])
+            .args([&c.id, "--", "sleep", "1000"])
+            .ok();
+        let config = fs::read(c.root.join(&c.id).join("config.json")).expect("the stored config");
+        let config: Value = serde_json::from_slice(&config).expect("JSON");
+        let resources = &config["linux"]["resources"];
+        assert_eq!(resources["memory"]["limit"], 64 << 20);
+        assert_eq!(resources["cpu"]["quota"], 50_000);
+        assert_eq!(resources["pids"]["limit"], 20);
+        assert_eq!(c.state()["bundle"], c.root.join(&c.id).to_str().expect("utf-8"));
+        c.start();
+        c.exec(["echo", "inside"]).ok().prints("inside\n");
+        c.delete_by_force().ok();
+    });
+}
+
+#[test]
+fn options_count_more_than_a_bundle() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let c = c.script("echo not this");
+        let options = ["--hostname", "mine", "-e", "A=b", "--tmpfs", "/mnt:1m", "--upper", "tmpfs"];
+        c.write_config();
+        c.call(["run", "-b", c.dir.to_str().expect("utf-8")])
+            .args(options)
+            .args([
+                &c.id,
+                "--",
+                "sh",
+                "-c",
+                "hostname; echo $A; echo > /mnt/x; grep -c ' /mnt ' /proc/self/mountinfo",
+            ])
+            .ok()
+            .prints("mine\nb\n1\n");
+        let config = fs::read_to_string(c.path("config.json")).expect("the bundle's config");
+        assert!(config.contains("not this") && !config.contains("mine"));
+    });
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        for (options, text) in [
+            (&["--memory", "much"][..], "invalid value \"much\" for flag --memory"),
+            (&["--cpus", "none"], "invalid value \"none\" for flag --cpus"),
+            (&["--cap-add", "FLY"], "\"FLY\" is not the name of a capability"),
+            (&["--volume", "x"], "it has no source or no destination"),
+            (&["--volume", "../x:/y"], "is not the name of a volume"),
+            (&["--tmpfs", "relative"], "the path is not absolute"),
+            (&["--layer", "/no/such/layer"], "/no/such/layer: no such file or directory"),
+            (&["--bundle", "/tmp"], "--rootfs and --bundle cannot be used together"),
+            (&["--user", "a:b:c"], "no user \"a\""),
+        ] {
+            run(&c, options, &["true"]).exits(1).says(text);
+            c.leaves_nothing();
+        }
+        let missing = c.call(["run", "--rootfs", "/no/such/folder", &c.id, "--", "true"]).output();
+        missing.exits(1).says("/no/such/folder: no such file or directory");
+    });
+}

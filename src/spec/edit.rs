@@ -1,0 +1,386 @@
+//! What the options of `run` and `create` change in a spec: pure, one function for each.
+//!
+//! With `--rootfs` the spec is one that we make ourselves ([`everyday`]); with a bundle the options
+//! count more than what its config.json says.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources,
+    Mount, Process, Spec, User,
+};
+
+use super::annotation;
+use super::sandbox;
+use crate::error::{Error, Kind, Result};
+
+/// As given; nothing changes what is not.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Edits {
+    /// The spec is one of our own.
+    pub everyday: Option<Everyday>,
+    /// The program and its arguments; empty: as the spec says.
+    pub args: Vec<String>,
+    /// Folders, lowest first.
+    pub layers: Vec<PathBuf>,
+    pub upper: Option<String>,
+    pub show: bool,
+    /// Bytes; -1 is no limit.
+    pub memory: Option<i64>,
+    /// Of all processors together, in thousandths of one.
+    pub milli_cpus: Option<u64>,
+    pub pids: Option<i64>,
+    pub env: Vec<String>,
+    pub workdir: Option<PathBuf>,
+    pub user: Option<Account>,
+    pub hostname: Option<String>,
+    pub read_only: bool,
+    pub tty: Option<bool>,
+    /// Names with or without `CAP_`, in any case, or `ALL`.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub mounts: Vec<Mount>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Everyday {
+    pub root: PathBuf,
+    /// The container's, and so its host name.
+    pub name: String,
+}
+
+/// A user by numbers, with the groups that it is in.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+}
+
+impl Edits {
+    pub fn apply(&self, spec: &mut Spec) -> Result<()> {
+        if let Some(ours) = &self.everyday {
+            everyday(spec, ours)?;
+        }
+        self.set_root(spec)?;
+        self.set_mounts(spec);
+        self.set_limits(spec);
+        if let Some(name) = &self.hostname {
+            spec.set_hostname(Some(name.clone()));
+        }
+        let mut process = spec
+            .process()
+            .clone()
+            .ok_or_else(|| Error::config("process property must not be empty"))?;
+        self.set_process(&mut process)?;
+        spec.set_process(Some(process));
+        self.set_sandbox(spec)
+    }
+
+    fn set_root(&self, spec: &mut Spec) -> Result<()> {
+        if !self.layers.is_empty() {
+            let names: Vec<_> = self.layers.iter().map(|layer| layer.to_str()).collect();
+            let names: Option<Vec<_>> = names.into_iter().collect();
+            let names = names.ok_or_else(|| Error::config("the name of a layer is not UTF-8"))?;
+            let list = serde_json::to_string(&names)
+                .map_err(|e| Error::config(format!("encode the layers: {e}")))?;
+            annotation::set(spec, annotation::LAYERS, list);
+        }
+        if let Some(upper) = &self.upper {
+            annotation::set(spec, annotation::UPPER, upper.as_str());
+        }
+        if self.show {
+            annotation::set(spec, annotation::SHOW, "true");
+        }
+        if self.read_only
+            && let Some(root) = spec.root_mut()
+        {
+            root.set_readonly(Some(true));
+        }
+        Ok(())
+    }
+
+    /// One in the place of another that the config has at the same destination.
+    fn set_mounts(&self, spec: &mut Spec) {
+        if self.mounts.is_empty() {
+            return;
+        }
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        mounts.retain(|old| !self.mounts.iter().any(|new| new.destination() == old.destination()));
+        mounts.extend(self.mounts.iter().cloned());
+        spec.set_mounts(Some(mounts));
+    }
+
+    fn set_limits(&self, spec: &mut Spec) {
+        let Some(linux) = spec.linux_mut() else { return };
+        if self.memory.is_none() && self.milli_cpus.is_none() && self.pids.is_none() {
+            return;
+        }
+        let mut resources = linux.resources().clone().unwrap_or_else(no_resources);
+        if let Some(limit) = self.memory {
+            let mut memory = resources.memory().unwrap_or(LinuxMemory::default());
+            memory.set_limit(Some(limit));
+            resources.set_memory(Some(memory));
+        }
+        if let Some(milli) = self.milli_cpus {
+            let mut cpu = resources.cpu().clone().unwrap_or_else(LinuxCpu::default);
+            cpu.set_period(Some(PERIOD)).set_quota(Some((milli * PERIOD / 1000) as i64));
+            resources.set_cpu(Some(cpu));
+        }
+        if let Some(limit) = self.pids {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(limit);
+            resources.set_pids(Some(pids));
+        }
+        linux.set_resources(Some(resources));
+    }
+
+    fn set_process(&self, process: &mut Process) -> Result<()> {
+        if !self.args.is_empty() {
+            process.set_args(Some(self.args.clone()));
+        }
+        if !self.env.is_empty() {
+            let mut env = process.env().clone().unwrap_or_default();
+            let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+            env.retain(|old| !self.env.iter().any(|new| name(new) == name(old)));
+            env.extend(self.env.iter().cloned());
+            process.set_env(Some(env));
+        }
+        if let Some(directory) = &self.workdir {
+            process.set_cwd(directory.clone());
+        }
+        if let Some(tty) = self.tty {
+            process.set_terminal(Some(tty));
+        }
+        if let Some(account) = &self.user {
+            let mut user = User::default();
+            user.set_uid(account.uid).set_gid(account.gid);
+            if !account.additional_gids.is_empty() {
+                user.set_additional_gids(Some(account.additional_gids.clone()));
+            }
+            process.set_user(user);
+        }
+        self.set_capabilities(process)
+    }
+
+    /// Who is not root has none in effect, as with execve(2): only what bounds them.
+    fn set_capabilities(&self, process: &mut Process) -> Result<()> {
+        let edited = !self.cap_add.is_empty() || !self.cap_drop.is_empty();
+        if !edited && self.user.is_none() {
+            return Ok(());
+        }
+        let had = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone());
+        let set = capabilities(had.unwrap_or_default(), &self.cap_add, &self.cap_drop)?;
+        let held = if process.user().uid() == 0 { set.clone() } else { Capabilities::new() };
+        process.set_capabilities(Some(sets(set, held)));
+        Ok(())
+    }
+
+    /// What a capability is for is not to be refused by the profile that we made ourselves.
+    fn set_sandbox(&self, spec: &mut Spec) -> Result<()> {
+        if self.everyday.is_none() {
+            return Ok(());
+        }
+        let held =
+            spec.process().as_ref().and_then(|p| p.capabilities().as_ref()?.bounding().clone());
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_seccomp(Some(sandbox::profile(&held.unwrap_or_default())?));
+        }
+        Ok(())
+    }
+}
+
+/// Of the CPU quota, in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// Its own default is not: it has devices.
+fn no_resources() -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    resources
+}
+
+fn sets(bounding: Capabilities, held: Capabilities) -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(Some(bounding))
+        .set_effective(Some(held.clone()))
+        .set_permitted(Some(held))
+        .set_inheritable(None)
+        .set_ambient(None);
+    sets
+}
+
+/// First what is dropped, then what is added; `ALL` first of each.
+fn capabilities(had: Capabilities, add: &[String], drop: &[String]) -> Result<Capabilities> {
+    let mut set = had;
+    if drop.iter().any(|name| is_all(name)) {
+        set.clear();
+    }
+    if add.iter().any(|name| is_all(name)) {
+        set = sandbox::every_capability();
+    }
+    for name in drop.iter().filter(|name| !is_all(name)) {
+        set.remove(&capability(name)?);
+    }
+    for name in add.iter().filter(|name| !is_all(name)) {
+        set.insert(capability(name)?);
+    }
+    Ok(set)
+}
+
+fn is_all(name: &str) -> bool {
+    name.eq_ignore_ascii_case("all")
+}
+
+fn capability(name: &str) -> Result<Capability> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    serde_json::from_value(full.into()).map_err(|_| {
+        Error::new(Kind::Usage, format!("{name:?} is not the name of a capability"))
+            .hint("such as NET_ADMIN, or ALL")
+    })
+}
+
+/// What people expect of a container that has no config.json: the capabilities and hidden paths that
+/// engines give, a root that can be written, no terminal, and system calls that no container needs
+/// refused.
+fn everyday(spec: &mut Spec, ours: &Everyday) -> Result<()> {
+    spec.set_hostname(Some(ours.name.chars().take(LONGEST_HOSTNAME).collect()));
+    if let Some(place) = spec.root_mut() {
+        place.set_path(ours.root.clone()).set_readonly(Some(false));
+    }
+    if let Some(process) = spec.process_mut() {
+        process.set_terminal(Some(false)).set_rlimits(None).set_no_new_privileges(Some(false));
+        let all = capabilities(Capabilities::new(), &strings(&sandbox::CAPABILITIES), &[])?;
+        process.set_capabilities(Some(sets(all.clone(), all)));
+    }
+    if let Some(linux) = spec.linux_mut() {
+        let mut masked = linux.masked_paths().clone().unwrap_or_default();
+        masked.extend(
+            strings(&sandbox::MASKED)
+                .into_iter()
+                .filter(|path| !masked.contains(path))
+                .collect::<Vec<_>>(),
+        );
+        linux.set_masked_paths(Some(masked));
+    }
+    Ok(())
+}
+
+/// The kernel's limit.
+const LONGEST_HOSTNAME: usize = 64;
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        serde_json::from_str(
+            r#"{"ociVersion":"1.3.0","root":{"path":"rootfs"},"hostname":"h",
+                "mounts":[{"destination":"/proc","type":"proc"},{"destination":"/data","type":"tmpfs"}],
+                "process":{"args":["sh"],"cwd":"/","env":["A=1","PATH=/bin"],"user":{"uid":0,"gid":0},
+                    "capabilities":{"bounding":["CAP_KILL","CAP_CHOWN"],"effective":["CAP_KILL"],
+                        "permitted":["CAP_KILL"]}},
+                "linux":{"resources":{"pids":{"limit":5}}}}"#,
+        )
+        .unwrap()
+    }
+
+    fn edited(edits: Edits) -> Spec {
+        let mut spec = spec();
+        edits.apply(&mut spec).unwrap();
+        spec
+    }
+
+    #[test]
+    fn nothing_asked_is_nothing_changed() {
+        assert_eq!(edited(Edits::default()), spec());
+    }
+
+    #[test]
+    fn process() {
+        let spec = edited(Edits {
+            args: strings(&["ls", "-l"]),
+            env: strings(&["A=2", "B=3"]),
+            workdir: Some("/tmp".into()),
+            tty: Some(true),
+            ..Edits::default()
+        });
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.args().as_deref(), Some(&strings(&["ls", "-l"])[..]));
+        assert_eq!(process.env().as_deref(), Some(&strings(&["PATH=/bin", "A=2", "B=3"])[..]));
+        assert_eq!((process.terminal(), process.cwd().to_str()), (Some(true), Some("/tmp")));
+    }
+
+    #[test]
+    fn limits_keep_what_is_beside_them() {
+        let edits = Edits { memory: Some(1 << 20), milli_cpus: Some(1500), ..Edits::default() };
+        let spec = edited(edits);
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.memory().unwrap().limit(), Some(1 << 20));
+        assert_eq!(resources.cpu().clone().unwrap().quota(), Some(150_000));
+        assert_eq!(resources.pids().unwrap().limit(), 5);
+    }
+
+    #[test]
+    fn a_mount_replaces_one_of_the_same_place() {
+        let mut mount = Mount::default();
+        mount.set_destination("/data".into()).set_source(Some("/srv".into()));
+        let spec = edited(Edits { mounts: vec![mount.clone()], ..Edits::default() });
+        let mounts = spec.mounts().as_ref().unwrap();
+        assert_eq!((mounts.len(), &mounts[1]), (2, &mount));
+    }
+
+    #[test]
+    fn capabilities_by_any_spelling() {
+        let of = |add: &[&str], drop: &[&str]| {
+            let edits =
+                Edits { cap_add: strings(add), cap_drop: strings(drop), ..Edits::default() };
+            let spec = edited(edits);
+            let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+            let mut names: Vec<_> =
+                sets.effective().iter().flatten().map(ToString::to_string).collect();
+            names.sort();
+            assert_eq!(sets.bounding(), sets.effective());
+            names
+        };
+        assert_eq!(of(&["net_admin"], &["CAP_KILL"]), ["CHOWN", "NET_ADMIN"]);
+        assert_eq!(of(&["chown"], &["all"]), ["CHOWN"]);
+        assert_eq!(of(&["ALL"], &["sys_admin"]).len(), 40);
+        let wrong = Edits { cap_add: strings(&["fly"]), ..Edits::default() };
+        assert!(wrong.apply(&mut spec()).unwrap_err().to_string().contains("\"fly\""));
+    }
+
+    #[test]
+    fn who_is_not_root_holds_nothing() {
+        let account = Account { uid: 8, gid: 8, additional_gids: vec![9] };
+        let spec = edited(Edits { user: Some(account), ..Edits::default() });
+        let process = spec.process().as_ref().unwrap();
+        let sets = process.capabilities().as_ref().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 2);
+        assert!(sets.effective().as_ref().unwrap().is_empty());
+        assert_eq!((process.user().uid(), process.user().gid()), (8, 8));
+    }
+
+    #[test]
+    fn everyday_containers_are_sandboxed_by_what_they_hold() {
+        let refused = |edits: Edits| {
+            let mut spec = spec();
+            let everyday = Some(Everyday { root: "/image".into(), name: "name".into() });
+            let edits = Edits { everyday, ..edits };
+            edits.apply(&mut spec).unwrap();
+            let linux = spec.linux().as_ref().unwrap();
+            assert_eq!(spec.root().as_ref().unwrap().path().to_str(), Some("/image"));
+            let profile = linux.seccomp().as_ref().unwrap();
+            profile.syscalls().iter().flatten().flat_map(|s| s.names().clone()).collect::<Vec<_>>()
+        };
+        let plain = refused(Edits::default());
+        assert!(plain.contains(&"mount".to_owned()) && plain.contains(&"bpf".to_owned()));
+        let admin = refused(Edits { cap_add: strings(&["SYS_ADMIN"]), ..Edits::default() });
+        assert!(!admin.contains(&"mount".to_owned()) && admin.contains(&"kexec_load".to_owned()));
+    }
+}

@@ -1,0 +1,137 @@
+//! `--volume` and `--tmpfs` -> what is mounted. No side effect.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Mount;
+
+use crate::error::{Error, Kind, Result};
+use crate::spec::size;
+
+/// What a `--volume` is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Named(String),
+    /// Of the host's, absolute.
+    Host(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub source: Source,
+    pub destination: PathBuf,
+    pub options: Vec<String>,
+}
+
+/// `NAME:/PATH[:OPTIONS]` or `/HOST:/PATH[:OPTIONS]`, options with commas between.
+pub fn volume(text: &str) -> Result<Wanted> {
+    let wrong = |why: &str| {
+        Error::new(Kind::Usage, format!("invalid value {text:?} for flag --volume: {why}"))
+            .hint("want NAME:/PATH[:ro] or /HOST:/PATH[:ro]")
+    };
+    let mut parts = text.splitn(3, ':');
+    let (source, destination) = (parts.next().unwrap_or_default(), parts.next());
+    let destination = destination.ok_or_else(|| wrong("it has no source or no destination"))?;
+    if !destination.starts_with('/') {
+        return Err(wrong("the destination is not absolute"));
+    }
+    let source = if source.starts_with('/') {
+        Source::Host(source.into())
+    } else {
+        check_name(source).map_err(|e| wrong(&e.to_string()))?;
+        Source::Named(source.to_owned())
+    };
+    let options = options(parts.next());
+    Ok(Wanted { source, destination: destination.into(), options })
+}
+
+fn options(text: Option<&str>) -> Vec<String> {
+    text.into_iter()
+        .flat_map(|t| t.split(','))
+        .filter(|o| !o.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+impl Wanted {
+    /// `source`: the path of what is mounted. `mapped`: its owners are those of the container's user
+    /// namespace, whatever range that has.
+    pub fn mount(&self, source: &Path, mapped: bool) -> Mount {
+        let mut options = vec!["rbind".to_owned()];
+        if mapped {
+            options.push("idmap".to_owned());
+        }
+        options.extend(self.options.iter().cloned());
+        mount(&self.destination, "bind", source, options)
+    }
+}
+
+/// `/PATH`, `/PATH:SIZE` or `/PATH:OPTIONS`.
+pub fn tmpfs(text: &str) -> Result<Mount> {
+    let (path, rest) = match text.split_once(':') {
+        Some((path, rest)) => (path, Some(rest)),
+        None => (text, None),
+    };
+    if !path.starts_with('/') {
+        let text = format!("invalid value {text:?} for flag --tmpfs: the path is not absolute");
+        return Err(Error::new(Kind::Usage, text).hint("want /PATH[:SIZE] or /PATH:OPTIONS"));
+    }
+    let mut all: Vec<_> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+    match rest.and_then(size::bytes).filter(|bytes| *bytes > 0) {
+        Some(bytes) => all.push(format!("size={bytes}")),
+        None => all.extend(options(rest)),
+    }
+    Ok(mount(Path::new(path), "tmpfs", Path::new("tmpfs"), all))
+}
+
+fn mount(destination: &Path, kind: &str, source: &Path, options: Vec<String>) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(destination.to_owned())
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.to_owned()))
+        .set_options(Some(options));
+    mount
+}
+
+/// A letter or digit, then those, `_`, `.` and `-`: the name is one part of a path.
+pub fn check_name(name: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric();
+    let fine = name.len() <= 128
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'));
+    if fine {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Usage, format!("{name:?} is not the name of a volume"))
+        .hint("a letter or digit, then letters, digits, `_`, `.` and `-`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        let wanted = volume("data:/var/lib:ro,nosuid").unwrap();
+        assert_eq!(wanted.source, Source::Named("data".into()));
+        let mount = wanted.mount(Path::new("/v/data"), true);
+        assert_eq!(mount.destination(), Path::new("/var/lib"));
+        assert_eq!(mount.options().as_deref().unwrap().join(","), "rbind,idmap,ro,nosuid");
+        let wanted = volume("/srv:/srv").unwrap();
+        assert_eq!(wanted.source, Source::Host("/srv".into()));
+        assert_eq!(wanted.mount(Path::new("/srv"), false).options().as_deref().unwrap(), ["rbind"]);
+        for bad in ["", "/data", "data", "data:x", "../x:/y", ":/x", "a/b:/x", ".:/x"] {
+            let error = volume(bad).unwrap_err();
+            assert!(error.to_string().contains("--volume"), "{error}");
+        }
+    }
+
+    #[test]
+    fn tmpfses() {
+        let options = |text| tmpfs(text).unwrap().options().as_deref().unwrap().join(",");
+        assert_eq!(options("/tmp"), "nosuid,nodev,noexec");
+        assert_eq!(options("/tmp:64m"), "nosuid,nodev,noexec,size=67108864");
+        assert_eq!(options("/tmp:mode=1777,exec"), "nosuid,nodev,noexec,mode=1777,exec");
+        assert!(tmpfs("tmp").is_err());
+    }
+}
