@@ -77,6 +77,8 @@ fn run(words: &[OsString]) -> Result<(), Status> {
 fn serve(flags: &Flags) -> Result<(), Status> {
     let listener = socket::inherited(3)
         .map_err(|_| Status::unknown("no action given, and no socket inherited to serve at"))?;
+    // What others forgot to close.
+    process::close_range(4, u32::MAX).os("close_range", "")?;
     let log = Log::open(Path::new("."));
     // The bundle is removed before we end, perhaps with what is mounted in it.
     nix::unistd::chdir("/").os("chdir", "/")?;

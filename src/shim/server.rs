@@ -26,10 +26,13 @@ use crate::error::{OsContext, Result};
 use crate::sys::pidfd::Ended;
 use crate::sys::signal;
 
-/// A shim that nobody knows of ends after this time.
-const IDLE: Duration = Duration::from_secs(10);
+/// A shim without containers ends after this time if nobody is connected,
+const FORGOTTEN: Duration = Duration::from_secs(10);
+/// and after this if somebody is: a daemon that was killed between `start` and `Create` connects when
+/// it is back, and asks for nothing ever.
+const UNUSED: Duration = Duration::from_secs(60);
 /// What is still to be told at the end gets so much time.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What a descriptor in the loop belongs to.
 #[derive(Debug, Clone)]
@@ -80,7 +83,7 @@ pub struct Server {
     leaving: Vec<Leaving>,
     /// Ends of processes whose pid nobody has told us yet.
     unclaimed: BTreeMap<i32, Exit>,
-    /// Since when nobody has known of us.
+    /// Since when there has been nothing to do for us.
     idle: Option<Instant>,
     /// Shutdown: when to end at the latest.
     farewell: Option<Instant>,
@@ -169,7 +172,7 @@ impl Server {
     }
 
     fn timeout(&self, now: Instant) -> EpollTimeout {
-        let idle = self.idle.map(|since| since + IDLE);
+        let idle = self.idle.map(|since| since + self.patience());
         let leaving = self.leaving.iter().map(|logger| logger.deadline);
         let prepared = self.prepared.values().map(|prepared| prepared.deadline);
         let processes = self.containers.values().flat_map(processes);
@@ -190,17 +193,19 @@ impl Server {
         self.start_overdue(now);
         self.finish_removals(now);
         self.end_loggers(now);
-        let unknown = self.connections.is_empty()
-            && self.containers.is_empty()
-            && self.jobs.is_empty()
-            && self.publisher.is_empty();
-        self.idle = if unknown { self.idle.or(Some(now)) } else { None };
+        let busy =
+            !self.containers.is_empty() || !self.jobs.is_empty() || !self.publisher.is_empty();
+        self.idle = if busy { None } else { self.idle.or(Some(now)) };
+    }
+
+    fn patience(&self) -> Duration {
+        if self.connections.is_empty() { FORGOTTEN } else { UNUSED }
     }
 
     fn is_over(&self, now: Instant) -> bool {
         let told = self.publisher.is_empty() && self.leaving.is_empty();
         let unsent = self.connections.values().any(Connection::is_unsent);
-        let idle = self.idle.is_some_and(|since| since + IDLE <= now);
+        let idle = self.idle.is_some_and(|since| since + self.patience() <= now);
         idle || self.farewell.is_some_and(|latest| (told && !unsent) || latest <= now)
     }
 

@@ -1,6 +1,11 @@
-//! containerd, with the runtime under its shim for runc.
+//! containerd, with the runtime under its shim for runc, and under ours.
 
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use runtime_tests::container::wait_until;
+use runtime_tests::{host, skip};
 
 use crate::private::{Client, Daemon, Place, privately};
 
@@ -9,12 +14,24 @@ const TOOLS: &[(&str, &str)] = &[("containerd", "containerd"), ("ctr", "containe
 struct Containerd<'a> {
     place: &'a Place,
     ctr: Client<'a>,
+    shim: Shim,
 }
 
-fn with_containerd(name: &str, test: impl FnOnce(&Containerd, Daemon)) {
+#[derive(Clone, Copy, PartialEq)]
+enum Shim {
+    /// containerd's own.
+    Runc,
+    Aril,
+}
+
+fn with_containerd(name: &str, shim: Shim, test: impl FnOnce(&Containerd, Daemon)) {
     privately(name, TOOLS, |place| {
+        let own = Path::new(&place.runtime()).with_file_name("containerd-shim-aril-v2");
+        if shim == Shim::Aril && !own.is_file() {
+            return skip::unprepared(&format!("{} is missing: cargo build", own.display()));
+        }
         let socket = place.path("socket");
-        let here = Containerd { place, ctr: place.client("ctr", &["-a", &socket]) };
+        let here = Containerd { place, ctr: place.client("ctr", &["-a", &socket]), shim };
         let daemon = here.start();
         test(&here, daemon);
     });
@@ -41,8 +58,15 @@ impl Containerd<'_> {
     fn run(&self, flags: &[&str], id: &str, args: &[&str]) -> runtime_tests::Output {
         let cgroup = format!("{}/{id}", self.place.cgroup());
         let (runtime, rootfs) = (self.place.runtime(), self.place.rootfs());
-        let ours = ["--runc-binary", &runtime, "--cgroup", &cgroup, "--env", "PATH=/bin"];
-        self.ctr.run(&[&["run"], flags, &ours, &["--rootfs", &rootfs, id], args].concat())
+        let shim = Path::new(&runtime).with_file_name("containerd-shim-aril-v2");
+        let shim = shim.display().to_string();
+        let driver = match self.shim {
+            Shim::Runc => ["--runc-binary", &runtime],
+            Shim::Aril => ["--runtime", &shim],
+        };
+        let ours = ["--cgroup", &cgroup, "--env", "PATH=/bin"];
+        let words = [&["run"], flags, &driver, &ours, &["--rootfs", &rootfs, id], args];
+        self.ctr.run(&words.concat())
     }
 
     fn status(&self, id: &str) -> String {
@@ -54,7 +78,16 @@ impl Containerd<'_> {
 
 #[test]
 fn run() {
-    with_containerd("containerd::run", |containerd, _daemon| {
+    runs("containerd::run", Shim::Runc);
+}
+
+#[test]
+fn run_under_our_shim() {
+    runs("containerd::run_under_our_shim", Shim::Aril);
+}
+
+fn runs(name: &str, shim: Shim) {
+    with_containerd(name, shim, |containerd, _daemon| {
         let run =
             |flags: &[&str], args: &[&str]| containerd.run(&[&["--rm"], flags].concat(), "c", args);
         assert_eq!(run(&[], &["sh", "-c", "echo said; exit 3"]).exits(3).stdout, "said\n");
@@ -75,8 +108,16 @@ fn run() {
 /// The shim, and with it the container, outlives the daemon.
 #[test]
 fn a_restarted_daemon_finds_its_containers() {
-    let name = "containerd::a_restarted_daemon_finds_its_containers";
-    with_containerd(name, |containerd, daemon| {
+    restarts("containerd::a_restarted_daemon_finds_its_containers", Shim::Runc);
+}
+
+#[test]
+fn a_restarted_daemon_finds_our_shim() {
+    restarts("containerd::a_restarted_daemon_finds_our_shim", Shim::Aril);
+}
+
+fn restarts(name: &str, shim: Shim) {
+    with_containerd(name, shim, |containerd, daemon| {
         let ctr = &containerd.ctr;
         let exec = |id: &str, args: &[&str]| {
             ctr.run(&[&["task", "exec", "--exec-id", id, "c"], args].concat())
@@ -102,5 +143,76 @@ fn a_restarted_daemon_finds_its_containers() {
         ctr.run(&["task", "kill", "c"]).exits(1).says("process already finished");
         ctr.run(&["task", "rm", "c"]).ok().says("exit code 7");
         ctr.run(&["containers", "rm", "c"]).ok();
+    });
+}
+
+/// Whoever is killed: what containerd says afterwards is true, and nothing is left.
+#[test]
+fn our_shim_is_killed() {
+    with_containerd("containerd::our_shim_is_killed", Shim::Aril, |containerd, daemon| {
+        let ctr = &containerd.ctr;
+        containerd.run(&["-d"], "c", &["sleep", "1000"]).ok();
+        let tasks = ctr.ask(&["task", "ls"]);
+        let task: Vec<&str> = tasks.lines().nth(1).unwrap_or_default().split(' ').collect();
+        let pid: i32 = task.iter().find_map(|word| word.parse().ok()).expect("a pid");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let shim = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        let shim: i32 = shim.and_then(|pid| pid.parse().ok()).expect("the shim");
+        kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill");
+        wait_until("the container's end", || host::is_gone(pid));
+        wait_until("the task's end", || containerd.status("c").is_empty());
+        ctr.run(&["containers", "rm", "c"]).ok();
+        // While nobody looks.
+        containerd.run(&["-d"], "d", &["sh", "-c", "sleep .3; exit 5"]).ok();
+        drop(daemon);
+        let _daemon = containerd.start();
+        wait_until("the end", || containerd.status("d") == "STOPPED");
+        ctr.run(&["task", "rm", "d"]).ok().says("exit code 5");
+        ctr.run(&["containers", "rm", "d"]).ok();
+        let left = std::fs::read_dir("/run/containerd/s").expect("sockets").count();
+        assert_eq!(left, 0, "sockets are left");
+    });
+}
+
+/// Many at once: each is told of once, in order, and nothing is left.
+#[test]
+fn a_hundred_containers() {
+    with_containerd("containerd::a_hundred_containers", Shim::Aril, |containerd, _daemon| {
+        let events = containerd.ctr.call(&["events"]).spawn();
+        wait_until("the subscription", || {
+            containerd.ctr.run(&["namespaces", "label", "default", "a=b"]);
+            !events.stdout().is_empty()
+        });
+        std::thread::scope(|scope| {
+            for worker in 0..20 {
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        let (id, code) = (format!("c{worker}-{round}"), worker + round);
+                        let script = format!("echo {id}; exit {code}");
+                        let out = containerd.run(&["--rm"], &id, &["sh", "-c", &script]);
+                        assert_eq!(out.exits(code).stdout, format!("{id}\n"));
+                    }
+                });
+            }
+        });
+        let told = |id: &str| -> Vec<String> {
+            let of = format!("\"container_id\":\"{id}\"");
+            let text = events.stdout();
+            let lines = text.lines().filter(|line| line.contains(&of));
+            let topic = |line: &str| {
+                line.split(' ').find_map(|w| w.strip_prefix("/tasks/").map(str::to_owned))
+            };
+            lines.filter_map(topic).collect()
+        };
+        for id in (0..20).flat_map(|worker| (0..5).map(move |round| format!("c{worker}-{round}"))) {
+            wait_until("the last event", || told(&id).last().is_some_and(|last| last == "delete"));
+            assert_eq!(told(&id), ["create", "start", "exit", "delete"], "{id}");
+        }
+        events.signal(Signal::SIGTERM);
+        events.wait();
+        let left = |dir: &str| std::fs::read_dir(dir).map_or(0, |entries| entries.count());
+        for dir in ["/run/containerd/s", "/run/containerd/runc/default", "/run/containerd/fifo"] {
+            wait_until(&format!("an empty {dir}"), || left(dir) == 0);
+        }
     });
 }
