@@ -42,6 +42,9 @@ fn is_not_written(victim: impl Fn(&Container, &Copy)) {
     on_the_host(|view| {
         for capabilities in [false, true] {
             let c = thief(view, capabilities);
+            if !c.runtime.only_aril("others are linked dynamically and do not run inside") {
+                return;
+            }
             let copy = Copy::of(&c);
             c.write_config();
             let loot = c.path("loot");
@@ -59,10 +62,8 @@ fn is_not_written(victim: impl Fn(&Container, &Copy)) {
             eprintln!("with CAP_SYS_ADMIN {capabilities}: {said}");
             assert!(!said.contains("opened for writing"), "{said}");
             assert!(fs::read(&copy.path).expect("read") == copy.bytes, "changed: {said}");
-            if c.runtime.is_aril() {
-                // EROFS: it was caught on the read-only clone, not anything else.
-                assert!(said.contains("write: refused with errno 30"), "{said}");
-            }
+            // EROFS: it was caught on the read-only clone, not anything else.
+            assert!(said.contains("write: refused with errno 30"), "{said}");
         }
     });
 }
