@@ -20,6 +20,7 @@ mod net_devices;
 mod observer;
 mod older_kernels;
 mod overlay;
+mod pages;
 mod parallel;
 mod parked;
 mod pause;
