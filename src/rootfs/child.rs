@@ -221,8 +221,7 @@ impl State<'_> {
         let kept = current_attributes(mount)? & !change.clear;
         let wanted = kept | change.set;
         let mut flags = flags(wanted) | libc::MS_REMOUNT | libc::MS_BIND;
-        // Said, whatever it was: without any of these flags some kernels keep what there is, and some
-        // make it strictatime, which a user namespace may not.
+        // Said, for no flag at all would mean to keep what there is.
         if wanted & ATTR_ATIME == 0 {
             flags |= libc::MS_RELATIME;
         }
