@@ -56,12 +56,26 @@ pub fn mount(bundle: &Path, mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
+/// Where in the rootfs a mount goes. What is mounted there already may have links that lead out of it.
+fn target_of(rootfs: &Path, mount: &Mount) -> Result<PathBuf> {
+    if mount.target.is_empty() {
+        return Ok(rootfs.to_owned());
+    }
+    let within = absolute(Path::new("/"), Path::new(&mount.target));
+    let target = rootfs.join(within.strip_prefix("/").unwrap_or(&within));
+    let real = |path: &Path| std::fs::canonicalize(path).os("realpath", path.display());
+    let (real_rootfs, real_target) = (real(rootfs)?, real(&target)?);
+    if !real_target.starts_with(&real_rootfs) {
+        return Err(Error::config(format!(
+            "mount target {}: leads out of the rootfs",
+            mount.target
+        )));
+    }
+    Ok(real_target)
+}
+
 fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
-    let target = rootfs.join(
-        absolute(Path::new("/"), Path::new(&mount.target))
-            .strip_prefix("/")
-            .unwrap_or(Path::new("")),
-    );
+    let target = target_of(rootfs, mount)?;
     let options = Options::parse(mount.options.iter().map(String::as_str));
     let failed = |errno| {
         let what = format!("{} on {}", mount.source, target.display());
@@ -182,6 +196,21 @@ mod tests {
         let few = ["lowerdir=/a/b:/a/c".to_owned()];
         assert_eq!(shortened(&few), (None, few[0].clone()));
         assert_eq!(common(&[Path::new("/a/b"), Path::new("/a/b/c")]).unwrap(), Path::new("/a"));
+    }
+
+    #[test]
+    fn a_target_stays_in_the_rootfs() {
+        let dir = std::env::temp_dir().join(format!("aril-target-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("a")).unwrap();
+        std::os::unix::fs::symlink("/", dir.join("out")).unwrap();
+        let at = |target: &str| {
+            let [kind, source] = [String::new(), String::new()];
+            target_of(&dir, &Mount { kind, source, target: target.into(), options: vec![] })
+        };
+        assert_eq!(at("").unwrap(), dir);
+        assert!(at("/../a").unwrap().ends_with("a"));
+        assert!(at("out/etc").unwrap_err().to_string().contains("leads out of the rootfs"));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

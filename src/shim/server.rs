@@ -11,8 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use super::jobs::{Job, Prepared};
 use super::log::Log;
@@ -23,7 +21,7 @@ use super::status::Status;
 use super::ttrpc::{Answer, Call, Connection, REQUEST, RESPONSE, response};
 use super::wire::Writer;
 use crate::error::{OsContext, Result};
-use crate::sys::pidfd::Ended;
+use crate::sys::pidfd::{self, Ended};
 use crate::sys::signal;
 
 /// A shim without containers ends after this time if nobody is connected,
@@ -341,15 +339,8 @@ impl Server {
 
     fn reap(&mut self) {
         while let Ok(Some(_)) = signal::next(self.children.as_fd()) {}
-        let any = Pid::from_raw(-1);
-        loop {
-            let (pid, ended) = match waitpid(any, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Ended::Exited(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ended::Signaled(signal as i32)),
-                Err(Errno::EINTR) => continue,
-                _ => return,
-            };
-            self.reaped(pid.as_raw(), ended);
+        while let Ok(Some((pid, ended))) = pidfd::wait_any() {
+            self.reaped(pid, ended);
         }
     }
 

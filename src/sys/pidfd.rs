@@ -54,17 +54,26 @@ impl Ended {
 
 /// Reaps the child behind `pidfd`. With `block` false, `None` while it still runs.
 pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
-    let mut options = libc::WEXITED;
-    if !block {
-        options |= libc::WNOHANG;
-    }
+    let options = if block { 0 } else { libc::WNOHANG };
+    let reaped = wait_id(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, options)?;
+    Ok(reaped.map(|(_, ended)| ended))
+}
+
+/// Reaps any child that has ended, if there is one; ECHILD if there are no children.
+pub fn wait_any() -> Result<Option<(libc::pid_t, Ended)>> {
+    wait_id(libc::P_ALL, 0, libc::WNOHANG)
+}
+
+fn wait_id(
+    kind: libc::idtype_t,
+    id: libc::id_t,
+    options: i32,
+) -> Result<Option<(libc::pid_t, Ended)>> {
     loop {
         // SAFETY: siginfo_t is plain data, for which zeroes are valid.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: `info` is written by the call and lives across it.
-        let ret = unsafe {
-            libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, options)
-        };
+        let ret = unsafe { libc::waitid(kind, id, &raw mut info, options | libc::WEXITED) };
         match check(ret.into()) {
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),
@@ -74,8 +83,8 @@ pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
         return Ok(match (pid, info.si_code) {
             (0, _) => None,
-            (_, libc::CLD_EXITED) => Some(Ended::Exited(status)),
-            _ => Some(Ended::Signaled(status)),
+            (pid, libc::CLD_EXITED) => Some((pid, Ended::Exited(status))),
+            (pid, _) => Some((pid, Ended::Signaled(status))),
         });
     }
 }

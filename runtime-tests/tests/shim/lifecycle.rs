@@ -73,6 +73,9 @@ fn execs_in_flight_end_before_init() {
     assert_eq!(shim.client.refused("Exec", duplicate).code, ALREADY_EXISTS);
     shim.kill("e4", 15);
     assert_eq!(shim.wait("e4"), 143);
+    // A real-time signal has no name, but a number.
+    shim.kill("e6", 40);
+    assert_eq!(shim.wait("e6"), 168);
     let running = shim.exec("e5");
     assert!(shim.client.refused("Delete", running).text.contains("running"));
     let ended = shim.exec("e4");
