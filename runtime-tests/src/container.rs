@@ -167,7 +167,8 @@ impl Container {
         let bus = format!("unix:path={}/bus", runtime_dir.display());
         self.env.push(("XDG_RUNTIME_DIR", runtime_dir.into()));
         self.env.push(("DBUS_SESSION_BUS_ADDRESS", bus.into()));
-        self.called_from(&user.cgroup).namespace(json!({"type": "user"}))
+        self.place = user.cgroup.clone();
+        self.namespace(json!({"type": "user"}))
     }
 
     /// Calls are in this cgroup.

@@ -9,8 +9,8 @@ use crate::{Container, host, skip};
 #[derive(Debug, Clone)]
 pub struct User {
     pub uid: u32,
-    /// Where its calls are.
-    pub cgroup: PathBuf,
+    /// Where its calls are; if nowhere, where the test is.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl User {
@@ -37,11 +37,11 @@ impl User {
                 chown(dir.join(name), Some(NOBODY), Some(NOBODY)).expect("chown");
             }
         }
-        Self { uid: NOBODY, cgroup: caller }
+        Self { uid: NOBODY, cgroup: Some(caller) }
     }
 
     /// One with a running systemd of their own, or a skip. The calls are in a cgroup of that
-    /// systemd's, or (`outside`) somewhere else on the host.
+    /// systemd's, or (`outside`) where the test is.
     pub fn of_systemd(outside: bool) -> Option<Self> {
         let users = fs::read_dir("/run/user").into_iter().flatten().flatten();
         let running = users.filter(|entry| entry.path().join("systemd/private").exists());
@@ -51,9 +51,8 @@ impl User {
             return None;
         };
         let manager = format!("user.slice/user-{uid}.slice/user@{uid}.service/init.scope");
-        let root = unified_root()?;
-        let cgroup = if outside { root.join("system.slice") } else { root.join(manager) };
-        Some(Self { uid, cgroup })
+        let cgroup = unified_root()?.join(manager);
+        Some(Self { uid, cgroup: (!outside).then_some(cgroup) })
     }
 
     pub fn runtime_dir(&self) -> PathBuf {

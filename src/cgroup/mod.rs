@@ -32,6 +32,7 @@ mod file;
 pub mod freezer;
 pub mod layout;
 pub mod memory;
+pub mod newborn;
 pub mod oom;
 pub mod parent;
 pub mod plan;

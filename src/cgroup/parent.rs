@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -14,7 +14,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access, mkdir};
 
 use super::plan::Target;
-use super::{Absent, Driver, Paths, Plan, Version, Write, file, freezer, layout, stored, systemd};
+use super::{
+    Absent, Driver, Paths, Plan, Version, Write, file, freezer, layout, newborn, stored, systemd,
+};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::HostPid;
@@ -41,6 +43,18 @@ pub struct Created {
 }
 
 impl Created {
+    /// For the clone.
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().filter(|_| !self.moves).map(AsFd::as_fd)
+    }
+
+    /// The first process has died: whether it is to be tried again, and moved.
+    pub fn moves_instead(&mut self) -> bool {
+        let dies = !self.moves && self.dir.as_ref().is_some_and(newborn::dies_in);
+        self.moves |= dies;
+        dies
+    }
+
     /// Nothing but what we made, and of that only what nobody else uses by now.
     pub fn undo(self) -> Result<()> {
         if self.has_unit {
@@ -186,7 +200,12 @@ fn may_clone_into(targets: &[Target]) -> Result<bool> {
 /// process if it is not there yet; limits; the device filter. The container's program must not run
 /// before it has returned.
 pub fn complete(plan: &Plan, created: &mut Created, pid: HostPid) -> Result<()> {
-    let Driver::Systemd(unit) = &plan.driver else { return apply(plan, created) };
+    let Driver::Systemd(unit) = &plan.driver else {
+        if let (true, Some(dir)) = (created.moves, &created.dir) {
+            newborn::join(dir, pid.0)?;
+        }
+        return apply(plan, created);
+    };
     let settled = unit.settles || created.moves;
     if !settled {
         // First, as systemd then sleeps with the kernel's lock on all cgroups in its hand.

@@ -121,22 +121,20 @@ impl<'a> Child<'a> {
     fn begin(&self) -> ChildResult<()> {
         process::set_parent_death_signal(libc::SIGKILL).during("prctl PR_SET_PDEATHSIG")?;
         sys::signal::reset().during("sigprocmask")?;
-        if let Some((init, kinds)) = self.joins {
+        if self.joins.is_some() {
             // Until execve nobody inside may look into us (CVE-2016-9962).
             process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
-            for step in self.cgroup {
-                cgroup::child::run(step, self.tasks)?;
-            }
-            self.wait_if_held()?;
+        }
+        for step in self.cgroup {
+            cgroup::child::run(step, self.tasks)?;
+        }
+        self.wait_if_held()?;
+        if let Some((init, kinds)) = self.joins {
             sys::namespace::setns(init, kinds.rest).during("setns")?;
             if kinds.user {
                 namespace::child::become_root()?;
             }
         } else {
-            for step in self.cgroup {
-                cgroup::child::run(step, self.tasks)?;
-            }
-            self.wait_if_held()?;
             process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
         }
         nix::unistd::setsid().map(drop).during("setsid")?;

@@ -225,6 +225,15 @@ impl Making {
 
     /// The process, set up and waiting: with `park` it will wait for `start` at the fifo.
     fn spawn(&mut self, park: bool) -> Result<Init> {
+        let first = self.spawn_once(park);
+        if first.is_err() && self.cgroup.as_mut().is_some_and(|cgroup| cgroup.moves_instead()) {
+            self.slot.remove_fifo()?;
+            return self.spawn_once(park);
+        }
+        first
+    }
+
+    fn spawn_once(&mut self, park: bool) -> Result<Init> {
         let proc = Proc::of_the_host()?;
         let gate = if park { Some(self.gate()?) } else { None };
         let trees = rootfs::parent::open_trees(self.plan.script.rootfs_steps())?;
@@ -236,23 +245,22 @@ impl Making {
             rootfs: c_path("rootfs", &self.plan.rootfs)?,
         };
         let cgroup = self.cgroup.as_ref().expect("made by `prepare`");
-        let init =
-            parent::spawn(&self.plan.namespaces, cgroup.dir.as_ref().map(AsFd::as_fd), |link| {
-                child::main(Child {
-                    link,
-                    script: &self.plan.script,
-                    held: self.plan.namespaces.new_maps.is_some() || cgroup.moves,
-                    joins: None,
-                    cgroup: &self.plan.cgroup.steps,
-                    tasks: &cgroup.tasks,
-                    proc: &proc,
-                    trees,
-                    gate: gate.as_ref().map(AsFd::as_fd),
-                    console: self.sockets.console(),
-                    hooks: &hooks,
-                    clock: self.clock.as_ref(),
-                })
-            })?;
+        let init = parent::spawn(&self.plan.namespaces, cgroup.birthplace(), |link| {
+            child::main(Child {
+                link,
+                script: &self.plan.script,
+                held: self.plan.namespaces.new_maps.is_some() || cgroup.moves,
+                joins: None,
+                cgroup: &self.plan.cgroup.steps,
+                tasks: &cgroup.tasks,
+                proc: &proc,
+                trees,
+                gate: gate.as_ref().map(AsFd::as_fd),
+                console: self.sockets.console(),
+                hooks: &hooks,
+                clock: self.clock.as_ref(),
+            })
+        })?;
         self.time.mark_clone();
         self.set_up(&proc, &init)?;
         Ok(init)

@@ -1,6 +1,6 @@
 //! `exec`: another process in a running container.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
@@ -120,12 +120,28 @@ impl Entering<'_> {
     fn spawn(
         &self,
         target: &cgroup::exec::Target,
-        console: Option<std::os::fd::BorrowedFd<'_>>,
+        console: Option<BorrowedFd<'_>>,
     ) -> Result<Init> {
         if let Some(cpus) = &self.plan.initial_affinity {
             limits::parent::set_initial_affinity(cpus)?;
         }
-        let init = match self.clone_into(target, false, console) {
+        let first = self.enter(target, console, false);
+        match &target.dir {
+            Some(dir) if first.is_err() && cgroup::newborn::dies_in(dir) => {
+                self.enter(target, console, true)
+            }
+            _ => first,
+        }
+    }
+
+    /// `moves`: it cannot be born in the target.
+    fn enter(
+        &self,
+        target: &cgroup::exec::Target,
+        console: Option<BorrowedFd<'_>>,
+        moves: bool,
+    ) -> Result<Init> {
+        let init = match self.clone_into(target, moves, console) {
             // Controllers are enabled for the children of the container's cgroup, so it cannot hold
             // a process any more: where its init is, another can be.
             Err(e) if e.errno() == Some(Errno::EBUSY) && self.request.cgroups.is_empty() => {
@@ -133,7 +149,7 @@ impl Entering<'_> {
                     dir: Some(cgroup::exec::beside(self.record.init_process_pid.0)?),
                     ..cgroup::exec::Target::nowhere()
                 };
-                self.clone_into(&beside, false, console)?
+                self.clone_into(&beside, moves, console)?
             }
             // Where we are and where the container is have no parent that this user may write to:
             // from a session into a service's, for instance.
@@ -158,11 +174,12 @@ impl Entering<'_> {
         Ok(init)
     }
 
+    /// `held`: it is born beside us, and waits until it has been moved; here, if the target says where.
     fn clone_into(
         &self,
         target: &cgroup::exec::Target,
         held: bool,
-        console: Option<std::os::fd::BorrowedFd<'_>>,
+        console: Option<BorrowedFd<'_>>,
     ) -> Result<Init> {
         let container = self.observed.init().ok_or_else(stopped)?;
         let proc = Proc::of_the_host()?;
@@ -179,7 +196,7 @@ impl Entering<'_> {
         let born_in = pid | if by_relay { Kind::User.flag() } else { 0 };
         let entry = Entry { rest: kinds & !born_in, user };
         let no_hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
-        let cgroup = target.dir.as_ref().map(AsFd::as_fd);
+        let cgroup = target.dir.as_ref().filter(|_| !held).map(AsFd::as_fd);
         let main = |link| {
             child::main(Child {
                 link,
@@ -202,6 +219,10 @@ impl Entering<'_> {
             parent::spawn(&namespace::plan::Plan::default(), cgroup, main)
         }
         .map_err(|e| self.stopped_meanwhile(e))?;
+        if let (true, Some(dir)) = (held, &target.dir) {
+            cgroup::newborn::join(dir, init.pid.0)?;
+            init.proceed()?;
+        }
         if let Some(group) = &self.record.intel_rdt {
             limits::rdt::parent::join(group, init.pid)?;
         }

@@ -8,6 +8,7 @@ mod cgroup;
 mod console;
 mod cves;
 mod errors;
+mod events;
 mod exec;
 mod export;
 mod hooks;

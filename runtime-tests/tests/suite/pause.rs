@@ -203,3 +203,32 @@ fn an_empty_cgroup_is_taken_over() {
         c.leaves_nothing();
     });
 }
+
+/// Who was ever killed by `cgroup.kill` where the runtime is can still make containers: the kernel
+/// kills whoever is cloned from such a cgroup into another.
+#[test]
+fn a_runtime_whose_own_cgroup_was_killed_once() {
+    in_each_view(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("others move their processes") {
+            return;
+        }
+        let roots = host::hierarchies();
+        let Some(root) = roots.iter().find(|root| root.join("cgroup.controllers").exists()) else {
+            return;
+        };
+        let own = root.join(&c.mark).join("caller");
+        fs::create_dir_all(&own).expect("a cgroup");
+        if !own.join("cgroup.kill").exists() {
+            return;
+        }
+        fs::write(own.join("cgroup.kill"), "1").expect("killed");
+        let c = c.called_from(&own);
+        c.run_detached();
+        assert_eq!(c.status(), "running");
+        c.exec(["true"]).ok();
+        c.delete_by_force().ok();
+        wait_until("the caller's end", || fs::remove_dir(&own).is_ok());
+        c.leaves_nothing();
+    });
+}

@@ -73,10 +73,12 @@ fn with_swap(memory: &LimitedCounter, swap: (Option<u64>, Option<u64>)) -> Limit
 }
 
 fn pids(files: Files<'_>) -> Result<Pids> {
-    Ok(Pids {
-        current: files.number("pids.current")?.unwrap_or(0),
-        limit: files.text("pids.max")?.trim().parse().unwrap_or(0),
-    })
+    let current = match files.number("pids.current")? {
+        Some(current) => current,
+        // Without the controller, those that can be seen.
+        None => files.text("cgroup.procs")?.lines().count() as u64,
+    };
+    Ok(Pids { current, limit: files.text("pids.max")?.trim().parse().unwrap_or(0) })
 }
 
 fn blkio(io_stat: &str) -> BlkIo {

@@ -58,6 +58,11 @@ const KNOWN: &[Known] = &[
         reason: "reservations of huge pages, which are what a program sees refused, were not limited",
     },
     Known {
+        until: (1, 2, 0),
+        applies: |seen| seen.late && seen.file == "memory.max" && seen.row.name == "unified wins",
+        reason: "update wrote nothing of the stored limits that it was not told of",
+    },
+    Known {
         until: (1, 3, 0),
         applies: |seen| {
             let throttle = seen.file == "io.max" || seen.file.contains("blkio.throttle.");

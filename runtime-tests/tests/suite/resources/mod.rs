@@ -270,14 +270,14 @@ fn systemd_runs() -> bool {
 
 #[test]
 fn by_cgroupfs() {
-    in_each_view(|view| compare_all(view, Driver::Cgroupfs, 1));
+    in_each_view(|view| compare_all(view, Driver::Cgroupfs, sample()));
 }
 
 #[test]
 fn by_systemd() {
     in_each_view(|view| {
         if systemd_runs() {
-            compare_all(view, Driver::Systemd, 1);
+            compare_all(view, Driver::Systemd, sample());
         }
     });
 }
