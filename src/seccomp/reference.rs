@@ -33,8 +33,13 @@ impl Data {
 }
 
 pub fn run(program: &[sock_filter], data: &Data) -> u32 {
+    run_counting(program, data).0
+}
+
+/// The answer, and how many instructions it took.
+pub fn run_counting(program: &[sock_filter], data: &Data) -> (u32, usize) {
     let (mut accumulator, mut at) = (0, 0);
-    loop {
+    for count in 1.. {
         let sock_filter { code, jt, jf, k } = program[at];
         at += 1;
         let mut branch = |taken| at += usize::from(if taken { jt } else { jf });
@@ -45,10 +50,11 @@ pub fn run(program: &[sock_filter], data: &Data) -> u32 {
             0x15 => branch(accumulator == k),
             0x25 => branch(accumulator > k),
             0x35 => branch(accumulator >= k),
-            0x06 => return k,
+            0x06 => return (k, count),
             _ => panic!("instruction {code:#x}"),
         }
     }
+    unreachable!("jumps go forward")
 }
 
 /// What the kernel checks before it takes a program: jumps stay inside, and it ends with a return.

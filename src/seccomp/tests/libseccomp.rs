@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::plan::{self, Facts, compile};
-use super::super::reference::{Data, check, run};
+use super::super::reference::{Data, check, run, run_counting};
 use super::super::syscalls::{Finder, Multiplexed};
 use super::super::{Action, Arch};
 use super::random::Random;
@@ -416,4 +416,39 @@ fn fifty_random_profiles() {
         }
     }
     eprintln!("{compared} answers");
+}
+
+/// How many instructions it takes to answer for each number of the architecture: the most among
+/// those that rules decide without conditions, and the mean of all.
+fn cost(program: &[sock_filter], arch: Arch, conditional: &BTreeSet<(usize, u32)>) -> (usize, f64) {
+    let first = arch.first_number();
+    let answer = |nr| run_counting(program, &Data { nr, arch: arch.audit(), args: [0; 6] }).1;
+    let plain = (first..first + 470).filter(|nr| !conditional.contains(&(arch as usize, *nr)));
+    let sum: usize = (first..first + 470).map(answer).sum();
+    (plain.map(answer).max().unwrap(), sum as f64 / 470.0)
+}
+
+#[test]
+fn answers_cost_less_than_libseccomps() {
+    let Some(mut reference) = Libseccomp::start() else { return };
+    let own = serde_json::from_str(ENGINE).unwrap();
+    let mut profiles = vec![("testdata/engine.json".to_owned(), Arch::X86_64, own)];
+    profiles.extend(installed());
+    for (name, native, profile) in profiles {
+        let profile = reference.knows(profile);
+        let spec = spec(profile.clone());
+        let arches = plan::arches(&spec, native);
+        let theirs = reference.compile(&profile, &arches).unwrap();
+        let ours = compile(&spec, &Facts { native, flag_supported: |_| true }).unwrap();
+        let ours = ours.filter.program;
+        eprintln!("{name}: {} instructions, libseccomp {}", ours.len(), theirs.len());
+        assert!(ours.len() < theirs.len());
+        let conditional = conditional(&spec);
+        for arch in arches {
+            let (most, mean) = cost(&ours, arch, &conditional);
+            let (their_most, their_mean) = cost(&theirs, arch, &conditional);
+            eprintln!("  {arch}: {mean:.1}, {most}; libseccomp {their_mean:.1}, {their_most}");
+            assert!(mean < their_mean && most <= their_most, "{name}, {arch}");
+        }
+    }
 }
