@@ -18,6 +18,7 @@ use crate::init::child::{self, Child, HookWorld};
 use crate::init::gate;
 use crate::init::parent::{self, Init, Request};
 use crate::namespace::{Kind, Mapping, host_id};
+use crate::network::pasta;
 use crate::path::c_path;
 use crate::plan::ContainerPlan;
 use crate::plan::compile::{self, Options};
@@ -148,6 +149,11 @@ impl Making {
         };
         if let Some(value) = &request.userns {
             spec::annotation::set(&mut config.spec, spec::annotation::USERNS, value.as_str());
+        }
+        if pasta::is_wanted(&config.spec) {
+            let privileged = nix::unistd::geteuid().is_root() && !process::in_user_namespace();
+            pasta::edit(&mut config.spec, privileged)?;
+            config.edited()?;
         }
         let ids = userns::choose(store, &mut config)?;
         time.mark("load config.json");
@@ -286,6 +292,11 @@ impl Making {
     fn set_up(&mut self, proc: &Proc, init: &Init) -> Result<()> {
         if let Some(score) = self.plan.script.oom_score_adj {
             limits::parent::set_oom_score_adj(proc, init.pid, score)?;
+        }
+        if inspect::uses_pasta(&self.record) {
+            // While it is held: later an ordinary user may not look into it.
+            pasta::start(self.slot.path(), init.pid)?;
+            self.time.mark("connect the network");
         }
         let cgroup = self.cgroup.as_mut().expect("made by `prepare`");
         let held_for_maps = self.plan.namespaces.new_maps.is_some() && !cgroup.moves;
@@ -437,6 +448,9 @@ impl Drop for Making {
             let _ = created.undo();
         }
         self.rdt.undo();
+        if inspect::uses_pasta(&self.record) {
+            let _ = pasta::end(self.slot.path());
+        }
         if let Some(layers) = &self.record.overlay {
             let _ = rootfs::overlay::parent::undo(layers, self.slot.path());
         }

@@ -10,8 +10,9 @@ use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process;
 use crate::hook;
 use crate::id::{ContainerId, HostPid};
+use crate::network::pasta;
 use crate::path::c_path;
-use crate::spec;
+use crate::spec::{self, annotation::NETWORK};
 use crate::state::{Record, Slot, Status, Store, observe};
 
 /// A container as of now.
@@ -65,6 +66,10 @@ pub(super) fn record(slot: &Slot, id: &ContainerId) -> Result<Record> {
         Error::new(Kind::NotFound, format!("container does not exist: {id}"))
             .hint("a create was interrupted: `aril delete --force` removes what it left")
     })
+}
+
+pub(super) fn uses_pasta(record: &Record) -> bool {
+    record.annotations.get(NETWORK).is_some_and(|network| network == pasta::NAME)
 }
 
 /// The config as it was at create.

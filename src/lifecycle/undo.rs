@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::inspect;
 use crate::error::{Error, OsContext, Result};
 use crate::hook::Point;
+use crate::network::pasta;
 use crate::rootfs::overlay;
 use crate::state::{Observed, Phase, Record, Slot, Status};
 use crate::sys;
@@ -69,6 +70,9 @@ pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
         .map_err(|e| e.context("unable to remove container's cgroup"))?;
     if let Some(group) = &record.intel_rdt {
         errors.extend(limits::rdt::parent::remove(group).err());
+    }
+    if inspect::uses_pasta(record) {
+        errors.extend(pasta::end(slot.path()).err());
     }
     if let Some(layers) = &record.overlay {
         errors.extend(overlay::parent::undo(layers, slot.path()).err());

@@ -38,9 +38,7 @@ pub fn preview(store: &Store, config: &mut Config) -> Result<Option<Claim>> {
     let claim = auto::choose(&grants, &taken(store)?, size)?;
     let maps = auto::maps(&grants, &claim);
     set(&mut config.spec, &maps.uid, &maps.gid);
-    // What later verbs read.
-    config.bytes = serde_json::to_vec(&config.spec)
-        .map_err(|e| Error::system(format!("encode the config: {e}")))?;
+    config.edited()?;
     Ok(Some(claim))
 }
 

@@ -4,6 +4,7 @@
 pub mod child;
 pub mod device;
 pub mod link;
+pub mod pasta;
 pub mod subnet;
 
 use std::fmt;

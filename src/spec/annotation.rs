@@ -22,6 +22,10 @@ pub const SHOW: &str = "io.aril.rootfs.show";
 /// owners mapped.
 pub const USERNS: &str = "io.aril.userns";
 
+/// The network. `pasta`: a new network namespace, connected by the program of that name (package passt),
+/// for containers without root.
+pub const NETWORK: &str = "io.aril.network";
+
 /// The value of one annotation, if the config has it.
 pub fn value<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
     spec.annotations().as_ref()?.get(key).map(String::as_str)

@@ -18,6 +18,15 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+impl Config {
+    /// What later verbs read is what was made of it.
+    pub fn edited(&mut self) -> Result<()> {
+        self.bytes = serde_json::to_vec(&self.spec)
+            .map_err(|e| Error::system(format!("encode the config: {e}")))?;
+        Ok(())
+    }
+}
+
 /// Loads `<bundle>/config.json`.
 pub fn load(bundle: &Path) -> Result<Config> {
     let path = bundle.join("config.json");

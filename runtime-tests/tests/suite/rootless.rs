@@ -234,3 +234,108 @@ fn the_state_of_somebody_without_a_session() {
         removed.expect("empty");
     });
 }
+
+/// In the place of pasta: goes into the background as it does, and tells what it was given.
+const STAND_IN: &str = r#"#!/bin/sh
+[ -n "$ARIL_STAND_IN" ] || { ARIL_STAND_IN=1 setsid "$0" "$@" < /dev/null > /dev/null 2>&1 & sleep 0.2; exit 0; }
+for pid; do :; done
+readlink /proc/$pid/ns/net /proc/$pid/ns/user > "$(dirname "$0")/seen"
+while :; do sleep 0.1; done
+"#;
+
+impl Bundle {
+    fn with_pasta(self) -> Self {
+        self.edit(|spec| spec["annotations"]["io.aril.network"] = "pasta".into())
+    }
+
+    fn stand_in(&self) {
+        let file = self.c.file("bin/pasta", STAND_IN);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+        chown(self.c.path("bin"), Some(SOMEBODY), Some(SOMEBODY)).expect("chown");
+    }
+
+    fn with_path(&self, call: Call) -> Call {
+        let path = std::env::var("PATH").unwrap_or_default();
+        call.env("PATH", format!("{}:{path}", self.c.path("bin").display()))
+    }
+
+    fn pastas(&self) -> usize {
+        let marker = self.c.root.join(&self.c.id).join("pasta.pid").display().to_string();
+        let processes = runtime_tests::host::processes(&self.c.mark);
+        let line = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let has = |pid: &i32| String::from_utf8_lossy(&line(pid)).contains(&marker);
+        processes.iter().filter(|pid| has(pid)).count()
+    }
+}
+
+/// pasta gets the container's namespaces while the user may look into them, and ends with the container.
+#[test]
+fn pasta_lives_as_long_as_the_container() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc leaves networks to engines") {
+            return;
+        }
+        let b = b.with_pasta();
+        b.stand_in();
+        b.with_path(b.run(&["-d"])).ok();
+        let link = |kind: &str| {
+            fs::read_link(format!("/proc/{}/ns/{kind}", b.c.pid())).expect("a namespace")
+        };
+        let own = format!("{}\n{}\n", link("net").display(), link("user").display());
+        assert_eq!(fs::read_to_string(b.c.path("bin/seen")).expect("seen"), own);
+        assert_eq!(b.pastas(), 1);
+        b.call(["delete", "--force", &b.c.id]).ok();
+        assert_eq!(b.pastas(), 0);
+        b.c.leaves_nothing();
+        // So it does when the program cannot be started, and after a run in the foreground.
+        let b = b.edit(|spec| spec["process"]["args"] = json!(["/no/such/program"]));
+        b.with_path(b.run(&[])).output().exits(1);
+        assert_eq!(b.pastas(), 0);
+        let b = b.script("true");
+        b.with_path(b.run(&[])).ok();
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn pasta_that_is_missing_or_fails() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc leaves networks to engines") {
+            return;
+        }
+        let b = b.with_pasta();
+        let nowhere = b.run(&[]).env("PATH", "/nonexistent").output();
+        nowhere
+            .exits(1)
+            .says("\"pasta\": executable file not found in $PATH")
+            .says("package passt");
+        b.c.leaves_nothing();
+        let file = b.c.file("bin/pasta", "#!/bin/sh\necho no tun here >&2\nexit 3\n");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let out = b.with_path(b.run(&[])).output();
+        out.exits(1).says("network pasta: exit status: 3: no tun here");
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn pasta_connects() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc leaves networks to engines") {
+            return;
+        }
+        let Some(_) = skip::tool("pasta", "passt") else { return };
+        let tun = fs::metadata("/dev/net/tun").map(|m| m.permissions().mode() & 0o006);
+        if !tun.is_ok_and(|mode| mode == 0o006) {
+            return skip::inapplicable("/dev/net/tun is not for everybody here");
+        }
+        let b = b.with_pasta().script("cat /proc/net/dev");
+        let out = b.run(&[]).ok();
+        // Two lines of headings, and more than loopback.
+        assert!(out.stdout.lines().count() > 3, "{out:#?}");
+        b.c.leaves_nothing();
+    });
+}
