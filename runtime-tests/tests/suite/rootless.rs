@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime_tests::{Call, Container, View, in_each_view, on_the_host, skip};
@@ -10,35 +11,60 @@ use serde_json::{Value, json};
 
 /// In no passwd file.
 const SOMEBODY: u32 = 47_110;
+/// See docs/testing.md.
+const TESTER: u32 = 1000;
 
 /// A bundle of an ordinary user's: the config is what the runtime's own `spec --rootless` gives them.
 struct Bundle {
     c: Container,
-    setpriv: PathBuf,
+    /// The program that becomes the user, and its arguments.
+    becoming: Vec<String>,
     runtime: PathBuf,
     calls: AtomicU32,
 }
 
+/// By a process of its own: written by this one, the file would be held open by whatever another test
+/// forks meanwhile, and could not be executed.
+fn install(from: &Path, to: &Path) {
+    let done = Command::new("install").args(["-m", "755"]).arg(from).arg(to).status();
+    assert!(done.is_ok_and(|status| status.success()), "install {}", to.display());
+}
+
 impl Bundle {
     fn new(view: View) -> Option<Self> {
-        let setpriv = skip::tool("setpriv", "util-linux")?;
+        let setpriv = skip::tool("setpriv", "util-linux")?.display().to_string();
+        let id = SOMEBODY.to_string();
+        let words = [&setpriv, "--reuid", &id, "--regid", &id, "--clear-groups", "--"];
+        Some(Self::of(view, SOMEBODY, &words))
+    }
+
+    /// Of the virtual machine's user, who has ranges of ids and a systemd.
+    fn of_tester(view: View) -> Option<Self> {
+        let as_user = skip::which("as-user");
+        if as_user.is_none() {
+            skip::inapplicable("nobody here has ranges of ids and a systemd: see make vm-test");
+        }
+        Some(Self::of(view, TESTER, &[&as_user?.display().to_string()]))
+    }
+
+    fn of(view: View, user: u32, becoming: &[&str]) -> Self {
         let mut c = Container::new(view);
         c.spec = Value::Null;
         // Where the build is, they may not look.
         let runtime = c.directory("bin").join(c.runtime.path.file_name().expect("a name"));
-        fs::copy(&c.runtime.path, &runtime).expect("a copy of the runtime");
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("chmod");
+        install(&c.runtime.path, &runtime);
         for dir in [c.dir.clone(), c.rootfs()] {
-            chown(dir, Some(SOMEBODY), Some(SOMEBODY)).expect("chown");
+            chown(dir, Some(user), Some(user)).expect("chown");
         }
-        let mut bundle = Self { c, setpriv, runtime, calls: AtomicU32::new(0) };
+        let becoming = becoming.iter().map(ToString::to_string).collect();
+        let mut bundle = Self { c, becoming, runtime, calls: AtomicU32::new(0) };
         bundle.call(["spec", "--rootless"]).ok();
         let text = fs::read(bundle.c.path("config.json")).expect("config.json");
         bundle.c.spec = serde_json::from_slice(&text).expect("json");
-        Some(bundle.edit(|spec| {
+        bundle.edit(|spec| {
             spec["process"]["terminal"] = false.into();
             spec["process"]["args"] = json!(["sleep", "1000"]);
-        }))
+        })
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
@@ -53,11 +79,9 @@ impl Bundle {
     /// Any program, as the user.
     fn as_user(&self, words: &[&str]) -> Call {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let id = SOMEBODY.to_string();
-        self.c
-            .bare(&self.setpriv, &format!("user-{number}"))
-            .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
-            .args(words)
+        let program = Path::new(&self.becoming[0]);
+        let call = self.c.bare(program, &format!("user-{number}"));
+        call.args(&self.becoming[1..]).args(words)
     }
 
     fn call<const N: usize>(&self, words: [&str; N]) -> Call {
@@ -115,6 +139,65 @@ fn create_and_start() {
         b.call(["start", &b.c.id]).ok();
         b.c.wait_for("stopped");
         b.call(["delete", &b.c.id]).ok();
+    });
+}
+
+/// Further ids by newuidmap, and limits by the user's own systemd.
+#[test]
+fn with_ranges_and_a_session() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::of_tester(view) else { return };
+        let ranges = json!([{"containerID": 0, "hostID": TESTER, "size": 1},
+            {"containerID": 1, "hostID": 100_000, "size": 65_536}]);
+        let b =
+            b.script("id -u; cat /proc/self/uid_map; touch /tmp/x; chown 5 /tmp/x").edit(|spec| {
+                spec["root"]["readonly"] = false.into();
+                spec["linux"]["uidMappings"] = ranges.clone();
+                spec["linux"]["gidMappings"] = ranges;
+            });
+        let out = b.run(&[]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "1000", "1", "1", "100000", "65536"]);
+        b.c.leaves_nothing();
+
+        let b = b.edit(|spec| {
+            spec["process"]["args"] = json!(["sleep", "1000"]);
+            spec["linux"]["resources"] = json!({"pids": {"limit": 50}});
+        });
+        b.c.write_config();
+        let id = b.c.id.clone();
+        b.call(["--systemd-cgroup", "run", "-d", &id]).ok();
+        // From a session, which is outside of where the user's systemd may move processes.
+        let exec = b.call(["exec", &id, "cat", "/proc/self/cgroup"]).output();
+        if b.c.runtime.is_aril() {
+            exec.ok();
+        }
+        b.call(["events", "--stats", &id]).ok().prints("\"limit\":50");
+        b.call(["update", "--pids-limit", "40", &id]).ok();
+        b.call(["events", "--stats", &id]).ok().prints("\"limit\":40");
+        b.call(["pause", &id]).ok();
+        b.call(["resume", &id]).ok();
+        b.call(["kill", &id, "KILL"]).ok();
+        b.c.wait_for("stopped");
+        b.call(["delete", &id]).ok();
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn ranges_that_nobody_granted() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let Some(_) = skip::which("newuidmap") else {
+            return skip::inapplicable("newuidmap is not installed");
+        };
+        let b = b.edit(|spec| {
+            for map in ["uidMappings", "gidMappings"] {
+                spec["linux"][map] = json!([{"containerID": 0, "hostID": 5, "size": 10}]);
+            }
+        });
+        b.run(&[]).output().exits(1).says("newuidmap");
+        b.c.leaves_nothing();
     });
 }
 
@@ -196,7 +279,7 @@ fn as_root_of_a_user_namespace() {
             }
         });
         b.c.write_config();
-        let path = |path: &std::path::Path| path.to_str().expect("utf-8").to_owned();
+        let path = |path: &Path| path.to_str().expect("utf-8").to_owned();
         let out = b
             .as_user(&[&path(&unshare), "-Ur", &path(&b.runtime), "--root", &path(&b.c.root)])
             .args(["run", &b.c.id])
@@ -248,9 +331,12 @@ impl Bundle {
         self.edit(|spec| spec["annotations"]["io.aril.network"] = "pasta".into())
     }
 
+    fn pasta(&self, script: &str) {
+        install(&self.c.file("script", script), &self.c.path("bin/pasta"));
+    }
+
     fn stand_in(&self) {
-        let file = self.c.file("bin/pasta", STAND_IN);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+        self.pasta(STAND_IN);
         chown(self.c.path("bin"), Some(SOMEBODY), Some(SOMEBODY)).expect("chown");
     }
 
@@ -312,8 +398,7 @@ fn pasta_that_is_missing_or_fails() {
             .says("\"pasta\": executable file not found in $PATH")
             .says("package passt");
         b.c.leaves_nothing();
-        let file = b.c.file("bin/pasta", "#!/bin/sh\necho no tun here >&2\nexit 3\n");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+        b.pasta("#!/bin/sh\necho no tun here >&2\nexit 3\n");
         let out = b.with_path(b.run(&[])).output();
         out.exits(1).says("network pasta: exit status: 3: no tun here");
         b.c.leaves_nothing();
