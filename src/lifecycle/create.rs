@@ -153,7 +153,7 @@ impl Making {
         if pasta::is_wanted(&config.spec) {
             let privileged = nix::unistd::geteuid().is_root() && !process::in_user_namespace();
             pasta::edit(&mut config.spec, privileged)?;
-            config.edited()?;
+            config.encode()?;
         }
         let ids = userns::choose(store, &mut config)?;
         time.mark("load config.json");

@@ -38,7 +38,7 @@ pub fn preview(store: &Store, config: &mut Config) -> Result<Option<Claim>> {
     let claim = auto::choose(&grants, &taken(store)?, size)?;
     let maps = auto::maps(&grants, &claim);
     set(&mut config.spec, &maps.uid, &maps.gid);
-    config.edited()?;
+    config.encode()?;
     Ok(Some(claim))
 }
 

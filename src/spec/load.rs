@@ -20,9 +20,9 @@ pub struct Config {
 
 impl Config {
     /// What later verbs read is what was made of it.
-    pub fn edited(&mut self) -> Result<()> {
+    pub fn encode(&mut self) -> Result<()> {
         self.bytes = serde_json::to_vec(&self.spec)
-            .map_err(|e| Error::system(format!("encode the config: {e}")))?;
+            .map_err(|e| Error::config(format!("encode config.json: {e}")))?;
         Ok(())
     }
 }
@@ -49,8 +49,7 @@ impl Config {
     /// As options have it: what is kept is what is run.
     pub fn edited(mut self, edits: &Edits) -> Result<Self> {
         edits.apply(&mut self.spec)?;
-        self.bytes = serde_json::to_vec(&self.spec)
-            .map_err(|e| Error::config(format!("encode config.json: {e}")))?;
+        self.encode()?;
         Ok(self)
     }
 }

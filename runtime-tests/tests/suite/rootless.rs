@@ -149,12 +149,13 @@ fn with_ranges_and_a_session() {
         let Some(b) = Bundle::of_tester(view) else { return };
         let ranges = json!([{"containerID": 0, "hostID": TESTER, "size": 1},
             {"containerID": 1, "hostID": 100_000, "size": 65_536}]);
-        let b =
-            b.script("id -u; cat /proc/self/uid_map; touch /tmp/x; chown 5 /tmp/x").edit(|spec| {
+        let b = b.script("id -u; cat /proc/self/uid_map; mkdir /x; chown 5 /x; rm -r /x").edit(
+            |spec| {
                 spec["root"]["readonly"] = false.into();
                 spec["linux"]["uidMappings"] = ranges.clone();
                 spec["linux"]["gidMappings"] = ranges;
-            });
+            },
+        );
         let out = b.run(&[]).ok();
         let words: Vec<&str> = out.stdout.split_whitespace().collect();
         assert_eq!(words, ["0", "0", "1000", "1", "1", "100000", "65536"]);
@@ -320,9 +321,15 @@ fn the_state_of_somebody_without_a_session() {
 
 /// In the place of pasta: goes into the background as it does, and tells what it was given.
 const STAND_IN: &str = r#"#!/bin/sh
-[ -n "$ARIL_STAND_IN" ] || { ARIL_STAND_IN=1 setsid "$0" "$@" < /dev/null > /dev/null 2>&1 & sleep 0.2; exit 0; }
+seen=$(dirname "$0")/seen
+if [ -z "$ARIL_STAND_IN" ]; then
+    rm -f "$seen"
+    ARIL_STAND_IN=1 setsid "$0" "$@" < /dev/null > /dev/null 2>&1 &
+    until [ -s "$seen" ]; do sleep 0.1; done
+    exit 0
+fi
 for pid; do :; done
-readlink /proc/$pid/ns/net /proc/$pid/ns/user > "$(dirname "$0")/seen"
+readlink /proc/$pid/ns/net /proc/$pid/ns/user > "$seen"
 while :; do sleep 0.1; done
 "#;
 
