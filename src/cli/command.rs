@@ -81,6 +81,15 @@ pub enum Command {
         interval: Duration,
         once: bool,
     },
+    Diff {
+        id: String,
+        format: Format,
+    },
+    Commit {
+        id: String,
+        to: Target,
+        pause: bool,
+    },
     Export {
         id: String,
         to: Target,

@@ -18,7 +18,6 @@ use crate::id::ContainerId;
 use crate::identity::descriptors::{self, Passed};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
-use crate::lifecycle::export::Target;
 use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
@@ -69,7 +68,17 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
         Command::Stats { ids, format, interval, once } => {
             stats(caller, &ids, format, interval, once)?;
         }
-        Command::Export { id, to, pause } => export(caller, &id, &to, pause)?,
+        Command::Diff { id, format } => {
+            super::diff::diff(&caller.store()?, &ContainerId::parse(&id)?, format)?;
+        }
+        Command::Commit { id, to, pause } => {
+            let id = ContainerId::parse(&id)?;
+            caller.tell_skipped(&lifecycle::commit::commit(&caller.store()?, &id, &to, pause)?);
+        }
+        Command::Export { id, to, pause } => {
+            let id = ContainerId::parse(&id)?;
+            caller.tell_skipped(&lifecycle::export::export(&caller.store()?, &id, &to, pause)?);
+        }
         Command::Reconcile { dry_run, format } => {
             super::reconcile::reconcile(&caller.store()?, dry_run, format)?;
         }
@@ -237,13 +246,6 @@ fn stats(
     }
 }
 
-fn export(caller: &Caller, id: &str, to: &Target, pause: bool) -> Result<()> {
-    let id = ContainerId::parse(id)?;
-    let skipped = lifecycle::export::export(&caller.store()?, &id, to, pause)?;
-    skipped.iter().for_each(|what| caller.warn()(&format!("{what}: left out")));
-    Ok(())
-}
-
 /// The container's id would be the bundle's name.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let mut config = spec::load(bundle)?;
@@ -273,6 +275,10 @@ impl Caller<'_> {
     fn store(&self) -> Result<Store> {
         self.global.root.prepare()?;
         Ok(Store::new(self.global.root.path.clone()))
+    }
+
+    fn tell_skipped(&self, skipped: &[String]) {
+        skipped.iter().for_each(|what| self.sink.warn(&format!("{what}: left out")));
     }
 
     fn warn(&self) -> impl Fn(&str) {

@@ -8,6 +8,7 @@
 pub mod argv;
 mod claims;
 pub mod command;
+mod diff;
 pub mod dispatch;
 pub mod events;
 pub mod features;

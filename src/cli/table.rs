@@ -131,6 +131,19 @@ pub const VERBS: &[Verb] = &[
         ..bare("stats", "watch what containers use: CPU, memory, disks, processes, pressure", stats)
     },
     Verb {
+        flags: || vec![format_flag()],
+        ..one_id("diff", "list what a container changed in its layers", |given, operands| {
+            Ok(Command::Diff { id: id(operands), format: format(given)? })
+        })
+    },
+    Verb {
+        operands: "<container-id> <directory | file.tar | ->",
+        least: 2,
+        most: 2,
+        flags: || vec![pause_flag()],
+        ..one_id("commit", "keep what a container changed, as a layer", commit)
+    },
+    Verb {
         operands: "<container-id> [file]",
         most: 2,
         flags: || vec![pause_flag()],
@@ -485,6 +498,11 @@ fn interval(given: &Given, default: u64) -> Result<Duration> {
         Duration::ZERO => Err(usage("duration interval must be greater than 0")),
         interval => Ok(interval),
     }
+}
+
+fn commit(given: &Given, operands: Vec<String>) -> Result<Command> {
+    let to = Target::layer(&operands[1])?;
+    Ok(Command::Commit { id: id(operands), to, pause: given.choice("pause")?.unwrap_or(true) })
 }
 
 fn export(given: &Given, mut operands: Vec<String>) -> Result<Command> {

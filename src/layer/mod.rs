@@ -14,6 +14,8 @@
 //! ACLs and file capabilities. Everything is read by descriptor ([`crate::fs::Tree`]); nothing that a
 //! container has made is followed, recursed into or trusted to hold still.
 
+pub mod changes;
+pub mod folder;
 pub mod ids;
 pub mod pack;
 pub mod tar;

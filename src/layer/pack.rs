@@ -185,6 +185,7 @@ impl Sink for Archive<'_> {
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        self.refuse_whiteout(path)?;
         let (directory, name) = tree::split(path);
         let path = tree::join(directory, &[WHITEOUT, name].concat());
         let (form, mtime, xattrs) = (Form::File, (0, 0), Vec::new());

@@ -17,8 +17,10 @@ use crate::state::{Store, observe};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Stdout,
-    /// Absolute.
+    /// Absolute, as the next.
     File(PathBuf),
+    /// A layer as overlayfs takes it.
+    Folder(PathBuf),
 }
 
 impl Target {
@@ -29,6 +31,17 @@ impl Target {
             "" => Err(Error::new(Kind::Usage, "the name of the archive is empty")),
             path => std::path::absolute(path).os("getcwd", "").map(Self::File),
         }
+    }
+
+    /// A directory, unless it is a file or is called like an archive.
+    pub fn layer(word: &str) -> Result<Self> {
+        Ok(match Self::archive(word)? {
+            Self::File(path) if path.is_dir() => Self::Folder(path),
+            Self::File(path) if !path.exists() && path.extension().is_none_or(|e| e != "tar") => {
+                Self::Folder(path)
+            }
+            other => other,
+        })
     }
 }
 
@@ -70,6 +83,9 @@ impl Destination {
         match to {
             Target::Stdout => Self::stdout(),
             Target::File(path) => Self::file(path),
+            Target::Folder(path) => {
+                Err(Error::os("create", path.display(), crate::sys::Errno::EISDIR))
+            }
         }
     }
 

@@ -3,8 +3,10 @@
 //! A verb that changes a container locks its slot, observes what is true, refuses what its state
 //! does not allow, and acts. Nothing here prints: results are values, errors go up.
 
+pub mod commit;
 pub mod create;
 pub mod delete;
+pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod export;

@@ -6,21 +6,26 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::OFlag;
 
 use crate::error::{Error, OsContext, Result};
-use crate::fs::Tree;
+use crate::fs::{Tree, process};
 use crate::layer::Ids;
+use crate::layer::changes::{Change, Trees, changes};
 use crate::layer::ids::Range;
+use crate::rootfs::overlay;
 use crate::spec::Config;
 use crate::state::{Observed, Record};
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{self, Errno, open::open};
 
-/// The root of a container that has a process; else the folder that its config names.
+/// The root of a container that has a process; else its layers, or the folder that its config names.
 pub(super) fn of(record: &Record, observed: &Observed) -> Result<Tree> {
-    let name = format!("container {}", record.id);
-    match observed.init() {
-        Some(init) => of_process(record, init).map(|root| Tree::new(root, name)),
-        None => of_folder(record).map(|root| Tree::new(root, name)),
+    if observed.init().is_none() && record.overlay.is_some() {
+        return layered(record, observed).map(|layered| layered.view);
     }
+    let root = match observed.init() {
+        Some(init) => of_process(record, init)?,
+        None => of_folder(record)?,
+    };
+    Ok(Tree::new(root, format!("container {}", record.id)))
 }
 
 /// A detached copy of the mount that is the process's root. It shows what is mounted there and
@@ -79,6 +84,53 @@ fn read_only(mount: OwnedFd) -> Result<OwnedFd> {
         // Linux 5.12.
         Ok(()) | Err(Errno::ENOSYS) => Ok(mount),
         Err(errno) => Err(Error::os("mount_setattr", "a copy of the root", errno)),
+    }
+}
+
+/// What a container sees, what is below, and what it wrote: see [`crate::layer::changes`].
+pub(super) struct Layered {
+    pub(super) view: Tree,
+    pub(super) below: Tree,
+    /// Without one that the host can see, all has to be compared.
+    pub(super) upper: Option<Tree>,
+}
+
+pub(super) fn layered(record: &Record, observed: &Observed) -> Result<Layered> {
+    let layers = record.overlay.as_ref().ok_or_else(|| {
+        let rootfs = record.config.rootfs.display();
+        Error::state(format!("container {} writes to {rootfs} itself, not to a layer", record.id))
+            .hint("annotation io.aril.rootfs.upper gives a container a layer of its own")
+    })?;
+    let userxattr = !nix::unistd::geteuid().is_root() || process::in_user_namespace();
+    let below = match layers.lowers.as_slice() {
+        [only] => overlay::view::open_folder(only)?,
+        many => overlay::view::of(many, userxattr)?,
+    };
+    let upper = layers.upper.upper();
+    let view = match (observed.init(), &upper) {
+        (Some(init), _) => of_process(record, init)?,
+        (None, Some(upper)) => {
+            let mut folders = layers.lowers.clone();
+            folders.push(upper.clone());
+            overlay::view::of(&folders, userxattr)?
+        }
+        (None, None) => {
+            let gone = format!("what container {} wrote was in memory, and is gone", record.id);
+            return Err(Error::state(gone).hint("before it ends, commit or diff would see it"));
+        }
+    };
+    let upper = upper.map(|path| overlay::view::open_folder(&path)).transpose()?;
+    Ok(Layered {
+        view: Tree::new(view, format!("container {}", record.id)),
+        below: Tree::new(below, "the layers below"),
+        upper: upper.map(|upper| Tree::new(upper, "the upper directory")),
+    })
+}
+
+impl Layered {
+    pub(super) fn changes(&self, ids: &Ids) -> Result<Vec<Change>> {
+        let Self { view, below, upper } = self;
+        changes(&Trees { view, below, upper: upper.as_ref(), ids })
     }
 }
 

@@ -19,6 +19,7 @@
 pub mod mount;
 pub mod parent;
 pub mod plan;
+pub mod view;
 
 use std::ffi::CString;
 use std::fmt;

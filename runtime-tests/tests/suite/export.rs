@@ -164,7 +164,8 @@ fn it_is_frozen_meanwhile_and_goes_on() {
         let pipe = c.path("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
         let export = c.call(["export", &c.id, pipe.to_str().expect("utf-8")]).spawn();
-        let reader = fs::File::open(&pipe).expect("the other end");
+        // For both, so that it waits for nobody.
+        let reader = fs::File::options().read(true).write(true).open(&pipe).expect("an end");
         c.wait_for("paused");
         // Killed, as hard as can be: somebody thaws it all the same.
         export.signal(nix::sys::signal::Signal::SIGKILL);

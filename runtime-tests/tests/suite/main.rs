@@ -5,8 +5,10 @@
 
 mod bundleless;
 mod cgroup;
+mod commit;
 mod console;
 mod cves;
+mod diff;
 mod errors;
 mod events;
 mod exec;

@@ -59,7 +59,7 @@ fn every_verb_reads_all_of_its_flags() {
                 (_, ArgAction::SetTrue) => format!(" --{long}"),
                 ("format", _) => " --format json".to_owned(),
                 ("interval", _) => " --interval 7s".to_owned(),
-                ("tty", _) => " --tty".to_owned(),
+                ("tty" | "pause", _) => format!(" --{long}"),
                 (long, _) => format!(" --{long} 7"),
             };
         }

@@ -100,7 +100,9 @@ fn explain(overlay: &Overlay, fault: Fault) -> Error {
 }
 
 /// For kernels that cannot do without: in a mount namespace that ends with the call.
-fn in_namespace_of_its_own(make: impl FnOnce() -> ChildResult<OwnedFd>) -> ChildResult<OwnedFd> {
+pub(super) fn in_namespace_of_its_own(
+    make: impl FnOnce() -> ChildResult<OwnedFd>,
+) -> ChildResult<OwnedFd> {
     let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
     let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;
     let child = clone3(libc::CLONE_NEWNS as u64, None, || -> Infallible {

@@ -1,0 +1,90 @@
+//! `commit`: what a container changed, as a layer of its own.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use super::export::{Destination, Target, beside};
+use super::{frozen, inspect, view};
+use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
+use crate::fs::remove;
+use crate::id::ContainerId;
+use crate::layer::Ids;
+use crate::layer::changes::Kind;
+use crate::layer::folder::Folder;
+use crate::layer::pack::{Archive, Packer, Sink};
+use crate::rootfs::overlay::view::open_folder;
+use crate::state::{Store, observe};
+
+/// Says what was left out. The container's lock is held: it is not deleted or resumed meanwhile.
+pub fn commit(store: &Store, id: &ContainerId, to: &Target, pause: bool) -> Result<Vec<String>> {
+    let slot = store.lock(id)?;
+    let record = inspect::record(&slot, id)?;
+    let observed = observe(&slot, &record)?;
+    let ids = view::ids(&inspect::stored_config(&slot)?);
+    let layered = view::layered(&record, &observed)?;
+    let write = |sink: &mut dyn Sink| -> Result<Vec<String>> {
+        let frozen = if pause { frozen::freeze(&record, &observed)? } else { None };
+        let skipped = pack(&layered, &ids, sink)?;
+        frozen.map_or(Ok(()), frozen::Frozen::thaw)?;
+        Ok(skipped)
+    };
+    match to {
+        Target::Folder(path) => to_folder(path, write),
+        archive => {
+            let mut destination = Destination::open(archive)?;
+            let name = destination.name();
+            let skipped = write(&mut Archive::layer(&mut destination.out, name))?;
+            destination.keep()?;
+            Ok(skipped)
+        }
+    }
+}
+
+/// The root comes first, changed or not: in a layer it is never absent.
+fn pack(layered: &view::Layered, ids: &Ids, sink: &mut dyn Sink) -> Result<Vec<String>> {
+    let mut changes = layered.changes(ids)?;
+    changes.retain(|change| !change.path.is_empty());
+    let mut packer = Packer::new(&layered.view, ids, sink);
+    let view = &layered.view;
+    if let Some(root) = view.look(b"")? {
+        packer.add(b"", &root)?;
+    }
+    for change in changes {
+        match view.look(&change.path)? {
+            _ if change.kind == Kind::Deleted => packer.whiteout(&change.path)?,
+            Some(found) => packer.add(&change.path, &found)?,
+            // Nothing but a container that was not frozen can do this.
+            None => {
+                let path = view.shown(&change.path);
+                return Err(Error::state(format!("{path} went away while it was read")));
+            }
+        }
+    }
+    packer.finish()
+}
+
+/// Made beside it and moved there whole.
+fn to_folder(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Sink) -> Result<Vec<String>>,
+) -> Result<Vec<String>> {
+    let taken = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    if taken {
+        let text = format!("{} is not empty", path.display());
+        return Err(Error::new(ErrorKind::Exists, text).hint("name a new directory for the layer"));
+    }
+    let beside = beside(path)?;
+    remove::tree(&beside).os("remove", beside.display())?;
+    fs::DirBuilder::new().mode(0o700).create(&beside).os("mkdir", beside.display())?;
+    let written = open_folder(&beside)
+        .and_then(|folder| write(&mut Folder::new(folder, path.display().to_string())))
+        .and_then(|skipped| {
+            fs::rename(&beside, path).os("rename", path.display()).map(|()| skipped)
+        });
+    if written.is_err() {
+        // The error that brings us here is the one to report.
+        let _ = remove::tree(&beside);
+    }
+    written
+}

@@ -1,0 +1,40 @@
+//! `diff`: what a container changed in its layers.
+
+use super::{inspect, view};
+use crate::error::Result;
+use crate::id::ContainerId;
+use crate::layer::Entry;
+use crate::layer::changes::Kind;
+use crate::state::{Store, observe};
+
+#[derive(Debug)]
+pub struct Difference {
+    pub kind: Kind,
+    /// Without a slash before it; not always text.
+    pub path: Vec<u8>,
+    /// What is there now.
+    pub entry: Option<Entry>,
+}
+
+/// Without the root itself. Nothing is frozen: of what changes meanwhile either state is told.
+pub fn diff(store: &Store, id: &ContainerId) -> Result<Vec<Difference>> {
+    let slot = store.open(id)?;
+    let record = inspect::record(&slot, id)?;
+    let observed = observe(&slot, &record)?;
+    let ids = view::ids(&inspect::stored_config(&slot)?);
+    let layered = view::layered(&record, &observed)?;
+    let mut differences = Vec::new();
+    for change in layered.changes(&ids)?.into_iter().filter(|change| !change.path.is_empty()) {
+        let found = match change.kind {
+            Kind::Deleted => None,
+            Kind::Added | Kind::Changed => layered.view.look(&change.path)?,
+        };
+        let entry = found.map(|found| Entry::read(&layered.view, &change.path, &found, &ids));
+        differences.push(Difference {
+            kind: change.kind,
+            entry: entry.transpose()?,
+            path: change.path,
+        });
+    }
+    Ok(differences)
+}
