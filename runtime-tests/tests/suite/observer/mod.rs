@@ -122,9 +122,9 @@ const ACCEPTED: &[Accepted] = &[
         ways: &[],
         lines: &["device /dev/mqueue "],
         peer: "41777 0:65534",
-        ours: "41777 65534:65534",
-        reason: "the kernel makes the queues with the IPC namespace, which aril makes in the same \
-                 call as the user namespace: their owner is who called; all may write there",
+        ours: "41777 0:0",
+        reason: "the kernel makes the queues for whoever makes the IPC namespace: aril gives them to \
+                 the container's root whole, runc leaves the group outside",
     },
     Accepted {
         ways: &[Way::Exec, Way::ExecTerminal],
