@@ -64,13 +64,14 @@ fn take(socket: &UnixListener) -> (Value, OwnedFd) {
             }
         }
         let bytes = got.bytes;
-        if bytes == 0 {
-            break;
-        }
         text.extend_from_slice(&buffer[..bytes]);
+        // Not to the end of the connection: runc keeps it while the container runs.
+        if let Ok(state) = serde_json::from_slice(&text) {
+            assert_eq!(fds.len(), 1, "one descriptor");
+            return (state, fds.remove(0));
+        }
+        assert_ne!(bytes, 0, "{}", text.escape_ascii());
     }
-    assert_eq!(fds.len(), 1, "one descriptor");
-    (serde_json::from_slice(&text).expect("json"), fds.remove(0))
 }
 
 /// False when the last process under the filter is gone.
