@@ -95,7 +95,7 @@ fn shape(value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk("", value, &mut found);
     // Whether the kernel has had anything to count is chance.
-    const CHANCE: [&str; 3] = ["/throttling/", "/psi/", "/cpu/usage/"];
+    const CHANCE: [&str; 4] = ["/throttling/", "/psi/", "/cpu/usage/", "/memory/cache"];
     found.retain(|path| !CHANCE.iter().any(|part| path.contains(part)));
     found
 }
