@@ -431,3 +431,25 @@ fn pasta_connects() {
         b.c.leaves_nothing();
     });
 }
+
+#[test]
+fn a_folder_with_layers_and_a_volume() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("others need a bundle") {
+            return;
+        }
+        let (rootfs, volumes) = (b.c.rootfs(), b.c.path("volumes"));
+        let script = "echo x > /new; rm -r /mnt; mkdir -p /d/e; chmod 0 /d; echo y >> /v/file; \
+                      cat /new /v/file";
+        let run = |upper: &str| {
+            b.call(["run", "--rootfs", rootfs.to_str().expect("utf-8"), "--upper", upper])
+                .env("ARIL_VOLUMES", &volumes)
+                .args(["--volume", "v:/v", &b.c.id, "--", "sh", "-c", script])
+        };
+        run("ephemeral").ok().prints("x\ny\n");
+        run("tmpfs:1m").ok().prints("x\ny\ny\n");
+        assert!(rootfs.join("mnt").exists() && !rootfs.join("new").exists());
+        b.c.leaves_nothing();
+    });
+}

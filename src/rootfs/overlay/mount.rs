@@ -30,11 +30,11 @@ pub fn make(
     apart: impl FnOnce() -> ChildResult<OwnedFd>,
 ) -> ChildResult<OwnedFd> {
     match by_descriptor(overlay, id_map) {
-        // What kernels say that do not know the parameter, its kind of value, or such a layer. It may
-        // as well be the folder that is wrong: then it is this answer that says how.
-        Err(fault) if matches!(fault.errno, Errno::EINVAL | Errno::EBADF) => {
-            apart().map_err(|_| fault)
-        }
+        // Kernels before 6.15, of a descriptor that is only a path.
+        Err(fault) if fault.errno == Errno::EBADF => apart(),
+        // What kernels say that do not know the parameter, or such a layer. It may as well be the
+        // folder that is wrong: then it is this answer that says how.
+        Err(fault) if fault.errno == Errno::EINVAL => apart().map_err(|_| fault),
         other => other,
     }
 }

@@ -106,16 +106,37 @@ pub(super) fn in_namespace_of_its_own(
     let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
     let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;
     let child = clone3(libc::CLONE_NEWNS as u64, None, || -> Infallible {
-        let made = cut_off().and_then(|()| make());
-        let sent = made.is_ok_and(|fd| socket::send(theirs.as_fd(), b"+", &[fd.as_fd()]).is_ok());
-        exit_now(i32::from(!sent))
+        let sent = match cut_off().and_then(|()| make()) {
+            Ok(fd) => socket::send(theirs.as_fd(), b"+", &[fd.as_fd()]),
+            Err(fault) => socket::send(theirs.as_fd(), &told(&fault), &[]),
+        };
+        exit_now(i32::from(sent.is_err()))
     })
     .map_err(failed("clone3"))?;
     drop(theirs);
-    let received = socket::receive(ours.as_fd(), &mut [0]);
+    let mut message = [0; LONGEST_FAULT];
+    let received = socket::receive(ours.as_fd(), &mut message);
     let _ = pidfd::wait(child.pidfd.as_fd(), true);
-    let (_, mut fds) = received.map_err(failed("receive"))?;
-    fds.pop().ok_or(Fault::refused("the overlay could not be made"))
+    let (length, mut fds) = received.map_err(failed("receive"))?;
+    fds.pop().ok_or_else(|| heard(&message[..length]))
+}
+
+const LONGEST_FAULT: usize = 4096;
+
+fn told(fault: &Fault) -> Vec<u8> {
+    let mut message = (fault.errno as i32).to_ne_bytes().to_vec();
+    message.extend(fault.call.bytes().take(LONGEST_FAULT - message.len()));
+    message
+}
+
+fn heard(message: &[u8]) -> Fault {
+    match message.split_first_chunk() {
+        Some((errno, call)) => Fault {
+            call: String::from_utf8_lossy(call).into_owned().into(),
+            errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
+        },
+        None => Fault::refused("the overlay could not be made"),
+    }
 }
 
 fn cut_off() -> ChildResult<()> {
@@ -343,8 +364,11 @@ mod tests {
         let folder = Folder::new("wrong");
         let mut overlay = folder.overlay(folder.ephemeral());
         overlay.layers.lowers[0] = folder.0.join("missing");
-        let text = make(&overlay).unwrap_err().to_string();
-        if is_root() {
+        if !is_root() {
+            return;
+        }
+        let fault = in_namespace_of_its_own(|| here(&overlay, None)).unwrap_err();
+        for text in [make(&overlay).unwrap_err().to_string(), fault.to_string()] {
             assert!(text.starts_with("open layer ") && text.contains("no such file"), "{text}");
         }
     }
