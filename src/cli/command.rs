@@ -103,6 +103,7 @@ pub enum Command {
         bundle: PathBuf,
         rootless: bool,
     },
+    Network(super::network::Action),
     Features,
     Plan {
         bundle: PathBuf,
@@ -127,6 +128,8 @@ pub struct Create {
     pub no_new_keyring: bool,
     pub timeline: bool,
     pub userns: Option<String>,
+    /// Of the options that an annotation expresses too.
+    pub annotations: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, PartialEq)]

@@ -87,6 +87,7 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;
         }
         Command::Volume { words, format } => output::print(&volume::act(&words, format)?)?,
+        Command::Network(action) => super::network::act(&action)?,
         Command::Features => output::print(&features::text(claims::facts()))?,
         Command::Help(text) => output::print(&text)?,
         Command::Version => output::print(&version::text())?,
@@ -250,6 +251,7 @@ fn stats(
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let mut config = spec::load(bundle)?;
     lifecycle::userns::preview(&Store::new(caller.global.root.path.clone()), &mut config)?;
+    let _shared = lifecycle::network::edit(&caller.store()?, &mut config.spec)?;
     let mut facts = HostFacts::gather(&config.spec, bundle, caller.systemd())?;
     // What only root can run is planned as root would run it.
     facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
@@ -308,6 +310,7 @@ impl Caller<'_> {
             rootless_cgroups: self.rootless_cgroups(),
             timeline: args.timeline,
             userns: args.userns,
+            annotations: args.annotations,
         })
     }
 

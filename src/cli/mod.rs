@@ -15,6 +15,7 @@ pub mod features;
 mod given;
 mod help;
 pub mod log;
+pub mod network;
 mod options;
 pub mod output;
 pub mod ps;

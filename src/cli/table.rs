@@ -10,7 +10,7 @@ use super::command::{
     Command, Create, Edits, Exec, ExecProcess, Format, Global, Handover, Rootless, Run, Target,
 };
 use super::given::{Given, operand, usage};
-use super::{Failure, help, log, options, resources, root, value};
+use super::{Failure, help, log, network, options, resources, root, value};
 use crate::error::{Error, Result};
 
 pub struct Verb {
@@ -178,6 +178,13 @@ pub const VERBS: &[Verb] = &[
             Ok(Command::Volume { words, format: format(given)? })
         })
     },
+    Verb {
+        operands: "create|ls|inspect|rm [name...]",
+        least: 1,
+        most: REST,
+        flags: network::flags,
+        ..bare("network", "make, list, show or remove networks of containers", network::read)
+    },
     bare("features", "print what this runtime can do, as JSON", |_, _| Ok(Command::Features)),
     Verb {
         operands: "[command]",
@@ -298,7 +305,7 @@ fn bundle_flag() -> Arg {
     value("bundle", "DIR", "the directory with config.json [.]").short('b')
 }
 
-fn format_flag() -> Arg {
+pub(super) fn format_flag() -> Arg {
     value("format", "FORMAT", "table or json [table]").short('f')
 }
 
@@ -328,6 +335,7 @@ fn create_flags() -> Vec<Arg> {
         value("userns", "auto[:SIZE]", "a user namespace of ids that no other container has"),
     ]);
     flags.extend(options::flags());
+    flags.extend(network::run_flags());
     flags
 }
 
@@ -412,6 +420,7 @@ fn create(given: &Given, mut operands: Vec<String>) -> Result<Create> {
         no_new_keyring: given.switch("no-new-keyring"),
         timeline: given.switch("timeline"),
         userns: given.text("userns")?,
+        annotations: network::annotations(given)?,
     })
 }
 
@@ -521,7 +530,7 @@ fn plan(given: &Given, operands: Vec<String>) -> Result<Command> {
     Ok(Command::Plan { bundle })
 }
 
-fn format(given: &Given) -> Result<Format> {
+pub(super) fn format(given: &Given) -> Result<Format> {
     match given.text("format")?.as_deref() {
         None | Some("table") => Ok(Format::Table),
         Some("json") => Ok(Format::Json),

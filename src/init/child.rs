@@ -151,7 +151,11 @@ impl<'a> Child<'a> {
     fn step(&self, step: &Step, world: &mut World<'a>) -> ChildResult<()> {
         match step {
             Step::Namespace(step) => namespace::child::run(step, self.proc),
-            Step::Network(step) => network::child::run(step),
+            Step::Network(network::Step::LoopbackUp) => network::child::loopback_up(),
+            Step::Network(network::Step::WaitForLink) => {
+                self.link.send(&Report::Network).during("send")?;
+                self.link.expect(Order::Served).during("wait for the link")
+            }
             Step::Rootfs(step) => rootfs::child::run(step, &mut world.rootfs),
             Step::RuntimeHooks => {
                 self.link.send(&Report::Hooks).during("send")?;

@@ -36,6 +36,8 @@ pub enum Request {
     Hooks,
     /// Set the child's rlimits.
     Limits,
+    /// Answer when the network is there.
+    Network,
     /// Take this descriptor of the child's, the seccomp listener.
     Listener(i32),
 }
@@ -191,6 +193,7 @@ impl Init {
             match self.receive()? {
                 Some(Report::Ready) => return Ok(()),
                 Some(Report::Hooks) => self.serve(Request::Hooks, &mut serve)?,
+                Some(Report::Network) => self.serve(Request::Network, &mut serve)?,
                 Some(Report::Limits) => self.serve(Request::Limits, &mut serve)?,
                 Some(Report::Listener(fd)) => self.serve(Request::Listener(fd), &mut serve)?,
                 Some(Report::Failed { step, fault }) => {

@@ -15,6 +15,8 @@ pub enum Report {
     Hooks,
     /// Set the child's rlimits, then say [`Order::Served`].
     Limits,
+    /// Say [`Order::Served`] once the network is there.
+    Network,
     /// Take the seccomp listener, by its number among the child's descriptors, then say
     /// [`Order::Served`].
     Listener(i32),
@@ -141,6 +143,7 @@ fn encode(report: &Report, frame: &mut [u8; FRAME]) -> usize {
         Report::Limits => put(3, 0, 0, ""),
         Report::Listener(fd) => put(4, 0, *fd, ""),
         Report::Ready => put(5, 0, 0, ""),
+        Report::Network => put(7, 0, 0, ""),
         Report::Failed { step, fault } => put(6, *step, fault.errno as i32, &fault.call),
     }
 }
@@ -154,6 +157,7 @@ fn decode(frame: &[u8]) -> Option<Report> {
         3 => Report::Limits,
         4 => Report::Listener(b),
         5 => Report::Ready,
+        7 => Report::Network,
         6 => {
             let call = String::from_utf8_lossy(&frame[9..]).into_owned().into();
             Report::Failed { step: a, fault: Fault { call, errno: Errno::from_raw(b) } }
@@ -185,6 +189,7 @@ mod tests {
             Report::Cloned(77),
             Report::Hooks,
             Report::Limits,
+            Report::Network,
             Report::Listener(5),
             Report::Ready,
             Report::Failed { step: 9, fault: Fault { call: "mount".into(), errno: Errno::EBUSY } },

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::handover::{Handover, Sockets};
 use super::timeline::Timeline;
-use super::{foreground, inspect, notify, start, undo, userns};
+use super::{foreground, inspect, network, notify, start, undo, userns};
 use crate::console::parent::Whose;
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::record::Prepared;
@@ -18,6 +18,9 @@ use crate::init::child::{self, Child, HookWorld};
 use crate::init::gate;
 use crate::init::parent::{self, Init, Request};
 use crate::namespace::{Kind, Mapping, host_id};
+use crate::network::device;
+use crate::network::lease::Lease;
+use crate::network::parent::{attach, claim};
 use crate::network::pasta;
 use crate::path::c_path;
 use crate::plan::ContainerPlan;
@@ -29,7 +32,7 @@ use crate::sys::timeline::SharedClock;
 use crate::sys::{self, pidfd::Ended};
 use crate::time::rfc3339;
 use crate::volume::{Claim, Volumes};
-use crate::{cgroup, limits, network, rootfs};
+use crate::{cgroup, limits, rootfs};
 
 #[derive(Debug)]
 pub struct Create {
@@ -48,6 +51,8 @@ pub struct Create {
     pub timeline: bool,
     /// `--userns`: see [`spec::annotation::USERNS`].
     pub userns: Option<String>,
+    /// What options say instead of the config: they are the annotations of the same meaning.
+    pub annotations: Vec<(&'static str, String)>,
 }
 
 /// Those that the config mounts.
@@ -131,6 +136,9 @@ struct Making {
     sockets: Sockets,
     cgroup: Option<cgroup::parent::Created>,
     rdt: limits::rdt::parent::Made,
+    /// What it holds of a network of ours.
+    lease: Option<Lease>,
+    shared: Option<network::Shared>,
     /// Where the child marks its steps, if somebody wants to know.
     clock: Option<SharedClock>,
     /// Named volumes, held until their content is complete.
@@ -150,6 +158,9 @@ impl Making {
         if let Some(value) = &request.userns {
             spec::annotation::set(&mut config.spec, spec::annotation::USERNS, value.as_str());
         }
+        for (key, value) in &request.annotations {
+            spec::annotation::set(&mut config.spec, key, value.as_str());
+        }
         if pasta::is_wanted(&config.spec) {
             let privileged = nix::unistd::geteuid().is_root() && !process::in_user_namespace();
             pasta::edit(&mut config.spec, privileged)?;
@@ -157,6 +168,7 @@ impl Making {
         }
         let ids = userns::choose(store, &mut config)?;
         time.mark("load config.json");
+        let shared = network::edit(store, &mut config.spec)?;
         let facts = HostFacts::gather(&config.spec, &request.bundle, request.systemd)?;
         time.mark("look at the host");
         let options = request.options(store, detach);
@@ -179,12 +191,29 @@ impl Making {
             sockets,
             cgroup: None,
             rdt: Default::default(),
+            lease: None,
+            shared,
             clock,
             claims: Vec::new(),
             undo: true,
         };
+        making.take_network()?;
         making.prepare(request, options.notify_directory.as_deref(), warn)?;
         Ok(making)
+    }
+
+    /// The record of intent is to name the lease, which is a record of its own.
+    fn take_network(&mut self) -> Result<()> {
+        let holder = network::holder(&self.slot, &self.record);
+        self.lease = match &self.plan.network {
+            Some(attachment) => Some(claim(attachment, &holder)?),
+            None => None,
+        };
+        self.record.network = match &self.shared {
+            Some(shared) => shared.hold(&holder)?,
+            None => self.lease.as_ref().map(Lease::reference),
+        };
+        Ok(())
     }
 
     /// Intent first, then the effects on the host that do not need the process.
@@ -312,6 +341,10 @@ impl Making {
         }
         self.move_devices(init)?;
         self.time.mark("set limits and the device filter");
+        if let (Some(lease), Some(attachment)) = (&self.lease, &self.plan.network) {
+            attach(lease, attachment.rate, init.pid.0, init.pidfd())?;
+            self.time.mark("attach to the network");
+        }
         self.write_down(init)?;
         self.time.mark("write down the process");
         let mut limited = false;
@@ -344,7 +377,7 @@ impl Making {
             None => format!("/proc/{}/ns/net", init.pid),
         };
         let namespace = File::open(&path).os("open", &path)?;
-        network::device::parent::move_all(&self.plan.net_devices, namespace.as_fd())?;
+        device::parent::move_all(&self.plan.net_devices, namespace.as_fd())?;
         self.time.mark("move network devices");
         Ok(())
     }
@@ -363,6 +396,8 @@ impl Making {
     fn serve(&self, request: Request, init: &Init) -> Result<()> {
         let script = &self.plan.script;
         match request {
+            // It was made before anything was served.
+            Request::Network => Ok(()),
             Request::Limits => limits::parent::set_rlimits(init.pid, &script.rlimits),
             Request::Hooks => {
                 [Point::Prestart, Point::CreateRuntime].into_iter().try_for_each(|point| {
@@ -454,6 +489,7 @@ impl Drop for Making {
         if let Some(layers) = &self.record.overlay {
             let _ = rootfs::overlay::parent::undo(layers, self.slot.path());
         }
+        let _ = network::release(&self.slot, &self.record);
         let _ = self.slot.remove();
     }
 }
@@ -505,6 +541,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
             .iter()
             .any(|point| !plan.script.hooks.at(*point).is_empty()),
         bundle: plan.bundle.clone(),
+        network: None,
         annotations: annotations.into_iter().collect(),
         overlay: plan.script.overlay().map(|overlay| overlay.layers.clone()),
         ids: None,

@@ -1,6 +1,6 @@
 //! `delete`: whatever is left of a container goes.
 
-use super::undo;
+use super::{network, undo};
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
@@ -32,6 +32,7 @@ fn delete_locked(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {
 }
 
 fn without_record(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {
+    network::release_without_record(slot, id)?;
     slot.remove()?;
     if force {
         Ok(())

@@ -163,7 +163,7 @@ impl Entering<'_> {
         };
         let script = &self.plan.script;
         init.until_ready(script, |request| match request {
-            Request::Hooks => Ok(()),
+            Request::Hooks | Request::Network => Ok(()),
             Request::Limits => limits::parent::set_rlimits(init.pid, &script.rlimits),
             Request::Listener(fd) => {
                 let state = inspect::oci_state(self.record, Status::Running, Some(init.pid));

@@ -15,6 +15,7 @@ mod frozen;
 pub mod handover;
 pub mod inspect;
 pub mod kill;
+pub mod network;
 mod notify;
 pub mod pause;
 mod pid_file;

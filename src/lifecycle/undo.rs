@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::inspect;
+use super::{inspect, network};
 use crate::error::{Error, OsContext, Result};
 use crate::hook::Point;
 use crate::network::pasta;
@@ -77,6 +77,7 @@ pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
     if let Some(layers) = &record.overlay {
         errors.extend(overlay::parent::undo(layers, slot.path()).err());
     }
+    errors.extend(network::release(slot, record).err());
     errors.extend(slot.remove().err());
     let poststop = hooks.and_then(|hooks| {
         inspect::run_hooks(Point::Poststop, &hooks, record, Status::Stopped, None)

@@ -55,6 +55,13 @@ pub enum Place<'a> {
     File(BorrowedFd<'a>),
 }
 
+/// A link of the socket's namespace.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    Index(u32),
+    Name(&'a str),
+}
+
 /// A pair of which one end is here, the other there.
 #[derive(Debug)]
 pub struct Veth<'a> {
@@ -100,9 +107,10 @@ pub fn new_veth(batch: &mut Batch, veth: &Veth<'_>) {
     });
 }
 
-/// A bridge that is up. Without an address of its own it would take its ports' and change with them.
+/// A bridge that is down. Without an address of its own it would take its ports' and change with
+/// them.
 pub fn new_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
-    batch.request(NEWLINK, CREATE, &ifinfomsg(0, true)).text(IFNAME, name).u32(MTU, mtu);
+    batch.request(NEWLINK, CREATE, &ifinfomsg(0, false)).text(IFNAME, name).u32(MTU, mtu);
     batch.put(ADDRESS, &mac).nest(LINKINFO, |info| {
         info.text(INFO_KIND, "bridge");
     });
@@ -153,12 +161,29 @@ pub fn place(batch: &mut Batch, index: u32, name: &str, namespace: BorrowedFd<'_
 }
 
 /// No IPv6 address that nobody asked for: neither the announcements nor the wait that come with it.
-pub fn no_link_local(batch: &mut Batch, index: u32) {
+pub fn no_link_local(batch: &mut Batch, link: Which<'_>) {
     const ADDRESS_GENERATION: u16 = 8;
     const NONE: u8 = 1;
-    batch.request(NEWLINK, 0, &ifinfomsg(index, false)).nest(AF_SPEC, |families| {
+    match link {
+        Which::Index(index) => batch.request(NEWLINK, 0, &ifinfomsg(index, false)),
+        Which::Name(name) => batch.request(NEWLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name),
+    };
+    batch.nest(AF_SPEC, |families| {
         families.nest(libc::AF_INET6 as u16, |ipv6| {
             ipv6.u8(ADDRESS_GENERATION, NONE);
+        });
+    });
+}
+
+/// Frames may leave by the port of a bridge that they came in by. Where br_netfilter is on, the bridge
+/// itself carries what comes back to a container through its own published port.
+pub fn hairpin(batch: &mut Batch, name: &str) {
+    const SLAVE_KIND: u16 = 4;
+    const SLAVE_DATA: u16 = 5;
+    const MODE: u16 = 4;
+    batch.request(NEWLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name).nest(LINKINFO, |info| {
+        info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
+            data.u8(MODE, 1);
         });
     });
 }
@@ -235,6 +260,7 @@ pub struct Found {
     /// The other end of a veth, in its own namespace.
     pub peer: u32,
     pub mtu: u32,
+    pub up: bool,
 }
 
 impl Found {
@@ -244,7 +270,8 @@ impl Found {
             return None;
         }
         let index = integer(reply.payload.get(4..8)?);
-        let mut found = Self { index, ..Self::default() };
+        let up = integer(reply.payload.get(8..12)?) & libc::IFF_UP as u32 != 0;
+        let mut found = Self { index, up, ..Self::default() };
         for (kind, bytes) in reply.attributes(16) {
             match kind {
                 IFNAME => found.name = text(bytes),
@@ -266,12 +293,17 @@ pub fn get(batch: &mut Batch, name: &str) {
 pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
     let mut batch = Batch::new();
     get(&mut batch, name);
-    let mut found = None;
-    match socket.ask(batch, |reply| found = Found::read(reply)) {
-        Ok(()) => Ok(found),
+    match shown(socket, batch) {
         Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
-        Err(refusal) => Err(refusal),
+        other => other,
     }
+}
+
+/// Carries out a batch that ends with a [`get`].
+pub fn shown(socket: &mut Socket, batch: Batch) -> Result<Option<Found>, Refusal> {
+    let mut found = None;
+    socket.ask(batch, |reply| found = found.take().or_else(|| Found::read(reply)))?;
+    Ok(found)
 }
 
 /// Names of all links.

@@ -77,6 +77,8 @@ pub fn container(
         facts: &facts.process,
     })?;
     let hooks = hook::plan::plan(spec.hooks().as_ref())?;
+    let network = network::plan::attachment(spec.annotations(), facts.process.rootless)?;
+    let mut wait = network.as_ref().map(|_| Step::Network(network::Step::WaitForLink));
 
     let mut steps = Vec::with_capacity(128);
     steps.extend(namespaces.enter.iter().cloned().map(Step::Namespace));
@@ -89,10 +91,14 @@ pub fn container(
         steps.push(Step::RuntimeHooks);
     }
     if !hooks.at(Point::CreateContainer).is_empty() {
+        steps.extend(wait.take());
         steps.push(Step::ContainerHooks);
     }
     steps.extend(rootfs.pivot.into_iter().map(Step::Rootfs));
     steps.extend(person.terminal.take());
+    if !namespaces.sysctls.is_empty() {
+        steps.extend(wait.take());
+    }
     steps.extend(namespaces.sysctls.iter().cloned().map(Step::Namespace));
     steps.extend(rootfs.restrict.into_iter().map(Step::Rootfs));
     steps.append(&mut person.steps);
@@ -114,6 +120,7 @@ pub fn container(
         cgroup,
         rdt,
         net_devices,
+        network,
         script: Script { steps, hooks, ..person.script },
         warnings,
     })

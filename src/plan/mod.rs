@@ -142,6 +142,7 @@ pub struct ContainerPlan {
     pub cgroup: cgroup::Plan,
     pub rdt: Option<limits::rdt::Plan>,
     pub net_devices: Vec<network::device::Device>,
+    pub network: Option<network::plan::Attachment>,
     pub script: Script,
     pub warnings: Vec<String>,
 }

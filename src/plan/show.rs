@@ -68,6 +68,9 @@ impl ContainerPlan {
         if let Some(rdt) = &self.rdt {
             writeln!(f, "  {rdt}")?;
         }
+        if let Some(network) = &self.network {
+            writeln!(f, "  {network}")?;
+        }
         for device in &self.net_devices {
             writeln!(f, "  {device}")?;
         }

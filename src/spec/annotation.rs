@@ -21,9 +21,17 @@ pub const SHOW: &str = "io.aril.rootfs.show";
 /// has, out of what /etc/subuid and /etc/subgid grant. Where root runs it, the rootfs is shown with its
 /// owners mapped.
 pub const USERNS: &str = "io.aril.userns";
+/// Ports of the host that lead to the container, with commas between:
+/// `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`. Needs `bridge`.
+pub const NETWORK_PUBLISH: &str = "io.aril.network.publish";
+/// The container's address on the network, instead of a free one; with a comma, one of each family.
+pub const NETWORK_ADDRESS: &str = "io.aril.network.address";
+/// How fast the link may be, in bits a second: `10mbit`, or `in=10mbit,out=1mbit`.
+pub const NETWORK_RATE: &str = "io.aril.network.rate";
 
-/// The network. `pasta`: a new network namespace, connected by the program of that name (package passt),
-/// for containers without root.
+/// The network: `none`, `host`, `bridge`, `bridge:NAME`, `container:ID`, `ns:/PATH`, or for a container without
+/// root `pasta`: a new network namespace, connected by the program of that name (package passt). Without
+/// it, the network namespace is as the config says, and empty.
 pub const NETWORK: &str = "io.aril.network";
 
 /// The value of one annotation, if the config has it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::HostPid;
 use crate::limits::rdt::Group;
 use crate::namespace::auto::Claim;
+use crate::network::lease::Reference;
 use crate::rootfs::overlay::Layers;
 
 /// Raised when a reader of the older form could go wrong.
@@ -55,6 +56,9 @@ pub struct Record {
     /// There are hooks for later verbs to run: they are read from the stored config.json.
     pub has_hooks: bool,
     pub bundle: PathBuf,
+    /// Where its network's part is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Reference>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The rootfs, where it is made of layers.

@@ -20,6 +20,7 @@ mod load;
 mod must;
 mod namespaces;
 mod net_devices;
+mod network;
 mod observer;
 mod older_kernels;
 mod overlay;

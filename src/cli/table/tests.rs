@@ -63,6 +63,8 @@ fn every_verb_reads_all_of_its_flags() {
                 (long, _) => format!(" --{long} 7"),
             };
         }
+        // The action that has the most flags.
+        line += if verb.name == "network" { " create" } else { "" };
         for _ in 0..verb.least {
             line += " x";
         }

@@ -1,0 +1,228 @@
+//! Hosts for tests of networks: a network namespace each, with a `/run` and `/var/lib` of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use runtime_tests::{Call, Container, View, skip};
+use serde_json::json;
+
+/// How long an answer may take that is not to come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub struct Host {
+    holder: Child,
+}
+
+/// Whether there can be such hosts; else why not.
+pub fn possible() -> bool {
+    skip::is_root()
+        && ["ip", "nsenter", "unshare"].iter().all(|tool| skip::tool(tool, "iproute2").is_some())
+        && runtime_tests::Runtime::under_test().only_aril("networks of its own")
+}
+
+impl Host {
+    pub fn new() -> Self {
+        let script = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib && \
+                      ip link set lo up && echo ready && exec sleep 1000";
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--propagation", "private", "sh", "-c", script]);
+        command.stdout(Stdio::piped());
+        // SAFETY: one system call between fork and exec, which takes integers only.
+        unsafe {
+            command.pre_exec(|| {
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+                    .map_err(std::io::Error::from)
+            });
+        }
+        let mut holder = command.spawn().expect("unshare");
+        let mut line = String::new();
+        let out = holder.stdout.take().expect("a pipe");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n", "the host was not made");
+        Self { holder }
+    }
+
+    pub fn namespace(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.holder.id()).into()
+    }
+
+    fn enter(&self) -> [String; 5] {
+        let pid = self.holder.id().to_string();
+        ["-t".into(), pid, "-n".into(), "-m".into(), "--".into()]
+    }
+
+    /// A script of the host's, which succeeds; what it prints.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        let out = Command::new("nsenter").args(self.enter()).args(["sh", "-c", script]).output();
+        let out = out.expect("nsenter");
+        assert!(out.status.success(), "{script}: {out:?}");
+        String::from_utf8(out.stdout).expect("utf-8")
+    }
+
+    /// Any call of a container's runtime, made here.
+    pub fn call(&self, container: &Container, args: &[&str]) -> Call {
+        let outputs = format!("host-{}", args.join("-").replace('/', "_"));
+        let outputs: String = outputs.chars().take(60).collect();
+        container
+            .bare(Path::new("/usr/bin/nsenter"), &outputs)
+            .args(self.enter())
+            .arg(&container.runtime.path)
+            .arg("--root")
+            .arg(&container.root)
+            .args(args)
+    }
+
+    /// `aril network` with these words.
+    pub fn network(&self, container: &Container, words: &[&str]) -> Call {
+        self.call(container, &[&["network"], words].concat())
+    }
+
+    /// A container that sleeps, with these flags of `run`.
+    #[track_caller]
+    pub fn sleeper(&self, flags: &[&str]) -> Container {
+        let container = sleeper();
+        self.run(&container, flags);
+        container
+    }
+
+    #[track_caller]
+    pub fn run(&self, container: &Container, flags: &[&str]) {
+        self.run_call(container, flags).ok();
+    }
+
+    pub fn run_call(&self, container: &Container, flags: &[&str]) -> Call {
+        container.write_config();
+        let bundle = container.dir.to_str().expect("utf-8");
+        let args = [&["run", "-d", "-b", bundle], flags, &[container.id.as_str()]].concat();
+        self.call(container, &args)
+    }
+
+    /// The runtime's own process, while it runs.
+    pub fn spawn(&self, container: &Container, flags: &[&str]) -> Child {
+        let mut command = Command::new("nsenter");
+        command.args(self.enter()).arg(&container.runtime.path).arg("--root").arg(&container.root);
+        command.args(["run", "-d", "-b"]).arg(&container.dir).args(flags).arg(&container.id);
+        command.env(runtime_tests::host::MARK, &container.mark);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("nsenter")
+    }
+
+    #[track_caller]
+    pub fn delete(&self, container: &Container) {
+        self.call(container, &["delete", "--force", &container.id]).ok();
+    }
+
+    /// Files of networks that are not definitions: leases, above all.
+    pub fn leases(&self) -> String {
+        self.sh("find /run/aril/@network/leases -type f -o -type l 2>/dev/null || true")
+    }
+
+    /// Links of containers that are there now.
+    pub fn links(&self) -> usize {
+        self.sh("ip -o link show type veth").lines().filter(|l| l.contains("aril-")).count()
+    }
+
+    /// Everything in maps of ports; without nft, nothing is said.
+    pub fn elements(&self) -> Option<String> {
+        skip::which("nft")?;
+        let maps = ["ports4", "ports6", "bound4", "bound6", "ranges4", "ranges6"];
+        let list = maps.map(|map| format!("nft list map inet aril {map} | grep elements || true"));
+        Some(self.sh(&list.join("; ")))
+    }
+
+    #[track_caller]
+    pub fn has_nothing_left(&self) {
+        assert_eq!(self.leases(), "");
+        runtime_tests::container::wait_until("the last link's end", || self.links() == 0);
+        assert_eq!(self.elements().unwrap_or_default(), "");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+pub fn sleeper() -> Container {
+    Container::new(View::Host).sleeper()
+}
+
+/// Sets an annotation of the config.
+pub fn annotate(container: &mut Container, key: &str, value: &str) {
+    container.spec["annotations"][key] = json!(value);
+}
+
+pub fn namespace_of(container: &Container) -> PathBuf {
+    format!("/proc/{}/ns/net", container.pid()).into()
+}
+
+/// The container's address, of either family.
+#[track_caller]
+pub fn address(host: &Host, container: &Container, ipv4: bool) -> IpAddr {
+    let file = host.leases();
+    for path in file.lines() {
+        let text = host.sh(&format!("cat {path}"));
+        let lease: serde_json::Value = serde_json::from_str(&text).expect("a lease");
+        let ours = |h: &serde_json::Value| {
+            h["id"] == json!(container.id) && h["root"] == json!(container.root)
+        };
+        if lease["holders"].as_array().expect("holders").iter().any(ours) {
+            let all = lease["addresses"].as_array().expect("addresses");
+            let mut parsed = all.iter().map(|a| a.as_str().expect("text").parse().expect("ip"));
+            return parsed.find(|a: &IpAddr| a.is_ipv4() == ipv4).expect("of that family");
+        }
+    }
+    panic!("no lease of {}: {file}", container.id)
+}
+
+/// Runs `body` in the network namespace of `file`, on a thread of its own.
+pub fn within<T: Send>(namespace: &Path, body: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(namespace).expect("a namespace");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("setns");
+            body()
+        });
+        thread.join().expect("the thread's end")
+    })
+}
+
+/// Whether a TCP connection from one namespace to `to` comes to a server on `port` in another: then,
+/// from which address.
+pub fn tcp(from: &Path, to: SocketAddr, server: &Path, port: u16) -> Option<IpAddr> {
+    let listener = within(server, || TcpListener::bind(("::", port)).expect("bind"));
+    listener.set_nonblocking(true).expect("nonblocking");
+    let mut client = within(from, || TcpStream::connect_timeout(&to, PATIENCE)).ok()?;
+    let (mut accepted, peer) = listener.accept().ok()?;
+    accepted.write_all(b"hello").expect("write");
+    drop(accepted);
+    let mut text = String::new();
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.read_to_string(&mut text).ok()?;
+    (text == "hello").then(|| peer.ip().to_canonical())
+}
+
+/// The same by UDP, there and back.
+pub fn udp(from: &Path, to: SocketAddr, server: &Path, port: u16) -> Option<IpAddr> {
+    let socket = within(server, || UdpSocket::bind(("::", port)).expect("bind"));
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let client = within(from, || UdpSocket::bind(any).expect("bind"));
+    for socket in [&socket, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+    client.send_to(b"ping", to).ok()?;
+    let mut buffer = [0; 16];
+    let (_, peer) = socket.recv_from(&mut buffer).ok()?;
+    socket.send_to(b"pong", peer).ok()?;
+    let (length, back) = client.recv_from(&mut buffer).ok()?;
+    (&buffer[..length] == b"pong" && back == to).then(|| peer.ip().to_canonical())
+}

@@ -1,0 +1,156 @@
+//! Who holds what, and that nothing is left.
+
+use std::time::{Duration, Instant};
+
+use runtime_tests::skip;
+
+use super::host::{Host, namespace_of, possible, sleeper, tcp};
+
+#[test]
+fn conflicts_name_who_was_first() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let flags = [
+        "--network",
+        "bridge",
+        "--publish",
+        "80:80,2000-2999:2000-2999",
+        "--network-address",
+        "10.213.0.9",
+    ];
+    let first = host.sleeper(&flags);
+    for (flags, text) in [
+        (&["--network-address", "10.213.0.9"][..], "address 10.213.0.9 is taken by container"),
+        (&["--publish", "80:81"], "port 80:81/tcp is published already, by container"),
+        (&["--publish", "2500-3500:2500-3500"], "published already, by container"),
+    ] {
+        let second = sleeper();
+        let out = host.run_call(&second, &[&["--network", "bridge"], flags].concat()).output();
+        assert_ne!(out.code, Some(0), "{flags:?}");
+        let text = format!("{text} {}", first.id);
+        assert!(out.stderr.contains(&text), "{flags:?}: {}", out.stderr);
+    }
+    assert_eq!(host.leases().lines().count(), 1);
+    host.delete(&first);
+    host.has_nothing_left();
+    // What was taken is free again.
+    let third = host.sleeper(&flags);
+    host.delete(&third);
+    host.has_nothing_left();
+}
+
+#[test]
+fn a_full_network_says_so() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let tool = sleeper();
+    host.network(&tool, &["create", "tiny", "--subnet", "10.77.0.0/29"]).ok();
+    let all: Vec<_> = (0..5).map(|_| host.sleeper(&["--network", "bridge:tiny"])).collect();
+    let one_more = sleeper();
+    let out = host.run_call(&one_more, &["--network", "bridge:tiny"]).output();
+    assert!(out.stderr.contains("no address is free: 5 of 10.77.0.0/29"), "{}", out.stderr);
+    host.delete(&all[2]);
+    host.run(&one_more, &["--network", "bridge:tiny"]);
+    for container in all.iter().chain([&one_more]) {
+        host.delete(container);
+    }
+    host.has_nothing_left();
+}
+
+#[test]
+fn leases_of_those_who_are_gone_are_reclaimed() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let first =
+        host.sleeper(&["--network", "bridge", "--network-address", "10.213.0.9", "-p", "80:80"]);
+    // Not deleted: somebody threw its state away.
+    let _ = first.kill("KILL");
+    let (state, aside) = (first.root.join(&first.id), first.path("aside"));
+    std::fs::rename(&state, &aside).expect("out of the way");
+    let second =
+        host.sleeper(&["--network", "bridge", "--network-address", "10.213.0.9", "-p", "80:81"]);
+    let to = "127.0.0.1:80".parse().expect("an address");
+    assert!(tcp(&host.namespace(), to, &namespace_of(&second), 81).is_some());
+    // Whoever comes back gives up nothing that is not his any more.
+    std::fs::rename(&aside, &state).expect("back in its place");
+    host.delete(&first);
+    assert_eq!(host.leases().lines().count(), 1);
+    host.delete(&second);
+    host.has_nothing_left();
+}
+
+#[test]
+fn a_flushed_filter_is_made_again() {
+    if !possible() || skip::tool("nft", "nftables").is_none() {
+        return;
+    }
+    let host = Host::new();
+    let first = host.sleeper(&["--network", "bridge", "-p", "8080:80"]);
+    let to = "127.0.0.1:8080".parse().expect("an address");
+    let reachable = || tcp(&host.namespace(), to, &namespace_of(&first), 80).is_some();
+    assert!(reachable());
+    for flags in [&[][..], &["-p", "9090:90"]] {
+        host.sh("nft flush ruleset");
+        assert!(!reachable());
+        let next = host.sleeper(&[&["--network", "bridge"], flags].concat());
+        assert!(reachable(), "{flags:?}");
+        host.delete(&next);
+    }
+    host.delete(&first);
+    host.has_nothing_left();
+    // A container whose element was flushed away is deleted all the same.
+    let last = host.sleeper(&["--network", "bridge", "-p", "8080:80"]);
+    host.sh("nft flush ruleset");
+    host.delete(&last);
+    assert_eq!(host.leases(), "");
+}
+
+#[test]
+fn a_hundred_come_and_go() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let all: Vec<_> = (0..100)
+        .map(|n| host.sleeper(&["--network", "bridge", "-p", &format!("{}:80", 10_000 + n)]))
+        .collect();
+    assert_eq!((host.leases().lines().count(), host.links()), (100, 100));
+    let to = "127.0.0.1:10057".parse().expect("an address");
+    assert!(tcp(&host.namespace(), to, &namespace_of(&all[57]), 80).is_some());
+    all.iter().for_each(|container| host.delete(container));
+    host.has_nothing_left();
+}
+
+/// Killed at any moment, a run leaves what `delete --force` finds.
+#[test]
+fn killed_at_any_moment() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    // The bridge is there: the moments are those of a container.
+    host.delete(&host.sleeper(&["--network", "bridge"]));
+    let started = Instant::now();
+    host.delete(&host.sleeper(&["--network", "bridge", "-p", "80:80"]));
+    let whole = started.elapsed();
+    let container = sleeper();
+    container.write_config();
+    for n in 0..40_u32 {
+        let mut call = host.spawn(&container, &["--network", "bridge", "-p", "80:80"]);
+        std::thread::sleep(whole * n / 40 + Duration::from_micros(100));
+        // The runtime's own process: nsenter has become it.
+        let _ = call.kill();
+        call.wait().expect("its end");
+        host.delete(&container);
+        assert_eq!(host.leases(), "", "killed after {n}/40 of {whole:?}");
+    }
+    // Nor is any port still taken.
+    host.delete(&host.sleeper(&["--network", "bridge", "-p", "80:80"]));
+    host.has_nothing_left();
+}

@@ -1,0 +1,6 @@
+//! Networks of aril's own. Everything happens in network namespaces that the tests make.
+
+mod host;
+mod leases;
+mod modes;
+mod reach;

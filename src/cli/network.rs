@@ -1,0 +1,154 @@
+//! `network`: what networks there are. And the options of `create` and `run` that put a container on
+//! one.
+
+use clap::Arg;
+
+use super::command::{Command, Format};
+use super::given::{Given, usage};
+use super::output;
+use super::table::{format, format_flag, switch, value, values};
+use crate::error::Result;
+use crate::network::definition::{Network, Wanted};
+use crate::network::{lease, parent, store};
+use crate::spec::annotation::{NETWORK, NETWORK_ADDRESS, NETWORK_PUBLISH, NETWORK_RATE};
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    Create(Box<Wanted>),
+    List { format: Format, quiet: bool },
+    Inspect(Vec<String>),
+    Remove(Vec<String>),
+}
+
+pub fn flags() -> Vec<Arg> {
+    vec![
+        value("driver", "DRIVER", "bridge, routed or vxlan [bridge]"),
+        values("subnet", "SUBNET", "such as 10.1.0.0/24; once for IPv4, once for IPv6"),
+        values("gateway", "ADDRESS", "the host's address on it [the subnet's first]"),
+        values("range", "SUBNET", "give out addresses of this part only"),
+        value("mtu", "BYTES", "the longest packet [1500, vxlan 1450]"),
+        switch("internal", "no way in or out but to the host"),
+        switch("open", "let other open networks in"),
+        values("route", "SUBNET=ADDRESS", "a way to another host's subnet"),
+        value("vni", "N", "the number of a vxlan network"),
+        values("peer", "ADDRESS", "another host of a vxlan network"),
+        format_flag(),
+        switch("quiet", "print the names only").short('q'),
+    ]
+}
+
+pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
+    let action = operands.remove(0);
+    let (least, most) = match action.as_str() {
+        "ls" => (0, 0),
+        "create" => (1, 1),
+        _ => (1, usize::MAX),
+    };
+    if !(least..=most).contains(&operands.len()) {
+        let wanted = ["no name", "one name", "at least one name"][least + usize::from(most > 1)];
+        return Err(usage(format!("network {action} wants {wanted}")));
+    }
+    Ok(Command::Network(match action.as_str() {
+        "create" => Action::Create(Box::new(Wanted {
+            name: operands.remove(0),
+            driver: given.text("driver")?,
+            subnets: given.texts("subnet")?,
+            gateways: given.texts("gateway")?,
+            ranges: given.texts("range")?,
+            mtu: given.number("mtu")?,
+            internal: given.switch("internal"),
+            open: given.switch("open"),
+            routes: given.texts("route")?,
+            vni: given.number("vni")?,
+            peers: given.texts("peer")?,
+        })),
+        "ls" => Action::List { format: format(given)?, quiet: given.switch("quiet") },
+        "inspect" => Action::Inspect(operands),
+        "rm" => Action::Remove(operands),
+        other => {
+            return Err(usage(format!("unknown action {other:?} of network"))
+                .hint("the actions are create, ls, inspect and rm"));
+        }
+    }))
+}
+
+pub fn act(action: &Action) -> Result<()> {
+    match action {
+        Action::Create(wanted) => output::print(&format!("{}\n", parent::create(wanted)?.name)),
+        Action::List { format, quiet } => list(*format, *quiet),
+        Action::Inspect(names) => inspect(names),
+        Action::Remove(names) => names.iter().try_for_each(|name| {
+            parent::remove(name)?;
+            output::print(&format!("{name}\n"))
+        }),
+    }
+}
+
+fn list(format: Format, quiet: bool) -> Result<()> {
+    let networks = store::all()?;
+    if quiet {
+        return output::print(
+            &networks.iter().map(|n| format!("{}\n", n.name)).collect::<String>(),
+        );
+    }
+    match format {
+        Format::Json => output::print(&(output::compact(&networks) + "\n")),
+        Format::Table => {
+            let mut text =
+                format!("{:<16}{:<8}{:<20}{}\n", "NAME", "DRIVER", "SUBNET", "CONTAINERS");
+            for network in &networks {
+                let subnets: Vec<_> = network.pools().map(|p| p.subnet.to_string()).collect();
+                let (driver, leases) =
+                    (network.driver.name(), lease::of_network(&network.name)?.len());
+                let name = &network.name;
+                text += &format!("{name:<16}{driver:<8}{:<20}{leases}\n", subnets.join(","));
+            }
+            output::print(&text)
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    network: &'a Network,
+    leases: Vec<lease::Lease>,
+}
+
+fn inspect(names: &[String]) -> Result<()> {
+    let networks = names.iter().map(|name| store::get(name)).collect::<Result<Vec<_>>>()?;
+    let shown = networks
+        .iter()
+        .map(|network| Ok(Shown { network, leases: lease::of_network(&network.name)? }));
+    output::print(&(output::indented(&shown.collect::<Result<Vec<_>>>()?, "  ") + "\n"))
+}
+
+pub fn run_flags() -> [Arg; 4] {
+    [
+        value("network", "NETWORK", "none, host, bridge[:NAME], container:ID or ns:PATH"),
+        values(
+            "publish",
+            "PORTS",
+            "[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL] leads to the container",
+        )
+        .short('p'),
+        values("network-address", "ADDRESS", "its address on the network [a free one]"),
+        value("network-rate", "RATE", "bits a second: 10mbit, or in=10mbit,out=1mbit"),
+    ]
+}
+
+/// Options only say what an annotation would.
+pub fn annotations(given: &Given) -> Result<Vec<(&'static str, String)>> {
+    let mut annotations = Vec::new();
+    let one = |name| given.text(name);
+    let joined = |name| given.texts(name).map(|texts| (!texts.is_empty()).then(|| texts.join(",")));
+    for (key, value) in [
+        (NETWORK, one("network")?),
+        (NETWORK_PUBLISH, joined("publish")?),
+        (NETWORK_ADDRESS, joined("network-address")?),
+        (NETWORK_RATE, one("network-rate")?),
+    ] {
+        annotations.extend(value.map(|value| (key, value)));
+    }
+    Ok(annotations)
+}

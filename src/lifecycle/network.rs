@@ -1,0 +1,101 @@
+//! Networks of containers: what a config asks for, whose lease is shared, who lets go of it.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+use oci_spec::runtime::Spec;
+
+use crate::error::{Context, Error, OsContext, Result};
+use crate::id::ContainerId;
+use crate::namespace::Kind;
+use crate::network::lease::{self, Holder, Reference};
+use crate::network::parent;
+use crate::network::plan::{self, Mode};
+use crate::state::{Record, Slot, Store, observe};
+use crate::sys;
+use crate::sys::open::open;
+
+/// Of another container.
+#[derive(Debug)]
+pub struct Shared {
+    /// Keeps the namespace, by which it is joined.
+    namespace: Option<OwnedFd>,
+    lease: Option<Reference>,
+}
+
+impl Shared {
+    /// The lease stays for as long as somebody lives in its namespace.
+    pub(super) fn hold(&self, holder: &Holder) -> Result<Option<Reference>> {
+        let Some(reference) = &self.lease else { return Ok(None) };
+        lease::share(reference, holder)?;
+        Ok(Some(reference.clone()))
+    }
+}
+
+/// Makes the config's network namespace what the annotations say. What comes back is needed until the
+/// container's process lives.
+pub fn edit(store: &Store, spec: &mut Spec) -> Result<Option<Shared>> {
+    let Some(mode) = plan::mode(spec.annotations())? else { return Ok(None) };
+    let (shared, path) = match &mode {
+        Mode::Container(id) => {
+            let shared = share(store, id).context(|| format!("share the network of {id}"))?;
+            // The child has the descriptor by being a fork.
+            let path = shared
+                .namespace
+                .as_ref()
+                .map(|fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
+            (Some(shared), path)
+        }
+        Mode::Path(path) => (None, Some(path.clone())),
+        Mode::None | Mode::Host | Mode::Bridge(_) => (None, None),
+    };
+    plan::edit(spec, &mode, path)?;
+    Ok(shared)
+}
+
+fn share(store: &Store, id: &ContainerId) -> Result<Shared> {
+    let slot = store.open(id)?;
+    let record = super::inspect::record(&slot, id)?;
+    let observed = observe(&slot, &record)?;
+    let not_running = || Error::state(format!("container {id} is not running"));
+    let init = observed.init().ok_or_else(not_running)?;
+    let Some(path) = record.namespace_paths.get(Kind::Net.record_key()) else {
+        // It lives on the host's.
+        return Ok(Shared { namespace: None, lease: None });
+    };
+    let namespace = open(path.as_path(), OFlag::O_RDONLY | OFlag::O_CLOEXEC);
+    let namespace = namespace.os("open", path.display())?;
+    // The path has a number in it: it was still this process's.
+    if sys::pidfd::wait_end(init, 0).os("poll", "pidfd")? {
+        return Err(not_running());
+    }
+    Ok(Shared { namespace: Some(namespace), lease: record.network })
+}
+
+pub(super) fn holder(slot: &Slot, record: &Record) -> Holder {
+    of(slot, &record.id)
+}
+
+fn of(slot: &Slot, id: &str) -> Holder {
+    let root = slot.path().parent().unwrap_or(slot.path());
+    Holder { root: root.to_owned(), id: id.to_owned() }
+}
+
+/// Nothing, for a container that has no network of ours.
+pub(super) fn release(slot: &Slot, record: &Record) -> Result<()> {
+    match &record.network {
+        Some(reference) => parent::release(reference, &holder(slot, record)),
+        None => Ok(()),
+    }
+}
+
+/// Killed between its lease and its record: the leases are searched.
+pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()> {
+    let holder = of(slot, id.as_str());
+    let held = |lease: &lease::Lease| lease.holders.contains(&holder);
+    lease::all()?
+        .iter()
+        .filter(|lease| held(lease))
+        .try_for_each(|lease| parent::release(&lease.reference(), &holder))
+}

@@ -1,0 +1,361 @@
+//! What a network is. Checked here, with no look at the host.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::firewall::Bridge;
+use super::link::{Mac, octets};
+use super::subnet::Subnet;
+use crate::error::{Error, Result};
+
+/// The network of containers that ask for none by name.
+pub const DEFAULT: &str = "aril0";
+
+/// UDP port of RFC 7348.
+pub const VXLAN_PORT: u16 = 4789;
+
+/// Of a frame's headers when it goes through a tunnel over IPv4.
+const VXLAN_OVERHEAD: u32 = 50;
+const ETHERNET_MTU: u32 = 1500;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// Containers go out with the host's address and are reached by published ports.
+    Bridge,
+    /// No translation: the world knows a route to the subnet.
+    Routed,
+    /// As `bridge`, and one network with those of the same number on other hosts.
+    Vxlan,
+}
+
+impl Driver {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Routed => "routed",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
+impl FromStr for Driver {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "bridge" => Ok(Self::Bridge),
+            "routed" => Ok(Self::Routed),
+            "vxlan" => Ok(Self::Vxlan),
+            other => Err(Error::config(format!("unknown network driver {other:?}"))
+                .hint("the drivers are bridge, routed and vxlan")),
+        }
+    }
+}
+
+/// Addresses of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    pub subnet: Subnet,
+    pub gateway: IpAddr,
+    /// The part that leases come from, if not all: other hosts have the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<Subnet>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub to: Subnet,
+    pub via: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vxlan {
+    pub id: u32,
+    pub port: u16,
+    pub peers: Vec<IpAddr>,
+}
+
+/// Its name is that of its bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub name: String,
+    pub driver: Driver,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Pool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Pool>,
+    pub mtu: u32,
+    /// No way in or out but to the host.
+    pub internal: bool,
+    /// Apart from other networks.
+    pub isolated: bool,
+    /// Through hosts that this network reaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<Vxlan>,
+}
+
+/// What somebody wants a network to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    pub driver: Option<String>,
+    /// One of each family at most.
+    pub subnets: Vec<String>,
+    pub gateways: Vec<String>,
+    pub ranges: Vec<String>,
+    pub mtu: Option<u32>,
+    pub internal: bool,
+    pub open: bool,
+    /// `SUBNET=ADDRESS`.
+    pub routes: Vec<String>,
+    pub vni: Option<u32>,
+    pub peers: Vec<String>,
+}
+
+/// An interface's name, and a file's.
+pub fn check_name(name: &str) -> Result<()> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if first && name.len() < libc::IFNAMSIZ && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::config(format!("invalid network name {name:?}"))
+        .hint("a network's name is its bridge's too: at most 15 letters, digits and _ - ."))
+}
+
+impl Wanted {
+    /// The network; without a subnet it has none yet.
+    pub fn network(&self) -> Result<Network> {
+        check_name(&self.name)?;
+        let driver = self.driver.as_deref().unwrap_or("bridge").parse()?;
+        let vxlan = self.vxlan(driver)?;
+        let default_mtu =
+            if vxlan.is_some() { ETHERNET_MTU - VXLAN_OVERHEAD } else { ETHERNET_MTU };
+        let mtu = self.mtu.unwrap_or(default_mtu);
+        if !(1280..=65535).contains(&mtu) {
+            return Err(wrong("mtu", &mtu.to_string(), "want 1280 to 65535"));
+        }
+        let subnets: Vec<Subnet> = parsed("subnet", &self.subnets)?;
+        let gateways: Vec<IpAddr> = parsed("gateway", &self.gateways)?;
+        let ranges: Vec<Subnet> = parsed("range", &self.ranges)?;
+        let network = Network {
+            name: self.name.clone(),
+            driver,
+            ipv4: pool(true, &subnets, &gateways, &ranges)?,
+            ipv6: pool(false, &subnets, &gateways, &ranges)?,
+            mtu,
+            internal: self.internal,
+            isolated: !self.open,
+            routes: self.routes.iter().map(|text| route(text)).collect::<Result<_>>()?,
+            vxlan,
+        };
+        network.check()?;
+        Ok(network)
+    }
+
+    fn vxlan(&self, driver: Driver) -> Result<Option<Vxlan>> {
+        if driver != Driver::Vxlan {
+            return match (self.vni, self.peers.first()) {
+                (None, None) => Ok(None),
+                _ => Err(Error::config("only a network of the driver vxlan has a vni and peers")),
+            };
+        }
+        let id = self.vni.filter(|id| (1..1 << 24).contains(id)).ok_or_else(|| {
+            Error::config("a vxlan network needs its number")
+                .hint("--vni, 1 to 16777215, the same on every host")
+        })?;
+        let peers: Vec<IpAddr> = parsed("peer", &self.peers)?;
+        if let Some(six) = peers.iter().find(|peer| !peer.is_ipv4()) {
+            return Err(wrong("peer", &six.to_string(), "hosts are reached by IPv4"));
+        }
+        Ok(Some(Vxlan { id, port: VXLAN_PORT, peers }))
+    }
+}
+
+impl Network {
+    /// Of two families the second follows the first, so that one number is a lease in both.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.ipv4.iter().chain(&self.ipv6)
+    }
+
+    fn check(&self) -> Result<()> {
+        if let (Some(four), Some(six)) = (self.ipv4, self.ipv6)
+            && six.subnet.span() < four.subnet.span()
+        {
+            return Err(Error::config(format!(
+                "the subnet {} has fewer addresses than {}",
+                six.subnet, four.subnet
+            )));
+        }
+        if self.internal && !self.routes.is_empty() {
+            return Err(Error::config("an internal network has no routes"));
+        }
+        Ok(())
+    }
+
+    pub fn bridge(&self) -> Bridge<'_> {
+        Bridge {
+            name: &self.name,
+            masqueraded: !self.internal && self.driver != Driver::Routed,
+            closed: self.internal || self.driver != Driver::Routed,
+            internal: self.internal,
+            open: !self.isolated && !self.internal,
+            subnets: [self.ipv4, self.ipv6].map(|pool| pool.map(|pool| pool.subnet)),
+        }
+    }
+
+    /// Of the device that carries a vxlan network's frames.
+    pub fn tunnel(&self) -> Option<String> {
+        self.vxlan.as_ref().map(|vxlan| format!("vx{}", vxlan.id))
+    }
+
+    pub fn mac(&self) -> Mac {
+        self.pools().next().map_or([2, 0, 0, 0, 0, 1], |pool| mac(pool.gateway))
+    }
+}
+
+/// One address, one hardware address, so that nobody's neighbour table goes stale.
+pub fn mac(address: IpAddr) -> Mac {
+    let bytes = octets(address);
+    let [.., a, b, c, d] = bytes[..] else { return [0; 6] };
+    // Locally administered.
+    [0x02, 0xa1, a, b, c, d]
+}
+
+/// The address that is made of a hardware address (RFC 4291, appendix A).
+pub fn link_local(mac: Mac) -> Subnet {
+    let [a, b, c, d, e, f] = mac;
+    let bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    Subnet { address: IpAddr::from(bytes), prefix: 64 }
+}
+
+fn wrong(what: &str, text: &str, why: &str) -> Error {
+    Error::config(format!("invalid {what} {text:?}: {why}"))
+}
+
+fn parsed<T: FromStr>(what: &str, texts: &[String]) -> Result<Vec<T>>
+where
+    T::Err: std::fmt::Display,
+{
+    let parse = |text: &String| text.parse().map_err(|e: T::Err| wrong(what, text, &e.to_string()));
+    texts.iter().map(parse).collect()
+}
+
+fn route(text: &str) -> Result<Route> {
+    let (to, via) = text.split_once('=').ok_or_else(|| {
+        wrong("route", text, "want SUBNET=ADDRESS, such as 10.2.0.0/24=192.0.2.2")
+    })?;
+    let to: Subnet = to.parse().map_err(|e: String| wrong("route", text, &e))?;
+    let via: IpAddr = via.parse().map_err(|_| wrong("route", text, "no address behind ="))?;
+    if to.address.is_ipv4() != via.is_ipv4() {
+        return Err(wrong("route", text, "two families"));
+    }
+    Ok(Route { to, via })
+}
+
+/// The pool of one family from what was given for it.
+fn pool(
+    ipv4: bool,
+    subnets: &[Subnet],
+    gateways: &[IpAddr],
+    ranges: &[Subnet],
+) -> Result<Option<Pool>> {
+    let family = if ipv4 { "IPv4" } else { "IPv6" };
+    let one = |what: &str, count: usize| match count {
+        0 | 1 => Ok(()),
+        _ => Err(Error::config(format!("more than one {family} {what} for one network"))),
+    };
+    let own: Vec<_> = subnets.iter().filter(|s| s.address.is_ipv4() == ipv4).collect();
+    let gateway: Vec<_> = gateways.iter().filter(|g| g.is_ipv4() == ipv4).collect();
+    let range: Vec<_> = ranges.iter().filter(|r| r.address.is_ipv4() == ipv4).collect();
+    one("subnet", own.len())?;
+    one("gateway", gateway.len())?;
+    one("range", range.len())?;
+    let Some(subnet) = own.first() else {
+        if gateway.is_empty() && range.is_empty() {
+            return Ok(None);
+        }
+        return Err(Error::config(format!("a gateway or range without an {family} subnet")));
+    };
+    let subnet = subnet.with(subnet.first());
+    // A gateway and two containers.
+    if subnet.span() < 3 {
+        return Err(wrong("subnet", &subnet.to_string(), "too small for a network"));
+    }
+    let gateway = gateway.first().map_or_else(|| subnet.at(1), |gateway| **gateway);
+    let inside =
+        |a: IpAddr| subnet.contains(a) && a != subnet.first() && (!ipv4 || a != subnet.last());
+    if !inside(gateway) {
+        return Err(wrong("gateway", &gateway.to_string(), &format!("not a host of {subnet}")));
+    }
+    let range = range.first().map(|range| **range);
+    if let Some(range) = range
+        && !(subnet.contains(range.first()) && range.prefix >= subnet.prefix)
+    {
+        return Err(wrong("range", &range.to_string(), &format!("not inside {subnet}")));
+    }
+    Ok(Some(Pool { subnet, gateway, range }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(subnets: &[&str]) -> Wanted {
+        let subnets = subnets.iter().map(|s| (*s).to_owned()).collect();
+        Wanted { name: "n".to_owned(), subnets, ..Wanted::default() }
+    }
+
+    #[test]
+    fn defaults() {
+        let network = wanted(&["10.1.0.7/24", "fd00:1::/64"]).network().unwrap();
+        assert_eq!(network.ipv4.unwrap().gateway.to_string(), "10.1.0.1");
+        assert_eq!(network.ipv4.unwrap().subnet.to_string(), "10.1.0.0/24");
+        assert_eq!(network.ipv6.unwrap().gateway.to_string(), "fd00:1::1");
+        assert_eq!((network.mtu, network.driver, network.isolated), (1500, Driver::Bridge, true));
+        let bridge = network.bridge();
+        assert!(bridge.masqueraded && bridge.closed && !bridge.open && !bridge.internal);
+        let text = serde_json::to_string(&network).unwrap();
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+    }
+
+    #[test]
+    fn vxlan() {
+        let mut asked = wanted(&["10.1.0.0/24"]);
+        asked.driver = Some("vxlan".to_owned());
+        assert!(asked.network().unwrap_err().to_string().contains("needs its number"));
+        asked.vni = Some(42);
+        asked.peers = vec!["192.0.2.2".to_owned()];
+        let network = asked.network().unwrap();
+        assert_eq!((network.mtu, network.tunnel().as_deref()), (1450, Some("vx42")));
+    }
+
+    #[test]
+    fn refusals() {
+        let refused = |asked: &Wanted| asked.network().unwrap_err().to_string();
+        for name in ["", "a/b", "-a", "sixteen-letters.", "a b"] {
+            let asked = Wanted { name: name.to_owned(), ..Wanted::default() };
+            assert!(refused(&asked).contains("invalid network name"), "{name}");
+        }
+        assert!(refused(&wanted(&["10.0.0.0/24", "10.1.0.0/24"])).contains("more than one"));
+        assert!(refused(&wanted(&["10.0.0.0/31"])).contains("too small"));
+        assert!(refused(&wanted(&["10.0.0.0/16", "fd00::/120"])).contains("fewer addresses"));
+        let with = |field: fn(&mut Wanted), text: &str| {
+            let mut asked = wanted(&["10.0.0.0/24"]);
+            field(&mut asked);
+            assert!(refused(&asked).contains(text), "{}", refused(&asked));
+        };
+        with(|w| w.gateways = vec!["10.1.0.1".to_owned()], "not a host of 10.0.0.0/24");
+        with(|w| w.gateways = vec!["10.0.0.255".to_owned()], "not a host of");
+        with(|w| w.ranges = vec!["10.0.0.0/16".to_owned()], "not inside");
+        with(|w| w.mtu = Some(100), "want 1280");
+        with(|w| w.routes = vec!["10.2.0.0/24".to_owned()], "SUBNET=ADDRESS");
+        with(|w| w.driver = Some("macvlan".to_owned()), "unknown network driver");
+        with(|w| w.vni = Some(1), "only a network of the driver vxlan");
+    }
+}

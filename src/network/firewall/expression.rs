@@ -1,0 +1,185 @@
+//! The expressions that a rule is made of. Each loads into registers, or reads them; a comparison
+//! that fails ends its rule. Numbers are the kernel's (`linux/netfilter/nf_tables.h`).
+
+use super::LIST_ELEMENT;
+use crate::sys::netlink::Batch;
+
+/// Registers of four bytes begin here; those of sixteen are 1 to 4 and the same memory.
+const WORDS: u32 = 8;
+/// Keys are loaded from the first register on, what a map gives goes behind the longest key.
+pub(super) const KEY: u32 = WORDS;
+pub(super) const VALUE: u32 = WORDS + 8;
+
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expression<'a> {
+    /// Metadata into a register.
+    Meta {
+        key: MetaKey,
+        to: u32,
+    },
+    /// Bytes of the network or the transport header.
+    Payload {
+        base: Base,
+        offset: u32,
+        length: u32,
+        to: u32,
+    },
+    /// Of the connection's entry.
+    Connection {
+        key: ConnectionKey,
+        to: u32,
+    },
+    /// What kind of address the destination is.
+    DestinationType {
+        to: u32,
+    },
+    And {
+        register: u32,
+        mask: u32,
+    },
+    Equal {
+        register: u32,
+        to: &'a [u8],
+    },
+    NotEqual {
+        register: u32,
+        to: &'a [u8],
+    },
+    /// The key at `key` is in the set (or, `absent`, not); a map's value goes to `value`.
+    Lookup {
+        set: &'a str,
+        key: u32,
+        value: Option<u32>,
+        absent: bool,
+    },
+    DestinationNat {
+        ipv4: bool,
+        address: u32,
+        port: Option<u32>,
+    },
+    Masquerade,
+    Accept,
+    Drop,
+    Jump(&'a str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MetaKey {
+    InputName = 6,
+    OutputName = 7,
+    Family = 15,
+    Protocol = 16,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Base {
+    Network = 1,
+    Transport = 2,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ConnectionKey {
+    State = 0,
+    Status = 2,
+}
+
+use Expression::*;
+
+impl Expression<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Meta { .. } => "meta",
+            Payload { .. } => "payload",
+            Connection { .. } => "ct",
+            DestinationType { .. } => "fib",
+            And { .. } => "bitwise",
+            Equal { .. } | NotEqual { .. } => "cmp",
+            Lookup { .. } => "lookup",
+            DestinationNat { .. } => "nat",
+            Masquerade => "masq",
+            Accept | Drop | Jump(_) => "immediate",
+        }
+    }
+
+    fn put(&self, batch: &mut Batch) {
+        match *self {
+            Meta { key, to } => {
+                batch.be32(1, to).be32(2, key as u32);
+            }
+            Payload { base, offset, length, to } => {
+                batch.be32(1, to).be32(2, base as u32).be32(3, offset).be32(4, length);
+            }
+            Connection { key, to } => {
+                batch.be32(1, to).be32(2, key as u32);
+            }
+            DestinationType { to } => {
+                const ADDRESS_TYPE: u32 = 3;
+                const DESTINATION: u32 = 2;
+                batch.be32(1, to).be32(2, ADDRESS_TYPE).be32(3, DESTINATION);
+            }
+            And { register, mask } => {
+                batch.be32(1, register).be32(2, register).be32(3, 4);
+                data(batch, 4, &mask.to_ne_bytes());
+                data(batch, 5, &[0; 4]);
+            }
+            Equal { register, to } => compare(batch, register, 0, to),
+            NotEqual { register, to } => compare(batch, register, 1, to),
+            Lookup { set, key, value, absent } => {
+                batch.text(1, set).be32(2, key);
+                if let Some(value) = value {
+                    batch.be32(3, value);
+                }
+                if absent {
+                    batch.be32(5, 1);
+                }
+            }
+            DestinationNat { ipv4, address, port } => {
+                const DESTINATION: u32 = 1;
+                let family = if ipv4 { 2 } else { 10 };
+                batch.be32(1, DESTINATION).be32(2, family).be32(3, address);
+                if let Some(port) = port {
+                    batch.be32(5, port);
+                }
+            }
+            Masquerade => {}
+            Accept => verdict(batch, 1, None),
+            Drop => verdict(batch, 0, None),
+            Jump(chain) => verdict(batch, -3, Some(chain)),
+        }
+    }
+}
+
+fn compare(batch: &mut Batch, register: u32, operator: u32, to: &[u8]) {
+    batch.be32(1, register).be32(2, operator);
+    data(batch, 3, to);
+}
+
+pub(super) fn data(batch: &mut Batch, kind: u16, value: &[u8]) {
+    batch.nest(kind, |data| {
+        data.put(DATA_VALUE, value);
+    });
+}
+
+fn verdict(batch: &mut Batch, code: i32, chain: Option<&str>) {
+    const VERDICT_REGISTER: u32 = 0;
+    batch.be32(1, VERDICT_REGISTER).nest(2, |data| {
+        data.nest(DATA_VERDICT, |verdict| {
+            verdict.be32(1, code as u32);
+            if let Some(chain) = chain {
+                verdict.text(2, chain);
+            }
+        });
+    });
+}
+
+/// The list, as a rule holds it.
+pub(super) fn list(batch: &mut Batch, expressions: &[Expression<'_>]) {
+    for expression in expressions {
+        batch.nest(LIST_ELEMENT, |element| {
+            element.text(1, expression.name()).nest(2, |data| expression.put(data));
+        });
+    }
+}

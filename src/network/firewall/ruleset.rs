@@ -1,0 +1,253 @@
+//! What never changes: chains, rules, and the sets while they are empty.
+
+use super::expression::{self, Base, ConnectionKey, Expression, KEY, MetaKey, VALUE};
+use super::{
+    APPEND, CREATE, DELTABLE, LIST_ELEMENT, NEWCHAIN, NEWRULE, NEWSET, NEWTABLE, TABLE, Transaction,
+};
+use Expression::*;
+
+/// A type of the `nft` tool, which shows elements by it; the kernel only stores it.
+const ADDRESS4: u32 = 7;
+const ADDRESS6: u32 = 8;
+const PROTOCOL: u32 = 12;
+const SERVICE: u32 = 13;
+const LINK_NAME: u32 = 41;
+
+/// Types of the parts of a key, each with its length in bytes.
+type Parts = [(u32, u32)];
+
+const LINK: &Parts = &[(LINK_NAME, 16)];
+const PORT: &Parts = &[(PROTOCOL, 1), (SERVICE, 2)];
+const BOUND4: &Parts = &[(ADDRESS4, 4), (PROTOCOL, 1), (SERVICE, 2)];
+const BOUND6: &Parts = &[(ADDRESS6, 16), (PROTOCOL, 1), (SERVICE, 2)];
+const TARGET4: &Parts = &[(ADDRESS4, 4), (SERVICE, 2)];
+const TARGET6: &Parts = &[(ADDRESS6, 16), (SERVICE, 2)];
+
+const IPV4: [u8; 1] = [2];
+const IPV6: [u8; 1] = [10];
+
+/// The second half of a key of two link names.
+const SECOND_NAME: u32 = KEY + 4;
+
+const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+const DESTINATION_CHANGED: u32 = 1 << 5;
+
+/// Our table as new, whatever was there: it is removed and made in the same transaction.
+pub fn remake(transaction: &mut Transaction) {
+    const NAME: u16 = 1;
+    transaction.request(NEWTABLE, CREATE).text(NAME, TABLE);
+    transaction.request(DELTABLE, 0).text(NAME, TABLE);
+    transaction.request(NEWTABLE, CREATE).text(NAME, TABLE);
+    sets(transaction);
+    chains(transaction);
+    rules(transaction);
+}
+
+fn sets(transaction: &mut Transaction) {
+    for name in ["bridges", "masqueraded", "closed", "internal", "open"] {
+        set(transaction, name, LINK, None, false);
+    }
+    set(transaction, "pairs", &[LINK[0], LINK[0]], None, false);
+    set(transaction, "subnets4", &TARGET4[..1], None, true);
+    set(transaction, "subnets6", &TARGET6[..1], None, true);
+    set(transaction, "ports4", PORT, Some(TARGET4), false);
+    set(transaction, "ports6", PORT, Some(TARGET6), false);
+    set(transaction, "bound4", BOUND4, Some(TARGET4), false);
+    set(transaction, "bound6", BOUND6, Some(TARGET6), false);
+    set(transaction, "ranges4", BOUND4, Some(&TARGET4[..1]), true);
+    set(transaction, "ranges6", BOUND6, Some(&TARGET6[..1]), true);
+}
+
+fn type_of(parts: &Parts) -> u32 {
+    parts.iter().fold(0, |all, (kind, _)| all << 6 | kind)
+}
+
+/// Each part takes whole words.
+fn length(parts: &Parts) -> u32 {
+    parts.iter().map(|(_, length)| length.next_multiple_of(4)).sum()
+}
+
+fn set(
+    transaction: &mut Transaction,
+    name: &str,
+    key: &Parts,
+    value: Option<&Parts>,
+    ranges: bool,
+) {
+    const INTERVAL: u32 = 4;
+    const MAP: u32 = 8;
+    const CONCATENATION: u32 = 0x80;
+    let parted = ranges && key.len() > 1;
+    let mut flags = if ranges { INTERVAL } else { 0 } | if parted { CONCATENATION } else { 0 };
+    if value.is_some() {
+        flags |= MAP;
+    }
+    let id = transaction.len() as u32;
+    let batch = transaction.request(NEWSET, CREATE);
+    batch.text(1, TABLE).text(2, name).be32(3, flags).be32(4, type_of(key)).be32(5, length(key));
+    if let Some(value) = value {
+        batch.be32(6, type_of(value)).be32(7, length(value));
+    }
+    batch.be32(10, id);
+    if key == LINK {
+        // For the tool: a name is text, not a number in the network's order.
+        let [a, b, c, d] = 1_u32.to_ne_bytes();
+        batch.put(13, &[0, 4, a, b, c, d]);
+    }
+    if parted {
+        batch.nest(9, |description| {
+            description.nest(2, |fields| {
+                for (_, length) in key {
+                    fields.nest(LIST_ELEMENT, |field| {
+                        field.be32(1, *length);
+                    });
+                }
+            });
+        });
+    }
+}
+
+fn chains(transaction: &mut Transaction) {
+    const PREROUTING: u32 = 0;
+    const FORWARD: u32 = 2;
+    const OUTPUT: u32 = 3;
+    const POSTROUTING: u32 = 4;
+    for (name, kind, hook, priority) in [
+        ("guard", "filter", PREROUTING, -300),
+        ("prerouting", "nat", PREROUTING, -105),
+        ("output", "nat", OUTPUT, -105),
+        ("forward", "filter", FORWARD, -5),
+        ("postrouting", "nat", POSTROUTING, 95),
+    ] {
+        let batch = transaction.request(NEWCHAIN, CREATE);
+        batch.text(1, TABLE).text(3, name).text(7, kind).nest(4, |place| {
+            place.be32(1, hook).be32(2, priority as u32);
+        });
+    }
+    transaction.request(NEWCHAIN, CREATE).text(1, TABLE).text(3, "published");
+}
+
+fn rule(transaction: &mut Transaction, chain: &str, parts: &[&[Expression<'_>]]) {
+    let batch = transaction.request(NEWRULE, CREATE | APPEND).text(1, TABLE).text(2, chain);
+    batch.nest(4, |list| {
+        for part in parts {
+            expression::list(list, part);
+        }
+    });
+}
+
+const fn named(set: &str, absent: bool) -> Expression<'_> {
+    Lookup { set, key: KEY, value: None, absent }
+}
+
+fn rules(transaction: &mut Transaction) {
+    let from = |set| [Meta { key: MetaKey::InputName, to: KEY }, named(set, false)];
+    let towards = |set| [Meta { key: MetaKey::OutputName, to: KEY }, named(set, false)];
+    let not_towards = |set| [Meta { key: MetaKey::OutputName, to: KEY }, named(set, true)];
+    let ipv4 = [Meta { key: MetaKey::Family, to: KEY }, Equal { register: KEY, to: &IPV4 }];
+    let ipv6 = [Meta { key: MetaKey::Family, to: KEY }, Equal { register: KEY, to: &IPV6 }];
+    let connection = |key, mask| {
+        let differs = NotEqual { register: KEY, to: &[0; 4] };
+        [Connection { key, to: KEY }, And { register: KEY, mask }, differs]
+    };
+    let loopback = |offset| {
+        let byte = Payload { base: Base::Network, offset, length: 1, to: KEY };
+        [byte, Equal { register: KEY, to: &[127] }]
+    };
+    let published = connection(ConnectionKey::Status, DESTINATION_CHANGED);
+
+    rule(transaction, "guard", &[&from("bridges"), &ipv4, &loopback(16), &[Drop]]);
+
+    const LOCAL: [u8; 4] = 2_u32.to_ne_bytes();
+    let local = [DestinationType { to: KEY }, Equal { register: KEY, to: &LOCAL }];
+    rule(transaction, "prerouting", &[&local, &[Jump("published")]]);
+    rule(transaction, "output", &[&local, &[Jump("published")]]);
+    for family in [&FAMILY4, &FAMILY6] {
+        let guard = if family.ipv4 { &ipv4 } else { &ipv6 };
+        destinations(transaction, family, guard);
+    }
+
+    let passing = connection(ConnectionKey::State, ESTABLISHED_OR_RELATED);
+    rule(transaction, "forward", &[&passing, &[Accept]]);
+    let both = [
+        Meta { key: MetaKey::InputName, to: KEY },
+        Meta { key: MetaKey::OutputName, to: SECOND_NAME },
+        named("pairs", false),
+    ];
+    rule(transaction, "forward", &[&both, &[Accept]]);
+    rule(transaction, "forward", &[&from("internal"), &[Drop]]);
+    rule(transaction, "forward", &[&towards("internal"), &[Drop]]);
+    rule(transaction, "forward", &[&towards("bridges"), &published, &[Accept]]);
+    rule(transaction, "forward", &[&from("open"), &towards("open"), &[Accept]]);
+    rule(transaction, "forward", &[&from("bridges"), &towards("bridges"), &[Drop]]);
+    rule(transaction, "forward", &[&towards("closed"), &[Drop]]);
+
+    let leaving = [&from("masqueraded")[..], &not_towards("bridges"), &[Masquerade]];
+    rule(transaction, "postrouting", &leaving);
+    // A container that came back through a published port: the answer has to pass here too. Known by
+    // its address: what the bridge itself carries (br_netfilter) has no input link here.
+    for family in [&FAMILY4, &FAMILY6] {
+        let guard = if family.ipv4 { &ipv4 } else { &ipv6 };
+        let source = Payload {
+            base: Base::Network,
+            offset: family.offset - family.length,
+            length: family.length,
+            to: KEY,
+        };
+        let ours = [source, named(family.subnets, false)];
+        let parts = [&towards("bridges")[..], guard, &published, &ours, &[Masquerade]];
+        rule(transaction, "postrouting", &parts);
+    }
+    // From the host's own loopback, whose address means nothing to the container.
+    rule(transaction, "postrouting", &[&towards("bridges"), &ipv4, &loopback(12), &[Masquerade]]);
+    const ONE: [u8; 16] = std::net::Ipv6Addr::LOCALHOST.octets();
+    let loopback6 = [
+        Payload { base: Base::Network, offset: 8, length: 16, to: KEY },
+        Equal { register: KEY, to: &ONE },
+    ];
+    rule(transaction, "postrouting", &[&towards("bridges"), &ipv6, &loopback6, &[Masquerade]]);
+}
+
+struct Family {
+    ipv4: bool,
+    /// Of the destination's address, in the header and in the key.
+    offset: u32,
+    length: u32,
+    sets: [&'static str; 3],
+    subnets: &'static str,
+}
+
+const FAMILY4: Family = Family {
+    ipv4: true,
+    offset: 16,
+    length: 4,
+    sets: ["bound4", "ports4", "ranges4"],
+    subnets: "subnets4",
+};
+const FAMILY6: Family = Family {
+    ipv4: false,
+    offset: 24,
+    length: 16,
+    sets: ["bound6", "ports6", "ranges6"],
+    subnets: "subnets6",
+};
+
+/// The three lookups, most particular first.
+fn destinations(transaction: &mut Transaction, family: &Family, guard: &[Expression<'_>]) {
+    let Family { ipv4, offset, length, sets: [bound, ports, ranges], .. } = *family;
+    let words = length / 4;
+    let address = Payload { base: Base::Network, offset, length, to: KEY };
+    let port = |to| {
+        [
+            Meta { key: MetaKey::Protocol, to },
+            Payload { base: Base::Transport, offset: 2, length: 2, to: to + 1 },
+        ]
+    };
+    let find = |set| Lookup { set, key: KEY, value: Some(VALUE), absent: false };
+    let to_port = DestinationNat { ipv4, address: VALUE, port: Some(VALUE + words) };
+    let to_address = DestinationNat { ipv4, address: VALUE, port: None };
+    let behind = port(KEY + words);
+    rule(transaction, "published", &[guard, &[address], &behind, &[find(bound), to_port]]);
+    rule(transaction, "published", &[guard, &port(KEY), &[find(ports), to_port]]);
+    rule(transaction, "published", &[guard, &[address], &behind, &[find(ranges), to_address]]);
+}

@@ -1,0 +1,151 @@
+use std::process::Command;
+
+use super::*;
+use crate::network::publish::Published;
+use crate::sys::pidfd::Ended;
+use crate::sys::spawn::in_child;
+
+fn alone(body: impl FnOnce(&mut Socket)) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: these tests need root");
+        return;
+    }
+    let ended = in_child(|| {
+        crate::sys::namespace::unshare(libc::CLONE_NEWNET).unwrap();
+        body(&mut open().unwrap());
+    });
+    assert_eq!(ended, Ended::Exited(0));
+}
+
+fn mapping(text: &str, to: &str) -> Mapping {
+    Mapping { published: text.parse::<Published>().unwrap(), to: to.parse().unwrap() }
+}
+
+fn add(socket: &mut Socket, mappings: &[Mapping]) -> Result<(), Refusal> {
+    let mut transaction = Transaction::new();
+    mappings.iter().for_each(|one| add_mapping(&mut transaction, one));
+    transaction.commit(socket)
+}
+
+fn bridge() -> Bridge<'static> {
+    let subnets = ["10.0.0.0/24", "fd00::/64"].map(|text| text.parse().ok());
+    Bridge { name: "br", masqueraded: true, closed: true, internal: true, open: true, subnets }
+}
+
+fn made(socket: &mut Socket) {
+    let mut transaction = Transaction::new();
+    remake(&mut transaction);
+    let bridge = bridge();
+    add_bridge(&mut transaction, &bridge);
+    transaction.commit(socket).unwrap();
+}
+
+/// What the tool of the host reads, if it is there.
+fn shown() -> Option<String> {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().ok()?;
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn made_again_whatever_is_there() {
+    alone(|socket| {
+        assert!(!exists(socket).unwrap());
+        made(socket);
+        assert!(exists(socket).unwrap());
+        made(socket);
+        let bridge = bridge();
+        let mut transaction = Transaction::new();
+        remove_bridge(&mut transaction, &bridge);
+        transaction.commit(socket).unwrap();
+    });
+}
+
+#[test]
+fn what_the_tool_reads() {
+    alone(|socket| {
+        made(socket);
+        add(
+            socket,
+            &[
+                mapping("8080:80", "10.0.0.2"),
+                mapping("8080:80", "fd00::2"),
+                mapping("127.0.0.1:53:53/udp", "10.0.0.2"),
+                mapping("[::1]:53:53/udp", "fd00::2"),
+                mapping("3000-3999:3000-3999", "10.0.0.2"),
+                mapping("10.1.1.1:4000-4999:4000-4999/sctp", "10.0.0.2"),
+                mapping("3000-3999:3000-3999", "fd00::2"),
+                mapping("7000-7001:70-71", "10.0.0.2"),
+            ],
+        )
+        .unwrap();
+        let Some(text) = shown() else {
+            eprintln!("skipped: nft is missing: apt-get install nftables");
+            return;
+        };
+        for part in [
+            "tcp . 8080 : 10.0.0.2 . 80",
+            "tcp . 7001 : 10.0.0.2 . 71",
+            "127.0.0.1 . udp . 53 : 10.0.0.2 . 53",
+            "::1 . udp . 53 : fd00::2 . 53",
+            "0.0.0.0/0 . tcp . 3000-3999 : 10.0.0.2",
+            "10.1.1.1 . sctp . 4000-4999 : 10.0.0.2",
+            "::/0 . tcp . 3000-3999 : fd00::2",
+            "fib daddr type local jump published",
+            "iifname . oifname @pairs accept",
+            "elements = { \"br\" }",
+            "elements = { 10.0.0.0/24 }",
+            "elements = { fd00::/64 }",
+            "ct status dnat ip saddr @subnets4 masquerade",
+            "ct state established,related accept",
+            "iifname @masqueraded oifname != @bridges masquerade",
+            "iifname @bridges ip daddr 127.0.0.0/8 drop",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+    });
+}
+
+#[test]
+fn conflicts_change_nothing() {
+    alone(|socket| {
+        made(socket);
+        add(socket, &[mapping("80:80", "10.0.0.2"), mapping("1000-1999:1000-1999", "10.0.0.2")])
+            .unwrap();
+        let taken = [
+            (mapping("80:81", "10.0.0.3"), Errno::EEXIST),
+            (mapping("1500-2500:1500-2500", "10.0.0.3"), Errno::EEXIST),
+        ];
+        for (other, errno) in taken {
+            let refusal = add(socket, &[mapping("90:90", "10.0.0.3"), other]).unwrap_err();
+            // The begin is the first.
+            assert_eq!((refusal.index, refusal.errno), (2, errno), "{refusal:?}");
+        }
+        let mut transaction = Transaction::new();
+        remove_mapping(&mut transaction, &mapping("90:90", "10.0.0.3"));
+        assert_eq!(transaction.commit(socket).unwrap_err().errno, Errno::ENOENT);
+        let mut transaction = Transaction::new();
+        remove_mapping(&mut transaction, &mapping("80:80", "10.0.0.2"));
+        remove_mapping(&mut transaction, &mapping("1000-1999:1000-1999", "10.0.0.2"));
+        transaction.commit(socket).unwrap();
+    });
+}
+
+#[test]
+fn many_at_once() {
+    alone(|socket| {
+        made(socket);
+        add(socket, &[mapping("10000-19999:20000-29999", "10.0.0.2")]).unwrap();
+        assert_eq!(
+            add(socket, &[mapping("19999:1", "10.0.0.3")]).unwrap_err().errno,
+            Errno::EEXIST
+        );
+    });
+}
+
+#[test]
+fn without_the_table_everything_is_refused() {
+    alone(|socket| {
+        let refusal = add(socket, &[mapping("80:80", "10.0.0.2")]).unwrap_err();
+        assert_eq!(refusal.errno, Errno::ENOENT);
+    });
+}

@@ -1,0 +1,563 @@
+//! On the host: networks are made and removed, containers come to them and leave.
+//!
+//! A network is made when the first container comes to it: after a reboot, nothing else would. Its
+//! bridge is brought up last, so that a bridge that is up is a network that is whole; whoever finds
+//! one that is not makes the rest. The filter's table is made again, with everything that the
+//! definitions and leases say, by whoever finds it gone.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use super::definition::{DEFAULT, Network, Wanted, link_local, mac};
+use super::firewall::{self, Mapping, Transaction};
+use super::lease::{self, Holder, Lease, Reference};
+use super::link::{self, Place, Veth};
+use super::plan::Attachment;
+use super::rate::Rate;
+use super::store;
+use super::subnet::Subnet;
+use crate::error::{Context, Error, Kind, OsContext, Result};
+use crate::sys::netlink::{Batch, ROUTE, Refusal, Socket};
+use crate::sys::open::open;
+use crate::sys::{self, Errno};
+
+/// The container's end of its link.
+const INSIDE: &str = "eth0";
+
+/// What the kernel refused of a request for `object`.
+fn refused(refusal: Refusal, object: &str) -> Error {
+    let object = match refusal.text.as_str() {
+        "" => object.to_owned(),
+        why => format!("{object} ({})", why.trim_end_matches('.')),
+    };
+    Error::os("netlink", object, refusal.errno)
+}
+
+fn routes() -> Result<Socket> {
+    Socket::open(ROUTE).os("socket", "NETLINK_ROUTE")
+}
+
+fn filter() -> Result<Socket> {
+    firewall::open().os("socket", "NETLINK_NETFILTER")
+}
+
+/// A container's network, of which everything is written down, and nothing is made yet.
+pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
+    let network = match store::load(&attachment.network)? {
+        Some(network) => network,
+        None if attachment.network == DEFAULT => default_network()?,
+        None => store::get(&attachment.network)?,
+    };
+    lease::claim(&network, attachment, holder)
+}
+
+/// Gives the process behind `pidfd` its link: address, routes, and the ports that lead to it.
+pub fn attach(lease: &Lease, rate: Option<Rate>, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let network = store::get(&lease.network)?;
+    let place = Place::Process(pid);
+    make_link(&network, lease, rate, place, pidfd)
+        .and_then(|()| publish(&network, lease))
+        .context(|| format!("attach to network {}", network.name))
+}
+
+fn make_link(
+    network: &Network,
+    lease: &Lease,
+    rate: Option<Rate>,
+    place: Place<'_>,
+    namespace: BorrowedFd<'_>,
+) -> Result<()> {
+    let mut host = routes()?;
+    let bridge = bridge_of(&mut host, network)?;
+    let mut batch = Batch::new();
+    let veth = Veth {
+        here: &lease.link,
+        bridge: Some(bridge),
+        there: INSIDE,
+        place,
+        mac: mac(lease.addresses[0]),
+        mtu: network.mtu,
+    };
+    link::new_veth(&mut batch, &veth);
+    if has_ipv6() {
+        link::no_link_local(&mut batch, link::Which::Name(&lease.link));
+    }
+    if !lease.published.is_empty() {
+        link::hairpin(&mut batch, &lease.link);
+    }
+    link::get(&mut batch, &lease.link);
+    let what = || format!("link {} of bridge {}", lease.link, network.name);
+    let found = link::shown(&mut host, batch).map_err(|r| full_bridge(refused(r, &what())))?;
+    let found =
+        found.ok_or_else(|| Error::system(format!("the kernel does not show {}", what())))?;
+    let mut inside = socket_in(namespace)?;
+    let batch = inside_requests(network, lease, rate, found.peer);
+    inside.transact(batch).map_err(|r| refused(r, "addresses and routes of the container"))?;
+    match rate.and_then(|rate| rate.inward) {
+        None => Ok(()),
+        Some(rate) => {
+            let mut batch = Batch::new();
+            link::limit(&mut batch, found.index, rate, Rate::burst(rate));
+            host.transact(batch).map_err(|r| no_tbf(refused(r, &lease.link)))
+        }
+    }
+}
+
+fn inside_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: u32) -> Batch {
+    let mut batch = Batch::new();
+    if has_ipv6() {
+        link::no_link_local(&mut batch, link::Which::Index(index));
+    }
+    for (pool, address) in network.pools().zip(&lease.addresses) {
+        link::add_address(&mut batch, index, pool.subnet.with(*address));
+    }
+    link::up(&mut batch, index);
+    if !network.internal {
+        for pool in network.pools() {
+            let everywhere = Subnet { address: pool.gateway, prefix: 0 };
+            link::add_route(&mut batch, everywhere, pool.gateway);
+        }
+    }
+    if let Some(rate) = rate.and_then(|rate| rate.outward) {
+        link::limit(&mut batch, index, rate, Rate::burst(rate));
+    }
+    batch
+}
+
+fn full_bridge(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::EXFULL) => error.hint("a bridge has at most 1023 ports: make a second network"),
+        _ => error,
+    }
+}
+
+fn no_tbf(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::ENOENT) => error.hint("rates need the kernel's sch_tbf"),
+        _ => error,
+    }
+}
+
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// A socket in the network namespace of `namespace`, a pidfd (Linux 5.8) or a namespace's file. This
+/// process is single-threaded and back in its own before anything else happens.
+fn socket_in(namespace: BorrowedFd<'_>) -> Result<Socket> {
+    let own = "/proc/self/ns/net";
+    let home = open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC).os("open", own)?;
+    sys::namespace::setns(namespace, libc::CLONE_NEWNET)
+        .os("setns", "the container's network namespace")?;
+    let socket = Socket::open(ROUTE);
+    sys::namespace::setns(home.as_fd(), libc::CLONE_NEWNET).os("setns", own)?;
+    socket.os("socket", "NETLINK_ROUTE in the container")
+}
+
+/// The index of the network's bridge, which is made where it is missing or not finished.
+fn bridge_of(socket: &mut Socket, network: &Network) -> Result<u32> {
+    let find = |socket: &mut Socket| {
+        link::find(socket, &network.name).map_err(|r| refused(r, &network.name))
+    };
+    if let Some(found) = find(socket)?.filter(|found| found.up) {
+        return Ok(found.index);
+    }
+    make(network)?;
+    find(socket)?
+        .map(|found| found.index)
+        .ok_or_else(|| Error::system(format!("bridge {} is gone again", network.name)))
+}
+
+/// Makes what is missing of a network.
+pub fn make(network: &Network) -> Result<()> {
+    let _lock = store::lock()?;
+    make_locked(network).context(|| format!("make network {}", network.name))
+}
+
+fn make_locked(network: &Network) -> Result<()> {
+    let mut socket = routes()?;
+    let refuse = |r| permission(refused(r, &format!("bridge {}", network.name)));
+    let index = match link::find(&mut socket, &network.name).map_err(refuse)? {
+        Some(found) => found.index,
+        None => {
+            no_overlap(&mut socket, network)?;
+            let mut batch = Batch::new();
+            link::new_bridge(&mut batch, &network.name, network.mac(), network.mtu);
+            link::get(&mut batch, &network.name);
+            let found = link::shown(&mut socket, batch).map_err(refuse)?;
+            found.ok_or_else(|| Error::system("the kernel does not show the bridge"))?.index
+        }
+    };
+    sysctls(network)?;
+    let mut batch = Batch::new();
+    for pool in network.pools() {
+        link::add_address(&mut batch, index, pool.subnet.with(pool.gateway));
+    }
+    if has_ipv6() {
+        link::no_link_local(&mut batch, link::Which::Index(index));
+    }
+    if network.ipv6.is_some() {
+        // The kernel asks for neighbours with it, so it must not wait for a second to be sure of it.
+        link::add_address(&mut batch, index, link_local(network.mac()));
+    }
+    if !batch.is_empty() {
+        socket.transact(batch).map_err(|r| permission(refused(r, "addresses of the bridge")))?;
+    }
+    tunnel(&mut socket, network, index)?;
+    repair_locked(Some(network))?;
+    let mut batch = Batch::new();
+    link::up(&mut batch, index);
+    for route in &network.routes {
+        link::add_route(&mut batch, route.to, route.via);
+    }
+    socket.transact(batch).map_err(|r| refused(r, "the bridge's routes"))
+}
+
+fn permission(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::EPERM) => {
+            error.hint("networks are made by root; without, use --network host or none")
+        }
+        _ => error,
+    }
+}
+
+fn tunnel(socket: &mut Socket, network: &Network, bridge: u32) -> Result<()> {
+    let (Some(vxlan), Some(name)) = (&network.vxlan, network.tunnel()) else { return Ok(()) };
+    let refuse = |r| refused(r, &format!("vxlan device {name}"));
+    if link::find(socket, &name).map_err(refuse)?.is_none() {
+        let mut batch = Batch::new();
+        link::new_vxlan(&mut batch, &name, bridge, network.mtu, vxlan.id, vxlan.port);
+        socket.transact(batch).map_err(refuse)?;
+    }
+    let found = link::find(socket, &name).map_err(refuse)?;
+    let index = found.ok_or_else(|| Error::system(format!("{name} is gone again")))?.index;
+    let mut batch = Batch::new();
+    vxlan.peers.iter().for_each(|peer| link::flood_to(&mut batch, index, *peer));
+    if batch.is_empty() {
+        return Ok(());
+    }
+    match socket.transact(batch) {
+        // From the last time that somebody was here.
+        Err(refusal) if refusal.errno == Errno::EEXIST => Ok(()),
+        other => other.map_err(refuse),
+    }
+}
+
+/// The kernel would send packets for the subnet somewhere else.
+fn no_overlap(socket: &mut Socket, network: &Network) -> Result<()> {
+    for pool in network.pools() {
+        let ipv4 = pool.subnet.address.is_ipv4();
+        let known = link::destinations(socket, ipv4).map_err(|r| refused(r, "routes"))?;
+        if let Some(other) = known.iter().find(|other| other.overlaps(pool.subnet)) {
+            return Err(Error::system(format!(
+                "subnet {} overlaps the host's route to {other}",
+                pool.subnet
+            ))
+            .hint("choose another --subnet; for the default network, `aril network rm aril0`"));
+        }
+    }
+    Ok(())
+}
+
+/// Forwarding is the host's, not a bridge's: answers come in by other links. Only what is off is
+/// turned on, and written down first.
+fn sysctls(network: &Network) -> Result<()> {
+    if network.ipv4.is_some() {
+        // Published ports of 127.0.0.1; the filter's `guard` closes what it opens.
+        let own = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", network.name);
+        fs::write(&own, "1").os("write", &own)?;
+        if !network.internal {
+            turn_on("/proc/sys/net/ipv4/ip_forward")?;
+        }
+    }
+    if network.ipv6.is_some() && !network.internal {
+        let forwarding = "/proc/sys/net/ipv6/conf/all/forwarding";
+        if is_off(forwarding)? {
+            keep_router_advertisements()?;
+            turn_on(forwarding)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_off(path: &str) -> Result<bool> {
+    Ok(fs::read_to_string(path).os("read", path)?.trim() == "0")
+}
+
+fn turn_on(path: &str) -> Result<()> {
+    if !is_off(path)? {
+        return Ok(());
+    }
+    let record = Path::new(store::STATE).join("forwarding");
+    let mut lines = fs::read_to_string(&record).unwrap_or_default();
+    lines.push_str(&format!("{path} was 0\n"));
+    crate::fs::record::write(&record, 0o600, lines.as_bytes())?;
+    fs::write(path, "1").os("write", path).map_err(|e| {
+        e.hint("containers need the host to forward; turn it on yourself, or make the network --internal")
+    })
+}
+
+/// A host that forwards IPv6 takes no routes from routers any more, unless told to.
+fn keep_router_advertisements() -> Result<()> {
+    let all = Path::new("/proc/sys/net/ipv6/conf");
+    for name in store::entries(all)? {
+        let path = all.join(name).join("accept_ra");
+        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
+            fs::write(&path, "2").os("write", path.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// The first of a few subnets that nobody uses here. A bridge has at most 1023 ports.
+fn default_network() -> Result<Network> {
+    let _lock = store::lock()?;
+    if let Some(network) = store::load(DEFAULT)? {
+        return Ok(network);
+    }
+    let network =
+        with_free_subnet(DEFAULT, &Wanted { name: DEFAULT.to_owned(), ..Wanted::default() })?;
+    store::save(&network)?;
+    Ok(network)
+}
+
+fn with_free_subnet(name: &str, wanted: &Wanted) -> Result<Network> {
+    let used = link::destinations(&mut routes()?, true).map_err(|r| refused(r, "routes"))?;
+    let defined = store::all()?;
+    let taken = |subnet: Subnet| {
+        used.iter()
+            .chain(defined.iter().flat_map(|n| n.ipv4.iter().map(|pool| &pool.subnet)))
+            .any(|other| other.overlaps(subnet))
+    };
+    let blocks = (0..=255_u8).flat_map(|third| (213..=214_u8).map(move |second| (second, third)));
+    let free = blocks
+        .filter(|(_, third)| third % 4 == 0)
+        .map(|(second, third)| Subnet { address: IpAddr::from([10, second, third, 0]), prefix: 22 })
+        .find(|subnet| !taken(*subnet))
+        .ok_or_else(|| {
+            Error::system(format!(
+                "no subnet is free for network {name} in 10.213.0.0/16 and 10.214.0.0/16"
+            ))
+            .hint("give it one: aril network create --subnet")
+        })?;
+    Wanted { subnets: vec![free.to_string()], ..wanted.clone() }.network()
+}
+
+/// Defines a network; its bridge comes with its first container.
+pub fn create(wanted: &Wanted) -> Result<Network> {
+    let network = wanted.network()?;
+    let _lock = store::lock()?;
+    if store::load(&network.name)?.is_some() {
+        return Err(Error::new(Kind::Exists, format!("network already exists: {}", network.name)));
+    }
+    let mut socket = routes()?;
+    if link::find(&mut socket, &network.name).map_err(|r| refused(r, &network.name))?.is_some() {
+        return Err(Error::new(Kind::Exists, format!("a link is named {} already", network.name))
+            .hint("a network's bridge has its name: choose another"));
+    }
+    let network = if network.pools().next().is_none() {
+        with_free_subnet(&network.name, wanted)?
+    } else {
+        no_overlap(&mut socket, &network)?;
+        apart_from_others(&network)?;
+        network
+    };
+    store::save(&network)?;
+    Ok(network)
+}
+
+fn apart_from_others(network: &Network) -> Result<()> {
+    for other in store::all()? {
+        for (pool, theirs) in network.pools().flat_map(|a| other.pools().map(move |b| (a, b))) {
+            if pool.subnet.overlaps(theirs.subnet) {
+                return Err(Error::config(format!(
+                    "subnet {} overlaps {} of network {}",
+                    pool.subnet, theirs.subnet, other.name
+                )));
+            }
+        }
+        if network.tunnel().is_some() && network.tunnel() == other.tunnel() {
+            return Err(Error::config(format!("network {} has the same vni", other.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Removes a network that nobody is on.
+pub fn remove(name: &str) -> Result<()> {
+    let network = store::get(name)?;
+    let _lock = store::lock()?;
+    let live: Vec<_> = lease::of_network(name)?.into_iter().filter(|l| !l.is_dead()).collect();
+    if !live.is_empty() {
+        let users: Vec<_> = live.iter().map(Lease::holders).collect();
+        return Err(Error::state(format!("network {name} is in use by {}", users.join(", ")))
+            .hint("delete the containers first"));
+    }
+    for dead in lease::of_network(name)? {
+        unpublish(&dead)?;
+        dead.remove()?;
+    }
+    let mut transaction = Transaction::new();
+    firewall::remove_bridge(&mut transaction, &network.bridge());
+    tolerant(transaction, &mut filter()?, &format!("elements of network {name}"))?;
+    let mut socket = routes()?;
+    for link in network.tunnel().into_iter().chain([name.to_owned()]) {
+        let mut batch = Batch::new();
+        link::delete(&mut batch, &link);
+        match socket.transact(batch) {
+            Err(refusal) if refusal.errno != Errno::ENODEV => return Err(refused(refusal, &link)),
+            _ => {}
+        }
+    }
+    store::remove(name)
+}
+
+/// The container's ports. Without any, what is left to see is whether the table is still there.
+fn publish(network: &Network, lease: &Lease) -> Result<()> {
+    let mut socket = filter()?;
+    if lease.published.is_empty() {
+        return match firewall::exists(&mut socket).map_err(|r| refused(r, "table aril"))? {
+            true => Ok(()),
+            false => repair(),
+        };
+    }
+    let mut transaction = Transaction::new();
+    // Which request is whose: one mapping may take several.
+    let mut last = Vec::new();
+    for mapping in lease.mappings() {
+        firewall::add_mapping(&mut transaction, &mapping);
+        last.push((transaction.len(), mapping));
+    }
+    match transaction.commit(&mut socket) {
+        Ok(()) => Ok(()),
+        Err(refusal) if refusal.errno == Errno::ENOENT => repair(),
+        Err(refusal) if refusal.errno == Errno::EEXIST => {
+            let taken = last.iter().find(|(end, _)| refusal.index < *end).map(|(_, m)| m.published);
+            conflict(lease, taken.map_or_else(String::new, |p| p.to_string()))
+        }
+        Err(refusal) => Err(refused(refusal, &format!("published ports on {}", network.name))),
+    }
+}
+
+/// Some element is in the way: another container's, which is an error, or one that nobody owns any
+/// more, which the table made anew does not have.
+fn conflict(lease: &Lease, port: String) -> Result<()> {
+    for other in lease::all()?.iter().filter(|other| *other != lease && !other.is_dead()) {
+        let taken =
+            |p: &&super::publish::Published| other.published.iter().any(|o| o.conflicts(**p));
+        if let Some(published) = lease.published.iter().find(taken) {
+            return Err(Error::new(
+                Kind::Exists,
+                format!("port {published} is published already, by container {}", other.holders()),
+            )
+            .hint("publish another port, or delete that container"));
+        }
+    }
+    repair().context(|| format!("publish {port}"))
+}
+
+/// Makes the table anew from definitions and leases.
+pub fn repair() -> Result<()> {
+    let _lock = store::lock()?;
+    repair_locked(None).context(|| "make the packet filter's table again".to_owned())
+}
+
+/// The whole table if it is not there or nobody says what is new; else that.
+fn repair_locked(new: Option<&Network>) -> Result<()> {
+    let mut socket = filter()?;
+    let mut transaction = Transaction::new();
+    if let Some(network) = new
+        && firewall::exists(&mut socket).map_err(|r| refused(r, "table aril"))?
+    {
+        firewall::add_bridge(&mut transaction, &network.bridge());
+        return transaction.commit(&mut socket).map_err(|r| refused(r, "table aril"));
+    }
+    firewall::remake(&mut transaction);
+    for network in store::all()? {
+        firewall::add_bridge(&mut transaction, &network.bridge());
+    }
+    let mut known: Vec<Mapping> = Vec::new();
+    for lease in lease::all()? {
+        for mapping in lease.mappings() {
+            let conflicts = |other: &Mapping| {
+                other.published.conflicts(mapping.published)
+                    && other.to.is_ipv4() == mapping.to.is_ipv4()
+            };
+            // The older lease has it; the younger one is about to be refused.
+            if !known.iter().any(conflicts) {
+                firewall::add_mapping(&mut transaction, &mapping);
+                known.push(mapping);
+            }
+        }
+    }
+    transaction.commit(&mut socket).map_err(|r| {
+        refused(r, "table aril")
+            .hint("networks with ports or masquerading need the kernel's nf_tables")
+    })
+}
+
+/// `holder` leaves; with the last of a lease go its ports, and the addresses are free again. The link
+/// went with the network namespace.
+pub fn release(reference: &Reference, holder: &Holder) -> Result<()> {
+    lease::release(reference, holder, unpublish)
+        .context(|| format!("leave network {}", reference.network))
+}
+
+fn unpublish(lease: &Lease) -> Result<()> {
+    if lease.published.is_empty() {
+        return Ok(());
+    }
+    let mut socket = filter()?;
+    let mut all = Transaction::new();
+    lease.mappings().for_each(|mapping| firewall::remove_mapping(&mut all, &mapping));
+    match all.commit(&mut socket) {
+        Err(refusal) if refusal.errno == Errno::ENOENT => {}
+        other => return other.map_err(|r| refused(r, "published ports")),
+    }
+    // Some never came to be, or the table is gone: one at a time.
+    for mapping in lease.mappings() {
+        let mut one = Transaction::new();
+        firewall::remove_mapping(&mut one, &mapping);
+        tolerant(one, &mut socket, "published ports")?;
+    }
+    Ok(())
+}
+
+/// What is not there is removed.
+fn tolerant(transaction: Transaction, socket: &mut Socket, object: &str) -> Result<()> {
+    match transaction.commit(socket) {
+        Err(refusal) if refusal.errno != Errno::ENOENT => Err(refused(refusal, object)),
+        _ => Ok(()),
+    }
+}
+
+/// What killed runtimes left, one line each. With `remove` it goes.
+pub fn reconcile(remove: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let leases = lease::all()?;
+    for dead in leases.iter().filter(|lease| lease.is_dead()) {
+        let Reference { network, address } = dead.reference();
+        found.push(format!("lease {address} of network {network}, held by {}", dead.holders()));
+        if remove {
+            unpublish(dead)?;
+            dead.remove()?;
+        }
+    }
+    if !store::all()?.is_empty()
+        && !firewall::exists(&mut filter()?).map_err(|r| refused(r, "table aril"))?
+        && leases.iter().any(|lease| !lease.is_dead())
+    {
+        found.push(
+            "the packet filter's table was flushed: containers have no published ports".into(),
+        );
+        if remove {
+            repair()?;
+        }
+    }
+    Ok(found)
+}

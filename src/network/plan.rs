@@ -1,0 +1,245 @@
+//! From annotations to what the container's network will be. No look at the host.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+
+use super::definition::{self, DEFAULT};
+use super::pasta;
+use super::publish::Published;
+use super::rate::Rate;
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::spec::annotation::{NETWORK, NETWORK_ADDRESS, NETWORK_PUBLISH, NETWORK_RATE};
+
+/// What an annotation asks for. Without one, the network namespace is all that the config says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// A network namespace with nothing but loopback.
+    None,
+    /// The host's own.
+    Host,
+    Bridge(String),
+    /// That of another container.
+    Container(ContainerId),
+    /// The namespace that a path leads to.
+    Path(PathBuf),
+}
+
+/// A place on a network of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub network: String,
+    pub published: Vec<Published>,
+    /// Those that were asked for; the others are free ones.
+    pub addresses: Vec<IpAddr>,
+    pub rate: Option<Rate>,
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a link to network {}", self.network)?;
+        self.addresses.iter().try_for_each(|address| write!(f, ", address {address}"))?;
+        self.published.iter().try_for_each(|published| write!(f, ", publish {published}"))
+    }
+}
+
+type Annotations = Option<HashMap<String, String>>;
+
+fn given<'a>(annotations: &'a Annotations, key: &str) -> Option<&'a str> {
+    annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// What `io.aril.network` says.
+pub fn mode(annotations: &Annotations) -> Result<Option<Mode>> {
+    let Some(text) = given(annotations, NETWORK) else { return Ok(None) };
+    let (kind, of) = match text.split_once(':') {
+        Some((kind, of)) => (kind, Some(of)),
+        None => (text, None),
+    };
+    Ok(Some(match (kind, of) {
+        // For us the same: pasta fills a namespace that is the container's own.
+        ("none" | pasta::NAME, None) => Mode::None,
+        ("host", None) => Mode::Host,
+        ("bridge", name) => {
+            let name = name.unwrap_or(DEFAULT);
+            definition::check_name(name)?;
+            Mode::Bridge(name.to_owned())
+        }
+        ("container", Some(id)) => Mode::Container(ContainerId::parse(id)?),
+        ("ns", Some(path)) if path.starts_with('/') => Mode::Path(path.into()),
+        _ => {
+            return Err(Error::config(format!("invalid network {text:?}")).hint(
+                "the networks are none, host, bridge, bridge:NAME, container:ID, ns:/PATH and pasta",
+            ));
+        }
+    }))
+}
+
+/// The attachment, if the mode is one.
+pub fn attachment(annotations: &Annotations, rootless: bool) -> Result<Option<Attachment>> {
+    let network = match mode(annotations)? {
+        Some(Mode::Bridge(_)) if rootless => {
+            return Err(Error::config(format!("{NETWORK}=bridge needs root"))
+                .hint("without root, use --network pasta, host or none"));
+        }
+        Some(Mode::Bridge(name)) => name,
+        other => return no_extras(annotations, other.is_some()).map(|()| None),
+    };
+    let published = list(annotations, NETWORK_PUBLISH, "port to publish")?;
+    conflicts(&published)?;
+    let addresses: Vec<IpAddr> = list(annotations, NETWORK_ADDRESS, "address")?;
+    if addresses.iter().filter(|a| a.is_ipv4()).count() > 1
+        || addresses.iter().filter(|a| a.is_ipv6()).count() > 1
+    {
+        return Err(Error::config(format!("{NETWORK_ADDRESS}: one address of a family")));
+    }
+    let rate = given(annotations, NETWORK_RATE).map(str::parse).transpose();
+    let rate = rate.map_err(|why: String| Error::config(format!("invalid network rate {why}")))?;
+    Ok(Some(Attachment { network, published, addresses, rate }))
+}
+
+fn no_extras(annotations: &Annotations, has_mode: bool) -> Result<()> {
+    let extra = [NETWORK_PUBLISH, NETWORK_ADDRESS, NETWORK_RATE]
+        .into_iter()
+        .find(|key| given(annotations, key).is_some_and(|value| !value.is_empty()));
+    match extra {
+        None => Ok(()),
+        Some(key) if has_mode => Err(Error::config(format!(
+            "{key} needs a network of its own, and {NETWORK} is {:?}",
+            given(annotations, NETWORK).unwrap_or_default()
+        ))
+        .hint("ports are published by the container that owns the network namespace")),
+        Some(key) => Err(Error::config(format!("{key} without {NETWORK}"))
+            .hint("ask for a network: --network bridge")),
+    }
+}
+
+fn list<T: std::str::FromStr>(annotations: &Annotations, key: &str, what: &str) -> Result<Vec<T>>
+where
+    T::Err: fmt::Display,
+{
+    let texts = given(annotations, key).unwrap_or_default();
+    let words = texts.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let refuse = |word: &str, e: T::Err| {
+        let e = e.to_string();
+        let why = if e.contains(&format!("{word:?}")) { e } else { format!("{word:?}: {e}") };
+        Error::config(format!("invalid {what} {why}"))
+    };
+    words.map(|word| word.parse().map_err(|e| refuse(word, e))).collect()
+}
+
+fn conflicts(published: &[Published]) -> Result<()> {
+    for (n, one) in published.iter().enumerate() {
+        if let Some(other) = published[..n].iter().find(|other| other.conflicts(*one)) {
+            return Err(Error::config(format!("{other} and {one} publish the same port")));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the config's network namespace what `mode` wants; `path` is where a shared one is.
+pub fn edit(spec: &mut Spec, mode: &Mode, path: Option<PathBuf>) -> Result<()> {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let is_network = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Network;
+    let joined = namespaces.iter().find(|n| is_network(n)).and_then(|n| n.path().clone());
+    if let (Mode::None | Mode::Bridge(_), Some(joined)) = (mode, joined) {
+        return Err(Error::config(format!(
+            "{NETWORK} asks for a new network namespace, and linux.namespaces joins {}",
+            joined.display()
+        ))
+        .hint("take the path out of the config, or use ns:PATH"));
+    }
+    namespaces.retain(|n| !is_network(n));
+    if *mode != Mode::Host && (path.is_some() || !matches!(mode, Mode::Container(_))) {
+        let mut network = LinuxNamespace::default();
+        network.set_typ(LinuxNamespaceType::Network).set_path(path);
+        namespaces.push(network);
+    }
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn annotations(pairs: &[(&str, &str)]) -> Annotations {
+        Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    fn refused(pairs: &[(&str, &str)]) -> String {
+        attachment(&annotations(pairs), false).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn modes() {
+        let mode = |text| mode(&annotations(&[(NETWORK, text)]));
+        assert_eq!(mode("none").unwrap(), Some(Mode::None));
+        assert_eq!(mode("bridge").unwrap(), Some(Mode::Bridge("aril0".to_owned())));
+        assert_eq!(mode("bridge:n").unwrap(), Some(Mode::Bridge("n".to_owned())));
+        assert_eq!(mode("ns:/run/n").unwrap(), Some(Mode::Path("/run/n".into())));
+        assert!(matches!(mode("container:a").unwrap(), Some(Mode::Container(_))));
+        for bad in
+            ["", "x", "none:", "host:x", "ns:", "ns:n", "container", "container:/", "bridge:"]
+        {
+            assert!(mode(bad).is_err(), "{bad}");
+        }
+        assert_eq!(super::mode(&None).unwrap(), None);
+    }
+
+    #[test]
+    fn attachments() {
+        let found = attachment(
+            &annotations(&[
+                (NETWORK, "bridge:n"),
+                (NETWORK_PUBLISH, "80:80, 127.0.0.1:53:53/udp"),
+                (NETWORK_ADDRESS, "10.0.0.9,fd00::9"),
+                (NETWORK_RATE, "8mbit"),
+            ]),
+            false,
+        );
+        let found = found.unwrap().unwrap();
+        assert_eq!((found.published.len(), found.addresses.len()), (2, 2));
+        assert_eq!(attachment(&annotations(&[(NETWORK, "host")]), true).unwrap(), None);
+        let bridge = (NETWORK, "bridge");
+        let rootless = attachment(&annotations(&[bridge]), true).unwrap_err().to_string();
+        assert!(rootless.contains("needs root"));
+        assert!(refused(&[(NETWORK, "host"), (NETWORK_PUBLISH, "80:80")]).contains("is \"host\""));
+        assert!(refused(&[(NETWORK_PUBLISH, "80:80")]).contains("without io.aril.network"));
+        assert!(refused(&[bridge, (NETWORK_PUBLISH, "80")]).contains("port to publish \"80\""));
+        assert!(refused(&[bridge, (NETWORK_PUBLISH, "80:1,80:2")]).contains("the same port"));
+        assert!(refused(&[bridge, (NETWORK_ADDRESS, "10.0.0.1,10.0.0.2")]).contains("one address"));
+        assert!(refused(&[bridge, (NETWORK_ADDRESS, "x")]).contains("invalid address \"x\""));
+        assert!(refused(&[bridge, (NETWORK_RATE, "x")]).contains("invalid network rate"));
+    }
+
+    #[test]
+    fn the_config_follows() {
+        let spec = |json: &str| {
+            let mut spec = Spec::default();
+            spec.set_linux(Some(serde_json::from_str(json).unwrap()));
+            spec
+        };
+        let network = |spec: &Spec| {
+            let linux = spec.linux().clone().unwrap();
+            let all = linux.namespaces().clone().unwrap();
+            all.into_iter().find(|n| n.typ() == LinuxNamespaceType::Network)
+        };
+        let mut plain = spec(r#"{"namespaces":[{"type":"pid"},{"type":"network"}]}"#);
+        edit(&mut plain, &Mode::Host, None).unwrap();
+        assert_eq!(network(&plain), None);
+        edit(&mut plain, &Mode::None, None).unwrap();
+        assert_eq!(*network(&plain).unwrap().path(), None);
+        let path: PathBuf = "/n".into();
+        edit(&mut plain, &Mode::Path(path.clone()), Some(path.clone())).unwrap();
+        assert_eq!(*network(&plain).unwrap().path(), Some(path));
+        let bridge = Mode::Bridge("n".to_owned());
+        assert!(edit(&mut plain, &bridge, None).unwrap_err().to_string().contains("joins /n"));
+    }
+}

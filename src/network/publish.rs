@@ -1,0 +1,206 @@
+//! Published ports, as they are written: `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp = libc::IPPROTO_TCP as isize,
+    Udp = libc::IPPROTO_UDP as isize,
+    Sctp = libc::IPPROTO_SCTP as isize,
+}
+
+impl Protocol {
+    const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// Ports of the host, beginning with `host`, and as many of the container, beginning with
+/// `container`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Published {
+    /// `None`: every address of the host.
+    pub address: Option<IpAddr>,
+    pub protocol: Protocol,
+    pub host: u16,
+    pub container: u16,
+    /// At least one.
+    pub count: u16,
+}
+
+impl Published {
+    /// The last port of the host.
+    pub fn last(self) -> u16 {
+        self.host + (self.count - 1)
+    }
+
+    /// Whether one port of the host would have to lead to two places.
+    pub fn conflicts(self, other: Self) -> bool {
+        self.protocol == other.protocol
+            && self.address == other.address
+            && self.host <= other.last()
+            && other.host <= self.last()
+    }
+}
+
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            Some(address) => write!(f, "{address}:")?,
+            None => {}
+        }
+        let rest = self.count - 1;
+        match rest {
+            0 => write!(f, "{}:{}", self.host, self.container)?,
+            _ => write!(
+                f,
+                "{}-{}:{}-{}",
+                self.host,
+                self.host + rest,
+                self.container,
+                self.container + rest
+            )?,
+        }
+        write!(f, "/{}", self.protocol.name())
+    }
+}
+
+impl FromStr for Published {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("{text:?}: {why}");
+        let (places, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol);
+        let protocol = protocol.ok_or_else(|| wrong("the protocols are tcp, udp and sctp"))?;
+        let (address, ports) = address(places).map_err(|why| wrong(&why))?;
+        let (host, container) = ports
+            .split_once(':')
+            .ok_or_else(|| wrong("want [ADDRESS:]HOST_PORT:CONTAINER_PORT[/PROTOCOL]"))?;
+        let (host, count) = range(host).map_err(|why| wrong(&why))?;
+        let (container, inside) = range(container).map_err(|why| wrong(&why))?;
+        if count != inside {
+            return Err(wrong(&format!("{count} ports of the host for {inside} of the container")));
+        }
+        Ok(Self { address, protocol, host, container, count })
+    }
+}
+
+/// The address, if there is one, and the rest. `0.0.0.0` and `[::]` are every address.
+fn address(text: &str) -> Result<(Option<IpAddr>, &str), String> {
+    let parsed = |address: IpAddr| (!address.is_unspecified()).then_some(address);
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, rest) = bracketed.split_once("]:").ok_or("want [ADDRESS]:PORT:PORT")?;
+        let address: Ipv6Addr =
+            address.parse().map_err(|_| format!("{address:?} is no IPv6 address"))?;
+        return Ok((parsed(address.into()), rest));
+    }
+    match text.split_once(':') {
+        Some((first, rest)) if rest.contains(':') => {
+            let address: IpAddr = first
+                .parse()
+                .map_err(|_| format!("{first:?} is no address (an IPv6 one stands in brackets)"))?;
+            Ok((parsed(address), rest))
+        }
+        _ => Ok((None, text)),
+    }
+}
+
+/// First port and how many.
+fn range(text: &str) -> Result<(u16, u16), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    if last < first {
+        Err(format!("{text} ends before it begins"))
+    } else {
+        Ok((first, last - first + 1))
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let port = text.parse().ok().filter(|port| digits && *port > 0);
+    port.ok_or_else(|| format!("{text:?} is no port: want 1 to 65535"))
+}
+
+impl TryFrom<String> for Published {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Published> for String {
+    fn from(published: Published) -> Self {
+        published.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Published {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn as_written() {
+        for (text, canonical) in [
+            ("8080:80", "8080:80/tcp"),
+            ("53:53/udp", "53:53/udp"),
+            ("127.0.0.1:1:2/sctp", "127.0.0.1:1:2/sctp"),
+            ("0.0.0.0:1:2", "1:2/tcp"),
+            ("[::]:1:2", "1:2/tcp"),
+            ("[::1]:1-3:5-7", "[::1]:1-3:5-7/tcp"),
+            ("1-65535:1-65535", "1-65535:1-65535/tcp"),
+        ] {
+            assert_eq!(parse(text).to_string(), canonical);
+            assert_eq!(parse(canonical), parse(text));
+        }
+        assert_eq!(parse("8000-8009:80-89").count, 10);
+    }
+
+    #[test]
+    fn refusals() {
+        for bad in [
+            "",
+            "80",
+            "80:",
+            ":80",
+            "0:80",
+            "80:65536",
+            "+1:2",
+            "1:2/icmp",
+            "1-2:3",
+            "2-1:2-1",
+            "x:1:2",
+            "::1:1:2",
+            "[::1:1:2",
+            "[10.0.0.1]:1:2",
+        ] {
+            assert!(bad.parse::<Published>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn conflicts() {
+        assert!(parse("1-9:1-9").conflicts(parse("9:80")));
+        assert!(!parse("1-9:1-9").conflicts(parse("10:80")));
+        assert!(!parse("9:9").conflicts(parse("9:9/udp")));
+        assert!(!parse("9:9").conflicts(parse("127.0.0.1:9:9")));
+    }
+}
