@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::fcntl::OFlag;
 use oci_spec::runtime::Spec;
 
+use super::reconcile::Leftover;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::ContainerId;
 use crate::namespace::Kind;
@@ -98,4 +99,24 @@ pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()
         .iter()
         .filter(|lease| held(lease))
         .try_for_each(|lease| parent::release(&lease.reference(), &holder))
+}
+
+/// Leases whose containers are gone, and a filter's table that is.
+pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
+    let lease = |lease: lease::Lease| Leftover {
+        kind: "lease",
+        name: format!("{}/{}", lease.network, lease.addresses[0]),
+        why: format!("its container {} is gone", lease.holders()),
+        remove: Some(Box::new(move || parent::reclaim(&lease))),
+    };
+    let mut found: Vec<_> = parent::abandoned()?.into_iter().map(lease).collect();
+    if parent::is_flushed()? {
+        found.push(Leftover {
+            kind: "filter",
+            name: "inet aril".to_owned(),
+            why: "flushed while containers need it: it is made anew".to_owned(),
+            remove: Some(Box::new(parent::repair)),
+        });
+    }
+    Ok(found)
 }

@@ -31,7 +31,7 @@ pub type Removal<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 type Concern = for<'a> fn(&'a Store) -> Result<Vec<Leftover<'a>>>;
 
 /// Containers first: what else there is may belong to one.
-const CONCERNS: &[Concern] = &[containers];
+const CONCERNS: &[Concern] = &[containers, super::network::leftovers];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {

@@ -536,28 +536,24 @@ fn tolerant(transaction: Transaction, socket: &mut Socket, object: &str) -> Resu
     }
 }
 
-/// What killed runtimes left, one line each. With `remove` it goes.
-pub fn reconcile(remove: bool) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    let leases = lease::all()?;
-    for dead in leases.iter().filter(|lease| lease.is_dead()) {
-        let Reference { network, address } = dead.reference();
-        found.push(format!("lease {address} of network {network}, held by {}", dead.holders()));
-        if remove {
-            unpublish(dead)?;
-            dead.remove()?;
-        }
+/// Leases that nobody holds any more: their containers went without them.
+pub fn abandoned() -> Result<Vec<Lease>> {
+    Ok(lease::all()?.into_iter().filter(Lease::is_dead).collect())
+}
+
+/// Takes an abandoned lease's ports and addresses back.
+pub fn reclaim(lease: &Lease) -> Result<()> {
+    if !lease.is_dead() {
+        return Ok(());
     }
-    if !store::all()?.is_empty()
-        && !firewall::exists(&mut filter()?).map_err(|r| refused(r, "table aril"))?
-        && leases.iter().any(|lease| !lease.is_dead())
-    {
-        found.push(
-            "the packet filter's table was flushed: containers have no published ports".into(),
-        );
-        if remove {
-            repair()?;
-        }
+    unpublish(lease)?;
+    lease.remove()
+}
+
+/// Whether containers are on networks without the filter's table: somebody has flushed it.
+pub fn is_flushed() -> Result<bool> {
+    if !lease::all()?.iter().any(|lease| !lease.is_dead()) {
+        return Ok(false);
     }
-    Ok(found)
+    Ok(!firewall::exists(&mut filter()?).map_err(|r| refused(r, "table aril"))?)
 }

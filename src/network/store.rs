@@ -102,10 +102,12 @@ pub(super) fn unlink(path: &Path) -> Result<()> {
     }
 }
 
-/// Names in a directory, sorted; none where it is missing.
+/// Names in a directory, sorted; none where it is missing, or another user's.
 pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
     let found = match fs::read_dir(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            return Ok(Vec::new());
+        }
         other => other.os("open", path.display())?,
     };
     let mut names = Vec::new();

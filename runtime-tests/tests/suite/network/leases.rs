@@ -86,6 +86,32 @@ fn leases_of_those_who_are_gone_are_reclaimed() {
 }
 
 #[test]
+fn reconcile_takes_back_what_nobody_holds() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let first = host.sleeper(&["--network", "bridge", "-p", "80:80"]);
+    let living = host.sleeper(&["--network", "bridge", "-p", "90:90"]);
+    let (state, aside) = (first.root.join(&first.id), first.path("aside"));
+    std::fs::rename(&state, &aside).expect("out of the way");
+    let said = host.call(&living, &["reconcile"]).ok().stdout;
+    assert!(said.contains(&format!("its container {} is gone", first.id)), "{said}");
+    assert_eq!(host.leases().lines().count(), 1);
+    std::fs::rename(&aside, &state).expect("back in its place");
+    host.delete(&first);
+    if skip::which("nft").is_some() {
+        host.sh("nft flush ruleset");
+        let said = host.call(&living, &["reconcile"]).ok().stdout;
+        assert!(said.contains("flushed"), "{said}");
+        let to = "127.0.0.1:90".parse().expect("an address");
+        assert!(tcp(&host.namespace(), to, &namespace_of(&living), 90).is_some());
+    }
+    host.delete(&living);
+    host.has_nothing_left();
+}
+
+#[test]
 fn a_flushed_filter_is_made_again() {
     if !possible() || skip::tool("nft", "nftables").is_none() {
         return;
