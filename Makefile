@@ -58,7 +58,7 @@ check: ## type-check and lint only
 	$(CARGO) clippy --workspace --all-targets --locked
 
 fuzz: rust-target ## fuzz every input for FUZZ_SECONDS each (30); FUZZ='TARGET...' for some
-	fuzz/run.sh $(or $(FUZZ_SECONDS),30) $(FUZZ)
+	runtime-tests/fuzz/run.sh $(or $(FUZZ_SECONDS),30) $(FUZZ)
 
 floor: rust-target
 	$(CARGO) build --release --locked --package runtime-tests --bins --target $(TARGET)

@@ -170,7 +170,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// For `fuzz/`: whatever the two files hold, no cgroup is outside of its mount.
+/// For `runtime-tests/fuzz/`: whatever the two files hold, no cgroup is outside of its mount.
 #[cfg(fuzzing)]
 pub fn check_files(mountinfo: &str, membership: &str) {
     let Layout::Legacy { hierarchies } = Layout::legacy(mountinfo, membership) else { return };

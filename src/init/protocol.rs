@@ -166,7 +166,7 @@ fn decode(frame: &[u8]) -> Option<Report> {
     })
 }
 
-/// For `fuzz/`: any frame is read or refused, and what was read is written the same.
+/// For `runtime-tests/fuzz/`: any frame is read or refused, and what was read is written the same.
 #[cfg(fuzzing)]
 pub fn check_frame(frame: &[u8]) {
     let Some(report) = decode(frame) else { return };

@@ -82,7 +82,7 @@ fn parse_map(text: &str) -> Vec<Mapping> {
         .collect()
 }
 
-/// For `fuzz/`: what was read of a map is written the same.
+/// For `runtime-tests/fuzz/`: what was read of a map is written the same.
 #[cfg(fuzzing)]
 pub fn check_map(text: &str) {
     let map = parse_map(text);

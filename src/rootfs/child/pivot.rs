@@ -146,7 +146,7 @@ fn full_views(table: &[u8], rootfs: &[u8]) -> ChildResult<Vec<CString>> {
     Ok(found)
 }
 
-/// For `fuzz/`: whatever mountinfo holds, nothing beneath the rootfs is found.
+/// For `runtime-tests/fuzz/`: whatever mountinfo holds, nothing beneath the rootfs is found.
 #[cfg(fuzzing)]
 pub fn check_table(table: &[u8]) {
     for place in full_views(table, b"/rootfs").into_iter().flatten() {

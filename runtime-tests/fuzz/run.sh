@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh [SECONDS [TARGET...]]: builds the fuzz targets and runs each for so long (default: 30), all if
-# none is named. New inputs go to fuzz/corpus/TARGET (or FUZZ_CORPUS); what fails is left in
-# fuzz/artifacts/TARGET, and `fuzz/run.sh 0 TARGET FILE` repeats it.
+# none is named. New inputs go to corpus/TARGET (or FUZZ_CORPUS); what fails is left in
+# artifacts/TARGET, and `run.sh 0 TARGET FILE` repeats it.
 #
 # The targets are cargo-fuzz's; neither it nor a nightly toolchain is needed, for the coverage that
 # guides libFuzzer is asked of stable rustc.
