@@ -14,7 +14,6 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Network, Pool};
@@ -108,16 +107,12 @@ impl Lease {
         let path = self.reference().path();
         let temporary = directory.join(format!(".{}", self.link));
         record::write(&temporary, 0o600, &self.text()?)?;
-        match renameat2(AT_FDCWD, &temporary, AT_FDCWD, &path, RenameFlags::RENAME_NOREPLACE) {
-            Ok(()) => {}
-            Err(errno) => {
-                store::unlink(&temporary)?;
-                return if errno == Errno::EEXIST {
-                    Ok(false)
-                } else {
-                    Err(Error::os("rename", path.display(), errno))
-                };
-            }
+        // Never over another's, as a rename would be.
+        let linked = std::fs::hard_link(&temporary, &path);
+        store::unlink(&temporary)?;
+        match linked {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            other => other.os("link", path.display())?,
         }
         for other in &self.addresses[1..] {
             let link = directory.join(other.to_string());
