@@ -46,6 +46,7 @@ demo: build bundle ## run a busybox container that looks around, then show what 
 test: test-tools build bundle ## format, lints and all tests, as root, on any Debian machine
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	runtime-tests/fuzz/run.sh check
 	$(CARGO) test --workspace --locked --no-fail-fast -- --show-output
 
 mutants: test-tools ## take our protections out one by one; the tests of docs/cves.md must notice (MUTANTS='name ...')
@@ -94,6 +95,6 @@ demo-tools:
 	@$(call APT_INSTALL,busybox-static)
 
 test-tools:
-	@$(call APT_INSTALL,busybox-static runc crun strace iproute2 procps jq python3-seccomp)
+	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp)
 
 include runtime-tests/vm/vm.mk

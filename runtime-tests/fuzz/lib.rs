@@ -58,6 +58,8 @@ fn host() -> (Options, HostFacts) {
 fn options(bundle: PathBuf) -> Options {
     Options {
         bundle,
+        state_directory: "/run/aril/fuzzed".into(),
+        fill: Vec::new(),
         no_pivot: false,
         new_keyring: true,
         rootless_cgroups: false,

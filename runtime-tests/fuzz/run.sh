@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh [SECONDS [TARGET...]]: builds the fuzz targets and runs each for so long (default: 30), all if
 # none is named. New inputs go to corpus/TARGET (or FUZZ_CORPUS); what fails is left in
-# artifacts/TARGET, and `run.sh 0 TARGET FILE` repeats it.
+# artifacts/TARGET, and `run.sh 0 TARGET FILE` repeats it. `run.sh check` only checks their types.
 #
 # The targets are cargo-fuzz's; neither it nor a nightly toolchain is needed, for the coverage that
 # guides libFuzzer is asked of stable rustc.
@@ -18,6 +18,9 @@ args='-C passes=sancov-module -C codegen-units=1'
 for pass in level=4 inline-8bit-counters pc-table trace-compares; do
 	args="$args -C llvm-args=-sanitizer-coverage-$pass"
 done
+if [ "$seconds" = check ]; then
+	RUSTFLAGS='--cfg fuzzing' exec cargo check --quiet --locked --target "$host"
+fi
 RUSTFLAGS="$args --cfg fuzzing" cargo build --release --locked --target "$host"
 programs=target/$host/release
 

@@ -124,3 +124,18 @@ pub fn scrub(mark: &str) {
         }
     }
 }
+
+/// The options of the host's cgroup2, for a further mount of it: they belong to the hierarchy, and a
+/// mount without them would take them away from the host.
+pub fn cgroup2_options() -> String {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let line = mounts.lines().map(|l| l.split(' ')).find_map(|mut l| {
+        let of_cgroup2 = l.nth(2) == Some("cgroup2");
+        l.next().filter(|_| of_cgroup2)
+    });
+    let of_the_hierarchy = |option: &&str| {
+        !matches!(*option, "rw" | "ro" | "relatime" | "noatime" | "nosuid" | "nodev" | "noexec")
+    };
+    let options = line.unwrap_or_default().split(',').filter(of_the_hierarchy);
+    options.collect::<Vec<_>>().join(",")
+}

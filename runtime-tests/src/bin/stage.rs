@@ -74,7 +74,9 @@ fn private_mounts() -> Result<()> {
 
 fn view_v2() -> Result<()> {
     private_mounts()?;
-    mount(Some("none"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)
+    let options = runtime_tests::host::cgroup2_options();
+    let kind = Some("cgroup2");
+    mount(Some("none"), "/sys/fs/cgroup", kind, MsFlags::empty(), Some(options.as_str()))
         .context("mount cgroup2")
 }
 

@@ -86,8 +86,10 @@ fn pure_cgroup2_view() -> Result<()> {
     // State lives in memory, as on every host with systemd, whatever this one has at /run.
     let tmpfs = Some("tmpfs");
     mount(tmpfs, "/run", tmpfs, MsFlags::empty(), Some("mode=755")).context("mount tmpfs")?;
+    let options = runtime_tests::host::cgroup2_options();
     let kind = Some("cgroup2");
-    mount(kind, "/sys/fs/cgroup", kind, MsFlags::empty(), None::<&str>).context("mount cgroup2")
+    mount(kind, "/sys/fs/cgroup", kind, MsFlags::empty(), Some(options.as_str()))
+        .context("mount cgroup2")
 }
 
 fn write_bundle(scratch: &Path, name: &str, spec: &Value) -> Result<PathBuf> {
