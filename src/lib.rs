@@ -5,7 +5,7 @@
 //! | L0 | [`sys`] | nothing of ours |
 //! | L1 | [`error`], [`id`], [`path`], [`time`], [`spec`] | L0 |
 //! | L2 | [`fs`] | L0, L1 |
-//! | L3 | [`namespace`] [`cgroup`] [`rootfs`] [`identity`] [`seccomp`] [`limits`] [`network`] [`console`] [`hook`] [`layer`] [`volume`] | L0 to L2, never each other |
+//! | L3 | [`namespace`] [`cgroup`] [`rootfs`] [`identity`] [`seccomp`] [`limits`] [`network`] [`console`] [`hook`] [`layer`] [`volume`] [`landlock`] | L0 to L2, never each other |
 //! | L4 | [`plan`] | L0 to L3 |
 //! | L5 | [`init`], [`state`] | L0 to L4 |
 //! | L6 | [`lifecycle`] | L0 to L5 |
@@ -33,6 +33,7 @@ pub mod cgroup;
 pub mod console;
 pub mod hook;
 pub mod identity;
+pub mod landlock;
 pub mod layer;
 pub mod limits;
 pub mod namespace;

@@ -9,7 +9,7 @@ use super::given::{Given, usage};
 use super::spec::{For, document};
 use super::table::{switch, value, values};
 use super::value::bytes;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, OsContext, Result};
 use crate::identity::account;
 use crate::lifecycle::create::NamedVolumes;
 use crate::path::absolute;
@@ -38,6 +38,7 @@ pub fn flags() -> Vec<Arg> {
         switch("tty", "with a terminal").short('t'),
         values("cap-add", "CAP", "add a capability, such as NET_ADMIN, or ALL"),
         values("cap-drop", "CAP", "take a capability away, or ALL"),
+        value("landlock", "FILE|JSON", "confine it by these rules: see docs/landlock.md"),
     ]
 }
 
@@ -50,6 +51,8 @@ pub struct Options {
     pub volumes: Vec<String>,
     pub tmpfs: Vec<String>,
     pub user: Option<String>,
+    /// A document, or the file that it is in.
+    pub landlock: Option<String>,
     pub edits: Edits,
 }
 
@@ -60,6 +63,7 @@ pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
         volumes: given.texts("volume")?,
         tmpfs: given.texts("tmpfs")?,
         user: given.text("user")?,
+        landlock: given.text("landlock")?,
         edits: Edits {
             args,
             layers: given.paths("layer")?,
@@ -126,7 +130,9 @@ pub fn resolve(
     state_directory: &Path,
     userns: bool,
 ) -> Result<Resolved> {
-    let Options { rootfs, bundle: named, volumes, tmpfs: tmpfses, user, mut edits } = options;
+    let Options { rootfs, bundle: named, volumes, tmpfs: tmpfses, user, landlock, mut edits } =
+        options;
+    edits.landlock = landlock.map(rules).transpose()?;
     if rootfs.is_some() && named {
         return Err(usage("--rootfs and --bundle cannot be used together")
             .hint("a bundle has a rootfs of its own"));
@@ -177,6 +183,15 @@ pub fn resolve(
         volumes: named,
         bundle: bare.then(|| bundle.to_owned()),
     })
+}
+
+fn rules(given: String) -> Result<String> {
+    if given.trim_start().starts_with('{') {
+        return Ok(given);
+    }
+    std::fs::read_to_string(&given)
+        .os("read", &given)
+        .context(|| "load the rules of --landlock".to_owned())
 }
 
 /// A rootfs is what it seems; on the command line a symlink to it is as good.

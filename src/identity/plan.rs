@@ -25,6 +25,8 @@ pub struct Input<'a> {
     /// For an exec, the container's own process, whose settings fill the gaps.
     pub container: Option<&'a Process>,
     pub new_keyring: bool,
+    /// Something needs no_new_privs, whatever the process says: Landlock.
+    pub confined: bool,
     pub user_namespace: bool,
     /// The runtime is not root.
     pub rootless: bool,
@@ -54,7 +56,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     let process = input.process;
     let user = process.user();
     let cwd = cwd(process.cwd())?;
-    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    let no_new_privileges = input.confined || process.no_new_privileges().unwrap_or(false);
     let sets = capabilities(input.inherited(Process::capabilities))?;
 
     let selinux = input.selinux_label()?;
@@ -208,6 +210,7 @@ mod tests {
             process,
             container: None,
             new_keyring: true,
+            confined: false,
             user_namespace: false,
             rootless: false,
             setgroups_allowed: true,

@@ -16,7 +16,9 @@ use crate::plan::{Script, Step};
 use crate::sys::process::Vector;
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, process};
-use crate::{cgroup, console, hook, identity, limits, namespace, network, rootfs, seccomp};
+use crate::{
+    cgroup, console, hook, identity, landlock, limits, namespace, network, rootfs, seccomp,
+};
 
 /// What the parent prepared; the child has it by being a fork.
 pub struct Child<'a> {
@@ -79,6 +81,8 @@ struct World<'a> {
     cwd_pending: bool,
     home: Option<CString>,
     executable: Option<CString>,
+    /// To be enforced last.
+    ruleset: Option<OwnedFd>,
 }
 
 impl World<'_> {
@@ -101,6 +105,7 @@ impl<'a> Child<'a> {
             cwd_pending: false,
             home: None,
             executable: None,
+            ruleset: None,
         });
         let (before, filter) = self.script.before_and_after_ready();
         for (number, step) in before.iter().enumerate() {
@@ -183,6 +188,10 @@ impl<'a> Child<'a> {
                 world.home = Some(environment::home(world.inside()?, uid));
                 Ok(())
             }
+            Step::Landlock(ruleset) => {
+                world.ruleset = Some(landlock::child::make(ruleset, world.inside()?)?);
+                Ok(())
+            }
             Step::CloseDescriptors => self.close_descriptors(world),
             Step::Seccomp(filter) => self.load(filter),
             Step::LookUpProgram => {
@@ -224,6 +233,7 @@ impl<'a> Child<'a> {
     fn last_descriptors(&self, world: &World<'a>) -> Vec<RawFd> {
         let mut kept = vec![self.link.as_raw(), self.proc.as_fd().as_raw_fd()];
         kept.extend(world.inside.as_ref().map(|root| root.as_fd().as_raw_fd()));
+        kept.extend(world.ruleset.as_ref().map(AsRawFd::as_raw_fd));
         kept.extend(self.gate.map(|gate| gate.as_raw_fd()));
         kept
     }
@@ -249,6 +259,9 @@ impl<'a> Child<'a> {
         variables.extend(world.home.clone());
         let path: &CStr = world.executable.as_deref().unwrap_or(&program.argv[0]);
         let (argv, environment) = (Vector::new(&program.argv), Vector::new(&variables));
+        if let Some(ruleset) = &world.ruleset {
+            landlock::child::enforce(ruleset.as_fd()).map_err(outside_steps)?;
+        }
         for fd in self.last_descriptors(world) {
             if fd != self.link.as_raw() {
                 nix::unistd::close(fd).during("close").map_err(outside_steps)?;

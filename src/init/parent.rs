@@ -9,7 +9,7 @@ use oci_spec::runtime::State;
 use super::protocol::{self, ChildEnd, Order, ParentEnd, Report};
 use super::relay;
 use crate::error::fault::ChildResult;
-use crate::error::{Context, Error, Fault, OsContext, Result};
+use crate::error::{Context, Error, Fault, OsContext, Result, text};
 use crate::id::HostPid;
 use crate::namespace::{self, Kind, plan::Plan};
 use crate::plan::{Script, Step};
@@ -159,10 +159,18 @@ fn refused(fault: &Fault) -> Error {
 /// What a fault says, behind what was being done. A program that cannot be had speaks for itself:
 /// callers look for the words at the end of the line.
 fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
-    match script.steps.get(step as usize) {
+    let error = match script.steps.get(step as usize) {
         None | Some(Step::LookUpProgram) => refused(fault),
         Some(step) => refused(fault).context(step.to_string()),
+    };
+    let denied = step == NO_STEP && fault.to_string().ends_with(&*text::errno(Errno::EACCES));
+    if denied && script.landlock().is_some() {
+        return error.hint(
+            "the rules of io.aril.landlock must allow to read and execute the program, its \
+             interpreter and its libraries",
+        );
     }
+    error
 }
 
 impl Init {

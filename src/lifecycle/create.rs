@@ -518,7 +518,11 @@ impl Create {
 }
 
 fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
-    let annotations = config.spec.annotations().clone().unwrap_or_default();
+    let mut annotations = config.spec.annotations().clone().unwrap_or_default();
+    if let Some(ruleset) = plan.script.landlock() {
+        let enforced = format!("version {}: {}", ruleset.version, ruleset.restricts());
+        annotations.insert(spec::annotation::LANDLOCK_ENFORCED.to_owned(), enforced);
+    }
     let mut labels: Vec<_> = annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
     labels.push(format!("bundle={}", plan.bundle.display()));
     labels.sort();

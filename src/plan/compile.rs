@@ -74,6 +74,7 @@ pub fn container(
         console_socket: options.console_socket.as_deref(),
         passed: options.passed,
         user_namespace: namespaces.has(Kind::User),
+        landlock: spec::annotation::value(spec, spec::annotation::LANDLOCK),
         facts: &facts.process,
     })?;
     let hooks = hook::plan::plan(spec.hooks().as_ref())?;
@@ -163,6 +164,7 @@ pub fn exec(
         console_socket: options.console_socket.as_deref(),
         passed: options.passed,
         user_namespace,
+        landlock: spec::annotation::value(spec, spec::annotation::LANDLOCK),
         facts,
     })?;
     let mut steps: Vec<_> = person.terminal.take().into_iter().collect();

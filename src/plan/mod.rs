@@ -20,7 +20,9 @@ use crate::identity::descriptors::Passed;
 use crate::identity::environment::Environment;
 use crate::limits::{IdSet, Rlimit};
 use crate::sys::tty::Size;
-use crate::{cgroup, console, hook, identity, limits, namespace, network, rootfs, seccomp};
+use crate::{
+    cgroup, console, hook, identity, landlock, limits, namespace, network, rootfs, seccomp,
+};
 
 /// One thing that the child does.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub enum Step {
     /// The parent sets the rlimits: in a user namespace the child may not raise any.
     Rlimits(Vec<Rlimit>),
     Identity(identity::Step),
+    /// Rules are made; they are enforced when the process is let go.
+    Landlock(landlock::Ruleset),
     /// Those that came with the fork, before a filter can stop it.
     CloseDescriptors,
     Seccomp(seccomp::Filter),
@@ -64,6 +68,7 @@ impl fmt::Display for Step {
                 limits.iter().try_for_each(|limit| write!(f, " {limit}"))
             }
             Self::Identity(step) => step.fmt(f),
+            Self::Landlock(ruleset) => ruleset.fmt(f),
             Self::CloseDescriptors => f.write_str("close what the program does not get"),
             Self::Seccomp(filter) => filter.fmt(f),
             Self::Home => f.write_str("find HOME"),
@@ -116,6 +121,13 @@ impl Script {
             Some((Step::Seccomp(filter), before)) if !filter.notifies() => (before, Some(filter)),
             _ => (&self.steps, None),
         }
+    }
+
+    pub fn landlock(&self) -> Option<&landlock::Ruleset> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Landlock(ruleset) => Some(ruleset),
+            _ => None,
+        })
     }
 
     pub fn rootfs_steps(&self) -> impl Iterator<Item = &rootfs::Step> {

@@ -12,7 +12,7 @@ use crate::id::ContainerId;
 use crate::identity::descriptors::Passed;
 use crate::identity::{environment, executable};
 use crate::limits::{IdSet, Rlimit};
-use crate::{console, hook, identity, limits, seccomp};
+use crate::{console, hook, identity, landlock, limits, seccomp};
 
 /// Whose process it is.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,8 @@ pub struct Input<'a> {
     pub console_socket: Option<&'a Path>,
     pub passed: Passed,
     pub user_namespace: bool,
+    /// The annotation.
+    pub landlock: Option<&'a str>,
     pub facts: &'a ProcessFacts,
 }
 
@@ -66,6 +68,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         process: input.process,
         container,
         new_keyring: input.new_keyring,
+        confined: input.landlock.is_some(),
         user_namespace: input.user_namespace,
         rootless: input.facts.rootless,
         setgroups_allowed: input.facts.setgroups_allowed,
@@ -79,9 +82,13 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         cpuset: sets_cpus(input.linux),
     })?;
     let seccomp = seccomp(input.linux)?;
+    let landlock =
+        input.landlock.map(|text| landlock::plan::plan(text, landlock::parent::version()));
+    let landlock = landlock.transpose()?;
     let program = program(input)?;
 
     let mut warnings = limits.warnings;
+    warnings.extend(landlock.iter().filter_map(|plan| plan.warning.clone()));
     let (filter, listener) = match seccomp {
         None => (None, None),
         Some(plan) => {
@@ -95,6 +102,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         no_new_privileges: identity.no_new_privileges,
         limits: limits.steps,
         rlimits: &limits.rlimits,
+        ruleset: landlock.and_then(|plan| plan.ruleset),
         filter,
         needs_home: program.environment.needs_home,
         user_namespace: input.user_namespace,
@@ -147,6 +155,7 @@ struct Order<'a> {
     no_new_privileges: bool,
     limits: Vec<limits::Step>,
     rlimits: &'a [Rlimit],
+    ruleset: Option<landlock::Ruleset>,
     filter: Option<seccomp::Filter>,
     needs_home: bool,
     user_namespace: bool,
@@ -174,6 +183,7 @@ impl Order<'_> {
             let own = self.rlimits.iter().copied().map(limits::Step::Rlimit);
             steps.extend(own.map(Step::Limits));
         }
+        steps.extend(self.ruleset.map(Step::Landlock));
         steps.push(Step::CloseDescriptors);
         steps.extend(before.map(Step::Seccomp));
         steps.extend(self.late.into_iter().map(Step::Identity));

@@ -21,6 +21,9 @@ impl fmt::Display for ContainerPlan {
             writeln!(f, "  {step}")?;
         }
         writeln!(f, "  ready; wait for start")?;
+        if self.script.landlock().is_some() {
+            writeln!(f, "  enforce landlock")?;
+        }
         if let Some(filter) = filter {
             writeln!(f, "  {filter}")?;
         }

@@ -34,6 +34,13 @@ pub const NETWORK_RATE: &str = "io.aril.network.rate";
 /// it, the network namespace is as the config says, and empty.
 pub const NETWORK: &str = "io.aril.network";
 
+/// What the container's programs may do with files, TCP ports and the processes of others, enforced by
+/// the kernel's Landlock: a JSON document, which `docs/landlock.md` describes. no_new_privs comes with it.
+pub const LANDLOCK: &str = "io.aril.landlock";
+
+/// What was enforced of [`LANDLOCK`]: not read, but added to what `state` and hooks are told.
+pub const LANDLOCK_ENFORCED: &str = "io.aril.landlock.enforced";
+
 /// The value of one annotation, if the config has it.
 pub fn value<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
     spec.annotations().as_ref()?.get(key).map(String::as_str)

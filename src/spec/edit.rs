@@ -40,6 +40,8 @@ pub struct Edits {
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub mounts: Vec<Mount>,
+    /// The annotation's document.
+    pub landlock: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -65,6 +67,9 @@ impl Edits {
         self.set_root(spec)?;
         self.set_mounts(spec);
         self.set_limits(spec);
+        if let Some(rules) = &self.landlock {
+            annotation::set(spec, annotation::LANDLOCK, rules.as_str());
+        }
         if let Some(name) = &self.hostname {
             spec.set_hostname(Some(name.clone()));
         }

@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod entry;
+pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -62,10 +62,19 @@ fn main() {
     }
 }
 
-/// What a service says when it is ready: nothing in busybox does.
+/// What a service says when it is ready: nothing in busybox does. A socket that begins with @ is
+/// abstract.
 fn notify(socket: &str, message: &str) {
-    let sender = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    sender.send_to(message.as_bytes(), socket).expect("sent");
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let sender = UnixDatagram::unbound().expect("a socket");
+    match socket.strip_prefix('@') {
+        Some(name) => {
+            let address = SocketAddr::from_abstract_name(name).expect("a name");
+            sender.send_to_addr(message.as_bytes(), &address).expect("sent")
+        }
+        None => sender.send_to(message.as_bytes(), socket).expect("sent"),
+    };
 }
 
 /// Waits for a process that runs another program than this one, holds that program open until the

@@ -137,12 +137,13 @@ fn become_user(uid: &OsString) -> Result<()> {
 
 /// By a seccomp filter, which whatever is executed inherits.
 fn without(calls: &OsString) -> Result<()> {
-    const KNOWN: [(&str, libc::c_long); 12] = [
+    const KNOWN: [(&str, libc::c_long); 13] = [
         ("clone3", libc::SYS_clone3),
         ("close_range", libc::SYS_close_range),
         ("faccessat2", libc::SYS_faccessat2),
         ("fsmount", libc::SYS_fsmount),
         ("fsopen", libc::SYS_fsopen),
+        ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset),
         ("memfd_create", libc::SYS_memfd_create),
         ("mount_setattr", libc::SYS_mount_setattr),
         ("move_mount", libc::SYS_move_mount),

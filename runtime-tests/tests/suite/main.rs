@@ -15,6 +15,7 @@ mod exec;
 mod export;
 mod hooks;
 mod idmap;
+mod landlock;
 mod lifecycle;
 mod load;
 mod must;
