@@ -1,13 +1,13 @@
 //! What `features` claims, asked of the code that does it.
 //!
-//! Where that code matches a whole enum of the specification, the enum's values are the list; the
-//! match would not compile with one left out.
+//! Where that code matches a whole enum of the specification, the enum's values are the list: neither
+//! that match nor [`every`] compiles with one left out.
 
 use std::fmt::Display;
 
 use oci_spec::runtime::{
-    LinuxSeccompAction, LinuxSeccompFilterFlag as Flag, LinuxSeccompOperator, MemoryPolicyFlagType,
-    MemoryPolicyModeType,
+    LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag, LinuxSeccompOperator as Operator,
+    MemoryPolicyFlagType as PolicyFlag, MemoryPolicyModeType as Mode,
 };
 
 use super::features::{CgroupFacts, FeatureFacts, MemoryPolicyFacts, RdtFacts, SeccompFacts};
@@ -38,14 +38,9 @@ pub fn facts() -> FeatureFacts {
         net_devices: true,
         memory_policy: Some(memory_policy()),
         checkpoint: false,
-        acted_on_annotations: [
-            "org.systemd.property.",
-            annotation::LAYERS,
-            annotation::UPPER,
-            annotation::SHOW,
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+        acted_on_annotations: ["org.systemd.property.", annotation::OURS]
+            .map(str::to_owned)
+            .to_vec(),
     }
 }
 
@@ -65,15 +60,19 @@ fn capabilities() -> Vec<String> {
     names(&all)
 }
 
+/// All values of an enum. One that is left out does not compile.
+macro_rules! every {
+    ($type:ident: $($value:ident),* $(,)?) => {{
+        const _: fn($type) = |value| match value {
+            $($type::$value)|* => (),
+        };
+        [$($type::$value),*]
+    }};
+}
+
 fn seccomp() -> SeccompFacts {
-    use LinuxSeccompAction::*;
-    use LinuxSeccompOperator::*;
-    let known = [
-        Flag::SeccompFilterFlagTsync,
-        Flag::SeccompFilterFlagSpecAllow,
-        Flag::SeccompFilterFlagLog,
-        Flag::SeccompFilterFlagWaitKillableRecv,
-    ];
+    let known = every!(Flag: SeccompFilterFlagTsync, SeccompFilterFlagSpecAllow,
+        SeccompFilterFlagLog, SeccompFilterFlagWaitKillableRecv);
     let supported = known.into_iter().filter(|flag| {
         let bit = match flag {
             Flag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
@@ -84,37 +83,16 @@ fn seccomp() -> SeccompFacts {
         };
         sys::seccomp::flag_supported(bit as u32)
     });
+    let actions = every!(Action: ScmpActAllow, ScmpActErrno, ScmpActKill, ScmpActKillProcess,
+        ScmpActKillThread, ScmpActLog, ScmpActNotify, ScmpActTrace, ScmpActTrap);
+    let operators = every!(Operator: ScmpCmpNe, ScmpCmpLt, ScmpCmpLe, ScmpCmpEq, ScmpCmpGe,
+        ScmpCmpGt, ScmpCmpMaskedEq);
+    let archs = Arch::ALL.iter();
     SeccompFacts {
-        actions: sorted(
-            names(&[
-                ScmpActAllow,
-                ScmpActErrno,
-                ScmpActKill,
-                ScmpActKillProcess,
-                ScmpActKillThread,
-                ScmpActLog,
-                ScmpActNotify,
-                ScmpActTrace,
-                ScmpActTrap,
-            ])
-            .into_iter(),
-        ),
-        operators: sorted(
-            names(&[
-                ScmpCmpNe,
-                ScmpCmpLt,
-                ScmpCmpLe,
-                ScmpCmpEq,
-                ScmpCmpGe,
-                ScmpCmpGt,
-                ScmpCmpMaskedEq,
-            ])
-            .into_iter(),
-        ),
+        actions: sorted(names(&actions).into_iter()),
+        operators: sorted(names(&operators).into_iter()),
         archs: sorted(
-            Arch::ALL
-                .iter()
-                .map(|arch| format!("SCMP_ARCH_{}", arch.to_string().to_ascii_uppercase())),
+            archs.map(|arch| format!("SCMP_ARCH_{}", arch.to_string().to_ascii_uppercase())),
         ),
         known_flags: names(&known),
         supported_flags: supported.map(|flag| flag.to_string()).collect(),
@@ -122,18 +100,78 @@ fn seccomp() -> SeccompFacts {
 }
 
 fn memory_policy() -> MemoryPolicyFacts {
-    use MemoryPolicyFlagType::*;
-    use MemoryPolicyModeType::*;
     MemoryPolicyFacts {
-        modes: names(&[
-            MpolDefault,
-            MpolBind,
-            MpolInterleave,
-            MpolWeightedInterleave,
-            MpolPreferred,
-            MpolPreferredMany,
-            MpolLocal,
-        ]),
-        flags: names(&[MpolFNumaBalancing, MpolFRelativeNodes, MpolFStaticNodes]),
+        modes: names(&every!(Mode: MpolDefault, MpolBind, MpolInterleave,
+            MpolWeightedInterleave, MpolPreferred, MpolPreferredMany, MpolLocal)),
+        flags: names(&every!(PolicyFlag: MpolFNumaBalancing, MpolFRelativeNodes,
+            MpolFStaticNodes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::limits;
+    use crate::seccomp::plan::{Facts, compile};
+
+    fn compiles(profile: Value) {
+        let text = profile.to_string();
+        let spec = serde_json::from_value(profile).expect(&text);
+        let facts = Facts { native: Arch::native(), flag_supported: |_| true };
+        let plan = compile(&spec, &facts).expect(&text);
+        assert_eq!(plan.warnings, [""; 0], "{text}");
+    }
+
+    #[test]
+    fn what_is_claimed_of_seccomp_compiles() {
+        let claimed = seccomp();
+        compiles(json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": claimed.archs}));
+        compiles(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent",
+            "flags": claimed.known_flags,
+            "syscalls": [{"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}]}));
+        for (action, operator) in claimed.actions.iter().zip(claimed.operators.iter().cycle()) {
+            compiles(json!({"defaultAction": "SCMP_ACT_TRAP", "listenerPath": "/run/agent",
+                "syscalls": [{"names": ["sync"], "action": action, "args":
+                    [{"index": 0, "value": 1, "valueTwo": 1, "op": operator}]}]}));
+        }
+    }
+
+    /// An architecture that is claimed is read as itself, not passed over as unknown.
+    #[test]
+    fn what_is_claimed_of_architectures_is_read() {
+        for (name, arch) in seccomp().archs.iter().zip(sorted_arches()) {
+            let value = serde_json::from_value(json!(name)).expect(name);
+            assert_eq!(Arch::from_spec(value, Arch::native()), Some(arch), "{name}");
+        }
+    }
+
+    fn sorted_arches() -> Vec<Arch> {
+        let mut arches = Arch::ALL.to_vec();
+        arches.sort_by_key(ToString::to_string);
+        arches
+    }
+
+    #[test]
+    fn what_is_claimed_of_memory_policies_is_planned() {
+        let claimed = memory_policy();
+        for mode in &claimed.modes {
+            for nodes in [json!("0"), Value::Null] {
+                let policy = json!({"mode": mode, "nodes": nodes, "flags": claimed.flags});
+                let policy = serde_json::from_value(policy).expect(mode);
+                if limits::plan::memory_policy(&policy).is_ok() {
+                    break;
+                }
+                assert!(nodes.is_string(), "{mode}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_annotation_of_ours_is_told_of() {
+        for key in [annotation::LAYERS, annotation::NETWORK, annotation::USERNS] {
+            assert!(facts().acted_on_annotations.iter().any(|prefix| key.starts_with(prefix)));
+        }
     }
 }

@@ -227,7 +227,7 @@ fn persona(personality: &LinuxPersonality, warnings: &mut Vec<String>) -> Step {
     })
 }
 
-fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Step> {
+pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Step> {
     use MemoryPolicyModeType::*;
     let list = policy.nodes().as_deref().map(str::trim).filter(|list| !list.is_empty());
     let nodes = list.map(|list| IdSet::parse("memoryPolicy.nodes", list)).transpose()?;

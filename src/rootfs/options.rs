@@ -192,16 +192,18 @@ impl Options {
         true
     }
 
+    /// What is both set and cleared is set, whichever came later: so the kernel has it, and runc.
     fn apply_recursive(&mut self, set: u64, clear: u64) {
         let all = &mut self.recursive;
-        let class = (set | clear) & ATTR_ATIME;
-        if class != 0 {
-            // A field, not bits: the kernel wants it cleared as a whole, whatever it becomes.
+        if set & ATTR_ATIME != 0 {
             all.set &= !ATTR_ATIME;
+        }
+        all.set |= set;
+        all.clear = (all.clear | clear) & !(all.set & !ATTR_ATIME);
+        if (all.set | all.clear) & ATTR_ATIME != 0 {
+            // A field, not bits: the kernel wants it cleared as a whole, whatever it becomes.
             all.clear |= ATTR_ATIME;
         }
-        all.set = (all.set & !clear) | set;
-        all.clear = (all.clear & !(set & !ATTR_ATIME)) | clear;
     }
 
     /// The attributes of a new mount.
@@ -324,8 +326,18 @@ mod tests {
         assert_eq!(parse("ro,rw").flags, 0);
         assert_eq!(parse("ro,rw").cleared, MS_RDONLY);
         assert_eq!(parse("rw,ro").cleared, 0);
-        assert_eq!(parse("rro,rrw").recursive.set, 0);
-        assert_eq!(parse("rrw,rro").recursive.clear, 0);
+    }
+
+    #[test]
+    fn of_recursive_ones_that_which_sets_wins() {
+        for both in ["rro,rrw", "rrw,rro"] {
+            let read = parse(both).recursive;
+            assert_eq!((read.set, read.clear), (ATTR_RDONLY, 0), "{both}");
+        }
+        for both in ["rnoatime,ratime", "ratime,rnoatime", "rrelatime,rnoatime"] {
+            let read = parse(both).recursive;
+            assert_eq!((read.set, read.clear), (ATTR_NOATIME, ATTR_ATIME), "{both}");
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Action {
         })
     }
 
+    /// Whether `action` has a number to give: config-linux.md refuses one for any other.
+    pub fn takes_errno(action: SpecAction) -> bool {
+        matches!(action, SpecAction::ScmpActErrno | SpecAction::ScmpActTrace)
+    }
+
     /// The operand of the filter's return instruction.
     pub fn code(self) -> u32 {
         self.0

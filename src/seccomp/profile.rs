@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall};
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction as SpecAction, LinuxSeccompArg, LinuxSyscall,
+};
 
 use super::bpf::{Decision, Ranges};
 use super::clause::{ARGUMENTS, Clause, Condition};
@@ -27,7 +29,7 @@ struct Use {
 
 impl<'a> Profile<'a> {
     pub fn read(spec: &'a LinuxSeccomp) -> Result<Self> {
-        let default = Action::from_spec(spec.default_action(), spec.default_errno_ret());
+        let default = action("defaultErrnoRet", spec.default_action(), spec.default_errno_ret())?;
         let mut profile = Self {
             default,
             clauses: Vec::new(),
@@ -179,10 +181,19 @@ impl Table {
     }
 }
 
+/// `field` is that of `errno`.
+fn action(field: &str, action: SpecAction, errno: Option<u32>) -> Result<Action> {
+    if errno.is_some() && !Action::takes_errno(action) {
+        return Err(Error::config(format!("seccomp {field} is set for {action}, which has none"))
+            .hint("SCMP_ACT_ERRNO and SCMP_ACT_TRACE have one"));
+    }
+    Ok(Action::from_spec(action, errno))
+}
+
 /// The clauses of a rule: one with all its conditions, or, where two of these are on the same
 /// argument, one for each.
 pub fn clauses(rule: &LinuxSyscall) -> Result<Vec<Clause>> {
-    let action = Action::from_spec(rule.action(), rule.errno_ret());
+    let action = action("errnoRet", rule.action(), rule.errno_ret())?;
     let args: &[LinuxSeccompArg] = rule.args().as_deref().unwrap_or_default();
     if let Some(arg) = args.iter().find(|a| a.index() >= ARGUMENTS) {
         return Err(Error::config(format!(

@@ -3,6 +3,9 @@
 
 use oci_spec::runtime::Spec;
 
+/// How all of them begin.
+pub const OURS: &str = "io.aril.";
+
 /// The folders that the rootfs is made of, lowest first: separated by colons, or a JSON list of
 /// strings. Relative ones are relative to the bundle; at most 500. The list is complete: `root.path`
 /// is a layer only if it is in it, and else just an empty place.

@@ -70,8 +70,9 @@ fn profile(choices: &mut Choices) -> Value {
             })
             .collect();
         let names: Vec<_> = (0..=choices.below(4)).map(|_| choices.of(NAMES)).collect();
-        rules.push(json!({"names": names, "action": action(choices), "errnoRet": choices.byte(),
-            "args": args}));
+        let action = action(choices);
+        let errno = matches!(&*action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE").then(|| choices.byte());
+        rules.push(json!({"names": names, "action": action, "errnoRet": errno, "args": args}));
     }
     json!({"defaultAction": default, "architectures": arches, "listenerPath": "/run/agent",
         "syscalls": rules})

@@ -1,7 +1,7 @@
 //! What the specification says must be an error is one, and names the field. What else can be wrong
 //! with a config is in `errors`; the fields themselves are in `docs/spec.md`.
 
-use runtime_tests::{Container, on_the_host};
+use runtime_tests::{Container, Runtime, on_the_host, skip};
 use serde_json::{Value, json};
 
 /// Nothing is made of the default spec after `change`, and the error says all of `words`.
@@ -122,6 +122,21 @@ fn hooks_that_cannot_be_run() {
     }
 }
 
+#[test]
+fn seccomp_numbers_of_actions_that_have_none() {
+    if Runtime::under_test().name == "runc" {
+        return skip::inapplicable("runc ignores the number");
+    }
+    refused(&["errnoRet", "SCMP_ACT_KILL"], |spec| {
+        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["sync"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]});
+    });
+    refused(&["defaultErrnoRet", "SCMP_ACT_ALLOW"], |spec| {
+        spec["linux"]["seccomp"] =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1});
+    });
+}
+
 // config-linux.md
 refusals! {
     namespace_file_of_another_kind: ["network", "/ns/uts"], |spec|
@@ -175,6 +190,12 @@ refusals! {
         list.retain(|ns| ns["type"] != "network");
         spec["linux"]["netDevices"] = json!({"eth0": {}});
     };
+    seccomp_metadata_for_nobody: ["listenerMetadata", "listenerPath"], |spec|
+        spec["linux"]["seccomp"] =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"});
+    seccomp_rule_of_an_agent_without_one: ["listenerPath"], |spec|
+        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}]});
     sysctl_of_the_hostname: ["kernel.hostname"], |spec|
         spec["linux"]["sysctl"] = json!({"kernel.hostname": "x"});
     sysctl_of_no_namespace: ["kernel.core_pattern"], |spec|

@@ -362,7 +362,10 @@ fn profile(r: &mut Random, names: &[&str]) -> Value {
         json!({"index": r.below(6), "value": r.of(VALUES), "valueTwo": r.of(VALUES),
             "op": format!("SCMP_CMP_{op}")})
     };
-    let errno = |r: &mut Random| r.of(&[json!(null), json!(1), json!(38), json!(95), json!(4094)]);
+    let errno = |r: &mut Random, action: &str| match action {
+        "ERRNO" | "TRACE" => r.of(&[json!(null), json!(1), json!(38), json!(95), json!(4094)]),
+        _ => json!(null),
+    };
     let mut rules = Vec::new();
     for name in names {
         if r.below(5) > 1 {
@@ -381,7 +384,7 @@ fn profile(r: &mut Random, names: &[&str]) -> Value {
             }
             _ => (0..=r.below(3)).map(|_| json!([arg(r, "EQ")])).collect(),
         };
-        let errno = errno(r);
+        let errno = errno(r, action);
         rules.extend(alternatives.into_iter().map(|args| {
             json!({"names": [name], "action": format!("SCMP_ACT_{action}"), "errnoRet": errno,
                 "args": args})
@@ -393,7 +396,7 @@ fn profile(r: &mut Random, names: &[&str]) -> Value {
         arches.push(scmp(&Arch::X86_64));
     }
     let default = r.of(&ACTIONS[1..]);
-    json!({"defaultAction": format!("SCMP_ACT_{default}"), "defaultErrnoRet": errno(r),
+    json!({"defaultAction": format!("SCMP_ACT_{default}"), "defaultErrnoRet": errno(r, default),
         "architectures": arches, "listenerPath": "/run/agent", "syscalls": rules})
 }
 

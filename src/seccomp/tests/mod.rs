@@ -151,7 +151,7 @@ fn actions_and_their_data() {
     let p = plan(json!({"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [
         {"names": ["read"], "action": "SCMP_ACT_TRACE", "errnoRet": 0x1_0002},
         {"names": ["write"], "action": "SCMP_ACT_TRACE"},
-        {"names": ["open"], "action": "SCMP_ACT_TRAP", "errnoRet": 3},
+        {"names": ["open"], "action": "SCMP_ACT_TRAP"},
         {"names": ["close"], "action": "SCMP_ACT_LOG"},
         {"names": ["stat"], "action": "SCMP_ACT_KILL"},
         {"names": ["lstat"], "action": "SCMP_ACT_KILL_PROCESS"},
@@ -162,6 +162,23 @@ fn actions_and_their_data() {
         assert_eq!(p.native(number, [0; 6]), expected, "{number}");
     }
     assert_eq!(p.native(6, [0; 6]), 0x8000_0000);
+}
+
+#[test]
+fn a_number_that_an_action_does_not_have() {
+    let refused = |profile: Value| {
+        let facts = Facts { native: Arch::X86_64, flag_supported: |_| true };
+        compile(&spec(profile), &facts).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1})),
+        "seccomp defaultErrnoRet is set for SCMP_ACT_ALLOW, which has none"
+    );
+    assert_eq!(
+        refused(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["sync"], "action": "SCMP_ACT_KILL", "errnoRet": 0}]})),
+        "seccomp errnoRet is set for SCMP_ACT_KILL, which has none"
+    );
 }
 
 #[test]

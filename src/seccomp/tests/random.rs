@@ -69,8 +69,10 @@ fn profile(r: &mut Random) -> Value {
                 })
                 .collect();
             let names: Vec<_> = (0..=r.below(4)).map(|_| r.of(NAMES)).collect();
-            json!({"names": names, "action": format!("SCMP_ACT_{}", r.of(ACTIONS)),
-                "errnoRet": r.below(3), "args": args})
+            let action = r.of(ACTIONS);
+            let errno = matches!(action, "ERRNO" | "TRACE").then(|| r.below(3));
+            json!({"names": names, "action": format!("SCMP_ACT_{action}"), "errnoRet": errno,
+                "args": args})
         })
         .collect();
     let arches: Vec<_> = (0..r.below(4)).map(|_| format!("SCMP_ARCH_{}", r.of(ARCHES))).collect();
