@@ -122,6 +122,21 @@ fn hooks_that_cannot_be_run() {
     }
 }
 
+/// What an engine that is configured for cgroupfs writes.
+#[test]
+fn a_path_that_is_no_unit() {
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        return skip::inapplicable("systemd does not run here: see make vm-test");
+    }
+    on_the_host(|view| {
+        let c = Container::new(view).edit(|spec| spec["linux"]["cgroupsPath"] = "/a/b".into());
+        c.write_config();
+        let out = c.call(["--systemd-cgroup", "create", &c.id]).output();
+        out.exits(1).says("expected cgroupsPath to be of format").says("\"/a/b\"");
+        c.leaves_nothing();
+    });
+}
+
 #[test]
 fn seccomp_numbers_of_actions_that_have_none() {
     if Runtime::under_test().name == "runc" {
@@ -132,8 +147,7 @@ fn seccomp_numbers_of_actions_that_have_none() {
             {"names": ["sync"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]});
     });
     refused(&["defaultErrnoRet", "SCMP_ACT_ALLOW"], |spec| {
-        spec["linux"]["seccomp"] =
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1});
+        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1});
     });
 }
 
