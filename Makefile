@@ -21,7 +21,7 @@ CARGO  ?= cargo
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bundle demo test mutants races check fuzz bench floor install uninstall clean demo-tools test-tools rust-target
+.PHONY: help build bundle demo test test-engines mutants races check fuzz bench floor install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -48,6 +48,10 @@ test: test-tools build bundle ## format, lints and all tests, as root, on any De
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	runtime-tests/fuzz/run.sh check
 	$(CARGO) test --workspace --locked --no-fail-fast -- --show-output
+
+test-engines: build test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (installs them from Debian)
+	@$(call APT_INSTALL,containerd docker.io podman conmon containernetworking-plugins curl)
+	ENGINES=1 $(CARGO) test --locked --package runtime-tests --test engines -- $(TESTS)
 
 mutants: test-tools ## take our protections out one by one; the tests of docs/cves.md must notice (MUTANTS='name ...')
 	$(CARGO) run --quiet --locked --package runtime-tests --bin mutants -- $(MUTANTS)

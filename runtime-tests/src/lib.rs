@@ -8,6 +8,7 @@
 pub mod call;
 pub mod container;
 pub mod host;
+pub mod protobuf;
 pub mod runtime;
 pub mod skip;
 pub mod spec;

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use runtime_tests::container::wait_until;
 use runtime_tests::{host, skip};
 
+use crate::pages;
 use crate::private::{Client, Daemon, Place, privately};
 
 const TOOLS: &[(&str, &str)] = &[("containerd", "containerd"), ("ctr", "containerd")];
@@ -143,6 +144,22 @@ fn restarts(name: &str, shim: Shim) {
         ctr.run(&["task", "kill", "c"]).exits(1).says("process already finished");
         ctr.run(&["task", "rm", "c"]).ok().says("exit code 7");
         ctr.run(&["containers", "rm", "c"]).ok();
+    });
+}
+
+/// The words of the page: the shim by its name, the image from containerd's store.
+#[test]
+fn page() {
+    with_containerd("containerd::page", Shim::Aril, |containerd, _daemon| {
+        let ctr = &containerd.ctr;
+        let image = containerd.place.image("docker.io/library/busybox:latest");
+        ctr.run(&["images", "import", &image]).ok();
+        let cgroup = format!("{}/demo", containerd.place.cgroup());
+        for (line, printed) in pages::commands("containerd.md", "ctr run ") {
+            let words: Vec<&str> = line.split(' ').collect();
+            let out = ctr.run(&[&["run", "--cgroup", &cgroup], &words[..]].concat()).ok();
+            assert_eq!(out.stdout, format!("{printed}\n"), "{line}");
+        }
     });
 }
 

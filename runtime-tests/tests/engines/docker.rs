@@ -1,33 +1,168 @@
 //! dockerd, with the runtime registered under a name.
 
-use runtime_tests::container::wait_until;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
-use crate::private::{Client, Place, privately};
+use runtime_tests::container::wait_until;
+use runtime_tests::{skip, terminal};
+
+use crate::pages;
+use crate::private::{Client, Daemon, Driver, Place, compared, privately};
 
 const TOOLS: &[(&str, &str)] = &[("dockerd", "docker.io"), ("docker", "docker.io")];
 
 fn with_docker(name: &str, test: impl FnOnce(&Client)) {
-    privately(name, TOOLS, |place| {
-        let socket = format!("unix://{}", place.path("socket"));
-        let _daemon = dockerd(place, &socket);
-        let docker = place.client("docker", &["-H", &socket]);
-        docker.wait_for(&["version"], "Server");
-        docker.run(&["import", "--change", "CMD sh", &place.archive(), "box"]).ok();
-        test(&docker);
-        let left = docker.ask(&["ps", "-aq"]);
-        left.lines().for_each(|id| drop(docker.run(&["rm", "-f", id]).ok()));
+    privately(name, TOOLS, |place| in_docker(place, &["--bridge=none"], test));
+}
+
+/// Runs `test` with a daemon that has started and an image `box`; no container is left after it.
+fn in_docker(place: &Place, network: &[&str], test: impl FnOnce(&Client)) {
+    let socket = format!("unix://{}", place.path("socket"));
+    let _daemon = dockerd(place, &socket, network);
+    // The other builder runs on containers of its own.
+    let docker = place.client("env", &["DOCKER_BUILDKIT=0", "docker", "-H", &socket]);
+    docker.wait_for(&["version"], "Server");
+    docker.run(&["import", "--change", "CMD sh", &place.archive(), "box"]).ok();
+    test(&docker);
+    let left = docker.ask(&["ps", "-aq"]);
+    left.lines().for_each(|id| drop(docker.run(&["rm", "-f", id]).ok()));
+}
+
+/// Configured as `docs/docker.md` says, with the runtime as the default one.
+fn dockerd(place: &Place, socket: &str, network: &[&str]) -> Daemon {
+    let config = pages::block("docker.md", "json").replace("/usr/local/bin/aril", &place.runtime());
+    let config = place.file("daemon.json", &config);
+    let (data, exec, pid) = (place.path("data"), place.path("exec"), place.path("pid"));
+    let args = ["--config-file", &config, "--iptables=false", "--ip6tables=false", "-H", socket];
+    let own = ["--data-root", &data, "--exec-root", &exec, "-p", &pid];
+    let runtime = if place.driver == Driver::Own { "runc" } else { "aril" };
+    let cgroup = place.cgroup();
+    let rest = ["--default-runtime", runtime, "--cgroup-parent", &cgroup];
+    place.daemon("dockerd", &[&args[..], &own, network, &rest].concat())
+}
+
+/// What a person does in a day.
+#[test]
+fn session() {
+    compared("docker::session", TOOLS, |place| {
+        in_docker(place, &[], |docker| {
+            options(docker);
+            terminals(docker);
+            ports(docker);
+            stops(docker);
+            build(place, docker);
+        });
     });
 }
 
-fn dockerd(place: &Place, socket: &str) -> crate::private::Daemon {
-    let runtime = format!("tested={}", place.runtime());
-    let (data, exec, pid) = (place.path("data"), place.path("exec"), place.path("pid"));
-    let args = ["--iptables=false", "--ip6tables=false", "--bridge=none", "-H", socket];
-    let own = ["--data-root", &data, "--exec-root", &exec, "-p", &pid];
-    let ours = ["--add-runtime", &runtime, "--default-runtime", "tested"];
-    let cgroup = place.cgroup();
-    let parent = ["--cgroup-parent", &cgroup];
-    place.daemon("dockerd", &[&args[..], &own, &ours, &parent].concat())
+fn options(docker: &Client) {
+    let run = |flags: &[&str], args: &[&str]| {
+        docker.see(&[&["run", "--rm"], flags, &["box"], args].concat())
+    };
+    let status = "/proc/self/status";
+    let shell = |flags: &[&str], script: &str| run(flags, &["sh", "-c", script]);
+    shell(&["-v", "/etc:/there:ro"], "cat /there/hostname; touch /there/x").exits(1);
+    shell(&["--tmpfs", "/x:size=1m,noexec"], "grep ' /x ' /proc/mounts").ok().prints("size=1024k");
+    let limits = ["--cpus", "0.5", "-m", "64m", "--memory-swap", "64m", "--pids-limit", "20"];
+    let v1 =
+        "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max";
+    let v2 = "memory.max cpu.max pids.max";
+    shell(&limits, &format!("{v1} {v2} 2>/dev/null; true")).ok().prints("67108864\n50000");
+    run(&["--cap-drop", "ALL", "--cap-add", "NET_RAW"], &["grep", "Cap", status]).ok();
+    run(&["--security-opt", "no-new-privileges"], &["grep", "NoNew", status]).ok().prints("1");
+    run(&["--security-opt", "seccomp=unconfined"], &["grep", "Seccomp:", status]).ok().prints("0");
+    run(&["--user", "8:9", "--group-add", "10"], &["id"]).ok();
+    run(&["--init"], &["sh", "-c", "cat /proc/1/comm; exit 9"]).exits(9).prints("init");
+    run(&["--hostname", "h", "--add-host", "x:1.2.3.4"], &["cat", "/etc/hostname"]).ok();
+    run(&["--ulimit", "nofile=100:200"], &["sh", "-c", "ulimit -n; ulimit -Hn"]).ok();
+    run(&["--shm-size", "1m"], &["grep", "/dev/shm", "/proc/mounts"]).ok().prints("size=1024k");
+    run(&["--device", "/dev/null:/dev/x"], &["stat", "-c", "%t %T", "/dev/x"]).ok().prints("1 3");
+    run(&["--pid=host", "--ipc=host", "--uts=host"], &["true"]).ok();
+    run(&["--env", "A=b", "-w", "/tmp"], &["sh", "-c", "echo $A; pwd"]).ok().prints("b\n/tmp");
+    run(&[], &["missing"]).exits(127);
+}
+
+fn terminals(docker: &Client) {
+    let on = |args: &[&str], words: &str| {
+        let (master, slave) = terminal::open(33, 91);
+        let call = docker.call(args).on_terminal(&slave).spawn();
+        drop(slave);
+        terminal::read_until(&master, "# ");
+        terminal::type_in(&master, words);
+        terminal::read_until(&master, "33 91");
+        terminal::type_in(&master, "exit 6\n");
+        call.wait().exits(6);
+    };
+    on(&["run", "-it", "--name", "tty", "box", "sh"], "stty size\n");
+    docker.see(&["inspect", "-f", "{{.State.ExitCode}}", "tty"]).ok().prints("6");
+    docker.run(&["start", "tty"]).ok();
+    on(&["exec", "-it", "tty", "sh"], "stty size\n");
+    docker.run(&["rm", "-f", "tty"]).ok();
+}
+
+fn ports(docker: &Client) {
+    let server = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"];
+    let flags = ["run", "-d", "--name", "web", "-p", "127.0.0.1:8088:80", "box"];
+    docker.run(&[&flags[..], &server].concat()).ok();
+    let page = || {
+        let mut said = String::new();
+        let mut socket = TcpStream::connect("127.0.0.1:8088").ok()?;
+        socket.write_all(b"GET /passwd HTTP/1.0\r\n\r\n").ok()?;
+        socket.read_to_string(&mut said).ok()?;
+        said.contains("root:").then_some(())
+    };
+    wait_until("the page", || page().is_some());
+    docker.run(&["rm", "-f", "web"]).ok();
+}
+
+/// SIGTERM and, for who does not listen, SIGKILL after the grace period.
+fn stops(docker: &Client) {
+    let inspect = ["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}"];
+    let state = |id: &str| docker.see(&[&inspect[..], &[id]].concat()).ok().stdout;
+    docker.run(&["run", "-d", "--init", "--name", "good", "box", "sleep", "1000"]).ok();
+    docker.run(&["stop", "good"]).ok();
+    assert_eq!(state("good"), "exited 143\n");
+    docker.run(&["run", "-d", "--name", "deaf", "box", "sleep", "1000"]).ok();
+    docker.run(&["top", "deaf", "-eo", "pid,args"]).ok().prints("sleep 1000");
+    docker.see(&["exec", "-e", "A=b", "-w", "/tmp", "deaf", "sh", "-c", "echo $A; pwd"]).ok();
+    docker.run(&["stats", "--no-stream", "deaf"]).ok().prints("PIDS");
+    docker.run(&["stop", "-t", "1", "deaf"]).ok();
+    assert_eq!(state("deaf"), "exited 137\n");
+    docker.run(&["restart", "-t", "1", "deaf"]).ok();
+    assert_eq!(state("deaf"), "running 0\n");
+}
+
+fn build(place: &Place, docker: &Client) {
+    let recipe = "FROM box\nRUN echo made > /made && id -u >> /made\nCMD [\"cat\", \"/made\"]\n";
+    std::fs::create_dir_all(place.path("recipe")).expect("a directory");
+    place.file("recipe/Dockerfile", recipe);
+    docker.run(&["build", "-q", "-t", "made", &place.path("recipe")]).ok();
+    docker.see(&["run", "--rm", "made"]).ok().prints("made\n0");
+}
+
+/// The words of the page, and the runtime by the name of our shim.
+#[test]
+fn page() {
+    with_docker("docker::page", |docker| {
+        docker.run(&["tag", "box", "busybox"]).ok();
+        for (line, printed) in pages::commands("docker.md", "docker ") {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(docker.run(&words).ok().stdout, format!("{printed}\n"), "{line}");
+        }
+        let version = docker.ask(&["version", "-f", "{{.Server.Version}}"]);
+        if version.split('.').next().and_then(|major| major.parse().ok()) < Some(23) {
+            return skip::inapplicable(&format!("Docker {version} knows no names of shims"));
+        }
+        let flags = ["run", "--rm", "--runtime", "io.containerd.aril.v2", "box"];
+        docker.run(&[&flags[..], &["echo", "said"]].concat()).ok().prints("said");
+        docker.run(&[&flags[..], &["sh", "-c", "exit 5"]].concat()).exits(5);
+        docker
+            .run(&[&["run", "-d", "--name", "it"], &flags[2..], &["sleep", "1000"]].concat())
+            .ok();
+        docker.run(&["exec", "it", "echo", "in"]).ok().prints("in");
+        docker.run(&["update", "--pids-limit", "30", "it"]).ok();
+        docker.run(&["stop", "-t", "1", "it"]).ok();
+    });
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! Images come from the fixtures' rootfs; nothing is pulled.
 
 mod containerd;
+mod cri;
 mod docker;
+mod pages;
 mod podman;
 mod private;

@@ -1,31 +1,135 @@
 //! Podman through conmon, cgroups by file.
 
-use crate::private::{Client, privately};
+use runtime_tests::container::wait_until;
+use runtime_tests::terminal;
+
+use crate::pages;
+use crate::private::{Client, Driver, Place, compared, privately};
 
 const TOOLS: &[(&str, &str)] = &[("podman", "podman"), ("conmon", "conmon")];
 
 /// Limits that a root without CAP_SYS_RESOURCE can set as well.
-const CONFIG: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n\
-    [engine]\nruntime_supports_json = [\"aril\", \"runc\", \"crun\"]\n";
+const LIMITS: &str =
+    "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n";
 
 fn with_podman(name: &str, test: impl FnOnce(&Client, &[&str])) {
-    privately(name, TOOLS, |place| {
-        let config = place.file("containers.conf", CONFIG);
-        let config = format!("CONTAINERS_CONF={config}");
-        let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
-        let policy = place.file("policy.json", policy);
-        let (root, run, tmp) = (place.path("root"), place.path("run"), place.path("tmp"));
-        let dirs = ["--root", &root, "--runroot", &run, "--tmpdir", &tmp];
-        let drivers =
-            ["--cgroup-manager=cgroupfs", "--events-backend=file", "--storage-driver=vfs"];
-        let runtime = place.runtime();
-        let args = [&[&config, "podman", "--runtime", &runtime][..], &dirs, &drivers].concat();
-        let podman = place.client("env", &args);
-        podman.run(&["import", "--signature-policy", &policy, &place.archive(), "box"]).ok();
-        // Podman's own parent would stay behind.
-        test(&podman, &["--network=none", "--cgroup-parent", &place.cgroup()]);
-        podman.run(&["rm", "-f", "-t", "0", "-a"]).ok();
-        place.remove_cgroup("conmon");
+    privately(name, TOOLS, |place| in_podman(place, test));
+}
+
+/// Configured as `docs/podman.md` says; `test` gets what each `run` needs here besides.
+fn in_podman(place: &Place, test: impl FnOnce(&Client, &[&str])) {
+    let config = pages::block("podman.md", "toml").replace("/usr/local/bin/aril", &place.runtime());
+    let config = match place.driver {
+        Driver::Tested => config,
+        Driver::Own => config.replace("\"aril\"", "\"runc\"").replace("aril = ", "runc = "),
+    };
+    let config = place.file("containers.conf", &format!("{LIMITS}{config}"));
+    let config = format!("CONTAINERS_CONF={config}");
+    let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+    let policy = place.file("policy.json", policy);
+    let (root, run, tmp) = (place.path("root"), place.path("run"), place.path("tmp"));
+    let dirs = ["--root", &root, "--runroot", &run, "--tmpdir", &tmp];
+    let drivers = ["--cgroup-manager=cgroupfs", "--events-backend=file", "--storage-driver=vfs"];
+    let podman = place.client("env", &[&[&config, "podman"][..], &dirs, &drivers].concat());
+    podman.run(&["import", "--signature-policy", &policy, &place.archive(), "box"]).ok();
+    // Podman's own parent would stay behind.
+    test(&podman, &["--network=none", "--cgroup-parent", &place.cgroup()]);
+    podman.run(&["rm", "-f", "-t", "0", "-a"]).ok();
+    place.remove_cgroup("conmon");
+}
+
+/// What a person does in a day.
+#[test]
+fn session() {
+    compared("podman::session", TOOLS, |place| {
+        in_podman(place, |podman, common| {
+            options(podman, common);
+            terminals(podman, common);
+            health(podman, common);
+            let id = pod(podman, common);
+            podman.run(&["pod", "rm", "-f", "-t", "0", "p"]).ok();
+            // Podman 4.3 leaves that of a pod, with every runtime.
+            place.remove_cgroup(&id);
+        });
+    });
+}
+
+fn options(podman: &Client, common: &[&str]) {
+    let run = |flags: &[&str], args: &[&str]| {
+        let own: Vec<&str> = ["run", "--rm"].into_iter().chain(flags.iter().copied()).collect();
+        podman.see_also(&own, common, &[&["box"], args].concat())
+    };
+    let status = "/proc/self/status";
+    run(&["-v", "/etc:/there:ro"], &["sh", "-c", "cat /there/hostname; touch /there/x"]).exits(1);
+    run(&["--tmpfs", "/x:size=1m"], &["grep", " /x ", "/proc/mounts"]).ok().prints("size=1024k");
+    run(&["--cap-drop", "all", "--cap-add", "net_raw"], &["grep", "Cap", status]).ok();
+    run(&["--security-opt", "no-new-privileges"], &["grep", "NoNew", status]).ok().prints("1");
+    run(&["--security-opt", "seccomp=unconfined"], &["grep", "Seccomp:", status]).ok().prints("0");
+    run(&["--user", "8:9"], &["id"]).ok();
+    run(&["--read-only"], &["touch", "/x"]).exits(1);
+    run(&["--hostname", "h"], &["hostname"]).ok().prints("h");
+    run(&["--env", "A=b", "-w", "/tmp"], &["sh", "-c", "echo $A; pwd"]).ok().prints("b\n/tmp");
+    run(&["--sysctl", "net.ipv4.ip_forward=1"], &["cat", "/proc/sys/net/ipv4/ip_forward"]).ok();
+    run(&["--pids-limit", "20", "-m", "64m", "--cpus", "0.5"], &["true"]).ok();
+    run(&[], &["missing"]).exits(127);
+}
+
+fn terminals(podman: &Client, common: &[&str]) {
+    let on = |args: &[&str]| {
+        let (master, slave) = terminal::open(33, 91);
+        let call = podman.call(args).on_terminal(&slave).spawn();
+        drop(slave);
+        terminal::read_until(&master, "# ");
+        terminal::type_in(&master, "stty size\n");
+        terminal::read_until(&master, "33 91");
+        terminal::type_in(&master, "exit 6\n");
+        call.wait().exits(6);
+    };
+    on(&[&["run", "-it", "--name", "tty"], common, &["box", "sh"]].concat());
+    podman.see(&["inspect", "-f", "{{.State.ExitCode}}", "tty"]).ok().prints("6");
+    podman.run(&["start", "tty"]).ok();
+    on(&["exec", "-it", "tty", "sh"]);
+    podman.run(&["rm", "-f", "-t", "0", "tty"]).ok();
+}
+
+fn health(podman: &Client, common: &[&str]) {
+    let check = ["--health-cmd", "test -e /well", "--health-interval", "disable"];
+    let run = [&["run", "-d", "--name", "h"], common, &check, &["box", "sleep", "1000"]];
+    podman.run(&run.concat()).ok();
+    podman.see(&["healthcheck", "run", "h"]).exits(1);
+    podman.see(&["exec", "h", "touch", "/well"]).ok();
+    podman.see(&["healthcheck", "run", "h"]).ok();
+    podman.run(&["stop", "-t", "1", "h"]).ok();
+    let state = ["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "h"];
+    podman.see(&state).ok().prints("exited 137");
+}
+
+/// Two containers that share what is the pod's; its id.
+fn pod(podman: &Client, common: &[&str]) -> String {
+    let infra = ["--infra-image", "box", "--infra-command", "sleep 1000", "--share", "net,ipc,uts"];
+    podman.run(&[&["pod", "create", "--name", "p"], common, &infra].concat()).ok();
+    let server = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"];
+    podman.run(&[&["run", "-d", "--pod", "p", "box"][..], &server].concat()).ok();
+    podman.run(&["run", "-d", "--name", "other", "--pod", "p", "box", "sleep", "1000"]).ok();
+    let page = ["exec", "other", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1/passwd"];
+    wait_until("the page", || podman.run(&page).code == Some(0));
+    podman.see(&page).ok().prints("root:");
+    let status = ["pod", "ps", "--format", "{{.Name}} {{.Status}} {{.NumberOfContainers}}"];
+    podman.see(&status).ok().prints("p Running 3");
+    podman.run(&["pod", "stop", "-t", "1", "p"]).ok();
+    podman.see(&status).ok().prints("p Exited 3");
+    podman.ask(&["pod", "inspect", "-f", "{{.ID}}", "p"])
+}
+
+#[test]
+fn page() {
+    with_podman("podman::page", |podman, common| {
+        podman.run(&["tag", "box", "busybox"]).ok();
+        for (line, printed) in pages::commands("podman.md", "podman run ") {
+            let words: Vec<&str> = line.split(' ').collect();
+            let out = podman.run(&[&["run"], common, &words].concat()).ok();
+            assert_eq!(out.stdout, format!("{printed}\n"), "{line}");
+        }
     });
 }
 

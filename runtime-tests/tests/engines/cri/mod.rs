@@ -1,0 +1,282 @@
+//! Kubernetes' interface, as containerd has it: pods of containers, configured as
+//! `docs/kubernetes.md` or `docs/containerd.md` says.
+
+mod client;
+
+use client::{Cri, named};
+use runtime_tests::container::wait_until;
+use runtime_tests::protobuf::{In, Out, out};
+use runtime_tests::skip;
+
+use crate::pages;
+use crate::private::{Daemon, Driver, Place, compared};
+
+const TOOLS: &[(&str, &str)] =
+    &[("containerd", "containerd"), ("ctr", "containerd"), ("curl", "curl")];
+const IMAGE: &str = "docker.io/local/box:1";
+const PLUGINS: &str = "/usr/lib/cni";
+
+/// Of a namespace: the pod's, or the container's own.
+const SHARED: u64 = 0;
+const OWN: u64 = 1;
+
+struct Kubelet<'a> {
+    place: &'a Place,
+    /// Whose configuration it has.
+    page: &'a str,
+    cri: Cri<'a>,
+}
+
+fn with_kubelet(name: &str, page: &str, test: impl Fn(&Kubelet, Daemon)) {
+    compared(name, TOOLS, |place| {
+        let kubelet = Kubelet { place, page, cri: Cri::new(place) };
+        let daemon = kubelet.start();
+        let ctr = place.client("ctr", &["-a", &place.path("socket"), "-n", "k8s.io"]);
+        ctr.run(&["images", "import", &place.image("local/box:1")]).ok();
+        wait_until("the image", || {
+            let image = out().bytes(1, named(IMAGE).0);
+            !kubelet.cri.ok("ImageStatus", image).message(1).text(1).is_empty()
+        });
+        test(&kubelet, daemon);
+        let left = |dir: &str| std::fs::read_dir(dir).map_or(0, |entries| entries.count());
+        for dir in ["/run/containerd/s", "/run/containerd/runc/k8s.io", "/run/netns"] {
+            wait_until(&format!("an empty {dir}"), || left(dir) == 0);
+        }
+    });
+}
+
+impl Kubelet<'_> {
+    fn start(&self) -> Daemon {
+        let path = |name: &str| self.place.path(name);
+        let network = r#"{"cniVersion":"0.4.0","name":"pods","plugins":[
+            {"type":"bridge","bridge":"pods0","isGateway":true,
+             "ipam":{"type":"host-local","subnet":"10.88.0.0/24"}}]}"#;
+        std::fs::create_dir_all(path("networks")).expect("a directory");
+        self.place.file("networks/pods.conflist", network);
+        let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
+        let config = format!(
+            "version = 2\nroot = \"{}\"\nstate = \"{}\"\n[grpc]\naddress = \"{}\"\n\
+             [ttrpc]\naddress = \"{}\"\n\
+             [{cri}]\nsandbox_image = \"{IMAGE}\"\ndisable_apparmor = true\n\
+             restrict_oom_score_adj = true\nstream_server_address = \"127.0.0.1\"\n\
+             stream_server_port = \"0\"\n\
+             [{cri}.cni]\nbin_dir = \"{PLUGINS}\"\nconf_dir = \"{}\"\n{}",
+            path("root"),
+            path("state"),
+            path("socket"),
+            path("socket.ttrpc"),
+            path("networks"),
+            pages::block(self.page, "toml").replace("/usr/local/bin/aril", &self.place.runtime()),
+        );
+        let config = self.place.file("config.toml", &config);
+        let daemon = self.place.daemon("containerd", &["--config", &config]);
+        wait_until("the network", || {
+            let status = self.cri.call("Status", out());
+            status.is_ok_and(|s| s.message(1).all(1).iter().all(|c| c.number(2) == 1))
+        });
+        daemon
+    }
+
+    /// The name of the runtime, as a pod's RuntimeClass says it.
+    fn handler(&self) -> String {
+        match self.place.driver {
+            Driver::Own => "runc".into(),
+            Driver::Tested => {
+                let class = pages::block("kubernetes.md", "yaml");
+                let handler = class.lines().find_map(|line| line.strip_prefix("handler: "));
+                handler.expect("a handler").to_owned()
+            }
+        }
+    }
+
+    fn pod_config(&self, name: &str) -> Out {
+        let metadata = named(name).bytes(2, "uid").bytes(3, "tests");
+        let linux = out().bytes(1, self.place.cgroup()).bytes(2, out().bytes(1, out().0).0);
+        let config = out().bytes(1, metadata.0).bytes(2, name);
+        config.bytes(3, self.place.path("logs")).bytes(8, linux.0)
+    }
+
+    fn pod(&self, name: &str) -> String {
+        let request = out().bytes(1, self.pod_config(name).0).bytes(2, self.handler());
+        self.cri.ok("RunPodSandbox", request).text(1)
+    }
+
+    /// Creates and starts a container; `linux` is the rest of its LinuxContainerConfig.
+    fn run(&self, pod: (&str, &str), name: &str, pids: u64, linux: Out, args: &[&str]) -> String {
+        let security = out().bytes(3, out().number(2, pids).0);
+        let linux = linux.bytes(2, security.0);
+        let config = out().bytes(1, named(name).0).bytes(2, named(IMAGE).0);
+        let config = args.iter().fold(config, |config, arg| config.bytes(3, arg));
+        let config = config.bytes(11, format!("{name}.log")).number(12, 1).bytes(15, linux.0);
+        let (pod_name, pod) = pod;
+        let request = out().bytes(1, pod).bytes(2, config.0).bytes(3, self.pod_config(pod_name).0);
+        let id = self.cri.ok("CreateContainer", request).text(1);
+        self.cri.ok("StartContainer", named(&id));
+        id
+    }
+
+    /// Exit code and both outputs.
+    fn exec(&self, id: &str, args: &[&str]) -> (u64, String, String) {
+        let request = args.iter().fold(named(id), |request, arg| request.bytes(2, arg));
+        let answer = self.cri.ok("ExecSync", request.number(3, 20));
+        (answer.number(3), answer.text(1), answer.text(2))
+    }
+
+    fn see_exec(&self, id: &str, args: &[&str]) -> (u64, String, String) {
+        let seen = self.exec(id, args);
+        self.place.note(format!("{args:?}: {seen:?}"));
+        seen
+    }
+
+    fn status(&self, id: &str) -> In {
+        self.cri.ok("ContainerStatus", named(id)).message(1)
+    }
+
+    /// Its exit code and the reason, once it has ended.
+    fn end(&self, id: &str) -> (u64, String) {
+        wait_until("the end", || self.status(id).number(3) == 2);
+        let status = self.status(id);
+        let end = (status.number(7), status.text(10));
+        self.place.note(format!("end: {end:?}"));
+        end
+    }
+
+    /// What it said, without times.
+    fn log(&self, name: &str) -> Vec<String> {
+        let path = self.place.path(&format!("logs/{name}.log"));
+        let log = std::fs::read_to_string(path).expect("a log");
+        let words = |line: &str| line.split_once(' ').map(|(_, rest)| rest.to_owned());
+        log.lines().filter_map(words).collect()
+    }
+
+    fn remove(&self, pod: &str) {
+        self.cri.ok("StopPodSandbox", named(pod));
+        self.cri.ok("RemovePodSandbox", named(pod));
+    }
+}
+
+/// How `kubectl` gets the exit code of an `exec`.
+fn refusal(status: &str) -> u64 {
+    let status: serde_json::Value = serde_json::from_str(status).expect("a status");
+    let code = status["details"]["causes"][0]["message"].as_str().expect("an exit code");
+    code.parse().expect("a number")
+}
+
+fn is_prepared() -> bool {
+    let there = std::path::Path::new(PLUGINS).join("bridge").is_file();
+    if !there {
+        skip::unprepared("no CNI plugins: apt-get install containernetworking-plugins");
+    }
+    there
+}
+
+#[test]
+fn a_pod() {
+    if !is_prepared() {
+        return;
+    }
+    with_kubelet("cri::a_pod", "kubernetes.md", |kubelet, daemon| {
+        let cri = &kubelet.cri;
+        let id = kubelet.pod("pod");
+        let pod = ("pod", id.as_str());
+        let web = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"];
+        let web = kubelet.run(pod, "web", SHARED, out(), &web);
+        let script = "echo up; echo problem >&2; while read line; do echo got $line; done";
+        let shell = kubelet.run(pod, "shell", OWN, out(), &["sh", "-c", script]);
+
+        let get = ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/passwd"];
+        wait_until("the server", || kubelet.exec(&shell, &get).0 == 0);
+        assert!(kubelet.see_exec(&shell, &get).1.contains("root:"));
+        assert_eq!(kubelet.see_exec(&shell, &["hostname"]).1, "pod\n");
+        let script = "echo in; echo err >&2; exit 4";
+        let seen = kubelet.see_exec(&shell, &["sh", "-c", script]);
+        assert_eq!(seen, (4, "in\n".into(), "err\n".into()));
+        let endless = named(&shell).bytes(2, "sleep").bytes(2, "100").number(3, 1);
+        let text = cri.call("ExecSync", endless).expect_err("too late");
+        assert!(text.contains("grpc-status: 4"), "{text}");
+        let missing = cri.call("ExecSync", named(&shell).bytes(2, "missing"));
+        assert!(missing.expect_err("missing").contains("executable file not found"));
+
+        // The streams of an exec, then those of the container, then those of a port.
+        let words = ["sh", "-c", "read line; echo said $line; echo err >&2; exit 5"];
+        let exec = words.iter().fold(named(&shell), |exec, word| exec.bytes(2, word));
+        let mut stream = cri.stream("Exec", exec.number(4, 1).number(5, 1).number(6, 1), "");
+        stream.write(0, "word\n");
+        let [output, errors, status] = stream.rest();
+        assert_eq!((output.as_str(), errors.as_str()), ("said word\n", "err\n"));
+        assert_eq!(refusal(&status), 5);
+        // It stays until it was heard: containerd 1.6 loses what a terminal says last, with runc too.
+        let tty = ["sh", "-c", "tty; read line"];
+        let exec = tty.iter().fold(named(&shell), |exec, word| exec.bytes(2, word));
+        let mut stream = cri.stream("Exec", exec.number(3, 1).number(4, 1).number(5, 1), "");
+        let said = stream.until(1, |said| said.ends_with('\n'));
+        assert_eq!(said, "/dev/pts/0\r\n");
+        stream.write(0, "\n");
+        stream.rest();
+        let attach = named(&shell).number(2, 1).number(4, 1).number(5, 1);
+        let mut stream = cri.stream("Attach", attach, "");
+        stream.write(0, "through\n");
+        assert_eq!(stream.until(1, |said| said.ends_with("through\n")), "got through\n");
+        let mut stream = cri.stream("PortForward", named(&id).number(2, 8080), "?port=8080");
+        stream.write(0, "GET /passwd HTTP/1.0\r\n\r\n");
+        assert!(stream.until(0, |said| said.contains("root:")).contains("200 OK"));
+
+        // The daemon goes and comes: its pods stay.
+        drop(daemon);
+        let daemon = kubelet.start();
+        assert_eq!(kubelet.status(&shell).number(3), 1, "running");
+        assert_eq!(kubelet.see_exec(&shell, &["echo", "again"]).1, "again\n");
+
+        let limits = out().number(1, 100_000).number(2, 50_000).number(4, 64 << 20);
+        cri.ok("UpdateContainerResources", named(&shell).bytes(2, limits.0));
+        let usage = cri.ok("ContainerStats", named(&shell)).message(1);
+        assert!(usage.message(2).message(2).number(1) > 0, "no cpu time: {usage:?}");
+        assert!(usage.message(3).message(2).number(1) > 0, "no memory: {usage:?}");
+
+        // The one ends when it is asked; the other is its namespace's init, which SIGTERM does not end.
+        cri.ok("StopContainer", named(&web).number(2, 20));
+        assert_eq!(kubelet.end(&web).0, 143);
+        cri.ok("StopContainer", named(&shell).number(2, 1));
+        assert_eq!(kubelet.end(&shell).0, 137);
+        // Two threads of containerd's write it.
+        let mut log = kubelet.log("shell");
+        log.sort_unstable();
+        assert_eq!(log, ["stderr F problem", "stdout F got through", "stdout F up"]);
+        for id in [&web, &shell] {
+            cri.ok("RemoveContainer", named(id));
+        }
+        kubelet.remove(&id);
+        drop(daemon);
+    });
+}
+
+#[test]
+fn ends() {
+    ends_by("cri::ends", "kubernetes.md");
+}
+
+#[test]
+fn ends_under_runcs_shim() {
+    ends_by("cri::ends_under_runcs_shim", "containerd.md");
+}
+
+fn ends_by(name: &str, page: &str) {
+    if !is_prepared() {
+        return;
+    }
+    with_kubelet(name, page, |kubelet, _daemon| {
+        let id = kubelet.pod("pod");
+        let pod = ("pod", id.as_str());
+        let run = |name: &str, linux: Out, args: &[&str]| {
+            kubelet.end(&kubelet.run(pod, name, OWN, linux, args))
+        };
+        assert_eq!(run("good", out(), &["true"]), (0, "Completed".into()));
+        assert_eq!(run("bad", out(), &["sh", "-c", "exit 7"]), (7, "Error".into()));
+        let memory = out().bytes(1, out().number(4, 20 << 20).0);
+        let hog = ["busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
+        assert_eq!(run("hog", memory, &hog), (137, "OOMKilled".into()));
+        // A pod that is removed takes along what runs in it.
+        kubelet.run(pod, "left", SHARED, out(), &["sleep", "1000"]);
+        kubelet.remove(&id);
+    });
+}
