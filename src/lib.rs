@@ -6,7 +6,7 @@
 //! | L1 | [`error`], [`id`], [`path`], [`time`], [`spec`] | L0 |
 //! | L2 | [`fs`] | L0, L1 |
 //! | L3 | [`namespace`] [`cgroup`] [`rootfs`] [`identity`] [`seccomp`] [`limits`] [`network`] [`console`] [`hook`] [`layer`] [`volume`] [`landlock`] | L0 to L2, never each other |
-//! | L4 | [`plan`] | L0 to L3 |
+//! | L4 | [`plan`] [`explain`] | L0 to L3 |
 //! | L5 | [`init`], [`state`] | L0 to L4 |
 //! | L6 | [`lifecycle`] | L0 to L5 |
 //! | L7 | [`cli`], [`shim`] | everything |
@@ -42,6 +42,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod volume;
 
+pub mod explain;
 pub mod plan;
 
 pub mod init;

@@ -108,6 +108,10 @@ pub enum Command {
     Plan {
         bundle: PathBuf,
     },
+    Explain {
+        bundle: PathBuf,
+        format: Format,
+    },
     Volume {
         /// An action, and names.
         words: Vec<String>,

@@ -83,6 +83,7 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             super::reconcile::reconcile(&caller.store()?, dry_run, format)?;
         }
         Command::Plan { bundle } => plan(caller, &bundle)?,
+        Command::Explain { bundle, format } => super::explain::explain(&bundle, format)?,
         Command::Spec { bundle, rootless } => {
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;
         }

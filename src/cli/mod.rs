@@ -11,6 +11,7 @@ pub mod command;
 mod diff;
 pub mod dispatch;
 pub mod events;
+mod explain;
 pub mod features;
 mod given;
 mod help;

@@ -1,6 +1,7 @@
 //! The table of verbs: names, flags, operands, and how they are read. Help is made from it too.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, value_parser};
@@ -168,6 +169,18 @@ pub const VERBS: &[Verb] = &[
         most: 1,
         flags: || vec![bundle_flag()],
         ..bare("plan", "print what create would do, without doing it", plan)
+    },
+    Verb {
+        operands: "[bundle]",
+        most: 1,
+        flags: || vec![bundle_flag(), format_flag()],
+        ..bare(
+            "explain",
+            "say what a container may do to its host, with a grade",
+            |given, words| {
+                Ok(Command::Explain { bundle: bundle(given, words)?, format: format(given)? })
+            },
+        )
     },
     Verb {
         operands: "<ls|create|rm|inspect> [name...]",
@@ -521,13 +534,14 @@ fn export(given: &Given, mut operands: Vec<String>) -> Result<Command> {
 }
 
 fn plan(given: &Given, operands: Vec<String>) -> Result<Command> {
-    let bundle = match operands.first() {
-        Some(path) => {
-            std::path::absolute(path).map_err(|_| usage("a bundle's path is not empty"))?
-        }
-        None => given.bundle()?,
-    };
-    Ok(Command::Plan { bundle })
+    Ok(Command::Plan { bundle: bundle(given, operands)? })
+}
+
+fn bundle(given: &Given, operands: Vec<String>) -> Result<PathBuf> {
+    match operands.first() {
+        Some(path) => std::path::absolute(path).map_err(|_| usage("a bundle's path is not empty")),
+        None => given.bundle(),
+    }
 }
 
 pub(super) fn format(given: &Given) -> Result<Format> {

@@ -20,12 +20,12 @@ pub fn security_modules<'a>(
     }
 }
 
-fn apparmor_enabled() -> bool {
+pub fn apparmor_enabled() -> bool {
     fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
 }
 
 /// The kernel offers selinuxfs only while SELinux is enabled.
-fn selinux_enabled() -> bool {
+pub fn selinux_enabled() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
         || fs::read_to_string("/proc/filesystems")
             .is_ok_and(|list| list.lines().any(|line| line.ends_with("\tselinuxfs")))

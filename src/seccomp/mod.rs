@@ -23,6 +23,7 @@ mod arch;
 mod bpf;
 pub mod child;
 mod clause;
+pub mod coverage;
 pub mod parent;
 pub mod plan;
 mod profile;

@@ -42,6 +42,11 @@ impl Finder {
         TABLE.iter().map(|s| s.name)
     }
 
+    /// Those that the architecture has.
+    pub fn native(arch: Arch) -> impl Iterator<Item = &'static str> {
+        TABLE.iter().filter(move |s| s.number(arch).is_some()).map(|s| s.name)
+    }
+
     pub fn find(&mut self, name: &str) -> Option<&'static Syscall> {
         let near = TABLE[self.next..].iter().take(8).position(|s| s.name == name);
         let index = match near {

@@ -3,7 +3,7 @@
 pub mod annotation;
 pub mod edit;
 mod load;
-mod sandbox;
+pub mod sandbox;
 pub mod size;
 mod validate;
 

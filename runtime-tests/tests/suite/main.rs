@@ -12,6 +12,7 @@ mod diff;
 mod errors;
 mod events;
 mod exec;
+mod explain;
 mod export;
 mod hooks;
 mod idmap;

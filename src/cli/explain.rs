@@ -1,0 +1,34 @@
+//! What `explain` prints: a line for each finding, or JSON.
+
+use std::path::Path;
+
+use super::command::Format;
+use super::output::{compact, print};
+use crate::error::Result;
+use crate::explain::{self, Explanation, Facts};
+use crate::{identity, landlock, spec};
+
+pub fn explain(bundle: &Path, format: Format) -> Result<()> {
+    let config = spec::load(bundle)?;
+    let facts = Facts {
+        rootless: !nix::unistd::geteuid().is_root(),
+        apparmor: identity::parent::apparmor_enabled(),
+        selinux: identity::parent::selinux_enabled(),
+        landlock: landlock::parent::version().ok(),
+    };
+    let explanation = explain::explain(&config.spec, &facts)?;
+    print(&match format {
+        Format::Json => compact(&explanation) + "\n",
+        Format::Table => table(bundle, &explanation),
+    })
+}
+
+fn table(bundle: &Path, explanation: &Explanation) -> String {
+    let Explanation { grade, findings } = explanation;
+    let mut text = format!("{}: {}: {}\n\n", bundle.display(), grade.word(), grade.meaning());
+    for finding in findings {
+        let (grade, topic) = (finding.grade.word(), finding.topic);
+        text += &format!("{grade:<6} {topic:<15} {}\n", finding.text);
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! What a container may do to its host, in plain words: `aril explain`.
+//!
+//! A pure function of the config and a few facts. Each [`Finding`] is graded by what engines give a
+//! container that asks for nothing; the whole is graded like its worst finding. What decides is whether
+//! a hostile program inside gains something over the host, not whether the config is sensible.
+
+mod isolation;
+mod kernel;
+mod privileges;
+#[cfg(test)]
+mod tests;
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::spec::annotation;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// Less than engines give by default.
+    Tight,
+    /// What engines give by default.
+    Usual,
+    /// More than that: somebody should know why.
+    Loose,
+    /// A way out: a program inside can become root of the host, or as good as that.
+    Open,
+}
+
+impl Grade {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tight => "tight",
+            Self::Usual => "usual",
+            Self::Loose => "loose",
+            Self::Open => "open",
+        }
+    }
+
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Tight => "less than engines give by default",
+            Self::Usual => "what engines give by default",
+            Self::Loose => "more than engines give by default",
+            Self::Open => "a program inside can take over the host",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub topic: &'static str,
+    pub grade: Grade,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    pub grade: Grade,
+    /// In the order of topics.
+    pub findings: Vec<Finding>,
+}
+
+/// What is known of the host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts {
+    /// The caller is not root, and so neither is anything of the container's.
+    pub rootless: bool,
+    pub apparmor: bool,
+    pub selinux: bool,
+    pub landlock: Option<u32>,
+}
+
+pub fn explain(spec: &Spec, facts: &Facts) -> Result<Explanation> {
+    let subject = Subject::new(spec, facts);
+    let mut findings = Vec::new();
+    privileges::user(&subject, &mut findings);
+    privileges::no_new_privileges(&subject, &mut findings);
+    privileges::capabilities(&subject, &mut findings);
+    isolation::namespaces(&subject, &mut findings);
+    isolation::mounts(&subject, &mut findings);
+    isolation::devices(&subject, &mut findings);
+    isolation::hooks(&subject, &mut findings);
+    kernel::seccomp(&subject, &mut findings);
+    kernel::proc_and_sys(&subject, &mut findings);
+    kernel::sysctls(&subject, &mut findings);
+    kernel::security_modules(&subject, &mut findings);
+    kernel::landlock(&subject, &mut findings)?;
+    kernel::limits(&subject, &mut findings);
+    let grade = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Tight);
+    Ok(Explanation { grade, findings })
+}
+
+/// The config, and what most topics depend on.
+struct Subject<'a> {
+    spec: &'a Spec,
+    facts: &'a Facts,
+    /// Its root is nobody on the host: by a user namespace, or because the caller is not root.
+    mapped: bool,
+}
+
+impl<'a> Subject<'a> {
+    fn new(spec: &'a Spec, facts: &'a Facts) -> Self {
+        let maps = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
+        let holds_root = maps.unwrap_or_default().iter().any(|map| map.host_id() == 0);
+        let user = crate::spec::has_namespace(spec, LinuxNamespaceType::User);
+        let chosen = annotation::value(spec, annotation::USERNS).is_some();
+        let mapped = facts.rootless || chosen || (user && !holds_root);
+        Self { spec, facts, mapped }
+    }
+
+    /// What only root of the host could turn against it.
+    fn if_root(&self, grade: Grade) -> Grade {
+        if self.mapped { grade.min(Grade::Loose) } else { grade }
+    }
+
+    fn has(&self, kind: LinuxNamespaceType) -> bool {
+        let made = match kind {
+            LinuxNamespaceType::User => annotation::value(self.spec, annotation::USERNS).is_some(),
+            LinuxNamespaceType::Network => {
+                annotation::value(self.spec, annotation::NETWORK).is_some()
+            }
+            _ => false,
+        };
+        made || crate::spec::has_namespace(self.spec, kind)
+    }
+
+    /// All that a program inside can come to hold, as names without a prefix.
+    fn capabilities(&self) -> Vec<String> {
+        let sets = self.spec.process().as_ref().and_then(|p| p.capabilities().as_ref());
+        let Some(sets) = sets else { return Vec::new() };
+        let all = [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable()];
+        let names = all.into_iter().flatten().flatten().map(ToString::to_string);
+        let mut names: Vec<_> =
+            names.map(|name| name.trim_start_matches("CAP_").to_owned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn add(findings: &mut Vec<Finding>, topic: &'static str, grade: Grade, text: impl Into<String>) {
+    findings.push(Finding { topic, grade, text: text.into() });
+}
