@@ -109,6 +109,7 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
     if request.detach {
         return Ok(making.keep(0));
     }
+    making.moved = None;
     making.slot.unlock();
     let ended = foreground::wait(pid, &pidfd, &signals, relay.take())?;
     making.time.mark("wait for its end");
@@ -139,6 +140,8 @@ struct Making {
     /// What it holds of a network of ours.
     lease: Option<Lease>,
     shared: Option<network::Shared>,
+    /// Devices of the host that it has got, until it runs.
+    moved: Option<device::parent::Moved>,
     /// Where the child marks its steps, if somebody wants to know.
     clock: Option<SharedClock>,
     /// Named volumes, held until their content is complete.
@@ -193,6 +196,7 @@ impl Making {
             rdt: Default::default(),
             lease: None,
             shared,
+            moved: None,
             clock,
             claims: Vec::new(),
             undo: true,
@@ -377,7 +381,8 @@ impl Making {
             None => format!("/proc/{}/ns/net", init.pid),
         };
         let namespace = File::open(&path).os("open", &path)?;
-        device::parent::move_all(&self.plan.net_devices, namespace.as_fd())?;
+        let moved = self.moved.insert(device::parent::Moved::into(namespace));
+        moved.take(&self.plan.net_devices)?;
         self.time.mark("move network devices");
         Ok(())
     }
@@ -477,6 +482,9 @@ impl Drop for Making {
             return;
         }
         // The error that brings us here is the one to report.
+        if let Some(moved) = self.moved.take() {
+            let _ = moved.give_back();
+        }
         // A cgroup that we did not get to make may be somebody else's.
         if let Some(created) = self.cgroup.take() {
             let _ = cgroup::stored::kill_all(&created.paths);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use runtime_tests::{Call, Container, View, on_the_host, skip};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The host: a pair of devices, one of which is the container's to be.
 const HOST: &str = "ip link add aril-a type veth peer name aril-b
@@ -82,6 +82,34 @@ fn a_name_that_the_container_has() {
         let out = staged(c.run_call(&[])).output();
         out.exits(1).says("netDevices").says("\"lo\" already exists").says("hint: ");
         c.leaves_nothing();
+    });
+}
+
+/// Also a virtual one, which the kernel would destroy with the container's namespace.
+#[test]
+fn given_back_if_the_container_does_not_come_to_be() {
+    on_a_host_with_devices(|c| {
+        let failing = json!([{"path": "/bin/false"}]);
+        let edits: [(&str, Value); 3] = [
+            ("/hooks", json!({"createRuntime": failing})),
+            ("/hooks", json!({"poststart": failing})),
+            ("/process/args", json!(["/no/such/program"])),
+        ];
+        let mut c = c.edit(|spec| {
+            spec["linux"]["netDevices"] = json!({"aril-a": {"name": "inner0"}});
+            spec["hooks"] = json!({});
+        });
+        for (field, value) in edits {
+            let before = c.spec.pointer(field).expect("a field").clone();
+            *c.spec.pointer_mut(field).expect("a field") = value;
+            let look = "\"$@\" || ip addr show dev aril-a";
+            let out = staged(c.run_call(&[]).in_shell(look)).ok();
+            for text in ["aril-a@aril-b", "mtu 1300", "10.99.0.2/24", "fd99::2/64"] {
+                assert!(out.stdout.contains(text), "{text}: {out:#?}");
+            }
+            c.leaves_nothing();
+            *c.spec.pointer_mut(field).expect("a field") = before;
+        }
     });
 }
 

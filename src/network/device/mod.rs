@@ -5,8 +5,8 @@
 //! The parent moves them while the child sets itself up, before any hook. A move and a new name are
 //! one request; the kernel takes a device down when it moves it, and its addresses with it: those
 //! that last and reach beyond the link are read before and given back after, then the device is up
-//! again. Nothing is undone: when the namespace ends the kernel gives physical devices back to the
-//! host and destroys virtual ones, and so it does when the create fails after a move.
+//! again. When the namespace ends the kernel gives physical devices back to the host and destroys
+//! virtual ones; if the container does not come to be they are all given back, as they came.
 
 pub mod parent;
 pub mod plan;

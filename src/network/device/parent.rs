@@ -1,6 +1,8 @@
 //! The move, by rtnetlink(7).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::OFlag;
 
 use super::Device;
 use crate::error::{Context, Error, OsContext, Result};
@@ -17,24 +19,56 @@ struct Address {
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
-/// Moves the devices into the network namespace behind `namespace`.
-pub fn move_all(devices: &[Device], namespace: BorrowedFd<'_>) -> Result<()> {
-    if devices.is_empty() {
-        return Ok(());
+/// What a container got so far. It holds the container's namespace open, which the kernel would end
+/// with its last process, and virtual devices with it.
+#[derive(Debug)]
+pub struct Moved {
+    namespace: OwnedFd,
+    taken: Vec<Taken>,
+}
+
+/// A device that is in the container.
+#[derive(Debug)]
+struct Taken {
+    /// The move that undoes it.
+    back: Device,
+    was_up: bool,
+}
+
+impl Moved {
+    /// Nothing yet, on its way into the network namespace of an open file.
+    pub fn into(namespace: impl Into<OwnedFd>) -> Self {
+        Self { namespace: namespace.into(), taken: Vec::new() }
     }
-    let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
-    let mut there = inside(namespace)?;
-    devices.iter().try_for_each(|device| {
-        move_one(device, &mut here, &mut there, namespace)
-            .context(|| format!("netDevices: {device}"))
-    })
+
+    pub fn take(&mut self, devices: &[Device]) -> Result<()> {
+        let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
+        let mut there = inside(self.namespace.as_fd())?;
+        devices.iter().try_for_each(|device| {
+            let taken = move_one(device, &mut here, &mut there, self.namespace.as_fd(), true)
+                .context(|| format!("netDevices: {device}"))?;
+            self.taken.push(taken);
+            Ok(())
+        })
+    }
+
+    /// For a container that does not come to be.
+    pub fn give_back(&self) -> Result<()> {
+        let own = "/proc/self/ns/net";
+        let home = sys::open::open(own, OFlag::O_RDONLY).os("open", own)?;
+        let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
+        let mut there = inside(self.namespace.as_fd())?;
+        self.taken.iter().rev().try_for_each(|Taken { back, was_up }| {
+            move_one(back, &mut there, &mut here, home.as_fd(), *was_up).map(drop)
+        })
+    }
 }
 
 /// A socket of the namespace. This process is there only for the time of one call: it has one
 /// thread.
 fn inside(namespace: BorrowedFd<'_>) -> Result<Socket> {
     let own = "/proc/self/ns/net";
-    let back = sys::open::open(own, nix::fcntl::OFlag::O_RDONLY).os("open", own)?;
+    let back = sys::open::open(own, OFlag::O_RDONLY).os("open", own)?;
     sys::namespace::setns(namespace, libc::CLONE_NEWNET)
         .os("setns", "the container's network namespace")?;
     let socket = Socket::open(ROUTE).os("socket", "AF_NETLINK");
@@ -47,7 +81,8 @@ fn move_one(
     here: &mut Socket,
     there: &mut Socket,
     namespace: BorrowedFd<'_>,
-) -> Result<()> {
+    set_up: bool,
+) -> Result<Taken> {
     let refused = |call: &'static str| {
         let name = device.host.clone();
         move |refusal: Refusal| error(call, &name, refusal)
@@ -84,8 +119,14 @@ fn move_one(
     for address in &addresses {
         address.add(&mut batch, index);
     }
-    link::up(&mut batch, index);
-    there.transact(batch).map_err(refused("give addresses and set up"))
+    if set_up {
+        link::up(&mut batch, index);
+    }
+    if !batch.is_empty() {
+        there.transact(batch).map_err(refused("give addresses and set up"))?;
+    }
+    let back = Device { host: name.clone(), name: device.host.clone() };
+    Ok(Taken { back, was_up: found.up })
 }
 
 fn error(call: &'static str, name: &str, refusal: Refusal) -> Error {
@@ -173,6 +214,11 @@ mod tests {
         assert_eq!(end, Ended::Exited(0));
     }
 
+    fn move_all(devices: &[Device], namespace: BorrowedFd<'_>) -> Result<Moved> {
+        let mut moved = Moved::into(namespace.try_clone_to_owned().unwrap());
+        moved.take(devices).map(|()| moved)
+    }
+
     fn device(host: &str, name: &str) -> Device {
         Device { host: host.into(), name: name.into() }
     }
@@ -212,6 +258,25 @@ mod tests {
             sys::namespace::setns(there, libc::CLONE_NEWNET).unwrap();
             let shown = ip("link");
             assert!(shown.contains("net0") && shown.contains("net1"), "{shown}");
+        });
+    }
+
+    #[test]
+    fn what_was_moved_comes_back_as_it_was() {
+        between(|there| {
+            ip("link set eth7 up");
+            ip("addr add 10.7.0.2/24 dev eth7");
+            let mut moved = Moved::into(there.try_clone_to_owned().unwrap());
+            let devices = [device("eth7", "net%d"), device("far", "a"), device("eth8", "b")];
+            assert!(moved.take(&devices).is_err(), "there is no eth8");
+            assert!(!ip("link").contains("eth7"));
+            moved.give_back().unwrap();
+            let shown = ip("addr show");
+            for text in
+                ["eth7@far: <NO-CARRIER", "inet 10.7.0.2/24", "far@eth7: <BROADCAST,MULTICAST>"]
+            {
+                assert!(shown.contains(text), "{text}: {shown}");
+            }
         });
     }
 
