@@ -12,20 +12,20 @@ use crate::private::{Client, Daemon, Place, privately};
 
 const TOOLS: &[(&str, &str)] = &[("containerd", "containerd"), ("ctr", "containerd")];
 
-struct Containerd<'a> {
-    place: &'a Place,
-    ctr: Client<'a>,
+pub struct Containerd<'a> {
+    pub place: &'a Place,
+    pub ctr: Client<'a>,
     shim: Shim,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Shim {
+pub enum Shim {
     /// containerd's own.
     Runc,
     Aril,
 }
 
-fn with_containerd(name: &str, shim: Shim, test: impl FnOnce(&Containerd, Daemon)) {
+pub fn with_containerd(name: &str, shim: Shim, test: impl FnOnce(&Containerd, Daemon)) {
     privately(name, TOOLS, |place| {
         let own = Path::new(&place.runtime()).with_file_name("containerd-shim-aril-v2");
         if shim == Shim::Aril && !own.is_file() {
@@ -39,7 +39,7 @@ fn with_containerd(name: &str, shim: Shim, test: impl FnOnce(&Containerd, Daemon
 }
 
 impl Containerd<'_> {
-    fn start(&self) -> Daemon {
+    pub fn start(&self) -> Daemon {
         let path = |name: &str| self.place.path(name);
         let config = format!(
             "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\
@@ -56,7 +56,7 @@ impl Containerd<'_> {
         daemon
     }
 
-    fn run(&self, flags: &[&str], id: &str, args: &[&str]) -> runtime_tests::Output {
+    pub fn run(&self, flags: &[&str], id: &str, args: &[&str]) -> runtime_tests::Output {
         let cgroup = format!("{}/{id}", self.place.cgroup());
         let (runtime, rootfs) = (self.place.runtime(), self.place.rootfs());
         let shim = Path::new(&runtime).with_file_name("containerd-shim-aril-v2");
@@ -70,7 +70,7 @@ impl Containerd<'_> {
         self.ctr.run(&words.concat())
     }
 
-    fn status(&self, id: &str) -> String {
+    pub fn status(&self, id: &str) -> String {
         let tasks = self.ctr.ask(&["task", "ls"]);
         let line = tasks.lines().find(|line| line.starts_with(id)).unwrap_or_default();
         line.split_whitespace().nth(2).unwrap_or_default().to_owned()

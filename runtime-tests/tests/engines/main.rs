@@ -7,6 +7,7 @@
 mod containerd;
 mod cri;
 mod docker;
+mod kills;
 mod pages;
 mod podman;
 mod private;

@@ -125,6 +125,11 @@ impl Place {
         self.container.rootfs().display().to_string()
     }
 
+    /// All that run in it.
+    pub fn processes(&self) -> Vec<i32> {
+        host::processes(&self.container.mark)
+    }
+
     /// The rootfs, as an archive.
     pub fn archive(&self) -> String {
         let archive = self.path("rootfs.tar");
@@ -265,6 +270,13 @@ impl Client<'_> {
 pub struct Daemon {
     child: Child,
     log: String,
+}
+
+impl Daemon {
+    /// As nobody should.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+    }
 }
 
 impl Drop for Daemon {

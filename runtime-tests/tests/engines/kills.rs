@@ -1,0 +1,145 @@
+//! `kill -9` of the daemon, of shims and of the runtime, at moments that nobody chose. Afterwards what
+//! containerd says is true, and everything can be removed. `KILLS=500` makes more starts.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use runtime_tests::container::wait_until;
+use runtime_tests::{Runtime, host};
+
+use crate::containerd::{Containerd, Shim, with_containerd};
+use crate::private::Daemon;
+
+const WORKERS: u32 = 4;
+
+#[test]
+fn whoever_is_killed() {
+    with_containerd("kills::whoever_is_killed", Shim::Aril, |containerd, daemon| {
+        let starts = std::env::var("KILLS").map_or(40, |n| n.parse().expect("KILLS: a number"));
+        let daemon = Mutex::new(Some(daemon));
+        let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
+        let kills = std::thread::scope(|scope| {
+            let worker =
+                || while start_one(containerd, next.fetch_add(1, Ordering::Relaxed), starts) {};
+            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
+            let killer = scope.spawn(|| kill_until(&over, containerd, &daemon));
+            let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            over.store(true, Ordering::Relaxed);
+            let kills = killer.join().expect("the killer");
+            assert!(ended.iter().all(Result::is_ok), "a worker failed");
+            kills
+        });
+        eprintln!("{starts} starts; killed: {kills:?} (daemon, shims, runtime)");
+        assert!(kills.iter().all(|kills| *kills > 0), "not all were hit: {kills:?}");
+        // Again: the last one may have been killed while it learned of the others.
+        drop(daemon.into_inner().expect("the daemon"));
+        let daemon = containerd.start();
+        remove_all(containerd);
+        // A shim that was never asked for a container waits, for longer while there is a daemon.
+        drop(daemon);
+        let processes = || our_processes(containerd);
+        wait_long("the end of all shims", || processes().iter().all(Vec::is_empty));
+        let left = |dir: &str| std::fs::read_dir(dir).map_or(0, |entries| entries.count());
+        for dir in ["/run/containerd/s", "/run/containerd/runc/default"] {
+            assert_eq!(left(dir), 0, "something is left in {dir}");
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        assert!(!mounts.contains("io.containerd.runtime.v2.task"), "{mounts}");
+    });
+}
+
+/// Half of them end by themselves. That a start fails is in the nature of the thing; that it hangs
+/// is not: the call's own time-out would say so.
+fn start_one(containerd: &Containerd, number: u32, starts: u32) -> bool {
+    if number >= starts {
+        return false;
+    }
+    let args: &[&str] = if number.is_multiple_of(2) { &["true"] } else { &["sleep", "1000"] };
+    containerd.run(&["-d"], &format!("c{number}"), args);
+    true
+}
+
+fn kill_until(
+    over: &AtomicBool,
+    containerd: &Containerd,
+    daemon: &Mutex<Option<Daemon>>,
+) -> [u32; 3] {
+    let mut kills = [0; 3];
+    for kind in [2, 1, 2, 0, 2, 1].into_iter().cycle() {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let random = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos() / 100;
+        std::thread::sleep(Duration::from_millis(u64::from(random % 60)));
+        if kind == 0 {
+            let mut daemon = daemon.lock().expect("the daemon");
+            daemon.take().expect("a daemon").kill();
+            *daemon = Some(containerd.start());
+            kills[kind] += 1;
+            continue;
+        }
+        let victims = &our_processes(containerd)[kind - 1];
+        if let Some(pid) = victims.get(random as usize % victims.len().max(1)) {
+            kills[kind] += u32::from(kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok());
+        }
+    }
+    kills
+}
+
+/// The shims of this test, and the runtime's calls.
+fn our_processes(containerd: &Containerd) -> [Vec<i32>; 2] {
+    let runtime = &Runtime::under_test().path;
+    let shim = runtime.with_file_name("containerd-shim-aril-v2");
+    // The runtime runs from a copy of itself: what it is called by is what tells.
+    let program = |pid: i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        PathBuf::from(OsStr::from_bytes(name))
+    };
+    let all: Vec<(i32, PathBuf)> =
+        containerd.place.processes().into_iter().map(|pid| (pid, program(pid))).collect();
+    [&shim, runtime].map(|file| {
+        all.iter().filter(|(_, program)| program == file).map(|(pid, _)| *pid).collect()
+    })
+}
+
+/// What is said to run does, what is said to have ended has; and all of it can be removed.
+fn remove_all(containerd: &Containerd) {
+    let ctr = &containerd.ctr;
+    for line in ctr.ask(&["task", "ls"]).lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [id, pid, status] = words[..] else { panic!("{line:?}") };
+        let pid: i32 = pid.parse().expect("a pid");
+        match status {
+            "STOPPED" => assert!(pid == 0 || host::is_gone(pid), "{line}"),
+            "RUNNING" => {
+                // One that ends by itself may have done so since.
+                assert!(!host::is_gone(pid) || containerd.status(id) == "STOPPED", "{line}");
+                ctr.run(&["task", "kill", "-s", "SIGKILL", id]);
+                wait_until("the end", || containerd.status(id) != "RUNNING");
+            }
+            // Killed between create and start.
+            "CREATED" => drop(ctr.run(&["task", "kill", "-s", "SIGKILL", id])),
+            other => panic!("{other}: {line}"),
+        }
+        ctr.run(&["task", "rm", "-f", id]);
+    }
+    assert_eq!(ctr.ask(&["task", "ls", "-q"]), "");
+    for id in ctr.ask(&["containers", "ls", "-q"]).lines() {
+        ctr.run(&["containers", "rm", id]).ok();
+    }
+}
+
+fn wait_long(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
