@@ -66,3 +66,18 @@ pub fn why_killed(plan: &Plan, paths: &Paths) -> Option<Error> {
         }
     })
 }
+
+/// What may be behind the end of a process of a container that was made by an earlier call.
+pub fn what_oom_ended(paths: &Paths) -> Option<String> {
+    let kills = stored::oom_kills(paths).ok().filter(|kills| *kills > 0)?;
+    let (dir, name) = match (paths.get("memory"), paths.get("")) {
+        (Some(dir), _) => (dir, "memory.limit_in_bytes"),
+        (None, dir) => (dir?, "memory.max"),
+    };
+    let limit = file::read(&dir.join(name)).ok().flatten().unwrap_or_default();
+    Some(format!(
+        "the kernel has ended {kills} of the container's processes for want of memory: the limit is {} \
+         bytes (`aril update --memory` changes it)",
+        limit.trim()
+    ))
+}

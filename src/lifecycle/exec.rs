@@ -21,6 +21,7 @@ use crate::plan::compile::{self, ExecOptions};
 use crate::plan::edits::Edits;
 use crate::plan::facts::ProcessFacts;
 use crate::state::{Observed, Record, Status, Store, observe};
+use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
 use crate::{cgroup, limits, spec};
 
@@ -68,6 +69,9 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
         return Ok(Outcome::default());
     }
     let ended = foreground::wait(pid, &pidfd, &signals, relay)?;
+    if ended == Ended::Signaled(libc::SIGKILL) {
+        cgroup::memory::what_oom_ended(&record.cgroup_paths).iter().for_each(|why| warn(why));
+    }
     Ok(Outcome { code: ended.code() as u8, timeline: None })
 }
 
@@ -247,7 +251,11 @@ impl Entering<'_> {
     fn stopped_meanwhile(&self, error: Error) -> Error {
         let gone =
             self.observed.init().is_none_or(|init| sys::pidfd::wait_end(init, 0).unwrap_or(false));
-        if gone { stopped() } else { error }
+        let error = if gone { stopped() } else { error };
+        match cgroup::memory::what_oom_ended(&self.record.cgroup_paths) {
+            Some(why) => error.hint(why),
+            None => error,
+        }
     }
 }
 

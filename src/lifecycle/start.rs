@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::{inspect, notify, undo};
+use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::hook::Point;
 use crate::id::ContainerId;
@@ -13,9 +14,10 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
     let observed = observe(&slot, &record)?;
-    allowed(observed.status)?;
+    let stopped = |e| why_it_stopped(e, &record);
+    allowed(observed.status).map_err(stopped)?;
     let notify = notify::Socket::bind(slot.path())?;
-    open_gate(&slot, &observed)?;
+    open_gate(&slot, &observed).map_err(stopped)?;
     slot.remove_fifo()?;
     let Some(init) = observed.init() else { return Ok(()) };
     poststart(&slot, &record, init)?;
@@ -39,6 +41,14 @@ fn open_gate(slot: &Slot, observed: &Observed) -> Result<()> {
         None => false,
     };
     if passed { Ok(()) } else { allowed(Status::Stopped) }
+}
+
+/// A process that waited for its start may have been killed meanwhile: its memory limit is in force.
+fn why_it_stopped(error: Error, record: &Record) -> Error {
+    match cgroup::memory::what_oom_ended(&record.cgroup_paths) {
+        Some(why) => error.hint(why),
+        None => error,
+    }
 }
 
 /// A poststart hook that fails ends the container (runtime-spec 1.3).

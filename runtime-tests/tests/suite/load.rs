@@ -49,6 +49,29 @@ fn a_memory_hog_is_killed_and_the_reason_told() {
     });
 }
 
+/// By an exec, and of a container that is started or entered too late.
+#[test]
+fn a_memory_hog_of_an_exec_is_named() {
+    in_each_view(|view| {
+        if !view.controls("memory") {
+            return;
+        }
+        let c = memory_hog(view);
+        if !c.runtime.only_aril("others say nothing") {
+            return;
+        }
+        c.create();
+        let hog = &c.spec["process"]["args"];
+        let hog: Vec<&str> =
+            hog.as_array().expect("args").iter().filter_map(Value::as_str).collect();
+        let why = format!("for want of memory: the limit is {MEMORY} bytes");
+        c.exec(hog).exits(137).says(&why);
+        c.kill("KILL");
+        c.wait_for("stopped");
+        c.verb("start").exits(1).says("cannot start a container that has stopped").says(&why);
+    });
+}
+
 #[test]
 fn a_memory_hog_is_an_event() {
     in_each_view(|view| {
