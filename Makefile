@@ -99,6 +99,6 @@ demo-tools:
 	@$(call APT_INSTALL,busybox-static)
 
 test-tools:
-	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp)
+	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp attr stress-ng umoci)
 
 include runtime-tests/vm/vm.mk

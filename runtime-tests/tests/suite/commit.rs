@@ -19,11 +19,24 @@ const CHANGES: &str = "
     busybox ln -s /etc/shadow /link
     busybox ln /etc/passwd /again
     busybox mknod /tmp/fifo p
-    echo secret > /root/file; chmod 4711 /root/file; busybox chown 12:34 /root/file
+    echo secret > /root/file; busybox chown 12:34 /root/file; chmod 4711 /root/file
     busybox truncate -s 5000000 /tmp/sparse; echo end >> /tmp/sparse
     touch -d @-86399 /tmp/early
     echo odd > \"$(printf '/tmp/a\\nb')\"
     cd /tmp; i=0; while [ $i -lt 200 ]; do mkdir deep-directory-$i; cd deep-directory-$i; i=$((i+1)); done; echo x > f";
+
+const ATTRIBUTES: [(&str, &str); 2] = [
+    ("security.capability", "0x0100000200040000000000000000000000000000"),
+    ("user.note", "0x000a3d"),
+];
+
+/// What a tool of the package attr prints.
+#[track_caller]
+fn attr(tool: &str, args: &[&str], file: &Path) -> Option<String> {
+    let out = Command::new(skip::tool(tool, "attr")?).args(args).arg(file).output().expect(tool);
+    assert!(out.status.success(), "{tool} {args:?}: {out:?}");
+    Some(String::from_utf8(out.stdout).expect("text"))
+}
 
 fn changed(view: View, upper: &str) -> Option<Container> {
     let c = layered(view, upper)?;
@@ -32,14 +45,11 @@ fn changed(view: View, upper: &str) -> Option<Container> {
     fs::write(c.rootfs().join("mnt/kept"), "text").expect("a file");
     c.run_detached();
     does(&c, CHANGES);
-    if let Some(setfattr) = skip::which("setfattr").filter(|_| upper == "ephemeral") {
+    if upper == "ephemeral" {
         let file = c.root.join(&c.id).join("upper/root/file");
-        let call = |name, value| {
-            let set = Command::new(&setfattr).args(["-n", name, "-v", value]).arg(&file).status();
-            set.expect("setfattr");
-        };
-        call("user.note", "0x000a3d");
-        call("security.capability", "0x0100000200040000000000000000000000000000");
+        for (name, value) in ATTRIBUTES {
+            attr("setfattr", &["-n", name, "-v", value], &file);
+        }
     }
     Some(c)
 }
@@ -213,6 +223,10 @@ fn other_tools_read_it() {
         assert!(at("old").is_dir() && at("mnt").is_file());
         let file = fs::metadata(at("root/file")).expect("a file");
         assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o4711, 12, 34));
+        let Some(dump) = attr("getfattr", &["-dm-", "-ehex"], &at("root/file")) else { return };
+        for (name, value) in ATTRIBUTES {
+            assert!(dump.contains(&format!("{name}={value}\n")), "{dump}");
+        }
     });
 }
 
