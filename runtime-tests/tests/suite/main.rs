@@ -26,6 +26,7 @@ mod network;
 mod observer;
 mod older_kernels;
 mod overlay;
+mod overlay_exerciser;
 mod pages;
 mod parallel;
 mod parked;

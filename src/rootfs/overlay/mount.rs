@@ -57,8 +57,8 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
     }
     pass(context.as_fd(), c"upperdir", writable.upper.as_fd())?;
     pass(context.as_fd(), c"workdir", writable.work.as_fd())?;
-    for flag in flags(overlay) {
-        set(context.as_fd(), flag, None)?;
+    for (key, value) in options(overlay, &writable) {
+        set(context.as_fd(), key, value)?;
     }
     create(context.as_fd(), &[], 0)
 }
@@ -70,16 +70,22 @@ fn pass(context: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> ChildResu
     })
 }
 
-fn flags(overlay: &Overlay) -> Vec<&'static CStr> {
-    let mut flags = Vec::new();
+/// Those that say nothing of places.
+fn options(overlay: &Overlay, writable: &Writable) -> Vec<(&'static CStr, Option<&'static CStr>)> {
+    let mut options = Vec::new();
     if overlay.layers.upper.is_volatile() {
-        flags.push(c"volatile");
+        options.push((c"volatile", None));
     }
     // Without privileges on the host there are no attributes of the name trusted (Linux 5.11).
     if overlay.tree.is_none() {
-        flags.push(c"userxattr");
+        options.push((c"userxattr", None));
     }
-    flags
+    // Else a file of a layer has another inode number once it is written to, and two names of it have
+    // two. On one file system it is needless, and the kernel's log would say so each time.
+    if writable.elsewhere {
+        options.push((c"xino", Some(c"on")));
+    }
+    options
 }
 
 /// The folder, or where its owners have to be mapped, a detached mount of it.
@@ -106,6 +112,8 @@ struct Writable {
     work: OwnedFd,
     /// The detached mount that they are in, if they are in one.
     tmpfs: Option<OwnedFd>,
+    /// On another file system than the topmost lower.
+    elsewhere: bool,
 }
 
 impl Writable {
@@ -127,7 +135,8 @@ impl Writable {
         let mode = Mode::from_bits_truncate(like.st_mode & 0o7777);
         let work = folder(base.as_fd(), WORK, None, Mode::S_IRWXU)?;
         let upper = folder(base.as_fd(), UPPER, Some(owner), mode)?;
-        Ok(Self { upper, work, tmpfs })
+        let elsewhere = fstat(&upper).during("fstat")?.st_dev != like.st_dev;
+        Ok(Self { upper, work, tmpfs, elsewhere })
     }
 }
 
@@ -199,19 +208,23 @@ pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<Ow
     // A number is shorter than any path: 500 of them fit into the page that mount(2) takes.
     chdir(c"/proc/self/fd").during("chdir /proc/self/fd")?;
     let numbers: Vec<_> = lowers.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let mut options = format!(
+    let mut text = format!(
         "lowerdir={},upperdir={},workdir={}",
         numbers.join(":"),
         writable.upper.as_raw_fd(),
         writable.work.as_raw_fd()
     );
-    for flag in flags(overlay) {
-        options.push(',');
-        options.push_str(&flag.to_string_lossy());
+    for (key, value) in options(overlay, &writable) {
+        text.push(',');
+        text.push_str(&key.to_string_lossy());
+        if let Some(value) = value {
+            text.push('=');
+            text.push_str(&value.to_string_lossy());
+        }
     }
     let kind = Some(c"overlay");
     let source = Some(overlay.source.as_c_str());
-    mount(source, overlay.at.as_c_str(), kind, MsFlags::empty(), Some(options.as_str()))
+    mount(source, overlay.at.as_c_str(), kind, MsFlags::empty(), Some(text.as_str()))
         .during("mount overlay")?;
     open_tree(None, &overlay.at, Extent::One).during("open_tree")
 }
