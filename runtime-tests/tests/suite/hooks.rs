@@ -11,19 +11,22 @@ fn with_hooks(c: Container) -> Container {
     let dir = c.directory("hooks");
     let script = "#!/bin/sh\n\
         cd_was=$(pwd); state=$(cat)\n\
-        log=$1; shift\n\
-        echo \"$1 cwd=$cd_was env=$MARKED state=$(echo $state)\" >> $log\n";
+        mounts=$(readlink /proc/self/ns/mnt); user=$(id -u)\n\
+        if [ -e $2 ]; then sees=host; else sees=container; fi\n\
+        echo \"$3 cwd=$cd_was env=$MARKED $mounts $sees $user state=$(echo $state)\" >> $1\n";
     for directory in [dir.clone(), c.rootfs()] {
         let file = directory.join("hook");
         fs::write(&file, script).expect("a hook");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
     }
     fs::write(dir.join("log"), "").expect("a log");
+    fs::set_permissions(dir.join("log"), fs::Permissions::from_mode(0o666)).expect("chmod");
+    let host = c.path("config.json");
     let outside = |name: &str| {
         let (hook, log) = (dir.join("hook"), dir.join("log"));
-        json!([{"path": hook, "args": ["hook", log, name], "env": [format!("MARKED={name}"), "PATH=/bin:/usr/bin"]}])
+        json!([{"path": hook, "args": ["hook", log, host, name], "env": [format!("MARKED={name}"), "PATH=/bin:/usr/bin"]}])
     };
-    let inside = |name: &str| json!([{"path": "/hook", "args": ["hook", "/hooks/log", name], "env": [format!("MARKED={name}"), "PATH=/bin"]}]);
+    let inside = |name: &str| json!([{"path": "/hook", "args": ["hook", "/hooks/log", host, name], "env": [format!("MARKED={name}"), "PATH=/bin"]}]);
     let hooks = json!({
         "prestart": outside("prestart"),
         "createRuntime": outside("createRuntime"),
@@ -42,6 +45,10 @@ struct Ran {
     name: String,
     cwd: String,
     env: String,
+    /// The mount namespace, whose root it has, and as whom it runs.
+    mounts: String,
+    sees: String,
+    user: String,
     state: Value,
 }
 
@@ -55,6 +62,9 @@ fn ran(c: &Container) -> Vec<Ran> {
             name: next(),
             cwd: next(),
             env: next(),
+            mounts: next(),
+            sees: next(),
+            user: next(),
             state: serde_json::from_str(state).unwrap_or_else(|e| panic!("{e}: {line}")),
         }
     };
@@ -73,6 +83,10 @@ fn each_in_its_place() {
             "-c",
             "echo program >> /hooks/program; sleep 1000",
         ]);
+        let c = c.edit(|spec| spec["process"]["user"]["uid"] = 7.into());
+        fs::write(c.path("hooks/program"), "").expect("a file");
+        fs::set_permissions(c.path("hooks/program"), fs::Permissions::from_mode(0o666))
+            .expect("chmod");
         c.create();
         let before = ["prestart", "createRuntime", "createContainer"];
         let mut expected: Vec<&str> = before.into();
@@ -82,7 +96,14 @@ fn each_in_its_place() {
         assert_eq!(names(&c), expected);
         let pid = c.pid();
         c.start();
-        runtime_tests::container::wait_until("the program", || c.path("hooks/program").exists());
+        runtime_tests::container::wait_until("the program", || {
+            fs::read_to_string(c.path("hooks/program")).is_ok_and(|text| !text.is_empty())
+        });
+        let namespace = |pid: &str| {
+            let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
+            link.display().to_string()
+        };
+        let inside = namespace(&pid.to_string());
         let after = names(&c);
         assert!(after.contains(&"startContainer".into()) && after.contains(&"poststart".into()));
         c.kill("KILL").ok();
@@ -113,6 +134,13 @@ fn each_in_its_place() {
                 _ => c.dir.display().to_string(),
             };
             assert_eq!(hook.cwd, format!("cwd={cwd}"), "{}", hook.name);
+            let (in_container, sees, user) = match hook.name.as_str() {
+                "createContainer" => (true, "host", "0"),
+                "startContainer" => (true, "container", "7"),
+                _ => (false, "host", "0"),
+            };
+            assert_eq!(hook.mounts == inside, in_container, "{}", hook.name);
+            assert_eq!((&*hook.sees, &*hook.user), (sees, user), "{}", hook.name);
         }
     });
 }
@@ -186,10 +214,35 @@ fn poststop_hook_that_fails_leaves_nothing() {
 #[test]
 fn one_that_hangs_is_ended() {
     on_the_host(|view| {
-        let hook = json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1});
-        let c = with_hook(Container::new(view), "createRuntime", &hook);
-        c.run().exits(1).says("hook ran past specified timeout of 1");
-        c.leaves_nothing();
+        for kind in ["prestart", "createRuntime", "createContainer"] {
+            let hook = json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1});
+            let c = with_hook(Container::new(view), kind, &hook);
+            c.run().exits(1).says("hook ran past specified timeout of 1");
+            c.leaves_nothing();
+        }
+    });
+}
+
+/// By then the program has run, or is about to: it does not, but the code is its own after poststop.
+#[test]
+fn late_ones_that_hang_are_ended() {
+    on_the_host(|view| {
+        for (kind, code, program) in
+            [("startContainer", 1, false), ("poststart", 1, true), ("poststop", 3, true)]
+        {
+            let hook = json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1});
+            let c = Container::new(view).script("echo program; exit 3");
+            if kind == "poststart" && !c.runtime.is_aril() {
+                continue; // at the end of create, as of runc 1.1.5
+            }
+            let c = with_hook(c, kind, &hook);
+            let out = c.run().exits(code);
+            assert!(program || !out.stdout.contains("program"), "{kind}: {out:?}");
+            if c.runtime.is_aril() {
+                out.says("hook ran past specified timeout of 1").says(kind);
+            }
+            c.leaves_nothing();
+        }
     });
 }
 
@@ -208,16 +261,38 @@ fn the_path_is_not_the_first_argument() {
     });
 }
 
+/// The runtime's own outside, none before the pivot, the program's after it.
 #[test]
 fn environment_that_is_not_given() {
     on_the_host(|view| {
         let c = Container::new(view);
-        let file = c.path("said");
-        let args = json!(["sh", "-c", format!("env > {}", file.display())]);
-        let c = with_hook(c, "createRuntime", &json!({"path": "/bin/sh", "args": args}));
+        let dir = c.directory("said");
+        let hook = |kind: &str, dir: &str| {
+            let script = format!("PATH=/bin:/usr/bin; env > {dir}/{kind}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+        };
+        let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+        let mut hooks = json!({"startContainer": hook("startContainer", "/said")});
+        for kind in kinds {
+            hooks[kind] = hook(kind, dir.to_str().expect("utf-8"));
+        }
+        let c = c.mounting(runtime_tests::spec::bind(&dir, "/said", &[])).edit(|spec| {
+            spec["hooks"] = hooks;
+            let env = spec["process"]["env"].as_array_mut().expect("env");
+            env.push("OF_THE_PROGRAM=yes".into());
+        });
         c.run_call(&[]).env("OF_THE_CALLER", "yes").ok();
-        let said = fs::read_to_string(file).expect("said");
-        assert!(said.contains("OF_THE_CALLER=yes"), "inherited: {said}");
+        for kind in kinds.into_iter().chain(["startContainer"]) {
+            let said = fs::read_to_string(dir.join(kind)).expect(kind);
+            let has = ["OF_THE_CALLER=yes", "OF_THE_PROGRAM=yes"].map(|line| said.contains(line));
+            let expected = match kind {
+                "createContainer" if !c.runtime.is_aril() => continue, // runc 1.1.5: the program's
+                "createContainer" => [false, false],
+                "startContainer" => [false, true],
+                _ => [true, false],
+            };
+            assert_eq!(has, expected, "{kind}: {said}");
+        }
     });
 }
 

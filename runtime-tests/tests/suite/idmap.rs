@@ -98,6 +98,24 @@ fn recursively() {
 }
 
 #[test]
+fn recursively_without_a_user_namespace() {
+    on_the_host(|view| {
+        if !supported() {
+            return;
+        }
+        for (option, below) in [("idmap", "0"), ("ridmap", "4000")] {
+            let (c, source) = container(view, &[option]);
+            fs::create_dir(source.join("sub")).expect("a directory");
+            let c = last_mount(c, |mount| mapped(mount, 4000));
+            let c = c.script("stat -c %u /mnt/file /mnt/sub/file");
+            run_behind(&c, "mount -t tmpfs t $1/sub; touch $1/sub/file", &source)
+                .ok()
+                .prints(&format!("4000\n{below}\n"));
+        }
+    });
+}
+
+#[test]
 fn on_tmpfs() {
     on_the_host(|view| {
         if !supported() {
