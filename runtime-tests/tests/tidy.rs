@@ -210,6 +210,95 @@ fn layering_is_violated_by() {
     assert_eq!(wrong("elsewhere", ""), 1);
 }
 
+/// Calls that act by a path, by the environment, or by another program, in whatever the process happens
+/// to see. What runs in the child, after the clone, has only what the parent prepared, and descriptors
+/// (CVE-2021-30465, CVE-2024-21626): tests aside, it makes none of these.
+const AMBIENT: [&str; 9] = [
+    "std::fs",
+    "File::open",
+    "File::create",
+    "OpenOptions",
+    "std::env",
+    "env::var",
+    "process::Command",
+    "canonicalize(",
+    ".exists()",
+];
+
+/// The only places of `src/` that may start a program: hooks, and the tools of the host that are asked
+/// for by name.
+const STARTERS: [&str; 4] =
+    ["src/hook/run.rs", "src/namespace/parent.rs", "src/network/device/parent.rs", "src/bin/"];
+
+/// Lines before the tests of a file that have one of the words.
+fn ambient(text: &str, words: &[&str]) -> Vec<usize> {
+    let end = text.find("#[cfg(test)]").unwrap_or(text.len());
+    lines_with(&code(&text[..end]), words)
+}
+
+/// The child's part of a concern, and the child itself.
+fn runs_in_the_child(path: &str) -> bool {
+    let tests = path.ends_with("tests.rs");
+    !tests && path.starts_with("src/") && (path.ends_with("/child.rs") || path.contains("/child/"))
+}
+
+#[test]
+fn the_child_looks_up_nothing_by_itself() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (path, text) in files("src", &[".rs"]) {
+        let path = path.display().to_string();
+        if runs_in_the_child(&path) {
+            seen += 1;
+            let lines = ambient(&text, &AMBIENT);
+            wrong.extend(lines.iter().map(|line| format!("{path}:{line}: an ambient call")));
+        }
+    }
+    assert!(seen > 8, "{seen} files of the child's");
+    none(&wrong);
+}
+
+#[test]
+fn programs_are_started_in_few_places() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src", &[".rs"]) {
+        let path = path.display().to_string();
+        if !STARTERS.iter().any(|place| path.starts_with(place)) && !path.contains("/tests") {
+            let lines = ambient(&text, &["process::Command"]);
+            wrong.extend(lines.iter().map(|line| format!("{path}:{line}: starts a program")));
+        }
+    }
+    none(&wrong);
+}
+
+/// The environment is the caller's: what it says arrives as options.
+#[test]
+fn the_environment_is_read_by_those_who_face_the_caller() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src", &[".rs"]) {
+        let decides = path.ends_with("plan.rs") || path.starts_with("src/plan");
+        if decides || path.starts_with("src/spec") || path.starts_with("src/explain") {
+            let lines = ambient(&text, &["env::var", "std::env"]);
+            wrong.extend(
+                lines
+                    .iter()
+                    .map(|line| format!("{}:{line}: reads the environment", path.display())),
+            );
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn ambient_calls_are_found() {
+    let text = "let x = std::fs::read(p);\n// std::env\n#[cfg(test)]\nstd::fs::read(p)";
+    assert_eq!(ambient(text, &AMBIENT), [1]);
+    assert!(runs_in_the_child("src/rootfs/child/bind.rs"));
+    assert!(runs_in_the_child("src/init/child.rs"));
+    assert!(!runs_in_the_child("src/rootfs/child/tests.rs"));
+    assert!(!runs_in_the_child("src/rootfs/parent.rs"));
+}
+
 /// Places of `unsafe` that are not allowed or not explained.
 fn unsafety(in_sys: bool, text: &str) -> Vec<usize> {
     let code = code(text);

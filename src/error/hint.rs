@@ -31,6 +31,10 @@ pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'stat
         ) => Some(
             "Linux 5.10 or later is needed, and no seccomp filter around aril that hides its calls",
         ),
+        (call, Errno::ENOENT) if call.starts_with("apparmor") => Some(
+            "the profile is not loaded into the kernel: `apparmor_parser -r FILE` loads one, \
+             `aa-status` lists those that are",
+        ),
         (_, Errno::ENOSPC) => Some("the file system is full, or out of inodes"),
         ("fsopen" | "mount", Errno::ENODEV) => {
             Some("the kernel does not know this type of file system: is its module loaded?")

@@ -53,6 +53,7 @@ fn main() {
         terminal,
         network,
         keyring,
+        timers,
         calls,
     ] {
         look(&mut facts);
@@ -710,21 +711,46 @@ fn network(facts: &mut Facts) {
     }
 }
 
+/// `KEY_SPEC_*`: those that a process can inherit or be given.
+const KEYRINGS: [(&str, libc::c_long); 3] = [("thread", -1), ("process", -2), ("session", -3)];
+
 fn keyring(facts: &mut Facts) {
     const DESCRIBE: libc::c_long = 6;
-    const SESSION: libc::c_long = -3;
-    let mut text = [0_u8; 256];
-    // SAFETY: the kernel writes at most the given length.
-    let length = unsafe {
-        libc::syscall(libc::SYS_keyctl, DESCRIBE, SESSION, text.as_mut_ptr(), text.len())
+    const READ: libc::c_long = 11;
+    let call = |operation: libc::c_long, ring: libc::c_long, buffer: &mut [u8]| {
+        // SAFETY: the kernel writes at most the given length.
+        let length = unsafe {
+            libc::syscall(libc::SYS_keyctl, operation, ring, buffer.as_mut_ptr(), buffer.len())
+        };
+        usize::try_from(length).map_err(|_| refusal(&std::io::Error::last_os_error()))
     };
-    let text = match usize::try_from(length) {
-        Ok(length) => {
-            String::from_utf8_lossy(&text[..length.clamp(1, text.len()) - 1]).into_owned()
-        }
-        Err(_) => refusal(&std::io::Error::last_os_error()),
-    };
-    facts.add("keyring", text);
+    for (name, ring) in KEYRINGS {
+        let mut text = [0_u8; 256];
+        let described = call(DESCRIBE, ring, &mut text)
+            .map(|length| String::from_utf8_lossy(&text[..length.clamp(1, 256) - 1]).into_owned());
+        facts.add("keyring", format_args!("{name} {}", described.unwrap_or_else(|why| why)));
+    }
+    // A serial number of four bytes for each key.
+    let keys = call(READ, -3, &mut [0; 256]).map(|length| (length / 4).to_string());
+    facts.add("keyring", format_args!("session holds {} keys", keys.unwrap_or_else(|why| why)));
+}
+
+fn timers(facts: &mut Facts) {
+    for (name, which) in [
+        ("real", libc::ITIMER_REAL),
+        ("virtual", libc::ITIMER_VIRTUAL),
+        ("prof", libc::ITIMER_PROF),
+    ] {
+        // SAFETY: writes one struct, for which all zeroes is a value, and which outlives the call.
+        let left = unsafe {
+            let mut timer: libc::itimerval = std::mem::zeroed();
+            libc::getitimer(which as _, &mut timer);
+            timer.it_value
+        };
+        let armed = left.tv_sec != 0 || left.tv_usec != 0;
+        facts.add("timer", format_args!("{name} {}", if armed { "runs" } else { "none" }));
+    }
+    facts.file("timer", "/proc/self/timers");
 }
 
 /// Calls that filters and capabilities decide, made so that they can do no harm if allowed.

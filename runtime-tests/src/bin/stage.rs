@@ -22,6 +22,7 @@ const USAGE: &str = "stage STAGE ... -- COMMAND ...
   cgroup DIR       the process is in this cgroup
   user UID         the process is this user's, of the group of the same number alone
   without CALLS    a kernel without these system calls, between commas: they answer ENOSYS
+  marked           the process has what a child could inherit: keys, timers, a signal mask, ...
   terminal         standard input is the controlling terminal of a new session
   subreaper FILE   orphans of the command are reaped here; FILE gets a line `PID CODE` for each";
 
@@ -51,6 +52,7 @@ fn play() -> Result<ExitCode> {
             Some("cgroup") => enter_cgroup(&argument()?)?,
             Some("user") => become_user(&argument()?)?,
             Some("without") => without(&argument()?)?,
+            Some("marked") => marked()?,
             Some("terminal") => controlling_terminal()?,
             Some("subreaper") => record = Some(argument()?),
             Some("--help") => bail!(USAGE),
@@ -171,6 +173,45 @@ fn without(calls: &OsString) -> Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()).context("PR_SET_SECCOMP"),
     }
+}
+
+/// What a caller may have and its container's programs are not to find.
+fn marked() -> Result<()> {
+    const JOIN_SESSION: libc::c_long = 1;
+    const SESSION: libc::c_long = -3;
+    const PROCESS: libc::c_long = -2;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let (kind, name) = (c"user".as_ptr(), c"aril-test-key".as_ptr());
+    let timer = libc::itimerval {
+        it_interval: libc::timeval { tv_sec: 600, tv_usec: 0 },
+        it_value: libc::timeval { tv_sec: 600, tv_usec: 0 },
+    };
+    // SAFETY: strings end in NUL, the secret has the one byte that is said, and the timer and the set
+    // of signals live across their calls.
+    unsafe {
+        for ring in [SESSION, PROCESS] {
+            if ring == SESSION {
+                libc::syscall(libc::SYS_keyctl, JOIN_SESSION, c"aril-test-session".as_ptr());
+            }
+            libc::syscall(libc::SYS_add_key, kind, name, c"s".as_ptr(), 1_usize, ring);
+        }
+        for which in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+            libc::setitimer(which as _, &timer, std::ptr::null_mut());
+        }
+        for signal in [libc::SIGUSR1, libc::SIGCHLD, libc::SIGPIPE] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0);
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    }
+    for number in [5, 7, 9] {
+        // SAFETY: the path ends in NUL; the descriptors are to stay open across execve.
+        unsafe { libc::dup2(libc::open(c"/".as_ptr(), libc::O_RDONLY), number) };
+    }
+    Ok(())
 }
 
 fn controlling_terminal() -> Result<()> {
