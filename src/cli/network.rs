@@ -10,7 +10,10 @@ use super::table::{format, format_flag, switch, value, values};
 use crate::error::Result;
 use crate::network::definition::{Network, Wanted};
 use crate::network::{lease, parent, store};
-use crate::spec::annotation::{NETWORK, NETWORK_ADDRESS, NETWORK_PUBLISH, NETWORK_RATE};
+use crate::spec::annotation::{
+    NETWORK, NETWORK_ADDRESS, NETWORK_DNS, NETWORK_DNS_SEARCH, NETWORK_HOSTS, NETWORK_PUBLISH,
+    NETWORK_RATE,
+};
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -123,7 +126,7 @@ fn inspect(names: &[String]) -> Result<()> {
     output::print(&(output::indented(&shown.collect::<Result<Vec<_>>>()?, "  ") + "\n"))
 }
 
-pub fn run_flags() -> [Arg; 4] {
+pub fn run_flags() -> [Arg; 7] {
     [
         value("network", "NETWORK", "none, host, bridge[:NAME], container:ID or ns:PATH"),
         values(
@@ -134,6 +137,9 @@ pub fn run_flags() -> [Arg; 4] {
         .short('p'),
         values("network-address", "ADDRESS", "its address on the network [a free one]"),
         value("network-rate", "RATE", "bits a second: 10mbit, or in=10mbit,out=1mbit"),
+        values("dns", "ADDRESS", "a DNS server [the host's]"),
+        values("dns-search", "DOMAIN", "where names are looked up [as on the host]"),
+        values("add-host", "NAME:ADDRESS", "one more name in /etc/hosts"),
     ]
 }
 
@@ -147,6 +153,9 @@ pub fn annotations(given: &Given) -> Result<Vec<(&'static str, String)>> {
         (NETWORK_PUBLISH, joined("publish")?),
         (NETWORK_ADDRESS, joined("network-address")?),
         (NETWORK_RATE, one("network-rate")?),
+        (NETWORK_DNS, joined("dns")?),
+        (NETWORK_DNS_SEARCH, joined("dns-search")?),
+        (NETWORK_HOSTS, joined("add-host")?),
     ] {
         annotations.extend(value.map(|value| (key, value)));
     }

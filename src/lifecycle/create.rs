@@ -20,6 +20,7 @@ use crate::init::parent::{self, Init, Request};
 use crate::namespace::{Kind, Mapping, host_id};
 use crate::network::device;
 use crate::network::lease::Lease;
+use crate::network::names::parent as names;
 use crate::network::parent::{attach, claim};
 use crate::network::pasta;
 use crate::path::c_path;
@@ -201,22 +202,24 @@ impl Making {
             claims: Vec::new(),
             undo: true,
         };
-        making.take_network()?;
+        making.take_network(warn)?;
         making.prepare(request, options.notify_directory.as_deref(), warn)?;
         Ok(making)
     }
 
     /// The record of intent is to name the lease, which is a record of its own.
-    fn take_network(&mut self) -> Result<()> {
+    fn take_network(&mut self, warn: &dyn Fn(&str)) -> Result<()> {
         let holder = network::holder(&self.slot, &self.record);
-        self.lease = match &self.plan.network {
-            Some(attachment) => Some(claim(attachment, &holder)?),
-            None => None,
+        self.lease = match (&self.plan.network, &self.shared) {
+            (Some(attachment), _) => Some(claim(attachment, &holder)?),
+            (None, Some(shared)) => shared.hold(&holder)?,
+            (None, None) => None,
         };
-        self.record.network = match &self.shared {
-            Some(shared) => shared.hold(&holder)?,
-            None => self.lease.as_ref().map(Lease::reference),
-        };
+        self.record.network = self.lease.as_ref().map(Lease::reference);
+        if let Some(names) = &self.plan.names {
+            let lease = self.lease.as_ref();
+            names::write(names, self.slot.path(), lease, &holder)?.iter().for_each(|w| warn(w));
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::reconcile::Leftover;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::ContainerId;
 use crate::namespace::Kind;
-use crate::network::lease::{self, Holder, Reference};
+use crate::network::lease::{self, Holder, Lease, Reference};
 use crate::network::parent;
 use crate::network::plan::{self, Mode};
 use crate::state::{Record, Slot, Store, observe};
@@ -27,10 +27,8 @@ pub struct Shared {
 
 impl Shared {
     /// The lease stays for as long as somebody lives in its namespace.
-    pub(super) fn hold(&self, holder: &Holder) -> Result<Option<Reference>> {
-        let Some(reference) = &self.lease else { return Ok(None) };
-        lease::share(reference, holder)?;
-        Ok(Some(reference.clone()))
+    pub(super) fn hold(&self, holder: &Holder) -> Result<Option<Lease>> {
+        self.lease.as_ref().map(|reference| lease::share(reference, holder)).transpose()
     }
 }
 
@@ -94,7 +92,7 @@ pub(super) fn release(slot: &Slot, record: &Record) -> Result<()> {
 /// Killed between its lease and its record: the leases are searched.
 pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()> {
     let holder = of(slot, id.as_str());
-    let held = |lease: &lease::Lease| lease.holders.contains(&holder);
+    let held = |lease: &Lease| lease.holders.contains(&holder);
     lease::all()?
         .iter()
         .filter(|lease| held(lease))
@@ -103,7 +101,7 @@ pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()
 
 /// Leases whose containers are gone, and a filter's table that is.
 pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
-    let lease = |lease: lease::Lease| Leftover {
+    let lease = |lease: Lease| Leftover {
         kind: "lease",
         name: format!("{}/{}", lease.network, lease.addresses[0]),
         why: format!("its container {} is gone", lease.holders()),

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::{Network, Pool};
 use super::firewall::Mapping;
+use super::names::parent as names;
 use super::plan::Attachment;
 use super::publish::Published;
 use super::store::{self, STATE};
@@ -129,6 +130,7 @@ impl Lease {
 
     /// Gives the addresses back. Links and elements are gone by now.
     pub fn remove(&self) -> Result<()> {
+        names::leave(self, None)?;
         let directory = directory(&self.network);
         // The name last: while it is there, somebody knows of the rest.
         self.addresses.iter().rev().try_for_each(|a| store::unlink(&directory.join(a.to_string())))
@@ -196,6 +198,7 @@ pub fn release(
         last(&lease)?;
         return lease.remove();
     }
+    names::leave(&lease, Some(&holder.id))?;
     record::write(&reference.path(), 0o600, &lease.text()?)
 }
 
@@ -326,6 +329,12 @@ impl Claim<'_> {
         };
         Ok(lease.place()?.then_some(lease))
     }
+}
+
+/// What was kept of a network that has no leases any more.
+pub fn forget(network: &str) -> Result<()> {
+    names::forget(network)?;
+    store::remove_directory(&directory(network))
 }
 
 /// Whether a container may have it.

@@ -7,6 +7,7 @@ pub mod device;
 pub mod firewall;
 pub mod lease;
 pub mod link;
+pub mod names;
 pub mod parent;
 pub mod pasta;
 pub mod plan;

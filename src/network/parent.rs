@@ -414,7 +414,8 @@ pub fn remove(name: &str) -> Result<()> {
             _ => {}
         }
     }
-    store::remove(name)
+    store::remove(name)?;
+    lease::forget(name)
 }
 
 /// The container's ports. Without any, what is left to see is whether the table is still there.

@@ -49,7 +49,7 @@ impl fmt::Display for Attachment {
 
 type Annotations = Option<HashMap<String, String>>;
 
-fn given<'a>(annotations: &'a Annotations, key: &str) -> Option<&'a str> {
+pub(super) fn given<'a>(annotations: &'a Annotations, key: &str) -> Option<&'a str> {
     annotations.as_ref()?.get(key).map(String::as_str)
 }
 
@@ -118,7 +118,11 @@ fn no_extras(annotations: &Annotations, has_mode: bool) -> Result<()> {
     }
 }
 
-fn list<T: std::str::FromStr>(annotations: &Annotations, key: &str, what: &str) -> Result<Vec<T>>
+pub(super) fn list<T: std::str::FromStr>(
+    annotations: &Annotations,
+    key: &str,
+    what: &str,
+) -> Result<Vec<T>>
 where
     T::Err: fmt::Display,
 {

@@ -102,6 +102,16 @@ pub(super) fn unlink(path: &Path) -> Result<()> {
     }
 }
 
+/// No error where there is none, or somebody has put something into it meanwhile.
+pub(super) fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+            Err(Error::io("rmdir", path.display(), &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Names in a directory, sorted; none where it is missing, or another user's.
 pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
     let found = match fs::read_dir(path) {

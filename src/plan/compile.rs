@@ -61,7 +61,16 @@ pub fn container(
             annotations: spec.annotations().as_ref(),
         }),
     })?;
-    let rootfs = rootfs(spec, linux, options, facts, &namespaces, &cgroup)?;
+    let names = network::names::plan(&network::names::Input {
+        annotations: spec.annotations(),
+        hostname: spec.hostname().as_deref(),
+        mounts: spec.mounts().as_deref().unwrap_or(&[]),
+        mount_namespace: namespaces.has(Kind::Mount),
+        impossible: &facts.no_place_for,
+    })?;
+    let mut own: Vec<_> = options.notify_directory.iter().map(|d| notify_mount(d)).collect();
+    own.extend(names.iter().flat_map(|names| names.mounts(&options.state_directory)));
+    let rootfs = rootfs(spec, linux, options, facts, &namespaces, &cgroup, &own)?;
     let mut person = process::compile(&process::Input {
         id,
         process,
@@ -107,6 +116,10 @@ pub fn container(
     let mut warnings = person.warnings;
     warnings.extend(cgroup.warnings.iter().cloned());
     warnings.extend(rootfs.warnings);
+    let no_place = facts.no_place_for.iter().filter(|_| names.is_some());
+    warnings.extend(no_place.map(|place| {
+        format!("{place} stays as it is: the rootfs is on a read-only file system without it")
+    }));
     let rdt = rdt(id, linux, facts)?;
     let net_devices = network::device::plan::plan(&network::device::plan::Input {
         devices: linux.net_devices().as_ref(),
@@ -122,6 +135,7 @@ pub fn container(
         rdt,
         net_devices,
         network,
+        names,
         script: Script { steps, hooks, ..person.script },
         warnings,
     })
@@ -216,8 +230,8 @@ fn rootfs(
     facts: &HostFacts,
     namespaces: &namespace::plan::Plan,
     cgroup: &cgroup::Plan,
+    extra: &[Mount],
 ) -> Result<rootfs::Plan> {
-    let notify = options.notify_directory.as_deref().map(notify_mount);
     let hierarchies = hierarchies(cgroup);
     let mount_point = Path::new(cgroup::layout::MOUNT);
     let annotation = |key| spec::annotation::value(spec, key);
@@ -241,7 +255,7 @@ fn rootfs(
         },
         readonly: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
         mounts: spec.mounts().as_deref().unwrap_or(&[]),
-        extra: notify.as_slice(),
+        extra,
         fill: &options.fill,
         devices: linux.devices().as_deref().unwrap_or(&[]),
         masked_paths: linux.masked_paths().as_deref().unwrap_or(&[]),

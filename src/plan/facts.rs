@@ -1,16 +1,22 @@
 //! What a plan has to know of the host. Gathered once, before compiling; reading only, no root.
 
+use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
+use crate::fs::Root;
 use crate::fs::process::in_user_namespace;
 use crate::identity::{self, SecurityModules};
+use crate::network::names::PLACES;
 use crate::path::absolute;
 use crate::rootfs::overlay::plan::lowers_of;
+use crate::spec::annotation;
+use crate::sys::open::open;
 use crate::{limits, namespace};
 
 /// The systemd that is to make the cgroup.
@@ -34,6 +40,8 @@ pub struct HostFacts {
     /// The runtime itself is inside a user namespace: nodes cannot be made.
     pub in_user_namespace: bool,
     pub kcore: bool,
+    /// Files of names that the rootfs neither has nor can be given; asked for a network only.
+    pub no_place_for: Vec<&'static str>,
     /// Looked for if the config has `linux.intelRdt`.
     pub resctrl: Option<limits::rdt::Resctrl>,
 }
@@ -61,6 +69,7 @@ impl HostFacts {
         let rootfs = rootfs(spec, bundle)?;
         Ok(Self {
             layer_owners: layer_owners(spec, &rootfs, bundle)?,
+            no_place_for: no_place_for(spec, &rootfs)?,
             rootfs,
             cgroups: cgroup::Layout::observe(cgroups_path)?,
             systemd: systemd
@@ -125,6 +134,24 @@ fn layer_owners(spec: &Spec, root: &Path, bundle: &Path) -> Result<Vec<u32>> {
         found.map(|metadata| metadata.uid()).map_err(|e| e.context("read the layers"))
     };
     lowers.iter().flatten().map(owner).collect()
+}
+
+fn no_place_for(spec: &Spec, rootfs: &Path) -> Result<Vec<&'static str>> {
+    let asked = |key| annotation::value(spec, key).is_some();
+    // With layers, what is missing is made in the topmost.
+    if !asked(annotation::NETWORK) || asked(annotation::LAYERS) || asked(annotation::UPPER) {
+        return Ok(Vec::new());
+    }
+    let found = nix::sys::statvfs::statvfs(rootfs).os("statfs", rootfs.display())?;
+    if !found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+        return Ok(Vec::new());
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = Root::new(open(rootfs, flags).os("open", rootfs.display())?);
+    let missing = |place: &&str| {
+        CString::new(*place).is_ok_and(|p| root.open(&p, libc::O_PATH | libc::O_CLOEXEC).is_err())
+    };
+    Ok(PLACES.into_iter().filter(missing).collect())
 }
 
 fn setgroups_allowed() -> bool {

@@ -155,6 +155,7 @@ pub struct ContainerPlan {
     pub rdt: Option<limits::rdt::Plan>,
     pub net_devices: Vec<network::device::Device>,
     pub network: Option<network::plan::Attachment>,
+    pub names: Option<network::names::Names>,
     pub script: Script,
     pub warnings: Vec<String>,
 }

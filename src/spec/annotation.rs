@@ -29,6 +29,12 @@ pub const USERNS: &str = "io.aril.userns";
 pub const NETWORK_PUBLISH: &str = "io.aril.network.publish";
 /// The container's address on the network, instead of a free one; with a comma, one of each family.
 pub const NETWORK_ADDRESS: &str = "io.aril.network.address";
+/// DNS servers for the container instead of the host's: addresses, with commas between.
+pub const NETWORK_DNS: &str = "io.aril.network.dns";
+/// Domains that names are looked up in, instead of the host's, with commas between.
+pub const NETWORK_DNS_SEARCH: &str = "io.aril.network.dns-search";
+/// More names for /etc/hosts: `NAME:ADDRESS`, with commas between.
+pub const NETWORK_HOSTS: &str = "io.aril.network.hosts";
 /// How fast the link may be, in bits a second: `10mbit`, or `in=10mbit,out=1mbit`.
 pub const NETWORK_RATE: &str = "io.aril.network.rate";
 

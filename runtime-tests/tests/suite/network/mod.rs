@@ -3,4 +3,5 @@
 mod host;
 mod leases;
 mod modes;
+mod names;
 mod reach;
