@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use runtime_tests::container::wait_until;
-use runtime_tests::{Container, View, in_each_view, on_the_host};
+use runtime_tests::{Container, View, in_each_view, on_the_host, skip};
 use serde_json::{Value, json};
 
 const LAYERS: &str = "io.aril.rootfs.layers";
@@ -167,6 +167,47 @@ fn a_full_upper_is_the_programs_own_trouble() {
              echo > /more 2> /dev/null && exit 8; rm /big && echo fine > /more && cat /more",
         );
         c.run().ok().prints("fine\n");
+    });
+}
+
+/// With the container's state on the same file system: all that ends a container goes on to work, and
+/// what cannot says why and leaves nothing.
+#[test]
+fn a_full_disk_stops_nothing_but_writing() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
+        let Some(unshare) = skip::tool("unshare", "util-linux") else { return };
+        let c = c.sleeper();
+        c.write_config();
+        fs::create_dir(c.path("disk")).expect("a folder");
+        // In a mount namespace of the shell: the disk is in no other table.
+        let script = r#"
+            mount -t tmpfs -o size=1m disk disk
+            aril() { "$RUNTIME" --root "$PWD/disk/state" "$@"; }
+            aril run --detach --bundle . $ID
+            aril exec $ID sh -c 'yes > /big || echo full; yes > /more || mkdir /folder'
+            aril state $ID | grep -o '"running"'
+            aril diff $ID
+            aril commit $ID disk/layer 2>&1 | grep -o 'no space left on device'
+            aril run --detach --bundle . second 2>&1 | grep -o 'no space left on device'
+            aril update --pids-limit 77 $ID 2>&1 | grep -o 'no space left on device'
+            aril pause $ID; aril resume $ID
+            ls -A disk disk/state
+            aril exec $ID sh -c 'rm /big; echo fine > /more; cat /more; yes > /big' 2> /dev/null || true
+            aril delete --force $ID
+            ls -A disk/state; aril list -q"#;
+        let out = c
+            .bare(&unshare, "unshare")
+            .args(["-m", "--propagation", "private", "sh", "-ec", script])
+            .env("RUNTIME", &c.runtime.path)
+            .env("ID", &c.id)
+            .output();
+        let no_space = "no space left on device\n".repeat(3);
+        out.prints(&format!(
+            "full\n\"running\"\nA /big\nA /folder\nA /more\n{no_space}disk:\nstate\n\ndisk/state:\n{}\nfine\n",
+            c.id
+        ));
+        c.leaves_nothing();
     });
 }
 
