@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
 use super::root::StateRoot;
 use super::{log, options};
@@ -177,6 +177,8 @@ pub enum Resources {
     Stdin,
     Flags {
         limits: Box<LinuxResources>,
+        /// Its schemas of the cache and of memory bandwidth alone.
+        rdt: Option<Box<LinuxIntelRdt>>,
         /// Flags that have no effect any more.
         ignored: Vec<&'static str>,
     },

@@ -193,8 +193,10 @@ fn delete(caller: &Caller, id: &str, force: bool) -> Result<()> {
 }
 
 fn update(caller: &Caller, id: &str, resources: Resources) -> Result<()> {
+    let mut schemas = None;
     let asked = match resources {
-        Resources::Flags { limits, ignored } => {
+        Resources::Flags { limits, rdt, ignored } => {
+            schemas = rdt;
             let warn = caller.warn();
             ignored.iter().for_each(|flag| {
                 warn(&format!("--{flag} is ignored: Linux has no such limit any more"))
@@ -211,7 +213,8 @@ fn update(caller: &Caller, id: &str, resources: Resources) -> Result<()> {
             spec::parse_resources(&bytes).context(|| "load the resources from stdin".to_owned())?
         }
     };
-    lifecycle::update::update(&caller.store()?, &ContainerId::parse(id)?, &asked)
+    let id = ContainerId::parse(id)?;
+    lifecycle::update::update(&caller.store()?, &id, &asked, schemas.as_deref())
 }
 
 fn events(caller: &Caller, id: &str, interval: Duration, stats: bool) -> Result<()> {

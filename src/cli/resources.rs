@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Arg;
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources,
+};
 
 use super::command::Resources;
 use super::given::Given;
 use super::{table, value};
-use crate::error::{Error, OsContext, Result};
+use crate::error::{OsContext, Result};
 
 const BYTES: &str = "a size such as 512m, or -1 for no limit";
 
@@ -33,8 +35,8 @@ pub fn flags() -> Vec<Arg> {
         value("pids-limit", "N", "the most processes; -1 for no limit"),
         value("kernel-memory", "SIZE", "").hide(true),
         value("kernel-memory-tcp", "SIZE", "").hide(true),
-        value("l3-cache-schema", "SCHEMA", "").hide(true),
-        value("mem-bw-schema", "SCHEMA", "").hide(true),
+        value("l3-cache-schema", "SCHEMA", "the cache to use, by resctrl: L3:0=f;1=f"),
+        value("mem-bw-schema", "SCHEMA", "memory bandwidth, by resctrl: MB:0=20;1=70"),
     ]
 }
 
@@ -44,7 +46,11 @@ pub fn read(given: &Given) -> Result<Resources> {
         Some(path) => {
             Ok(Resources::File(std::path::absolute(PathBuf::from(path)).os("getcwd", "")?))
         }
-        None => Ok(Resources::Flags { limits: Box::new(limits(given)?), ignored: ignored(given) }),
+        None => Ok(Resources::Flags {
+            limits: Box::new(limits(given)?),
+            rdt: rdt(given)?,
+            ignored: ignored(given),
+        }),
     }
 }
 
@@ -55,7 +61,6 @@ fn ignored(given: &Given) -> Vec<&'static str> {
 }
 
 fn limits(given: &Given) -> Result<LinuxResources> {
-    refuse_rdt(given)?;
     let mut limits = LinuxResources::default();
     limits.set_memory(Some(memory(given)?));
     limits.set_cpu(Some(cpu(given)?));
@@ -74,15 +79,18 @@ fn limits(given: &Given) -> Result<LinuxResources> {
 }
 
 /// An empty schema is none.
-fn refuse_rdt(given: &Given) -> Result<()> {
-    for (flag, what) in
-        [("l3-cache-schema", "CAT: l3 cache"), ("mem-bw-schema", "MBA: memory bandwidth")]
-    {
-        if given.text(flag)?.is_some_and(|schema| !schema.is_empty()) {
-            return Err(Error::config(format!("Intel RDT/{what} schema is not enabled")));
-        }
+fn rdt(given: &Given) -> Result<Option<Box<LinuxIntelRdt>>> {
+    let schema = |name| {
+        let text = given.text(name)?.filter(|schema| !schema.is_empty());
+        Result::Ok(text)
+    };
+    let (cache, bandwidth) = (schema("l3-cache-schema")?, schema("mem-bw-schema")?);
+    if cache.is_none() && bandwidth.is_none() {
+        return Ok(None);
     }
-    Ok(())
+    let mut rdt = LinuxIntelRdt::default();
+    rdt.set_l3_cache_schema(cache).set_mem_bw_schema(bandwidth);
+    Ok(Some(Box::new(rdt)))
 }
 
 fn memory(given: &Given) -> Result<LinuxMemory> {

@@ -1,20 +1,26 @@
 //! `update`: other limits for a container that lives.
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::Value;
 
 use super::{inspect, kill};
 use crate::cgroup::{self, Version};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::state::{Record, Status, Store, observe};
+use crate::limits::rdt;
+use crate::state::{Record, Slot, Status, Store, observe};
 
 /// All or nothing, as far as that can be: if the kernel refuses one of the new limits, the old ones
 /// are set again. The stored config then has the new ones, for later updates to build on. Devices
 /// stay as they are.
-pub fn update(store: &Store, id: &ContainerId, asked: &LinuxResources) -> Result<()> {
+pub fn update(
+    store: &Store,
+    id: &ContainerId,
+    asked: &LinuxResources,
+    schemas: Option<&LinuxIntelRdt>,
+) -> Result<()> {
     let slot = store.lock(id)?;
-    let record = inspect::record(&slot, id)?;
+    let mut record = inspect::record(&slot, id)?;
     match observe(&slot, &record)?.status {
         Status::Created | Status::Running | Status::Paused => {}
         Status::Creating | Status::Stopped => return Err(kill::not_running()),
@@ -23,8 +29,10 @@ pub fn update(store: &Store, id: &ContainerId, asked: &LinuxResources) -> Result
     let linux = config.spec.linux().as_ref();
     let before = linux.and_then(|l| l.resources().clone()).unwrap_or_default();
     let after = cgroup::update::merge(&before, asked);
-    let document = with_limits(&config.bytes, &after)?;
-    let changed = set(&record, &after).and_then(|()| slot.write_config(&document));
+    let document = with_limits(&config.bytes, &after, schemas)?;
+    let changed = set(&record, &after)
+        .and_then(|()| schemas.map_or(Ok(()), |rdt| set_schemas(&slot, &mut record, id, rdt)))
+        .and_then(|()| slot.write_config(&document));
     changed.inspect_err(|_| {
         // What was refused is the news, not what could not be undone.
         let _ = set(&record, &before);
@@ -41,8 +49,38 @@ fn set(record: &Record, resources: &LinuxResources) -> Result<()> {
     Ok(())
 }
 
+/// A container that has no group of resctrl gets one by its id, as from runc.
+fn set_schemas(
+    slot: &Slot,
+    record: &mut Record,
+    id: &ContainerId,
+    rdt: &LinuxIntelRdt,
+) -> Result<()> {
+    let host = rdt::parent::look()?;
+    rdt::parent::check(host.as_ref(), rdt)?;
+    let Some(host) = host else { return Ok(()) };
+    if let Some(group) = &record.intel_rdt {
+        return rdt::parent::change(group, &host, rdt);
+    }
+    let plan = rdt::plan(rdt::Input { id: id.as_str(), rdt, host: Some(&host) })?;
+    record.intel_rdt = Some(plan.group.clone());
+    slot.write(record)?;
+    let joined = rdt::parent::prepare(&plan).and_then(|made| {
+        rdt::parent::join(&plan.group, record.init_process_pid).inspect_err(|_| made.undo())
+    });
+    joined.or_else(|refused| {
+        record.intel_rdt = None;
+        slot.write(record)?;
+        Err(refused)
+    })
+}
+
 /// The config with these limits; all else in it stays, whether we know it or not.
-fn with_limits(config: &[u8], resources: &LinuxResources) -> Result<Vec<u8>> {
+fn with_limits(
+    config: &[u8],
+    resources: &LinuxResources,
+    schemas: Option<&LinuxIntelRdt>,
+) -> Result<Vec<u8>> {
     let unreadable = |e| Error::system(format!("change the stored config: {e}"));
     let mut document: Value = serde_json::from_slice(config).map_err(unreadable)?;
     let limits = serde_json::to_value(resources).map_err(unreadable)?;
@@ -52,6 +90,14 @@ fn with_limits(config: &[u8], resources: &LinuxResources) -> Result<Vec<u8>> {
             (Some(value), _) => stored[field] = value.clone(),
             (None, Some(stored)) => drop(stored.remove(field)),
             (None, None) => {}
+        }
+    }
+    let schemas = schemas.into_iter().flat_map(|rdt| {
+        [("l3CacheSchema", rdt.l3_cache_schema()), ("memBwSchema", rdt.mem_bw_schema())]
+    });
+    for (field, schema) in schemas {
+        if let Some(schema) = schema {
+            document["linux"]["intelRdt"][field] = schema.as_str().into();
         }
     }
     serde_json::to_vec(&document).map_err(unreadable)
@@ -69,14 +115,17 @@ mod tests {
             "devices": [{"allow": false, "access": "rwm", "new": 2}],
             "memory": {"limit": 5}, "pids": {"limit": 6}}}});
         let limits = serde_json::from_value(json!({"memory": {"limit": 7}})).unwrap();
-        let changed = with_limits(config.to_string().as_bytes(), &limits).unwrap();
+        let changed = with_limits(config.to_string().as_bytes(), &limits, None).unwrap();
         let mut changed: Value = serde_json::from_slice(&changed).unwrap();
         let resources = changed["linux"]["resources"].take();
         assert_eq!(resources["devices"], config["linux"]["resources"]["devices"]);
         assert_eq!(resources["memory"], json!({"limit": 7}));
         assert_eq!(resources.get("pids"), None);
         assert_eq!(changed["future"], 1);
-        let empty = with_limits(br#"{"linux":{}}"#, &limits).unwrap();
-        assert!(String::from_utf8(empty).unwrap().contains(r#""memory":{"limit":7}"#));
+        let rdt = serde_json::from_value(json!({"memBwSchema": "MB:0=10"})).unwrap();
+        let empty = with_limits(br#"{"linux":{}}"#, &limits, Some(&rdt)).unwrap();
+        let text = String::from_utf8(empty).unwrap();
+        assert!(text.contains(r#""memory":{"limit":7}"#), "{text}");
+        assert!(text.contains(r#""intelRdt":{"memBwSchema":"MB:0=10"}"#), "{text}");
     }
 }

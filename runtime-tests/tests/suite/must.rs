@@ -217,3 +217,21 @@ refusals! {
     sysctl_of_a_user_namespace_that_is_not_there: ["user.max_user_namespaces"], |spec|
         spec["linux"]["sysctl"] = json!({"user.max_user_namespaces": "1"});
 }
+
+#[test]
+fn schemas_of_a_host_without_them() {
+    on_the_host(|view| {
+        if std::path::Path::new("/sys/fs/resctrl/info").exists() {
+            return skip::inapplicable("this host has resctrl");
+        }
+        let c = Container::new(view).sleeper();
+        c.run_detached();
+        for (flag, what) in [
+            ("--l3-cache-schema=L3:0=f", "Intel RDT/CAT: l3 cache schema is not enabled"),
+            ("--mem-bw-schema=MB:0=10", "Intel RDT/MBA: memory bandwidth schema is not enabled"),
+        ] {
+            c.call(["update", flag, &c.id]).output().exits(1).says(what);
+        }
+        assert_eq!(c.status(), "running");
+    });
+}

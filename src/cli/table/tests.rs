@@ -74,7 +74,7 @@ fn every_verb_reads_all_of_its_flags() {
 
 #[test]
 fn limits_by_flags() {
-    let Command::Update { id, resources: Resources::Flags { limits, ignored } } = read(
+    let Command::Update { id, resources: Resources::Flags { limits, ignored, .. } } = read(
         "update --memory 512m --memory-swap -1 --cpu-quota -1 --pids-limit 0 --kernel-memory 1 x",
     ) else {
         panic!()
@@ -89,10 +89,11 @@ fn limits_by_flags() {
         read("update -r - --memory nonsense x"),
         Command::Update { id: "x".into(), resources: Resources::Stdin }
     );
-    assert_eq!(
-        refusal("update --mem-bw-schema MB:0=10 x"),
-        "Intel RDT/MBA: memory bandwidth schema is not enabled"
-    );
+    let read = read("update --mem-bw-schema MB:0=10 --l3-cache-schema= x");
+    let Command::Update { resources: Resources::Flags { rdt: Some(rdt), .. }, .. } = read else {
+        panic!("{read:?}")
+    };
+    assert_eq!((rdt.l3_cache_schema(), rdt.mem_bw_schema()), (&None, &Some("MB:0=10".into())));
     assert!(refusal("update --cpu-share -1 x").starts_with("invalid value \"-1\" for flag"));
 }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use plan::{Input, plan};
+pub use plan::{Input, plan, schemas};
 
 /// What the host has.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{Group, Plan, Resctrl};
+use oci_spec::runtime::LinuxIntelRdt;
+
+use super::{Group, Plan, Resctrl, schemas};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
 
@@ -75,6 +77,27 @@ impl Made {
         // The error that brings us here is the one to report.
         self.0.iter().rev().for_each(|path| drop(std::fs::remove_dir(path)));
     }
+}
+
+/// Refuses what an update asks of a host that has not got it, in runc's words.
+pub fn check(host: Option<&Resctrl>, rdt: &LinuxIntelRdt) -> Result<()> {
+    for (schema, kind, what) in [
+        (rdt.l3_cache_schema(), "L3", "CAT: l3 cache"),
+        (rdt.mem_bw_schema(), "MB", "MBA: memory bandwidth"),
+    ] {
+        let there = host.is_some_and(|host| host.root.join("info").join(kind).exists());
+        if schema.is_some() && !there {
+            return Err(Error::config(format!("Intel RDT/{what} schema is not enabled"))
+                .hint("mount -t resctrl resctrl /sys/fs/resctrl, on a processor that has it"));
+        }
+    }
+    Ok(())
+}
+
+/// Gives a group that is there other schemata.
+pub fn change(group: &Group, host: &Resctrl, rdt: &LinuxIntelRdt) -> Result<()> {
+    let text = schemas(rdt)?.join("\n") + "\n";
+    write(&group.path.join("schemata"), &text).map_err(|e| explained(&host.root, e))
 }
 
 /// Puts the process into the group and its monitoring group, in this order: the kernel wants it in
@@ -226,6 +249,28 @@ mod tests {
         plan.group.monitor = Some(tree.0.join("nowhere/c1"));
         assert!(prepare(&plan).unwrap_err().to_string().starts_with("intelRdt: mkdir"));
         assert!(!tree.0.join("c1").exists(), "the first directory is gone again");
+    }
+
+    #[test]
+    fn an_update_of_what_the_host_has() {
+        let tree = Tree::new("update");
+        let host = groups(&tree.0).unwrap();
+        let group = tree.plan(json!({"closID": "gold"})).group;
+        let rdt: LinuxIntelRdt =
+            serde_json::from_value(json!({"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=10"}))
+                .unwrap();
+        for (kind, missing) in [
+            ("info/L3", Some("Intel RDT/CAT: l3 cache schema is not enabled")),
+            ("info/MB", Some("Intel RDT/MBA: memory bandwidth schema is not enabled")),
+            ("info/L3_MON", None),
+        ] {
+            let refused = check(Some(&host), &rdt).err().map(|e| e.to_string());
+            assert_eq!(refused.as_deref(), missing);
+            std::fs::create_dir(tree.0.join(kind)).unwrap();
+        }
+        assert!(check(None, &rdt).is_err());
+        change(&group, &host, &rdt).unwrap();
+        assert_eq!(tree.text("gold/schemata"), "L3:0=f\nMB:0=10\n");
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn bad(name: &str) -> Error {
 }
 
 /// The two that came before `schemata`: the cache first.
-fn schemas(rdt: &LinuxIntelRdt) -> Result<Vec<String>> {
+pub fn schemas(rdt: &LinuxIntelRdt) -> Result<Vec<String>> {
     let given = |schema: &Option<String>| schema.clone().filter(|text| !text.is_empty());
     let mut lines = Vec::new();
     if let Some(cache) = given(rdt.l3_cache_schema()) {
