@@ -14,6 +14,7 @@ DESTDIR ?=
 OUT    := target/$(TARGET)/release
 ARIL   := $(OUT)/aril
 SHIM   := $(OUT)/containerd-shim-aril-v2
+CNI    := $(OUT)/aril-cni
 BUNDLE := bundles/busybox
 CARGO  ?= cargo
 
@@ -26,9 +27,9 @@ export RUNTIME ?= $(CURDIR)/$(ARIL)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: rust-target ## build the static release binaries, runtime and containerd shim, and show where they are
+build: rust-target ## build the static release binaries, runtime, containerd shim and CNI plugin, and show where they are
 	$(CARGO) build --release --locked --package aril --target $(TARGET)
-	@ls -l $(ARIL) $(SHIM)
+	@ls -l $(ARIL) $(SHIM) $(CNI)
 
 bundle: demo-tools ## make bundles/busybox/rootfs from Debian's busybox-static
 	@mkdir -p $(addprefix $(BUNDLE)/rootfs/,bin dev etc proc sys tmp)
@@ -71,12 +72,12 @@ floor: rust-target
 bench: build floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
 	$(OUT)/bench --aril $(RUNTIME) --bundle $(BUNDLE) --output docs/bench $(BENCH)
 
-install: build ## install aril, the shim, man pages and completions into PREFIX (default /usr/local)
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(ARIL) $(SHIM)
+install: build ## install aril, the shim, the CNI plugin, man pages and completions into PREFIX (default /usr/local)
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(ARIL) $(SHIM) $(CNI)
 	$(CARGO) run --quiet --locked --package aril --example aril-docs $(DESTDIR)$(PREFIX)
 
 uninstall: ## remove them again
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(ARIL) $(SHIM)))
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(ARIL) $(SHIM) $(CNI)))
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/aril.1 $(DESTDIR)$(PREFIX)/share/man/man1/aril-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/aril \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_aril \

@@ -9,7 +9,7 @@
 //! | L4 | [`plan`] [`explain`] | L0 to L3 |
 //! | L5 | [`init`], [`state`] | L0 to L4 |
 //! | L6 | [`lifecycle`] | L0 to L5 |
-//! | L7 | [`cli`], [`shim`] | everything |
+//! | L7 | [`cli`], [`cni`], [`shim`] | everything |
 //!
 //! `runtime-tests/tests/tidy.rs` checks the table. Reading order: [`plan`] (what a container is),
 //! [`init`] (how the two processes make it), [`lifecycle`] (the verbs); then a concern of L3 at a
@@ -51,5 +51,6 @@ pub mod state;
 pub mod lifecycle;
 
 pub mod cli;
+pub mod cni;
 #[cfg(feature = "shim")]
 pub mod shim;

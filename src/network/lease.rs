@@ -132,6 +132,8 @@ impl Lease {
     pub fn remove(&self) -> Result<()> {
         names::leave(self, None)?;
         let directory = directory(&self.network);
+        // Of a claim that was killed right after it.
+        store::unlink(&directory.join(format!(".{}", self.link)))?;
         // The name last: while it is there, somebody knows of the rest.
         self.addresses.iter().rev().try_for_each(|a| store::unlink(&directory.join(a.to_string())))
     }
@@ -334,6 +336,10 @@ impl Claim<'_> {
 /// What was kept of a network that has no leases any more.
 pub fn forget(network: &str) -> Result<()> {
     names::forget(network)?;
+    // Of claims that were killed before there was a lease.
+    for name in store::entries(&directory(network))?.iter().filter(|name| name.starts_with('.')) {
+        store::unlink(&directory(network).join(name))?;
+    }
     store::remove_directory(&directory(network))
 }
 

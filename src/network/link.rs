@@ -14,6 +14,7 @@ const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
+const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
@@ -313,6 +314,21 @@ pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
     let mut names = Vec::new();
     socket.ask(batch, |reply| names.extend(Found::read(reply).map(|found| found.name)))?;
     Ok(names)
+}
+
+/// Whether some link of this namespace has the address.
+pub fn has_address(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
+    const BYTES: u16 = 1;
+    const LOCAL: u16 = 2;
+    let mut batch = Batch::new();
+    batch.request(GETADDR, DUMP, &[family(address), 0, 0, 0, 0, 0, 0, 0]);
+    let mut found = false;
+    socket.ask(batch, |reply| {
+        let mut attributes: Attributes<'_> = reply.attributes(8);
+        let is_it = |kind: u16| kind == BYTES || kind == LOCAL;
+        found |= attributes.any(|(kind, bytes)| is_it(kind) && ip(bytes) == Some(address));
+    })?;
+    Ok(found)
 }
 
 /// Where the kernel would send packets, but by default: the destinations of its routes.

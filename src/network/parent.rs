@@ -58,27 +58,117 @@ pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
 /// Gives the process behind `pidfd` its link: address, routes, and the ports that lead to it.
 pub fn attach(lease: &Lease, rate: Option<Rate>, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
     let network = store::get(&lease.network)?;
-    let place = Place::Process(pid);
-    make_link(&network, lease, rate, place, pidfd)
+    let end = End { place: Place::Process(pid), namespace: pidfd, name: INSIDE };
+    make_link(&network, lease, rate, end)
         .and_then(|()| publish(&network, lease))
         .context(|| format!("attach to network {}", network.name))
 }
 
-fn make_link(
-    network: &Network,
+/// The same for a network namespace that is open, with a name for the link's end in it.
+pub fn attach_at(
     lease: &Lease,
     rate: Option<Rate>,
-    place: Place<'_>,
     namespace: BorrowedFd<'_>,
+    name: &str,
 ) -> Result<()> {
+    let network = store::get(&lease.network)?;
+    make_link(&network, lease, rate, End { place: Place::File(namespace), namespace, name })
+        .and_then(|()| publish(&network, lease))
+        .context(|| format!("attach to network {}", network.name))
+}
+
+/// The link goes, whether or not its namespace does.
+pub fn detach(lease: &Lease) -> Result<()> {
+    let mut batch = Batch::new();
+    link::delete(&mut batch, &lease.link);
+    match routes()?.transact(batch) {
+        Err(refusal) if refusal.errno != Errno::ENODEV => Err(refused(refusal, &lease.link)),
+        _ => Ok(()),
+    }
+}
+
+/// What is not there of an attachment: the first thing that is found missing.
+pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<Option<String>> {
+    let mut host = routes()?;
+    for link in [&lease.network, &lease.link] {
+        let found = link::find(&mut host, link).map_err(|r| refused(r, link))?;
+        if !found.is_some_and(|found| found.up) {
+            return Ok(Some(format!("link {link} of the host is gone, or down")));
+        }
+    }
+    let mut inside = socket_in(namespace)?;
+    let found = link::find(&mut inside, name).map_err(|r| refused(r, name))?;
+    if !found.is_some_and(|found| found.up) {
+        return Ok(Some(format!("link {name} of the container is gone, or down")));
+    }
+    for address in &lease.addresses {
+        let known = link::has_address(&mut inside, *address).map_err(|r| refused(r, name))?;
+        if !known {
+            return Ok(Some(format!("address {address} of the container is gone")));
+        }
+    }
+    let table = firewall::exists(&mut filter()?).map_err(|r| refused(r, "table aril"))?;
+    Ok((!table).then(|| "the packet filter's table inet aril is gone".to_owned()))
+}
+
+/// Whether the kernel lets us make networks at all.
+pub fn is_usable() -> Result<()> {
+    link::names(&mut routes()?).map_err(|r| refused(r, "links"))?;
+    let table = firewall::exists(&mut filter()?);
+    table.map(drop).map_err(|r| permission(refused(r, "the packet filter")))
+}
+
+/// The network of that name; it is defined where there is none.
+pub fn ensure(wanted: &Wanted) -> Result<Network> {
+    let network = match store::load(&wanted.name)? {
+        Some(network) => network,
+        None => match create(wanted) {
+            // Somebody else was here just now; else the error is the same again.
+            Err(e) if e.kind() == Kind::Exists => store::load(&wanted.name)?.ok_or(e)?,
+            other => other?,
+        },
+    };
+    agrees(&network, wanted)?;
+    Ok(network)
+}
+
+/// A network that exists is used as it is: what somebody says of it must be so.
+pub fn agrees(network: &Network, wanted: &Wanted) -> Result<()> {
+    if wanted.subnets.is_empty() {
+        return Ok(());
+    }
+    let asked = wanted.network()?;
+    let other_mtu = wanted.mtu.is_some_and(|mtu| mtu != network.mtu);
+    let same = asked.ipv4 == network.ipv4 && asked.ipv6 == network.ipv6 && !other_mtu;
+    if same && asked.internal == network.internal && asked.isolated == network.isolated {
+        return Ok(());
+    }
+    Err(Error::config(format!("network {} is there already, and another one", network.name)).hint(
+        format!(
+            "`aril network inspect {0}` shows it, `aril network rm {0}` removes it",
+            network.name
+        ),
+    ))
+}
+
+/// The container's end of a link that is to be.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    place: Place<'a>,
+    /// The same place, to be entered.
+    namespace: BorrowedFd<'a>,
+    name: &'a str,
+}
+
+fn make_link(network: &Network, lease: &Lease, rate: Option<Rate>, end: End<'_>) -> Result<()> {
     let mut host = routes()?;
     let bridge = bridge_of(&mut host, network)?;
     let mut batch = Batch::new();
     let veth = Veth {
         here: &lease.link,
         bridge: Some(bridge),
-        there: INSIDE,
-        place,
+        there: end.name,
+        place: end.place,
         mac: mac(lease.addresses[0]),
         mtu: network.mtu,
     };
@@ -94,7 +184,7 @@ fn make_link(
     let found = link::shown(&mut host, batch).map_err(|r| full_bridge(refused(r, &what())))?;
     let found =
         found.ok_or_else(|| Error::system(format!("the kernel does not show {}", what())))?;
-    let mut inside = socket_in(namespace)?;
+    let mut inside = socket_in(end.namespace)?;
     let batch = inside_requests(network, lease, rate, found.peer);
     inside.transact(batch).map_err(|r| refused(r, "addresses and routes of the container"))?;
     match rate.and_then(|rate| rate.inward) {

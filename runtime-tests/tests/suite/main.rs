@@ -5,6 +5,7 @@
 
 mod bundleless;
 mod cgroup;
+mod cni;
 mod commit;
 mod console;
 mod cves;

@@ -1,6 +1,6 @@
 //! Networks of aril's own. Everything happens in network namespaces that the tests make.
 
-mod host;
+pub mod host;
 mod leases;
 mod modes;
 mod names;

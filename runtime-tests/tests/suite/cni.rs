@@ -1,0 +1,278 @@
+//! `aril-cni`, called as an engine calls a plugin, on hosts of the tests' own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use runtime_tests::{Container, skip};
+use serde_json::{Value, json};
+
+use crate::network::host::{Host, possible, sleeper, tcp};
+
+struct Engine {
+    host: Host,
+    plugin: PathBuf,
+    /// For calls of the runtime, which finds what is left.
+    aril: Container,
+}
+
+/// What the plugin prints, and its exit code.
+type Answer = (Value, i32);
+
+impl Engine {
+    fn new() -> Option<Self> {
+        if !possible() {
+            return None;
+        }
+        let aril = sleeper();
+        let plugin = aril.runtime.path.with_file_name("aril-cni");
+        if !plugin.is_file() {
+            skip::unprepared("aril-cni is not beside the runtime: cargo build -p aril");
+            return None;
+        }
+        Some(Self { host: Host::new(), plugin, aril })
+    }
+
+    /// A network namespace as engines make them.
+    fn sandbox(&self, name: &str) {
+        self.host.sh(&format!("ip netns add {name}"));
+    }
+
+    /// The same, where this process sees it.
+    fn namespace(&self, name: &str) -> PathBuf {
+        let own = self.host.namespace();
+        let process = own.ancestors().nth(2).expect("a process").to_owned();
+        process.join("root/run/netns").join(name)
+    }
+
+    fn call(&self, command: &str, container: &str, config: &Value) -> Answer {
+        let environment = format!(
+            "CNI_COMMAND={command} CNI_CONTAINERID={container} CNI_IFNAME=eth0 \
+             CNI_NETNS=/run/netns/{container} CNI_PATH=/usr/lib/cni"
+        );
+        self.raw(&environment, &config.to_string())
+    }
+
+    fn raw(&self, environment: &str, input: &str) -> Answer {
+        let plugin = self.plugin.display();
+        let text = self.host.sh(&format!(
+            "printf %s '{input}' | env {environment} {plugin} 2>&1; printf '\\n%s' $?"
+        ));
+        let (printed, code) = text.rsplit_once('\n').expect("a code");
+        let code = code.parse().expect("a number");
+        if printed.trim().is_empty() {
+            return (Value::Null, code);
+        }
+        (serde_json::from_str(printed).unwrap_or_else(|e| panic!("{e}: {printed}")), code)
+    }
+
+    #[track_caller]
+    fn ok(&self, command: &str, container: &str, config: &Value) -> Value {
+        let (answer, code) = self.call(command, container, config);
+        assert_eq!(code, 0, "{command} {container}: {answer}");
+        answer
+    }
+
+    #[track_caller]
+    fn fails(&self, command: &str, container: &str, config: &Value) -> Value {
+        let (answer, code) = self.call(command, container, config);
+        assert_eq!(code, 1, "{command} {container}: {answer}");
+        assert!(answer["msg"].as_str().is_some_and(|m| !m.is_empty()), "{answer}");
+        answer["code"].clone()
+    }
+
+    fn has_nothing_left(&self) {
+        self.host.has_nothing_left();
+        assert_eq!(self.host.sh("find /run/aril/@cni -mindepth 1 2>/dev/null || true"), "");
+    }
+}
+
+fn config(version: &str) -> Value {
+    json!({
+        "cniVersion": version, "name": "net1", "type": "aril-cni",
+        "ipam": {"ranges": [[{"subnet": "10.81.0.0/24"}], [{"subnet": "fd81::/64"}]]}
+    })
+}
+
+fn with(mut config: Value, key: &str, value: Value) -> Value {
+    config[key] = value;
+    config
+}
+
+fn address(result: &Value, index: usize) -> IpAddr {
+    let text = result["ips"][index]["address"].as_str().expect("an address");
+    text.split('/').next().expect("an address").parse().expect("an address")
+}
+
+#[test]
+fn added_checked_deleted() {
+    let Some(engine) = Engine::new() else { return };
+    engine.sandbox("c1");
+    let config = with(
+        config("1.1.0"),
+        "runtimeConfig",
+        json!({
+            "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+            "bandwidth": {"ingressRate": 80_000_000, "egressRate": 80_000_000}
+        }),
+    );
+    let result = engine.ok("ADD", "c1", &config);
+    assert_eq!(result["cniVersion"], "1.1.0");
+    let inside = &result["interfaces"][2];
+    assert_eq!((&inside["name"], &inside["sandbox"]), (&json!("eth0"), &json!("/run/netns/c1")));
+    assert_eq!((&result["interfaces"][0]["name"], &inside["mtu"]), (&json!("net1"), &json!(1500)));
+    assert_eq!(result["ips"][0]["gateway"], "10.81.0.1");
+    assert_eq!(
+        (&result["ips"][1]["interface"], &result["ips"][1]["version"]),
+        (&json!(2), &Value::Null)
+    );
+    assert_eq!(result["routes"][0], json!({"dst": "0.0.0.0/0", "gw": "10.81.0.1"}));
+    // What the result says is so.
+    let shown = engine.host.sh("ip netns exec c1 ip -j link show eth0");
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown[0]["address"], inside["mac"]);
+    let (container, host) = (engine.namespace("c1"), engine.host.namespace());
+    for index in [0, 1] {
+        let to = SocketAddr::new(address(&result, index), 81);
+        assert!(tcp(&host, to, &container, 81).is_some(), "{to}");
+    }
+    assert!(tcp(&host, "10.81.0.1:8080".parse().expect("an address"), &container, 80).is_some());
+    assert!(engine.host.sh("ip netns exec c1 tc qdisc show dev eth0").contains("tbf"));
+    let checked = with(config.clone(), "prevResult", result);
+    engine.ok("CHECK", "c1", &checked);
+    assert_eq!(engine.fails("ADD", "c1", &config), 101);
+    // Nobody else may have the port.
+    engine.sandbox("c2");
+    assert_eq!(engine.fails("ADD", "c2", &config), 101);
+    // A container of the runtime's on the same network, and nothing that looks abandoned.
+    let c3 = engine.host.sleeper(&["--network", "bridge:net1"]);
+    let found = engine.host.call(&engine.aril, &["reconcile", "--dry-run"]).ok();
+    assert!(!found.stdout.contains("lease"), "{found:?}");
+    engine.host.delete(&c3);
+    engine.host.sh("ip netns exec c1 ip addr flush dev eth0");
+    assert_eq!(engine.fails("CHECK", "c1", &checked), 102);
+    // The namespace stays, the link goes; twice is as good as once.
+    engine.ok("DEL", "c1", &config);
+    assert!(!engine.host.sh("ip netns exec c1 ip -o link").contains("eth0"));
+    engine.ok("DEL", "c1", &config);
+    assert_eq!(engine.fails("CHECK", "c1", &checked), 102);
+    engine.has_nothing_left();
+}
+
+#[test]
+fn each_version_has_its_result() {
+    let Some(engine) = Engine::new() else { return };
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let name = format!("v{}", version.replace('.', ""));
+        engine.sandbox(&name);
+        let result = engine.ok("ADD", &name, &config(version));
+        assert_eq!(result["cniVersion"], version);
+        let old = version.starts_with('0');
+        assert_eq!(result["ips"][0]["version"] == "4", old, "{result}");
+        assert_eq!(result["interfaces"][2]["mtu"].is_number(), version == "1.1.0", "{result}");
+        engine.ok("DEL", &name, &config(version));
+    }
+    let (answer, code) = engine.raw("CNI_COMMAND=VERSION", r#"{"cniVersion":"0.4.0"}"#);
+    assert_eq!((code, &answer["cniVersion"]), (0, &json!("0.4.0")));
+    assert_eq!(answer["supportedVersions"].as_array().map(Vec::len), Some(5));
+    engine.ok("STATUS", "c", &config("1.1.0"));
+    engine.has_nothing_left();
+}
+
+#[test]
+fn errors_have_the_specifications_codes() {
+    let Some(engine) = Engine::new() else { return };
+    engine.sandbox("c1");
+    let good = config("1.0.0");
+    assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "cniVersion", json!("7.0.0"))), 1);
+    let start = json!({"subnet": "10.81.0.0/24", "rangeStart": "10.81.0.9"});
+    assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "ipam", start)), 2);
+    assert_eq!(engine.fails("FROB", "c1", &good), 4);
+    assert_eq!(engine.fails("ADD", "../c1", &good), 4);
+    assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "mtu", json!("x"))), 6);
+    let (answer, code) = engine.raw("CNI_COMMAND=DEL CNI_CONTAINERID=c CNI_IFNAME=e", "{");
+    assert_eq!((answer["code"].as_u64(), code), (Some(6), 1));
+    assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "name", json!("a name"))), 7);
+    assert_eq!(engine.fails("CHECK", "c1", &good), 7);
+    let nobody = json!({"type": "no-such-plugin"});
+    assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "ipam", nobody)), 7);
+    // No such namespace, and one that is not one.
+    assert_eq!(engine.fails("ADD", "c9", &good), 100);
+    engine.host.sh("touch /run/netns/file");
+    assert_eq!(engine.fails("ADD", "file", &good), 100);
+    // The network is there by now, and is not what is asked for.
+    engine.ok("ADD", "c1", &good);
+    let other = with(good.clone(), "ipam", json!({"subnet": "10.82.0.0/24"}));
+    engine.sandbox("c2");
+    assert_eq!(engine.fails("ADD", "c2", &other), 7);
+    engine.ok("DEL", "c1", &good);
+    engine.has_nothing_left();
+}
+
+#[test]
+fn what_the_engine_has_forgotten_goes() {
+    let Some(engine) = Engine::new() else { return };
+    let config = config("1.1.0");
+    for name in ["c1", "c2", "c3"] {
+        engine.sandbox(name);
+        engine.ok("ADD", name, &config);
+    }
+    // One namespace went without a DEL.
+    engine.host.sh("ip netns del c3");
+    let valid = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    engine.ok("GC", "", &with(config.clone(), "cni.dev/valid-attachments", valid));
+    assert_eq!(engine.host.leases().lines().filter(|l| l.contains("10.81")).count(), 1);
+    assert_eq!(engine.host.sh("ls /run/aril/@cni/net1"), "c1@eth0\n");
+    engine.ok("DEL", "c1", &config);
+    engine.has_nothing_left();
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let Some(engine) = Engine::new() else { return };
+    let mappings = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80}]});
+    let config = with(config("1.1.0"), "runtimeConfig", mappings);
+    engine.sandbox("c1");
+    for moment in 0..30 {
+        engine.host.sh(&format!(
+            "printf %s '{config}' > /run/config; CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 \
+             CNI_NETNS=/run/netns/c1 {} < /run/config > /dev/null & \
+             sleep 0.0{moment:02}; kill -9 $! 2> /dev/null; wait",
+            engine.plugin.display()
+        ));
+        engine.ok("DEL", "c1", &config);
+        let leases = engine.host.leases();
+        assert!(leases.lines().all(|line| line.contains("/.")), "{moment} ms: {leases}");
+        assert_eq!(engine.host.links(), 0, "{moment} ms");
+        assert_eq!(engine.host.elements().unwrap_or_default(), "", "{moment} ms");
+        assert_eq!(
+            engine.host.sh("find /run/aril/@cni -mindepth 1 2>/dev/null || true"),
+            "",
+            "{moment} ms"
+        );
+    }
+    engine.host.network(&engine.aril, &["rm", "net1"]).ok();
+    engine.has_nothing_left();
+}
+
+#[test]
+fn another_plugin_gives_out_addresses() {
+    let Some(engine) = Engine::new() else { return };
+    let host_local = Path::new("/usr/lib/cni/host-local");
+    if skip::tool(host_local.to_str().expect("utf-8"), "containernetworking-plugins").is_none() {
+        return;
+    }
+    let ipam = json!({
+        "type": "host-local", "dataDir": "/run/host-local",
+        "ranges": [[{"subnet": "10.83.0.0/24", "rangeStart": "10.83.0.77"}]]
+    });
+    let config = with(config("1.0.0"), "ipam", ipam);
+    engine.sandbox("c1");
+    let result = engine.ok("ADD", "c1", &config);
+    assert_eq!(result["ips"][0]["address"], "10.83.0.77/24");
+    let (container, host) = (engine.namespace("c1"), engine.host.namespace());
+    assert!(tcp(&host, SocketAddr::new(address(&result, 0), 80), &container, 80).is_some());
+    engine.ok("CHECK", "c1", &with(config.clone(), "prevResult", result));
+    engine.ok("DEL", "c1", &config);
+    assert_eq!(engine.host.sh("ls /run/host-local/net1 | grep 10.83 || true"), "");
+    engine.has_nothing_left();
+}

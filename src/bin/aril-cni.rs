@@ -1,0 +1,3 @@
+#![no_main]
+
+aril::entry!(aril::cni::main);

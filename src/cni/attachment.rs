@@ -1,0 +1,173 @@
+//! The commands: an attachment comes, is looked at, goes.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::ATTACHMENTS;
+use super::config::{Call, network_of};
+use super::delegate::{self, Given};
+use super::output::{Added, Failure, INVALID, MISSING, TAKEN, UNAVAILABLE};
+use crate::error::{Context, Error, OsContext};
+use crate::network::definition::Network;
+use crate::network::lease::{self, Holder, Lease};
+use crate::network::{parent, store};
+
+type Result<T> = std::result::Result<T, Failure>;
+
+fn folder(call: &Call) -> PathBuf {
+    Path::new(ATTACHMENTS).join(&call.wanted.name)
+}
+
+fn holder(call: &Call) -> Holder {
+    let environment = &call.environment;
+    let id = format!("{}@{}", environment.container, environment.interface);
+    Holder { root: folder(call), id }
+}
+
+/// What the attachment holds.
+fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
+    let leases = lease::of_network(&call.wanted.name)?;
+    Ok(leases.into_iter().find(|lease| lease.holders.contains(holder)))
+}
+
+pub fn add(call: &Call) -> Result<String> {
+    let holder = holder(call);
+    let namespace = &call.environment.namespace;
+    let file = File::open(namespace).os("open", namespace)?;
+    let marker = holder.root.join(&holder.id);
+    fs::create_dir_all(&holder.root).os("mkdir", holder.root.display())?;
+    match fs::create_dir(&marker) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let text = format!("{} is attached to network {} already", holder.id, call.wanted.name);
+            return Err(Failure {
+                details: "DEL comes before another ADD".to_owned(),
+                ..Failure::new(TAKEN, text)
+            });
+        }
+        other => other.os("mkdir", marker.display())?,
+    }
+    attach(call, &holder, &file).inspect_err(|_| {
+        // The error that brings us here is the one to report.
+        let _ = undo(call, &holder);
+    })
+}
+
+fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
+    let mut attachment = call.attachment.clone();
+    let given = call.ipam.as_ref().map(|kind| delegate::add(kind, call)).transpose()?;
+    let wanted = match &given {
+        Some(Given { ips, .. }) => {
+            attachment.addresses = ips.iter().map(|(ip, _)| ip.address).collect();
+            network_of(call.wanted.clone(), ips)
+        }
+        None => call.wanted.clone(),
+    };
+    let network = parent::ensure(&wanted)?;
+    let lease = parent::claim(&attachment, holder)?;
+    let Call { environment, version, .. } = call;
+    parent::attach_at(&lease, attachment.rate, file.as_fd(), &environment.interface)?;
+    let dns = given.as_ref().and_then(|given| given.dns.as_ref()).or(call.dns.as_ref());
+    let (interface, namespace) = (&environment.interface, &environment.namespace);
+    Ok(Added { version, network: &network, lease: &lease, interface, namespace, dns }.text())
+}
+
+pub fn del(call: &Call) -> Result<()> {
+    undo(call, &holder(call))
+}
+
+/// What is not there is gone. The namespace may live on, so the link is removed from our side.
+fn undo(call: &Call, holder: &Holder) -> Result<()> {
+    let addresses = call.ipam.as_ref().map(|kind| delegate::run(kind, "DEL", call));
+    // What is ours goes whatever the other plugin met.
+    release(call, holder)?;
+    addresses.transpose().map(drop)
+}
+
+fn release(call: &Call, holder: &Holder) -> Result<()> {
+    if let Some(lease) = lease_of(call, holder)? {
+        parent::detach(&lease)?;
+        parent::release(&lease.reference(), holder)?;
+    }
+    let marker = holder.root.join(&holder.id);
+    match fs::remove_dir(&marker) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("rmdir", marker.display(), &e).into());
+        }
+        _ => {}
+    }
+    // While others are there it stays.
+    let _ = fs::remove_dir(&holder.root);
+    Ok(())
+}
+
+pub fn check(call: &Call) -> Result<()> {
+    if let Some(kind) = &call.ipam {
+        delegate::run(kind, "CHECK", call)?;
+    }
+    let holder = holder(call);
+    let missing = |what: &str| Failure::new(MISSING, format!("{}: {what}", holder.id));
+    let lease = lease_of(call, &holder)?.ok_or_else(|| missing("no address is held"))?;
+    for address in previous_addresses(call)? {
+        if !lease.addresses.iter().any(|own| own.to_string() == address) {
+            return Err(missing(&format!("address {address} is not held")));
+        }
+    }
+    let environment = &call.environment;
+    let file = File::open(&environment.namespace).os("open", &environment.namespace)?;
+    match parent::missing(&lease, file.as_fd(), &environment.interface)? {
+        None => Ok(()),
+        Some(what) => Err(missing(&what)),
+    }
+}
+
+/// Addresses that the result of ADD has for our interface, without their prefixes.
+fn previous_addresses(call: &Call) -> Result<Vec<String>> {
+    let previous = call.previous.as_ref().unwrap_or(&Value::Null);
+    let decode = || Failure::new(INVALID, "prevResult is no result of this plugin");
+    let interfaces = previous["interfaces"].as_array().ok_or_else(decode)?;
+    let own = interfaces.iter().position(|i| {
+        i["name"] == call.environment.interface.as_str() && i["sandbox"].as_str().is_some()
+    });
+    let own = own.ok_or_else(decode)?;
+    let ips = previous["ips"].as_array().ok_or_else(decode)?;
+    let ours = ips.iter().filter(|ip| ip["interface"].as_u64() == Some(own as u64));
+    let bare = |ip: &Value| Some(ip["address"].as_str()?.split('/').next()?.to_owned());
+    Ok(ours.filter_map(bare).collect())
+}
+
+/// All attachments of the network but those that the engine knows go.
+pub fn collect(call: &Call) -> Result<()> {
+    if let Some(kind) = &call.ipam {
+        delegate::run(kind, "GC", call)?;
+    }
+    let root = folder(call);
+    let valid: Vec<_> =
+        call.valid.iter().map(|valid| format!("{}@{}", valid.container, valid.ifname)).collect();
+    let found = match fs::read_dir(&root) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.os("open", root.display())?,
+    };
+    for entry in found {
+        let name = entry.os("read", root.display())?.file_name();
+        let id = name.to_string_lossy().into_owned();
+        if !valid.contains(&id) {
+            release(call, &Holder { root: root.clone(), id })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an ADD could work.
+pub fn status(call: &Call) -> Result<()> {
+    if let Some(kind) = call.ipam.as_ref().filter(|_| call.version == "1.1.0") {
+        delegate::run(kind, "STATUS", call)?;
+    }
+    let unavailable = |e: Error| Failure { code: UNAVAILABLE, ..Failure::from(e) };
+    parent::is_usable().context(|| "networks".to_owned()).map_err(unavailable)?;
+    let known: Option<Network> = store::load(&call.wanted.name)?;
+    known.map_or(Ok(()), |network| parent::agrees(&network, &call.wanted).map_err(Failure::from))
+}

@@ -1,0 +1,337 @@
+//! The environment and the configuration on stdin -> what is to be done. No look at the host.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::output::{DECODE, ENVIRONMENT, Failure, INVALID, UNSUPPORTED, VERSION, VERSIONS};
+use crate::network::definition::{self, Wanted};
+use crate::network::plan::Attachment;
+use crate::network::publish::Published;
+use crate::network::rate::Rate;
+use crate::network::subnet::Subnet;
+
+const NEWEST: &str = VERSIONS[VERSIONS.len() - 1];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Add,
+    Del,
+    Check,
+    Gc,
+    Status,
+    Version,
+}
+
+/// The variables that are read.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    pub command: String,
+    pub container: String,
+    pub namespace: String,
+    pub interface: String,
+    pub args: String,
+    pub path: String,
+}
+
+fn wrong(name: &str, why: &str) -> Failure {
+    Failure::new(ENVIRONMENT, format!("{name}: {why}"))
+}
+
+impl Environment {
+    pub fn of_this_process() -> Self {
+        let get = |name| std::env::var(name).unwrap_or_default();
+        Self {
+            command: get("CNI_COMMAND"),
+            container: get("CNI_CONTAINERID"),
+            namespace: get("CNI_NETNS"),
+            interface: get("CNI_IFNAME"),
+            args: get("CNI_ARGS"),
+            path: get("CNI_PATH"),
+        }
+    }
+
+    pub fn command(&self) -> Result<Command, Failure> {
+        Ok(match self.command.as_str() {
+            "ADD" => Command::Add,
+            "DEL" => Command::Del,
+            "CHECK" => Command::Check,
+            "GC" => Command::Gc,
+            "STATUS" => Command::Status,
+            "VERSION" => Command::Version,
+            "" => return Err(wrong("CNI_COMMAND", "is not set: this is a plugin for engines")),
+            other => return Err(wrong("CNI_COMMAND", &format!("unknown command {other:?}"))),
+        })
+    }
+
+    /// What must be there for an attachment.
+    fn check(&self, command: Command) -> Result<(), Failure> {
+        if matches!(command, Command::Gc | Command::Status) {
+            return Ok(());
+        }
+        if !is_container(&self.container) {
+            return Err(wrong("CNI_CONTAINERID", &format!("no container: {:?}", self.container)));
+        }
+        if !is_interface(&self.interface) {
+            return Err(wrong("CNI_IFNAME", &format!("no interface's name: {:?}", self.interface)));
+        }
+        if command != Command::Del && !self.namespace.starts_with('/') {
+            let text = format!("no path of a network namespace: {:?}", self.namespace);
+            return Err(wrong("CNI_NETNS", &text));
+        }
+        Ok(())
+    }
+
+    /// Of `CNI_ARGS`, `IP`, which is an address that is asked for.
+    fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+        let pairs = self.args.split(';').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == "IP").map(|(_, text)| address(text, ENVIRONMENT)).collect()
+    }
+}
+
+/// As the specification has it; other letters would be a path.
+fn is_container(id: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    id.len() <= 200
+        && id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && id.bytes().all(allowed)
+}
+
+fn is_interface(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() < libc::IFNAMSIZ
+        && name.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':'))
+}
+
+/// An address, perhaps with its prefix.
+fn address(text: &str, code: u32) -> Result<IpAddr, Failure> {
+    let bare = text.split('/').next().unwrap_or_default();
+    bare.parse().map_err(|_| Failure::new(code, format!("{text:?} is no address")))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Document {
+    cni_version: Option<String>,
+    name: String,
+    bridge: Option<String>,
+    subnet: Option<String>,
+    mtu: Option<u32>,
+    internal: bool,
+    open: bool,
+    ipam: Ipam,
+    dns: Option<Value>,
+    runtime_config: RuntimeConfig,
+    prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid: Vec<Valid>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Ipam {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(flatten)]
+    range: Range,
+    ranges: Vec<Vec<Range>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Range {
+    subnet: Option<String>,
+    gateway: Option<String>,
+    range: Option<String>,
+    range_start: Option<Value>,
+    range_end: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RuntimeConfig {
+    port_mappings: Vec<PortMapping>,
+    bandwidth: Option<Bandwidth>,
+    ips: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PortMapping {
+    host_port: u16,
+    container_port: u16,
+    protocol: String,
+    #[serde(rename = "hostIP")]
+    host_ip: String,
+}
+
+/// Bits a second, as the container sees it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Bandwidth {
+    ingress_rate: u64,
+    egress_rate: u64,
+}
+
+/// An attachment that is still somebody's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Valid {
+    #[serde(rename = "containerID")]
+    pub container: String,
+    pub ifname: String,
+}
+
+/// One call of the plugin.
+#[derive(Debug)]
+pub struct Call {
+    pub environment: Environment,
+    pub version: String,
+    pub wanted: Wanted,
+    /// Without the network's subnets it is what a network of that name is already.
+    pub attachment: Attachment,
+    /// The plugin that gives out addresses, if it is not us.
+    pub ipam: Option<String>,
+    pub dns: Option<Value>,
+    pub previous: Option<Value>,
+    pub valid: Vec<Valid>,
+    /// As it came, for the other plugin.
+    pub input: Vec<u8>,
+}
+
+/// The version that an answer is to have, whatever else the configuration is.
+pub fn version_of(input: &[u8]) -> String {
+    let found = serde_json::from_slice::<Value>(input).ok();
+    let found = found.and_then(|v| v.get("cniVersion")?.as_str().map(str::to_owned));
+    found.filter(|v| VERSIONS.contains(&v.as_str())).unwrap_or_else(|| NEWEST.to_owned())
+}
+
+impl Call {
+    pub fn parse(
+        command: Command,
+        environment: &Environment,
+        input: &[u8],
+    ) -> Result<Self, Failure> {
+        environment.check(command)?;
+        let document: Document = serde_json::from_slice(input)
+            .map_err(|e| Failure::new(DECODE, format!("the configuration: {e}")))?;
+        let version = document.cni_version.clone().unwrap_or_default();
+        if !VERSIONS.contains(&version.as_str()) {
+            let text = format!("cniVersion {version:?} is none of {}", VERSIONS.join(", "));
+            return Err(Failure::new(VERSION, text));
+        }
+        let invalid = |text: &str| Err(Failure::new(INVALID, text));
+        if !is_container(&document.name) {
+            return invalid(&format!("invalid network name {:?}", document.name));
+        }
+        if command == Command::Add && document.prev_result.is_some() {
+            return invalid("it makes the link, so it must be the first of its list");
+        }
+        if command == Command::Check && document.prev_result.is_none() {
+            return invalid("CHECK needs prevResult");
+        }
+        let ipam = document.ipam.kind.clone().filter(|kind| !kind.is_empty() && kind != "aril-cni");
+        if ipam.as_ref().is_some_and(|kind| !is_container(kind)) {
+            return invalid("ipam.type is no plugin's name");
+        }
+        let wanted = document.wanted(ipam.is_none())?;
+        let runtime = &document.runtime_config;
+        let mut addresses = environment.addresses()?;
+        for text in &runtime.ips {
+            addresses.push(address(text, INVALID)?);
+        }
+        let attachment = Attachment {
+            network: wanted.name.clone(),
+            published: runtime.published()?,
+            addresses,
+            rate: runtime.bandwidth.as_ref().and_then(Bandwidth::rate),
+        };
+        Ok(Self {
+            environment: environment.clone(),
+            version,
+            wanted,
+            attachment,
+            ipam,
+            dns: document.dns,
+            previous: document.prev_result,
+            valid: document.valid,
+            input: input.to_vec(),
+        })
+    }
+}
+
+impl Document {
+    fn wanted(&self, own_addresses: bool) -> Result<Wanted, Failure> {
+        let name = self.bridge.clone().unwrap_or_else(|| self.name.clone());
+        definition::check_name(&name).map_err(|e| {
+            let mut failure = Failure::from(e);
+            failure.details = "give the bridge a name of at most 15 letters: \"bridge\"".to_owned();
+            failure
+        })?;
+        let top = Range { subnet: self.subnet.clone(), ..Range::default() };
+        let first = |set: &'_ Vec<Range>| set.len() == 1;
+        if own_addresses && !self.ipam.ranges.iter().all(first) {
+            return Err(Failure::new(UNSUPPORTED, "ipam.ranges: want one range in each set"));
+        }
+        let mut wanted = Wanted { name, mtu: self.mtu, ..Wanted::default() };
+        (wanted.internal, wanted.open) = (self.internal, self.open);
+        let all = [&top, &self.ipam.range].into_iter().chain(self.ipam.ranges.iter().flatten());
+        for range in all.filter(|_| own_addresses) {
+            if range.range_start.is_some() || range.range_end.is_some() {
+                let text =
+                    "ipam.rangeStart and rangeEnd: want \"range\", a part such as 10.1.2.0/26";
+                return Err(Failure::new(UNSUPPORTED, text));
+            }
+            wanted.subnets.extend(range.subnet.clone());
+            wanted.gateways.extend(range.gateway.clone());
+            wanted.ranges.extend(range.range.clone());
+        }
+        if !wanted.subnets.is_empty() {
+            wanted.network()?;
+        }
+        Ok(wanted)
+    }
+}
+
+impl RuntimeConfig {
+    fn published(&self) -> Result<Vec<Published>, Failure> {
+        // Without a port of the host nothing is published.
+        let mappings = self.port_mappings.iter().filter(|mapping| mapping.host_port != 0);
+        mappings.map(PortMapping::published).collect()
+    }
+}
+
+impl PortMapping {
+    fn published(&self) -> Result<Published, Failure> {
+        let Self { host_port, container_port, protocol, host_ip } = self;
+        let protocol = if protocol.is_empty() { "tcp" } else { protocol };
+        let address = match host_ip.as_str() {
+            "" => String::new(),
+            six if six.contains(':') => format!("[{six}]:"),
+            four => format!("{four}:"),
+        };
+        let text = format!("{address}{host_port}:{container_port}/{}", protocol.to_lowercase());
+        text.parse().map_err(|why: String| Failure::new(INVALID, format!("portMappings: {why}")))
+    }
+}
+
+impl Bandwidth {
+    fn rate(&self) -> Option<Rate> {
+        let bytes = |bits: u64| (bits > 0).then_some((bits / 8).max(1));
+        let rate = Rate { inward: bytes(self.ingress_rate), outward: bytes(self.egress_rate) };
+        (rate.inward.is_some() || rate.outward.is_some()).then_some(rate)
+    }
+}
+
+/// The network that another plugin's addresses are of, where the configuration does not say.
+pub fn network_of(mut wanted: Wanted, ips: &[(Subnet, Option<IpAddr>)]) -> Wanted {
+    for (subnet, gateway) in ips {
+        wanted.subnets.push(subnet.with(subnet.first()).to_string());
+        wanted.gateways.extend(gateway.map(|g| g.to_string()));
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+use super::*;
+
+fn environment() -> Environment {
+    Environment {
+        container: "c1".to_owned(),
+        namespace: "/run/netns/n".to_owned(),
+        interface: "eth0".to_owned(),
+        ..Environment::default()
+    }
+}
+
+fn parse(text: &str) -> Result<Call, Failure> {
+    Call::parse(Command::Add, &environment(), text.as_bytes())
+}
+
+fn code(text: &str) -> u32 {
+    parse(text).unwrap_err().code
+}
+
+#[test]
+fn a_configuration() {
+    let call = parse(
+        r#"{"cniVersion":"1.1.0","name":"web","type":"aril-cni","mtu":1400,
+            "ipam":{"ranges":[[{"subnet":"10.1.0.0/24","gateway":"10.1.0.9"}],[{"subnet":"fd01::/64"}]]},
+            "runtimeConfig":{"portMappings":[
+                {"hostPort":8080,"containerPort":80,"protocol":"TCP"},
+                {"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":"::1"},
+                {"hostPort":0,"containerPort":1}],
+             "bandwidth":{"ingressRate":8000000,"egressRate":0},"ips":["10.1.0.7/24"]}}"#,
+    );
+    let call = call.unwrap();
+    assert_eq!((call.wanted.name.as_str(), call.wanted.mtu), ("web", Some(1400)));
+    assert_eq!(call.wanted.subnets, ["10.1.0.0/24", "fd01::/64"]);
+    let published: Vec<_> = call.attachment.published.iter().map(ToString::to_string).collect();
+    assert_eq!(published, ["8080:80/tcp", "[::1]:53:53/udp"]);
+    assert_eq!(call.attachment.rate, Some(Rate { inward: Some(1_000_000), outward: None }));
+    assert_eq!(call.attachment.addresses, ["10.1.0.7".parse::<IpAddr>().unwrap()]);
+    assert_eq!(call.ipam, None);
+}
+
+#[test]
+fn codes_of_the_specification() {
+    assert_eq!(code("{"), DECODE);
+    assert_eq!(code(r#"{"cniVersion":"9.9.9","name":"n"}"#), VERSION);
+    assert_eq!(code(r#"{"name":"n"}"#), VERSION);
+    assert_eq!(code(r#"{"cniVersion":"1.0.0","name":""}"#), INVALID);
+    assert_eq!(code(r#"{"cniVersion":"1.0.0","name":"n","ipam":{"subnet":"x"}}"#), INVALID);
+    assert_eq!(code(r#"{"cniVersion":"1.0.0","name":"n","prevResult":{}}"#), INVALID);
+    let start = r#"{"cniVersion":"1.0.0","name":"n","ipam":{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9"}}"#;
+    assert_eq!(code(start), UNSUPPORTED);
+    let good = r#"{"cniVersion":"1.0.0","name":"n"}"#;
+    for (container, namespace, interface) in
+        [("", "/n", "eth0"), ("a/b", "/n", "eth0"), ("c", "", "eth0"), ("c", "/n", "a b")]
+    {
+        let environment = Environment {
+            container: container.to_owned(),
+            namespace: namespace.to_owned(),
+            interface: interface.to_owned(),
+            ..Environment::default()
+        };
+        let refused = Call::parse(Command::Add, &environment, good.as_bytes()).unwrap_err();
+        assert_eq!(refused.code, ENVIRONMENT, "{environment:?}");
+    }
+    assert_eq!(Environment::default().command().unwrap_err().code, ENVIRONMENT);
+}
+
+#[test]
+fn who_gives_addresses() {
+    let call = parse(
+        r#"{"cniVersion":"0.4.0","name":"n","ipam":{"type":"host-local","rangeStart":"10.0.0.9"}}"#,
+    );
+    let call = call.unwrap();
+    assert_eq!((call.ipam.as_deref(), call.wanted.subnets.len()), (Some("host-local"), 0));
+    let given = [("10.3.0.7/24".parse().unwrap(), Some("10.3.0.1".parse().unwrap()))];
+    assert_eq!(network_of(call.wanted, &given).subnets, ["10.3.0.0/24"]);
+    assert_eq!(version_of(b"{}"), "1.1.0");
+    assert_eq!(version_of(br#"{"cniVersion":"0.3.1"}"#), "0.3.1");
+}

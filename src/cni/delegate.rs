@@ -1,0 +1,86 @@
+//! Addresses that another plugin gives out, as `host-local` does.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::Call;
+use super::output::{DECODE, Failure, INVALID, IO};
+use crate::network::subnet::Subnet;
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    ips: Vec<Ip>,
+    #[serde(default)]
+    dns: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Ip {
+    address: Subnet,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+}
+
+/// What the plugin gave.
+#[derive(Debug)]
+pub struct Given {
+    pub ips: Vec<(Subnet, Option<IpAddr>)>,
+    pub dns: Option<Value>,
+}
+
+pub fn add(kind: &str, call: &Call) -> Result<Given, Failure> {
+    let text = run(kind, "ADD", call)?;
+    let answer: Answer = serde_json::from_slice(&text)
+        .map_err(|e| Failure::new(DECODE, format!("the answer of ipam plugin {kind}: {e}")))?;
+    if answer.ips.is_empty() {
+        return Err(Failure::new(INVALID, format!("ipam plugin {kind} gave no address")));
+    }
+    let ips = answer.ips.into_iter().map(|ip| (ip.address, ip.gateway)).collect();
+    Ok(Given { ips, dns: answer.dns })
+}
+
+/// Runs the plugin with our own environment but for the command.
+pub fn run(kind: &str, command: &str, call: &Call) -> Result<Vec<u8>, Failure> {
+    let folders = call.environment.path.split(':').filter(|folder| !folder.is_empty());
+    let mut programs = folders.map(|folder| Path::new(folder).join(kind));
+    let program = programs.find(|path| path.is_file()).ok_or_else(|| {
+        let text = format!("ipam plugin {kind} is not in CNI_PATH ({})", call.environment.path);
+        Failure::new(INVALID, text)
+    })?;
+    let io = |e: std::io::Error| Failure::new(IO, format!("run {}: {e}", program.display()));
+    let mut child = Command::new(&program)
+        .env("CNI_COMMAND", command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(io)?;
+    let written = child.stdin.take().map(|mut stdin| stdin.write_all(&call.input));
+    let output = child.wait_with_output().map_err(io)?;
+    if output.status.success() {
+        // It may have answered without reading.
+        return Ok(output.stdout);
+    }
+    // Its own error, with its own code, is the one to pass on.
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: u32,
+        msg: String,
+        #[serde(default)]
+        details: String,
+    }
+    match serde_json::from_slice::<Refusal>(&output.stdout) {
+        Ok(Refusal { code, msg, details }) => {
+            Err(Failure { code, message: format!("ipam plugin {kind}: {msg}"), details })
+        }
+        Err(_) => {
+            written.transpose().map_err(io)?;
+            Err(Failure::new(IO, format!("ipam plugin {kind}: {}", output.status)))
+        }
+    }
+}
