@@ -142,6 +142,7 @@ pub struct Run {
     pub detach: bool,
     pub no_subreaper: bool,
     pub keep: bool,
+    pub seccomp_report: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::command::{
 use super::log::Sink;
 use super::root::Chosen;
 use super::{Failure, claims, events, features, options, output, ps, stats, version, volume};
-use crate::error::{Context, Error, OsContext, Result};
+use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
 use crate::identity::descriptors::{self, Passed};
@@ -103,14 +103,25 @@ fn create(caller: &Caller, args: Create) -> Result<()> {
 }
 
 fn run(caller: &Caller, args: Run) -> Result<u8> {
+    if args.detach && args.seccomp_report {
+        return Err(Error::new(
+            Kind::Usage,
+            "--seccomp-report and --detach cannot be used together",
+        )
+        .hint("who answers for what is refused must stay as long as the container"));
+    }
     let request = lifecycle::create::Run {
         create: caller.create(args.create)?,
         detach: args.detach,
         subreaper: !args.no_subreaper,
         keep: args.keep,
+        seccomp_report: args.seccomp_report,
     };
     let outcome = lifecycle::create::run(&caller.store()?, &request, &caller.warn())?;
     tell_timeline(&outcome)?;
+    if let Some(refusals) = &outcome.refusals {
+        write!(std::io::stderr(), "{refusals}").os("write", "stderr")?;
+    }
     Ok(outcome.code)
 }
 

@@ -358,6 +358,7 @@ fn run_flags() -> Vec<Arg> {
         switch("detach", "do not wait for the process to end").short('d'),
         switch("no-subreaper", "do not adopt the container's orphans"),
         switch("keep", "do not delete the container when it ends"),
+        switch("seccomp-report", "at the end, list the system calls that seccomp refused"),
     ]);
     flags
 }
@@ -443,11 +444,13 @@ fn ps(given: &Given, mut operands: Vec<String>) -> Result<Command> {
 }
 
 fn run(given: &Given, operands: Vec<String>) -> Result<Command> {
+    let (detach, seccomp_report) = (given.switch("detach"), given.switch("seccomp-report"));
     Ok(Command::Run(Run {
         create: create(given, operands)?,
-        detach: given.switch("detach"),
+        detach,
         no_subreaper: given.switch("no-subreaper"),
         keep: given.switch("keep"),
+        seccomp_report,
     }))
 }
 

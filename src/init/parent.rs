@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::State;
 
 use super::protocol::{self, ChildEnd, Order, ParentEnd, Report};
@@ -14,6 +16,7 @@ use crate::id::HostPid;
 use crate::namespace::{self, Kind, plan::Plan};
 use crate::plan::{Script, Step};
 use crate::seccomp;
+use crate::seccomp::report::Refusals;
 use crate::sys::{self, Errno};
 
 /// The number of what happens before the first step or after the last.
@@ -27,6 +30,8 @@ pub struct Init {
     link: ParentEnd,
     /// What the child said before its relay had told of it.
     early: RefCell<Option<Report>>,
+    /// Answers for what the child's filter refuses, if somebody wants to know.
+    refusals: RefCell<Option<Rc<RefCell<Refusals>>>>,
 }
 
 /// What the child wants of the parent on its way.
@@ -101,7 +106,13 @@ fn spawn_directly(
     .os("clone3", "")
     .context(|| "make the container's process".to_owned())?;
     let early = RefCell::default();
-    Ok(Init { pid: HostPid(spawned.pid), pidfd: Some(spawned.pidfd), link, early })
+    Ok(Init {
+        pid: HostPid(spawned.pid),
+        pidfd: Some(spawned.pidfd),
+        link,
+        early,
+        refusals: RefCell::default(),
+    })
 }
 
 fn spawn_by_relay(
@@ -125,7 +136,13 @@ fn spawn_by_relay(
             // Our child, not reaped by anybody: the number is still its.
             let pidfd = sys::pidfd::open(pid).os("pidfd_open", pid)?;
             let early = RefCell::new(early);
-            Ok(Init { pid: HostPid(pid), pidfd: Some(pidfd), link, early })
+            Ok(Init {
+                pid: HostPid(pid),
+                pidfd: Some(pidfd),
+                link,
+                early,
+                refusals: RefCell::default(),
+            })
         }
         (None, Some(Report::Failed { fault, .. })) => {
             Err(refused(&fault).context("join namespaces"))
@@ -228,6 +245,9 @@ impl Init {
         if let Some(early) = self.early.take() {
             return Ok(Some(early));
         }
+        if let Some(refusals) = &*self.refusals.borrow() {
+            self.answer_until_told(&mut refusals.borrow_mut())?;
+        }
         self.link.receive().os("receive", "from the container's process")
     }
 
@@ -241,6 +261,31 @@ impl Init {
             )),
             _ => Error::system("the container's process died before it was ready"),
         }
+    }
+
+    /// What the child asks on its way to a message is answered by us.
+    fn answer_until_told(&self, refusals: &mut Refusals) -> Result<()> {
+        loop {
+            refusals.answer()?;
+            let mut polled = vec![PollFd::new(self.link.as_fd(), PollFlags::POLLIN)];
+            let listener = refusals.descriptor();
+            polled.extend(listener.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            match poll(&mut polled, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                other => other.os("poll", "seccomp listener")?,
+            };
+            if polled[0].revents().is_some_and(|events| !events.is_empty()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the seccomp listener, descriptor `fd` of the process, and answers by it from now on.
+    pub fn count_refusals(&self, refusals: &Rc<RefCell<Refusals>>, fd: i32) -> Result<()> {
+        let listener = sys::pidfd::getfd(self.pidfd(), fd).os("pidfd_getfd", fd)?;
+        refusals.borrow_mut().listen(listener);
+        *self.refusals.borrow_mut() = Some(Rc::clone(refusals));
+        Ok(())
     }
 
     /// Hands the seccomp listener, descriptor `fd` of the process, to the agent that waits for it.

@@ -1,7 +1,7 @@
 //! What parent and child say to each other: typed frames, one enum a direction, over a SEQPACKET
 //! pair, so that a frame arrives whole or not at all.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::Fault;
 use crate::sys::{Errno, Result, socket};
@@ -72,6 +72,12 @@ impl ParentEnd {
 
     pub fn as_raw(&self) -> i32 {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for ParentEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -1,8 +1,10 @@
 //! `create` and `run`: from a bundle to a process at the gate, or past it.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::handover::{Handover, Sockets};
@@ -24,9 +26,10 @@ use crate::network::names::parent as names;
 use crate::network::parent::{attach, claim};
 use crate::network::pasta;
 use crate::path::c_path;
-use crate::plan::ContainerPlan;
 use crate::plan::compile::{self, Options};
 use crate::plan::facts::{HostFacts, Whose as Systemd};
+use crate::plan::{ContainerPlan, Step};
+use crate::seccomp::report::Refusals;
 use crate::spec::{self, Config};
 use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id};
 use crate::sys::timeline::SharedClock;
@@ -69,6 +72,8 @@ pub struct Run {
     pub detach: bool,
     pub subreaper: bool,
     pub keep: bool,
+    /// Count what the seccomp profile refuses. Not with `detach`.
+    pub seccomp_report: bool,
 }
 
 /// What a verb that makes a process has to tell besides its success.
@@ -77,6 +82,8 @@ pub struct Outcome {
     /// Of the container's program, for a foreground verb.
     pub code: u8,
     pub timeline: Option<Timeline>,
+    /// What the seccomp profile refused, as text.
+    pub refusals: Option<String>,
 }
 
 /// `warn` hears of what is odd but tolerated.
@@ -94,6 +101,9 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
         foreground::become_subreaper()?;
     }
     let mut making = Making::begin(store, &request.create, request.detach, warn)?;
+    if request.seccomp_report {
+        making.count_refusals()?;
+    }
     making.record.foreground = !request.detach && !request.keep;
     let signals = foreground::Signals::block()?;
     let init = making.spawn(false)?;
@@ -112,7 +122,10 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
     }
     making.moved = None;
     making.slot.unlock();
-    let ended = foreground::wait(pid, &pidfd, &signals, relay.take())?;
+    let refusals = making.refusals.clone();
+    let mut counted = refusals.as_ref().map(|refusals| refusals.borrow_mut());
+    let ended = foreground::wait(pid, &pidfd, &signals, relay.take(), counted.as_deref_mut())?;
+    drop(counted);
     making.time.mark("wait for its end");
     if ended == Ended::Signaled(libc::SIGKILL) {
         making.out_of_memory().iter().for_each(|why| warn(&why.to_string()));
@@ -147,6 +160,8 @@ struct Making {
     clock: Option<SharedClock>,
     /// Named volumes, held until their content is complete.
     claims: Vec<Claim>,
+    /// Where somebody wants to know what the seccomp profile refuses.
+    refusals: Option<Rc<RefCell<Refusals>>>,
     undo: bool,
 }
 
@@ -200,6 +215,7 @@ impl Making {
             moved: None,
             clock,
             claims: Vec::new(),
+            refusals: None,
             undo: true,
         };
         making.take_network(warn)?;
@@ -220,6 +236,23 @@ impl Making {
             let lease = self.lease.as_ref();
             names::write(names, self.slot.path(), lease, &holder)?.iter().for_each(|w| warn(w));
         }
+        Ok(())
+    }
+
+    fn count_refusals(&mut self) -> Result<()> {
+        if notify::wanted() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "--seccomp-report cannot be used where NOTIFY_SOCKET is set",
+            ));
+        }
+        let filter = self.plan.script.steps.iter_mut().find_map(|step| match step {
+            Step::Seccomp(filter) => Some(filter),
+            _ => None,
+        });
+        let none = || Error::config("--seccomp-report: the config has no seccomp profile");
+        let refusals = Refusals::watch(filter.ok_or_else(none)?)?;
+        self.refusals = Some(Rc::new(RefCell::new(refusals)));
         Ok(())
     }
 
@@ -414,6 +447,9 @@ impl Making {
                 })
             }
             Request::Listener(fd) => {
+                if let Some(refusals) = &self.refusals {
+                    return init.count_refusals(refusals, fd);
+                }
                 let state = inspect::oci_state(&self.record, Status::Creating, Some(init.pid));
                 init.hand_over_listener(script, fd, state)
             }
@@ -465,7 +501,8 @@ impl Making {
             time.add_steps(&clock, self.plan.script.steps.iter().map(ToString::to_string));
             time
         });
-        Outcome { code, timeline }
+        let refusals = self.refusals.as_ref().map(|refusals| refusals.borrow().to_string());
+        Outcome { code, timeline, refusals }
     }
 
     /// At the end of a foreground run. Somebody else may have deleted it by now.

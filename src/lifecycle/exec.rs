@@ -68,11 +68,11 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     if request.detach {
         return Ok(Outcome::default());
     }
-    let ended = foreground::wait(pid, &pidfd, &signals, relay)?;
+    let ended = foreground::wait(pid, &pidfd, &signals, relay, None)?;
     if ended == Ended::Signaled(libc::SIGKILL) {
         cgroup::memory::what_oom_ended(&record.cgroup_paths).iter().for_each(|why| warn(why));
     }
-    Ok(Outcome { code: ended.code() as u8, timeline: None })
+    Ok(Outcome { code: ended.code() as u8, ..Outcome::default() })
 }
 
 fn allowed(status: Status, ignore_paused: bool) -> Result<()> {

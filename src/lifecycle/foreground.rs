@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use crate::console::Relay;
 use crate::error::{OsContext, Result};
 use crate::id::HostPid;
+use crate::seccomp::report::Refusals;
 use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
 
@@ -36,9 +37,14 @@ pub(super) fn wait(
     pidfd: &OwnedFd,
     signals: &Signals,
     mut relay: Option<Relay>,
+    mut refusals: Option<&mut Refusals>,
 ) -> Result<Ended> {
     loop {
-        let (signalled, ended) = wait_for(signals, pidfd, relay.as_ref())?;
+        let listener = refusals.as_deref().and_then(Refusals::descriptor);
+        let (signalled, ended) = wait_for(signals, pidfd, relay.as_ref(), listener)?;
+        if let Some(refusals) = &mut refusals {
+            refusals.answer()?;
+        }
         if let Some(terminal) = &mut relay
             && !terminal.advance()?
         {
@@ -57,13 +63,20 @@ pub(super) fn wait(
     }
 }
 
-/// Whether a signal has come, and whether the process has ended; the terminal moves by itself.
-fn wait_for(signals: &Signals, pidfd: &OwnedFd, relay: Option<&Relay>) -> Result<(bool, bool)> {
+/// Whether a signal has come, and whether the process has ended; the terminal and the refusals move
+/// by themselves.
+fn wait_for(
+    signals: &Signals,
+    pidfd: &OwnedFd,
+    relay: Option<&Relay>,
+    listener: Option<BorrowedFd<'_>>,
+) -> Result<(bool, bool)> {
     let mut polled = vec![
         PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
     ];
     polled.extend(relay.map(Relay::fds).into_iter().flatten());
+    polled.extend(listener.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
     loop {
         match poll(&mut polled, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,

@@ -29,6 +29,7 @@ pub mod plan;
 mod profile;
 #[cfg(any(test, fuzzing))]
 pub mod reference;
+pub mod report;
 mod syscalls;
 #[cfg(test)]
 mod tests;

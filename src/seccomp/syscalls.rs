@@ -42,6 +42,10 @@ impl Finder {
         TABLE.iter().map(|s| s.name)
     }
 
+    pub fn name(arch: Arch, number: u32) -> Option<&'static str> {
+        TABLE.iter().find(|s| s.number(arch) == Some(number)).map(|s| s.name)
+    }
+
     /// Those that the architecture has.
     pub fn native(arch: Arch) -> impl Iterator<Item = &'static str> {
         TABLE.iter().filter(move |s| s.number(arch).is_some()).map(|s| s.name)

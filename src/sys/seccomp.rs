@@ -1,6 +1,6 @@
 //! seccomp(2).
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_long, c_ulong, sock_filter, sock_fprog};
@@ -46,6 +46,63 @@ pub fn flag_supported(flag: u32) -> bool {
         flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
     }
     seccomp(flags, ptr::null()) == Err(Errno::EFAULT)
+}
+
+/// A system call that the kernel asks about: `struct seccomp_notif`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Notification {
+    pub id: u64,
+    pid: u32,
+    flags: u32,
+    pub number: u32,
+    pub arch: u32,
+    instruction: u64,
+    pub arguments: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`
+#[repr(C)]
+struct Answer {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+const NOTIF_RECV: u32 = 0xc050_2100;
+const NOTIF_SEND: u32 = 0xc018_2101;
+
+impl Notification {
+    /// Of a call without arguments.
+    pub fn of(arch: u32, number: u32) -> Self {
+        Self { id: 0, pid: 0, flags: 0, number, arch, instruction: 0, arguments: [0; 6] }
+    }
+
+    /// The word that a filter loads from this offset of `struct seccomp_data`.
+    pub fn word(&self, offset: u32) -> u32 {
+        let Some(behind) = offset.checked_sub(16) else {
+            return if offset == 0 { self.number } else { self.arch };
+        };
+        let argument = self.arguments.get(behind as usize / 8).copied().unwrap_or(0);
+        (if behind.is_multiple_of(8) { argument } else { argument >> 32 }) as u32
+    }
+}
+
+/// Waits for a call to be asked about: `ENOENT` if its process has gone meanwhile.
+pub fn receive(listener: BorrowedFd<'_>) -> Result<Notification> {
+    let mut asked = Notification::of(0, 0);
+    // SAFETY: the request is for a structure of this size, zeroed as the kernel wants it.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as _, &raw mut asked) }.into())?;
+    Ok(asked)
+}
+
+/// The call fails with `errno`.
+pub fn answer(listener: BorrowedFd<'_>, id: u64, errno: i32) -> Result<()> {
+    let answer = Answer { id, value: 0, error: -errno, flags: 0 };
+    // SAFETY: the request is for a structure of this size, which the kernel only reads.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &raw const answer) }.into())
+        .map(drop)
 }
 
 fn seccomp(flags: u32, fprog: *const sock_fprog) -> Result<c_long> {

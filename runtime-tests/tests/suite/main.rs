@@ -44,6 +44,7 @@ mod sealed;
 mod seccomp;
 mod seccomp_modes;
 mod seccomp_notify;
+mod seccomp_report;
 mod syscalls;
 mod userns;
 mod volume;
