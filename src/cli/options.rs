@@ -88,7 +88,9 @@ pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
 fn upper(text: String) -> String {
     let path = Path::new(&text);
     match std::path::absolute(path) {
-        Ok(path) if text.contains('/') => path.to_str().map_or(text.clone(), str::to_owned),
+        Ok(path) if text.contains('/') && !text.starts_with('{') => {
+            path.to_str().map_or(text.clone(), str::to_owned)
+        }
         _ => text,
     }
 }
@@ -161,7 +163,10 @@ pub fn resolve(
         edits.everyday = Some(Everyday { root: root.clone(), name: id.to_owned() });
         edits.upper.get_or_insert_with(|| "ephemeral".to_owned());
     }
-    let mut lowers = lowers_of(&config.spec, &root, bundle)?.unwrap_or_else(|| vec![root]);
+    // Who gives both directories of the upper says all: the root is then only a place.
+    let complete = edits.upper.as_deref().is_some_and(|upper| upper.starts_with('{'));
+    let below = if complete && !edits.layers.is_empty() { vec![] } else { vec![root.clone()] };
+    let mut lowers = lowers_of(&config.spec, &root, bundle)?.unwrap_or(below);
     if !edits.layers.is_empty() {
         lowers.append(&mut edits.layers);
         edits.layers.clone_from(&lowers);

@@ -15,6 +15,7 @@
 //! | [`Upper::Ephemeral`] | the container's state directory | go with it |
 //! | [`Upper::Tmpfs`] | a tmpfs that nobody else sees | go with the mount |
 //! | [`Upper::Kept`] | a directory of the caller's | stay |
+//! | [`Upper::Given`] | the caller's, one by one | stay |
 
 pub mod mount;
 pub mod parent;
@@ -57,30 +58,42 @@ pub enum Upper {
     Kept {
         directory: PathBuf,
     },
+    /// Both are there already and somebody else's, such as an engine's snapshot, who sees to it that
+    /// they are used once.
+    Given {
+        upper: PathBuf,
+        work: PathBuf,
+    },
 }
 
 impl Upper {
-    /// Where `upper` and `work` are, if the host can see them.
+    /// Where `upper` and `work` are, if they are in a directory that the host can see.
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::Ephemeral { directory, .. } | Self::Kept { directory } => Some(directory),
-            Self::Tmpfs { .. } => None,
+            Self::Tmpfs { .. } | Self::Given { .. } => None,
         }
     }
 
     /// What the container has written, if the host can see it.
     pub fn upper(&self) -> Option<PathBuf> {
-        self.directory().map(|directory| directory.join(UPPER))
+        match self {
+            Self::Given { upper, .. } => Some(upper.clone()),
+            _ => self.directory().map(|directory| directory.join(UPPER)),
+        }
     }
 
     /// The kernel's own, of the same file system.
     pub fn work(&self) -> Option<PathBuf> {
-        self.directory().map(|directory| directory.join(WORK))
+        match self {
+            Self::Given { work, .. } => Some(work.clone()),
+            _ => self.directory().map(|directory| directory.join(WORK)),
+        }
     }
 
     /// Nobody reads it after a crash, so nothing need be synced (`volatile`, Linux 5.10).
     pub fn is_volatile(&self) -> bool {
-        !matches!(self, Self::Kept { .. })
+        !matches!(self, Self::Kept { .. } | Self::Given { .. })
     }
 }
 
@@ -115,6 +128,7 @@ impl fmt::Display for Upper {
             Self::Ephemeral { size, .. } => ("ephemeral", size),
             Self::Tmpfs { size } => ("tmpfs", size),
             Self::Kept { directory } => return directory.display().fmt(f),
+            Self::Given { upper, .. } => return upper.display().fmt(f),
         };
         f.write_str(name)?;
         size.map_or(Ok(()), |bytes| write!(f, ", {bytes} bytes"))

@@ -162,6 +162,7 @@ impl Server {
         if who.is_init() {
             words.extend(["create", "--bundle", &bundle_text, "--pid-file", &pid_text]);
             words.extend(socket.as_deref().into_iter().flat_map(|s| ["--console-socket", s]));
+            words.extend(container.inside.iter().flatten().map(String::as_str));
             words.extend(container.options.no_pivot_root.then_some("--no-pivot"));
             words.extend(container.options.no_new_keyring.then_some("--no-new-keyring"));
         } else {

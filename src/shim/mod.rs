@@ -19,6 +19,7 @@ pub mod delete;
 pub mod exits;
 pub mod flags;
 pub mod info;
+pub mod inside;
 pub mod jobs;
 pub mod log;
 pub mod metrics;

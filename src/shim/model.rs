@@ -128,6 +128,8 @@ pub struct Container {
     pub bundle: PathBuf,
     pub options: Options,
     pub mounts: Vec<Mount>,
+    /// The words by which the runtime mounts them, where that is for it to do.
+    pub inside: Option<Vec<String>>,
     pub checkpoint: String,
     pub config: Config,
     pub init: Process,
@@ -162,6 +164,7 @@ impl Container {
 #[serde(default)]
 pub struct Config {
     pub annotations: BTreeMap<String, String>,
+    hooks: Option<BTreeMap<String, serde_json::Value>>,
     linux: Linux,
     process: Labelled,
 }
@@ -196,6 +199,15 @@ impl Config {
     /// Whether the kernel ends the other processes when init ends.
     pub fn has_own_pids(&self) -> bool {
         self.linux.namespaces.iter().any(|ns| ns.r#type == "pid" && ns.path.is_empty())
+    }
+
+    pub fn has_user_namespace(&self) -> bool {
+        self.linux.namespaces.iter().any(|ns| ns.r#type == "user")
+    }
+
+    pub fn has_hooks(&self) -> bool {
+        let some = |list: &serde_json::Value| list.as_array().is_some_and(|list| !list.is_empty());
+        self.hooks.iter().flatten().any(|(_, list)| some(list))
     }
 
     pub fn is_labelled(&self) -> bool {

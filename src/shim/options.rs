@@ -33,6 +33,8 @@ pub struct Options {
     /// Empty: [`ROOT`].
     pub root: String,
     pub systemd_cgroup: bool,
+    /// Ours alone, `RootfsOnHost` in TOML: see [`super::inside`].
+    pub rootfs_on_host: bool,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             binary_name: message.text(6)?.to_owned(),
             root: message.text(7)?.to_owned(),
             systemd_cgroup: message.flag(9),
+            rootfs_on_host: false,
         })
     }
 
@@ -101,6 +104,7 @@ impl Options {
             "BinaryName" => self.binary_name = string(value)?,
             "Root" => self.root = string(value)?,
             "SystemdCgroup" => self.systemd_cgroup = value.parse().ok()?,
+            "RootfsOnHost" => self.rootfs_on_host = value.parse().ok()?,
             _ => {}
         }
         Some(())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::exits::wait_response;
+use super::inside;
 use super::jobs::{already_finished, no_exec, not_created};
 use super::metrics;
 use super::model::{Config, Container, Phase, Process, Removal, Reply, Who};
@@ -109,11 +110,13 @@ impl Server {
             let text = "restoring a checkpoint is not supported by this shim";
             return Err(Status::new(Code::Unimplemented, text));
         }
-        let mounts: Result<Vec<Mount>, Status> = message.all(3).map(Mount::parse).collect();
+        let mounts = message.all(3).map(Mount::parse).collect::<Result<Vec<_>, Status>>()?;
         let options = Options::decode(&Any::parse(message.bytes(10))?)?;
+        let config = Config::read(&bundle);
         let container = Container {
-            config: Config::read(&bundle),
-            mounts: mounts?,
+            inside: inside::words(&mounts, &options, &config),
+            config,
+            mounts,
             checkpoint: checkpoint.to_owned(),
             init: Process::new(stdio(message, 4)?, Phase::Creating, Vec::new()),
             execs: Default::default(),
@@ -126,7 +129,9 @@ impl Server {
         };
         // Before there is anything to clean up.
         container.options.store(&container.bundle)?;
-        rootfs::mount(&container.bundle, &container.mounts)?;
+        if container.inside.is_none() {
+            rootfs::mount(&container.bundle, &container.mounts)?;
+        }
         let bundle = container.bundle.clone();
         self.containers.insert(id.to_owned(), container);
         self.make(&Who::init(id), reply).inspect_err(|_| self.never_made(id, &bundle))?;

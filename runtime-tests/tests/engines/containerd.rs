@@ -163,6 +163,42 @@ fn page() {
     });
 }
 
+/// Mounted in the container alone, unless somebody wants to see it.
+#[test]
+fn a_rootfs_that_the_host_does_not_see() {
+    let name = "containerd::a_rootfs_that_the_host_does_not_see";
+    with_containerd(name, Shim::Aril, |containerd, _daemon| {
+        let (ctr, place) = (&containerd.ctr, containerd.place);
+        let image = "docker.io/local/box:1";
+        ctr.run(&["images", "import", &place.image(image)]).ok();
+        let options = place.file("options.toml", "RootfsOnHost = true\n");
+        let seen = || {
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+            mounts.contains("io.containerd.runtime.v2.task")
+        };
+        for (flags, expected) in [
+            (None, false),
+            (Some(["--annotation", "io.aril.rootfs.show=true"]), true),
+            (Some(["--runtime-config-path", &options]), true),
+        ] {
+            let cgroup = format!("{}/c", place.cgroup());
+            let shim = ["run", "-d", "--runtime", "io.containerd.aril.v2", "--cgroup", &cgroup];
+            let flags = flags.as_ref().map_or(&[][..], |flags| flags);
+            let script = "echo new > /new; exec sleep 1000";
+            let words = [image, "c", "sh", "-c", script];
+            ctr.run(&[&shim[..], flags, &words].concat()).ok();
+            let read = ["task", "exec", "--exec-id", "e", "c", "cat", "/new", "/etc/hostname"];
+            wait_until("the file", || ctr.run(&read).stdout.starts_with("new\n"));
+            assert_eq!(seen(), expected, "{flags:?}");
+            ctr.run(&["task", "kill", "-s", "SIGKILL", "c"]).ok();
+            wait_until("the end", || containerd.status("c") == "STOPPED");
+            ctr.run(&["task", "rm", "c"]);
+            assert!(!seen(), "a mount is left: {flags:?}");
+            ctr.run(&["containers", "rm", "c"]).ok();
+        }
+    });
+}
+
 /// Whoever is killed: what containerd says afterwards is true, and nothing is left.
 #[test]
 fn our_shim_is_killed() {

@@ -60,6 +60,9 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
     for (key, value) in options(overlay, &writable) {
         set(context.as_fd(), key, value)?;
     }
+    if is_unindexed(overlay) {
+        set(context.as_fd(), c"index", Some(c"off"))?;
+    }
     create(context.as_fd(), &[], 0)
 }
 
@@ -86,6 +89,11 @@ fn options(overlay: &Overlay, writable: &Writable) -> Vec<(&'static CStr, Option
         options.push((c"xino", Some(c"on")));
     }
     options
+}
+
+/// With an index an upper is bound to the layers that it had first. An engine may make them anew.
+fn is_unindexed(overlay: &Overlay) -> bool {
+    matches!(overlay.layers.upper, Upper::Given { .. })
 }
 
 /// The folder, or where its owners have to be mapped, a detached mount of it.
@@ -121,6 +129,9 @@ impl Writable {
     /// begins as the topmost lower looks.
     fn open(upper: &Upper, topmost: BorrowedFd<'_>) -> ChildResult<Self> {
         let (base, tmpfs) = match upper {
+            Upper::Given { upper, work } => {
+                return Ok(Self { upper: open_base(upper)?, work: open_base(work)?, tmpfs: None });
+            }
             Upper::Tmpfs { size } => {
                 let made = tmpfs(*size)?;
                 let base = open_below(made.as_fd(), c".")?;
@@ -221,6 +232,9 @@ pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<Ow
             text.push('=');
             text.push_str(&value.to_string_lossy());
         }
+    }
+    if is_unindexed(overlay) {
+        options.push_str(",index=off");
     }
     let kind = Some(c"overlay");
     let source = Some(overlay.source.as_c_str());

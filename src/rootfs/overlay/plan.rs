@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Spec};
+use serde::Deserialize;
 
 use super::super::plan::{host_path, ranges};
 use super::{Layers, MOST_LOWERS, Overlay, Upper};
@@ -94,7 +95,21 @@ fn lowers(text: &str, bundle: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// The two directories of [`Upper::Given`], as the annotation has them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    upper: PathBuf,
+    work: PathBuf,
+}
+
 fn upper(text: &str, input: &Input<'_>) -> Result<Upper> {
+    if text.starts_with('{') {
+        let Given { upper, work } = serde_json::from_str(text)
+            .map_err(|e| invalid(annotation::UPPER, text, &e.to_string()))?;
+        let of = |path: &Path| absolute(input.bundle, path);
+        return Ok(Upper::Given { upper: of(&upper), work: of(&work) });
+    }
     let (kind, amount) = match text.split_once(':') {
         Some((kind, amount)) => (kind, Some(amount)),
         None => (text, None),
@@ -242,6 +257,15 @@ pub(in crate::rootfs) mod tests {
     }
 
     #[test]
+    fn both_directories_may_be_given() {
+        let text = r#"{"upper":"/s/9/fs","work":"w"}"#;
+        let got = layers(&input(Some("/s/1/fs"), Some(text))).unwrap().unwrap();
+        assert_eq!(got.upper, Upper::Given { upper: "/s/9/fs".into(), work: "/b/w".into() });
+        assert_eq!(got.upper.upper().unwrap(), Path::new("/s/9/fs"));
+        assert!(!got.upper.is_volatile());
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (layers, upper, why) in [
             (Some(""), None, "the name of a folder is empty"),
@@ -255,6 +279,7 @@ pub(in crate::rootfs) mod tests {
             (None, Some("mine"), "want ephemeral, tmpfs"),
             (None, Some("/b/rootfs/x"), "inside each other"),
             (None, Some("/b"), "inside each other"),
+            (None, Some(r#"{"upper":"/u"}"#), "missing field `work`"),
         ] {
             let text = refusal(layers, upper);
             assert!(text.contains(why) && text.starts_with("annotation io.aril."), "{text}");

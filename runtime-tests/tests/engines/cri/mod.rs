@@ -176,7 +176,7 @@ fn a_pod() {
         return;
     }
     with_kubelet("cri::a_pod", "kubernetes.md", |kubelet, daemon| {
-        let cri = &kubelet.cri;
+        let Kubelet { place, cri, .. } = kubelet;
         let id = kubelet.pod("pod");
         let pod = ("pod", id.as_str());
         let web = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"];
@@ -184,6 +184,10 @@ fn a_pod() {
         let script = "echo up; echo problem >&2; while read line; do echo got $line; done";
         let shell = kubelet.run(pod, "shell", OWN, out(), &["sh", "-c", script]);
 
+        // Under our shim a rootfs is mounted in its container alone.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let ours = place.driver == Driver::Tested;
+        assert_ne!(mounts.contains("io.containerd.runtime.v2.task"), ours, "{mounts}");
         let get = ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/passwd"];
         wait_until("the server", || kubelet.exec(&shell, &get).0 == 0);
         assert!(kubelet.see_exec(&shell, &get).1.contains("root:"));

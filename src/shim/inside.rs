@@ -1,0 +1,105 @@
+//! Which rootfs the runtime mounts itself, inside of the container alone. The host's mount table is then
+//! never locked for it, never grows, and has nothing in it that could stay behind.
+//!
+//! It must be an overlay of directories and no more, of our own runtime, and nobody may want to see it:
+//! hooks of the host do. `io.aril.rootfs.show` lets everybody see it all the same.
+
+use serde_json::json;
+
+use super::model::Config;
+use super::options::Options;
+use super::rootfs::Mount;
+use crate::spec::annotation;
+
+/// The words of `create` by which it mounts the rootfs; none if that is for us to do.
+pub fn words(mounts: &[Mount], options: &Options, config: &Config) -> Option<Vec<String>> {
+    let [mount] = mounts else { return None };
+    let ours = options.binary_name.is_empty() && !options.no_pivot_root && !options.rootfs_on_host;
+    let shown = config.annotations.get(annotation::SHOW).is_some_and(|value| value == "true");
+    let unseen = shown || !config.has_hooks();
+    if !ours || !unseen || config.has_user_namespace() {
+        return None;
+    }
+    overlay(mount)
+}
+
+fn overlay(mount: &Mount) -> Option<Vec<String>> {
+    // A colon in a name has a backslash before it.
+    let escaped = mount.options.iter().any(|option| option.contains('\\'));
+    if mount.kind != "overlay" || !mount.target.is_empty() || escaped {
+        return None;
+    }
+    let (mut layers, mut upper, mut work) = (None, None, None);
+    for option in &mount.options {
+        match option.split_once('=')? {
+            ("lowerdir", value) => layers = Some(value),
+            ("upperdir", value) => upper = Some(value),
+            ("workdir", value) => work = Some(value),
+            ("index", "off") => {}
+            _ => return None,
+        }
+    }
+    // The kernel wants the topmost first.
+    let layers = layers?.rsplit(':').flat_map(|layer| ["--layer".to_owned(), layer.to_owned()]);
+    let upper = json!({"upper": upper?, "work": work?}).to_string();
+    Some(layers.chain(["--upper".to_owned(), upper]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(options: &[&str]) -> Mount {
+        Mount {
+            kind: "overlay".into(),
+            source: "overlay".into(),
+            target: String::new(),
+            options: options.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    const PLAIN: [&str; 4] =
+        ["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"];
+
+    #[test]
+    fn an_overlay_of_directories_is_the_runtimes() {
+        let words = words(&[mount(&PLAIN)], &Options::default(), &Config::default()).unwrap();
+        let upper = r#"{"upper":"/s/3/fs","work":"/s/3/work"}"#;
+        assert_eq!(words, ["--layer", "/s/1/fs", "--layer", "/s/2/fs", "--upper", upper]);
+    }
+
+    #[test]
+    fn anything_else_is_ours() {
+        let with = |option| {
+            words(
+                &[mount(&[&PLAIN[..], &[option]].concat())],
+                &Options::default(),
+                &Config::default(),
+            )
+        };
+        for option in ["ro", "userxattr", "volatile", "context=x", "index=on", "lowerdir=/a\\:b"] {
+            assert_eq!(with(option), None, "{option}");
+        }
+        let plain = [mount(&PLAIN)];
+        let runc = Options { binary_name: "runc".into(), ..Options::default() };
+        assert_eq!(words(&plain, &runc, &Config::default()), None);
+        let told = Options { rootfs_on_host: true, ..Options::default() };
+        assert_eq!(words(&plain, &told, &Config::default()), None);
+        assert_eq!(words(&[], &Options::default(), &Config::default()), None);
+        let view = [mount(&["lowerdir=/s/2/fs:/s/1/fs"])];
+        assert_eq!(words(&view, &Options::default(), &Config::default()), None);
+    }
+
+    #[test]
+    fn hooks_of_the_host_see_a_rootfs() {
+        let of = |text: &str| {
+            let config: Config = serde_json::from_str(text).unwrap();
+            words(&[mount(&PLAIN)], &Options::default(), &config).is_some()
+        };
+        assert!(of(r#"{"hooks":{"prestart":[]}}"#) && of(r#"{"hooks":null}"#));
+        assert!(!of(r#"{"hooks":{"createRuntime":[{"path":"/x"}]}}"#));
+        assert!(!of(r#"{"linux":{"namespaces":[{"type":"user"}]}}"#));
+        let shown = r#""annotations":{"io.aril.rootfs.show":"true"}"#;
+        assert!(of(&format!(r#"{{"hooks":{{"prestart":[{{"path":"/x"}}]}},{shown}}}"#)));
+    }
+}
