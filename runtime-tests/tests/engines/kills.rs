@@ -24,20 +24,25 @@ fn whoever_is_killed() {
     with_containerd("kills::whoever_is_killed", Shim::Aril, |containerd, daemon| {
         let starts = std::env::var("KILLS").map_or(40, |n| n.parse().expect("KILLS: a number"));
         let daemon = Mutex::new(Some(daemon));
-        let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
-        let kills = std::thread::scope(|scope| {
-            let worker =
-                || while start_one(containerd, next.fetch_add(1, Ordering::Relaxed), starts) {};
+        let (next, over, kills) = (AtomicU32::new(0), AtomicBool::new(false), Kills::default());
+        std::thread::scope(|scope| {
+            let worker = || {
+                // Until each kind was hit, but not for ever.
+                let wanted = |number| number < starts || number < starts * 10 && !kills.all();
+                let number = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| wanted(*n));
+                while let Some(number) = number() {
+                    start_one(containerd, number);
+                }
+            };
             let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
-            let killer = scope.spawn(|| kill_until(&over, containerd, &daemon));
+            let killer = scope.spawn(|| kill_until(&over, containerd, &daemon, &kills));
             let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
             over.store(true, Ordering::Relaxed);
-            let kills = killer.join().expect("the killer");
+            killer.join().expect("the killer");
             assert!(ended.iter().all(Result::is_ok), "a worker failed");
-            kills
         });
-        eprintln!("{starts} starts; killed: {kills:?} (daemon, shims, runtime)");
-        assert!(kills.iter().all(|kills| *kills > 0), "not all were hit: {kills:?}");
+        eprintln!("{next:?} starts; killed (daemon, shims, runtime): {kills:?}");
+        assert!(kills.all(), "not all were hit: {kills:?}");
         // Again: the last one may have been killed while it learned of the others.
         drop(daemon.into_inner().expect("the daemon"));
         let daemon = containerd.start();
@@ -50,34 +55,45 @@ fn whoever_is_killed() {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect::<Vec<_>>()
         };
-        assert_eq!(left("/run/containerd/runc/default"), [PathBuf::new(); 0], "state is left");
+        let state = left("/run/containerd/runc/default");
+        assert!(state.is_empty(), "{state:?}");
         // Of a shim that is killed before containerd has connected to it, containerd forgets the
         // bundle and asks nobody to clean up: its socket stays, and answers nobody.
         let sockets = left("/run/containerd/s");
-        assert!(sockets.len() <= kills[1] as usize, "{sockets:?}");
+        assert!(sockets.len() <= kills.of(1) as usize, "{sockets:?}");
         assert!(sockets.iter().all(|socket| UnixStream::connect(socket).is_err()), "{sockets:?}");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         assert!(!mounts.contains("io.containerd.runtime.v2.task"), "{mounts}");
     });
 }
 
+/// Of the daemon, of shims, of the runtime.
+#[derive(Debug, Default)]
+struct Kills([AtomicU32; 3]);
+
+impl Kills {
+    fn all(&self) -> bool {
+        (0..3).all(|kind| self.of(kind) > 0)
+    }
+
+    fn of(&self, kind: usize) -> u32 {
+        self.0[kind].load(Ordering::Relaxed)
+    }
+}
+
 /// Half of them end by themselves. That a start fails is in the nature of the thing; that it hangs
 /// is not: the call's own time-out would say so.
-fn start_one(containerd: &Containerd, number: u32, starts: u32) -> bool {
-    if number >= starts {
-        return false;
-    }
+fn start_one(containerd: &Containerd, number: u32) {
     let args: &[&str] = if number.is_multiple_of(2) { &["true"] } else { &["sleep", "1000"] };
     containerd.run(&["-d"], &format!("c{number}"), args);
-    true
 }
 
 fn kill_until(
     over: &AtomicBool,
     containerd: &Containerd,
     daemon: &Mutex<Option<Daemon>>,
-) -> [u32; 3] {
-    let mut kills = [0; 3];
+    kills: &Kills,
+) {
     for kind in [2, 1, 2, 0, 2, 1].into_iter().cycle() {
         if over.load(Ordering::Relaxed) {
             break;
@@ -88,15 +104,15 @@ fn kill_until(
             let mut daemon = daemon.lock().expect("the daemon");
             daemon.take().expect("a daemon").kill();
             *daemon = Some(containerd.start());
-            kills[kind] += 1;
+            kills.0[kind].fetch_add(1, Ordering::Relaxed);
             continue;
         }
         let victims = &our_processes(containerd)[kind - 1];
         if let Some(pid) = victims.get(random as usize % victims.len().max(1)) {
-            kills[kind] += u32::from(kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok());
+            let killed = kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok();
+            kills.0[kind].fetch_add(killed.into(), Ordering::Relaxed);
         }
     }
-    kills
 }
 
 /// The shims of this test, and the runtime's calls.
