@@ -60,9 +60,6 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
     for (key, value) in options(overlay, &writable) {
         set(context.as_fd(), key, value)?;
     }
-    if is_unindexed(overlay) {
-        set(context.as_fd(), c"index", Some(c"off"))?;
-    }
     create(context.as_fd(), &[], 0)
 }
 
@@ -88,12 +85,11 @@ fn options(overlay: &Overlay, writable: &Writable) -> Vec<(&'static CStr, Option
     if writable.elsewhere {
         options.push((c"xino", Some(c"on")));
     }
+    // With an index an upper is bound to the layers that it had first, which an engine may make anew.
+    if matches!(overlay.layers.upper, Upper::Given { .. }) {
+        options.push((c"index", Some(c"off")));
+    }
     options
-}
-
-/// With an index an upper is bound to the layers that it had first. An engine may make them anew.
-fn is_unindexed(overlay: &Overlay) -> bool {
-    matches!(overlay.layers.upper, Upper::Given { .. })
 }
 
 /// The folder, or where its owners have to be mapped, a detached mount of it.
@@ -130,7 +126,9 @@ impl Writable {
     fn open(upper: &Upper, topmost: BorrowedFd<'_>) -> ChildResult<Self> {
         let (base, tmpfs) = match upper {
             Upper::Given { upper, work } => {
-                return Ok(Self { upper: open_base(upper)?, work: open_base(work)?, tmpfs: None });
+                let (upper, work) = (open_base(upper)?, open_base(work)?);
+                // Snapshots are beside each other.
+                return Ok(Self { upper, work, tmpfs: None, elsewhere: false });
             }
             Upper::Tmpfs { size } => {
                 let made = tmpfs(*size)?;
@@ -232,9 +230,6 @@ pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<Ow
             text.push('=');
             text.push_str(&value.to_string_lossy());
         }
-    }
-    if is_unindexed(overlay) {
-        options.push_str(",index=off");
     }
     let kind = Some(c"overlay");
     let source = Some(overlay.source.as_c_str());
