@@ -1,0 +1,255 @@
+//! What a network adds to a start, beside Debian's CNI plugins and netavark for the same result: a link on
+//! a bridge, an address, a published port. Medians and 99th percentiles, in one table; everything
+//! interleaved in one run, in a network namespace of its own.
+//!
+//! `RUNTIME=... networks [ROUNDS]`, as root, below `unshare --net --mount`: see `make bench-network`.
+//! `NETAVARK` and `CNI_PLUGINS` say where those are, if not where Debian puts them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use runtime_tests::Runtime;
+use serde_json::{Value, json};
+
+/// A bridge has at most 1023 ports, and somebody is to come yet.
+const CROWD: usize = 999;
+const PORTS: u64 = 10_000;
+/// What an engine that starts a container now and then finds: caches cold, processors asleep.
+const REST: Duration = Duration::from_millis(100);
+
+fn main() -> Result<()> {
+    let rounds = std::env::args().nth(1).map_or(Ok(51), |n| n.parse()).context("ROUNDS")?;
+    sh("mount -t tmpfs none /run && mount -t tmpfs none /var/lib && ip link set lo up")?;
+    let bench = Bench::prepare()?;
+    println!("| µs, median (p99) | tight | rested |\n|---|---:|---:|");
+    let (tight, rested) = (bench.rounds(rounds, None)?, bench.rounds(rounds, Some(REST))?);
+    for (tight, rested) in tight.iter().zip(&rested) {
+        println!("| {} | {} | {} |", tight.name, tight.text(), rested.text());
+    }
+    bench.crowd()
+}
+
+fn sh(script: &str) -> Result<()> {
+    let status = Command::new("sh").args(["-c", script]).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "{script}");
+    Ok(())
+}
+
+/// Times of one thing.
+struct Series {
+    name: &'static str,
+    times: Vec<Duration>,
+}
+
+impl Series {
+    fn new(name: &'static str) -> Self {
+        Self { name, times: Vec::new() }
+    }
+
+    fn text(&self) -> String {
+        let mut times: Vec<_> = self.times.iter().map(Duration::as_micros).collect();
+        times.sort_unstable();
+        let at = |part: usize| times.get((times.len() * part / 100).min(times.len() - 1));
+        match (at(50), at(99)) {
+            (Some(median), Some(late)) => format!("{median} ({late})"),
+            _ => "not installed".to_owned(),
+        }
+    }
+}
+
+struct Bench {
+    aril: PathBuf,
+    /// Beside it.
+    own: PathBuf,
+    others: PathBuf,
+    netavark: PathBuf,
+    bundle: PathBuf,
+}
+
+impl Bench {
+    fn prepare() -> Result<Self> {
+        let aril = Runtime::under_test().path.clone();
+        let place = |name, or: &str| PathBuf::from(std::env::var_os(name).unwrap_or(or.into()));
+        let bundle = PathBuf::from("/run/bundle");
+        fs::create_dir(&bundle)?;
+        let here =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles/busybox").canonicalize()?;
+        let mut config: Value = serde_json::from_slice(&fs::read(here.join("config.json"))?)?;
+        config["process"]["args"] = json!(["true"]);
+        config["process"]["terminal"] = json!(false);
+        config["root"]["path"] = json!(here.join("rootfs"));
+        fs::write(bundle.join("config.json"), config.to_string())?;
+        let own = aril.with_file_name("aril-cni");
+        ensure!(own.is_file(), "aril-cni is not beside {}", aril.display());
+        let (others, netavark) =
+            (place("CNI_PLUGINS", "/usr/lib/cni"), place("NETAVARK", "/usr/lib/podman/netavark"));
+        Ok(Self { aril, own, others, netavark, bundle })
+    }
+
+    fn rounds(&self, count: usize, rest: Option<Duration>) -> Result<Vec<Series>> {
+        let mut all = [
+            "run, network none",
+            "run, bridge",
+            "run, bridge, one port",
+            "run, bridge, 32 ports",
+            "aril-cni ADD, one port",
+            "CNI bridge + host-local + portmap ADD, one port",
+            "netavark setup, one port",
+        ]
+        .map(Series::new);
+        for round in 0..=count {
+            let id = format!("r{round}");
+            let pause = || rest.iter().for_each(|rest| std::thread::sleep(*rest));
+            let mut times = Vec::new();
+            for ports in [None, Some(0), Some(1), Some(32)] {
+                pause();
+                times.push(Some(self.run(&id, ports)?));
+            }
+            for attach in [Self::own, Self::others, Self::netavark] {
+                sh(&format!("ip netns add {id}"))?;
+                pause();
+                times.push(attach(self, &id)?);
+                sh(&format!("ip netns del {id}"))?;
+            }
+            // The first makes bridges and tables.
+            for (series, time) in all.iter_mut().zip(times).filter(|_| round > 0) {
+                series.times.extend(time);
+            }
+        }
+        Ok(all.into())
+    }
+
+    fn run(&self, id: &str, ports: Option<u16>) -> Result<Duration> {
+        let mut command = Command::new(&self.aril);
+        command.args(["--root", "/run/state", "run", "--bundle"]).arg(&self.bundle);
+        command.args(["--network", if ports.is_some() { "bridge" } else { "none" }]);
+        for port in 0..ports.unwrap_or_default() {
+            // Not a range.
+            command.args(["--publish", &format!("{}:80", 9000 + 2 * port)]);
+        }
+        time(command.arg(id).stdin(Stdio::null()), None).map(|(time, _)| time)
+    }
+
+    fn plugin(&self, program: &Path, command: &str, id: &str) -> Command {
+        let mut plugin = Command::new(program);
+        let namespace = format!("/run/netns/{id}");
+        plugin.envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0")]);
+        plugin.env("CNI_NETNS", namespace).env("CNI_PATH", &self.others);
+        plugin
+    }
+
+    fn own(&self, id: &str) -> Result<Option<Duration>> {
+        let config = own_config(&json!([{"hostPort": 8080, "containerPort": 80}]));
+        let (took, _) = time(&mut self.plugin(&self.own, "ADD", id), Some(&config))?;
+        time(&mut self.plugin(&self.own, "DEL", id), Some(&config))?;
+        Ok(Some(took))
+    }
+
+    /// As an engine calls them, one after the other.
+    fn others(&self, id: &str) -> Result<Option<Duration>> {
+        let [bridge, portmap] = ["bridge", "portmap"].map(|name| self.others.join(name));
+        if !bridge.is_file() {
+            return Ok(None);
+        }
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "other", "type": "bridge", "bridge": "other0",
+            "isGateway": true, "ipMasq": true, "hairpinMode": true,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.92.0.0/16"}]],
+                     "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/host-local"}
+        });
+        let ports = json!({"portMappings": [
+            {"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]});
+        let (first, result) = time(&mut self.plugin(&bridge, "ADD", id), Some(&config))?;
+        let chained = json!({
+            "cniVersion": "1.0.0", "name": "other", "type": "portmap",
+            "runtimeConfig": ports, "prevResult": serde_json::from_slice::<Value>(&result)?
+        });
+        let (second, _) = time(&mut self.plugin(&portmap, "ADD", id), Some(&chained))?;
+        time(&mut self.plugin(&portmap, "DEL", id), Some(&chained))?;
+        time(&mut self.plugin(&bridge, "DEL", id), Some(&config))?;
+        Ok(Some(first + second))
+    }
+
+    fn netavark(&self, id: &str) -> Result<Option<Duration>> {
+        if !self.netavark.is_file() {
+            return Ok(None);
+        }
+        let config = json!({
+            "container_id": format!("{id:0>64}"), "container_name": id,
+            "port_mappings": [{"container_port": 80, "host_ip": "", "host_port": 8082,
+                               "protocol": "tcp", "range": 1}],
+            "networks": {"pod": {"static_ips": ["10.93.0.9"], "interface_name": "eth0"}},
+            "network_info": {"pod": {
+                "name": "pod", "id": format!("{:0>64}", "1"), "driver": "bridge",
+                "network_interface": "pod0", "internal": false, "ipv6_enabled": false,
+                "subnets": [{"subnet": "10.93.0.0/16", "gateway": "10.93.0.1"}],
+                "dns_enabled": false, "ipam_options": {"driver": "host-local"}
+            }}
+        });
+        let call = |verb| {
+            let mut command = Command::new(&self.netavark);
+            command.args(["--config", "/run/netavark", verb, &format!("/run/netns/{id}")]);
+            time(&mut command, Some(&config))
+        };
+        fs::create_dir_all("/run/netavark")?;
+        let (took, _) = call("setup")?;
+        call("teardown")?;
+        Ok(Some(took))
+    }
+
+    /// Whether it depends on how many are there.
+    fn crowd(&self) -> Result<()> {
+        println!("\n| aril-cni ADD, one port, with | µs, median (p99) |\n|---|---:|");
+        let sample = |name| {
+            let mut series = Series::new(name);
+            for round in 0..21 {
+                let id = format!("s{round}");
+                sh(&format!("ip netns add {id}"))?;
+                series.times.extend(self.own(&id)?);
+                sh(&format!("ip netns del {id}"))?;
+            }
+            println!("| {name} | {} |", series.text());
+            anyhow::Ok(())
+        };
+        sample("nobody else on the network")?;
+        let none = own_config(&json!([]));
+        for number in 0..CROWD {
+            sh(&format!("ip netns add n{number}"))?;
+            time(&mut self.plugin(&self.own, "ADD", &format!("n{number}")), Some(&none))?;
+        }
+        sample("999 others")?;
+        let ports = (0..PORTS).map(|n| json!({"hostPort": 20_000 + n, "containerPort": 80}));
+        let many = own_config(&json!(ports.collect::<Vec<_>>()));
+        time(&mut self.plugin(&self.own, "DEL", "n0"), Some(&none))?;
+        time(&mut self.plugin(&self.own, "ADD", "n0"), Some(&many))?;
+        sample("999 others and 10,000 published ports")
+    }
+}
+
+fn own_config(ports: &Value) -> Value {
+    json!({
+        "cniVersion": "1.0.0", "name": "own", "type": "aril-cni",
+        "ipam": {"ranges": [[{"subnet": "10.91.0.0/16"}]]}, "runtimeConfig": {"portMappings": ports}
+    })
+}
+
+/// From the fork to the end; what it printed.
+fn time(command: &mut Command, input: Option<&Value>) -> Result<(Duration, Vec<u8>)> {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let start = Instant::now();
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input.to_string().as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    let took = start.elapsed();
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stdout));
+    Ok((took, output.stdout))
+}
