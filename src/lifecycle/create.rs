@@ -311,9 +311,9 @@ impl Making {
     fn spawn_once(&mut self, park: bool) -> Result<Init> {
         let proc = Proc::of_the_host()?;
         let gate = if park { Some(self.gate()?) } else { None };
-        let trees = rootfs::parent::open_trees(self.plan.script.rootfs_steps())?;
-        if let Some((overlay, made)) = self.plan.script.overlay().zip(trees.first()) {
-            rootfs::overlay::parent::show(overlay, made.as_ref())?;
+        let mut trees = rootfs::parent::open_trees(self.plan.script.rootfs_steps())?;
+        if let Some((overlay, made)) = self.plan.script.overlay().zip(trees.first_mut()) {
+            rootfs::overlay::parent::show(overlay, made.as_mut())?;
         }
         let hooks = HookWorld {
             state: &|point, pid| self.hook_state(point, pid),

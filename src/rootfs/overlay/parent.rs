@@ -19,7 +19,7 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::record;
 use crate::rootfs::parent::id_map::user_namespace;
 use crate::sys::clone::{clone3, exit_now};
-use crate::sys::mount::{Extent, move_mount, open_tree};
+use crate::sys::mount::{Attributes, Extent, mount_setattr, move_mount, open_tree};
 use crate::sys::open::open;
 use crate::sys::{pidfd, socket};
 
@@ -146,7 +146,7 @@ fn cut_off() -> ChildResult<()> {
 }
 
 /// For tools of the host that look for it, if the annotation says so.
-pub fn show(overlay: &Overlay, made: Option<&OwnedFd>) -> Result<()> {
+pub fn show(overlay: &Overlay, made: Option<&mut OwnedFd>) -> Result<()> {
     let (Some(place), Some(made)) = (&overlay.layers.shown, made) else { return Ok(()) };
     let what = || format!("show the rootfs at {}", place.display());
     match fs::create_dir(place) {
@@ -155,10 +155,30 @@ pub fn show(overlay: &Overlay, made: Option<&OwnedFd>) -> Result<()> {
         }
         _ => {}
     }
-    let copy = open_tree(Some(made.as_fd()), c"", Extent::One).os("open_tree", "").context(what)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let below = open(place, flags).os("open", place.display()).context(what)?;
-    move_mount(copy.as_fd(), below.as_fd()).os("move_mount", place.display()).context(what)
+    let attach = |mount: &OwnedFd| {
+        move_mount(mount.as_fd(), below.as_fd()).os("move_mount", place.display()).context(what)
+    };
+    match open_tree(Some(made.as_fd()), c"", Extent::One) {
+        Ok(copy) => attach(&copy),
+        // Before Linux 6.15 only a mount that is attached can be copied.
+        Err(Errno::EINVAL) => {
+            attach(made)?;
+            *made = private_copy(made).os("copy", place.display()).context(what)?;
+            Ok(())
+        }
+        Err(errno) => Err(Error::os("open_tree", place.display(), errno)).context(what),
+    }
+}
+
+/// On a shared mount of the host it has become shared, too: what the container mounts is not to arrive
+/// there.
+fn private_copy(attached: &OwnedFd) -> crate::sys::Result<OwnedFd> {
+    let copy = open_tree(Some(attached.as_fd()), c"", Extent::One)?;
+    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+    mount_setattr(copy.as_fd(), Extent::One, private)?;
+    Ok(copy)
 }
 
 /// Takes back what of an overlay does not go by itself.
