@@ -19,10 +19,31 @@ pub fn limit(plan: &Plan, created: &Created) -> Result<()> {
     {
         make_room(dir, limit)?;
     }
-    set(&created.paths, plan.writes.iter().filter(|w| w.is_memory()))?;
     match &plan.driver {
-        Driver::Cgroupfs => Ok(()),
-        Driver::Systemd(unit) => systemd::parent::tighten(unit),
+        Driver::Cgroupfs => set_all(plan, created),
+        Driver::Systemd(unit) => {
+            wait_for_controller(plan, created);
+            set_all(plan, created)?;
+            systemd::parent::tighten(unit)
+        }
+    }
+}
+
+fn set_all(plan: &Plan, created: &Created) -> Result<()> {
+    set(&created.paths, plan.writes.iter().filter(|w| w.is_memory()))
+}
+
+/// Until systemd has come to a unit that it has accepted, it may take the controller away again,
+/// because another unit beside it has ended.
+fn wait_for_controller(plan: &Plan, created: &Created) {
+    const TRIES: u32 = 200;
+    let Some(dir) = created.paths.get("") else { return };
+    let wanted = plan.version == Version::V2 && plan.writes.iter().any(|w| w.is_memory());
+    for _ in 0..TRIES {
+        if !wanted || dir.join("memory.max").exists() {
+            return;
+        }
+        sleep(Duration::from_millis(5));
     }
 }
 
