@@ -103,6 +103,6 @@ demo-tools:
 	@$(call APT_INSTALL,busybox-static)
 
 test-tools:
-	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp attr stress-ng umoci)
+	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp attr stress-ng umoci nftables passt apparmor)
 
 include runtime-tests/vm/vm.mk

@@ -59,7 +59,7 @@ pub struct Input<'a> {
     /// Of the config: who mounts something there wants that.
     pub mounts: &'a [Mount],
     pub mount_namespace: bool,
-    /// Places that are not there and cannot be made: the rootfs is on a read-only file system.
+    /// Places that are not there and cannot be made: the rootfs is read-only, or somebody else's.
     pub impossible: &'a [&'static str],
 }
 

@@ -118,7 +118,7 @@ pub fn container(
     warnings.extend(rootfs.warnings);
     let no_place = facts.no_place_for.iter().filter(|_| names.is_some());
     warnings.extend(no_place.map(|place| {
-        format!("{place} stays as it is: the rootfs is on a read-only file system without it")
+        format!("{place} stays as it is: the rootfs has none, and none can be made in it")
     }));
     let rdt = rdt(id, linux, facts)?;
     let net_devices = network::device::plan::plan(&network::device::plan::Input {

@@ -4,8 +4,11 @@ use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
-use oci_spec::runtime::{Process, Spec};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::fstat;
+use nix::unistd::{AccessFlags, faccessat};
+use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
@@ -121,7 +124,7 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
             .hint("a container needs a root directory of its own"));
     }
     if !path.is_dir() {
-        return Err(Error::os("open", path.display(), nix::errno::Errno::ENOTDIR).context(what()));
+        return Err(Error::os("open", path.display(), Errno::ENOTDIR).context(what()));
     }
     Ok(path)
 }
@@ -142,16 +145,28 @@ fn no_place_for(spec: &Spec, rootfs: &Path) -> Result<Vec<&'static str>> {
     if !asked(annotation::NETWORK) || asked(annotation::LAYERS) || asked(annotation::UPPER) {
         return Ok(Vec::new());
     }
-    let found = nix::sys::statvfs::statvfs(rootfs).os("statfs", rootfs.display())?;
-    if !found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
-        return Ok(Vec::new());
-    }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = Root::new(open(rootfs, flags).os("open", rootfs.display())?);
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    let etc = root.open(c"/etc", directory).or_else(|_| root.open(c"/", directory));
+    let etc = etc.os("open", rootfs.join("etc").display())?;
+    // A read-only file system says so, too.
+    let refused = faccessat(&etc, c".", AccessFlags::W_OK, AtFlags::empty()).err();
+    let theirs = || fstat(&etc).is_ok_and(|stat| is_mapped(spec, stat.st_uid));
+    if refused.is_none() || (refused == Some(Errno::EACCES) && theirs()) {
+        return Ok(Vec::new());
+    }
     let missing = |place: &&str| {
         CString::new(*place).is_ok_and(|p| root.open(&p, libc::O_PATH | libc::O_CLOEXEC).is_err())
     };
     Ok(PLACES.into_iter().filter(missing).collect())
+}
+
+/// Whether a file of this owner is somebody's in the container's user namespace.
+fn is_mapped(spec: &Spec, owner: u32) -> bool {
+    let mappings = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
+    let of = |m: &LinuxIdMapping| owner.checked_sub(m.host_id()).is_some_and(|n| n < m.size());
+    mappings.unwrap_or_default().iter().any(of)
 }
 
 fn setgroups_allowed() -> bool {
