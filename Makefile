@@ -48,7 +48,8 @@ test: test-tools build bundle ## format, lints and all tests, as root, on any De
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	runtime-tests/fuzz/run.sh check
-	$(CARGO) test --workspace --locked --no-fail-fast -- --show-output
+	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast -- --show-output
+	@$(MAKE) --no-print-directory vm-part
 
 test-engines: build test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (installs them from Debian)
 	@$(call APT_INSTALL,containerd docker.io podman conmon containernetworking-plugins curl)

@@ -77,21 +77,21 @@ install_missing() { # COMMAND=PACKAGE...
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get -qq update && apt-get -qq install -y --no-install-recommends "${missing[@]}"; } \
-        > "$scratch/log" 2>&1 < /dev/null || { tail -n 20 "$scratch/log" >&2; fail "apt-get install ${missing[*]}: failed"; }
+        > "$scratch/log" 2>&1 < /dev/null || { tail -n 20 "$scratch/log" >&2; unprepared "apt-get install ${missing[*]} failed: is there a network?"; }
 }
 
 find_mirror() { # sets mirror
     local ask=(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian')
     mirror=${VM_MIRROR:-$("${ask[@]}" | head -n 1)}
     [ -n "$mirror" ] || { apt-get -qq update > /dev/null 2>&1 || true; mirror=$("${ask[@]}" | head -n 1); }
-    [ -n "$mirror" ] || fail "no Debian mirror among the sources of apt: set VM_MIRROR"
+    [ -n "$mirror" ] || unprepared "no Debian mirror among the sources of apt: set VM_MIRROR"
 }
 
 need_room() { # DIRECTORY MEGABYTES
     local free
     mkdir -p "$1" || fail "cannot make $1"
     free=$(($(df --output=avail -m "$1" | tail -n 1)))
-    [ "$free" -ge "$2" ] || fail "no room in $1: $2 MB are needed, $free MB are free (VM_CACHE=DIR takes another place)"
+    [ "$free" -ge "$2" ] || unprepared "no room in $1: $2 MB are needed, $free MB are free (VM_CACHE=DIR takes another place)"
 }
 
 # --- QEMU
@@ -104,7 +104,7 @@ find_qemu() { # sets qemu
     qemu=(qemu-system-x86_64)
     [ "$version" -lt 9 ] || return 0
     [ "$(. /etc/os-release; echo "${VERSION_CODENAME:-}")" = bookworm ] ||
-        fail "qemu $version is too old: 9 is needed, or Debian bookworm, whose backports have it"
+        unprepared "qemu $version is too old: 9 is needed, or Debian bookworm, whose backports have it"
     [ -d "$cache/qemu" ] || fetch_qemu
     qemu=(env "QEMU_MODULE_DIR=$own/lib/x86_64-linux-gnu/qemu" "$own/bin/qemu-system-x86_64" -L "$own/share/qemu" -L "$own/share/seabios")
 }
@@ -122,7 +122,7 @@ fetch_qemu() {
         apt-get "${options[@]}" update
         apt-get "${options[@]}" -t bookworm-backports download \
             qemu-system-x86 qemu-system-common qemu-system-data seabios
-    ) > "$scratch/log" 2>&1 || { tail -n 20 "$scratch/log" >&2; fail "cannot fetch QEMU from $mirror: is there a network?"; }
+    ) > "$scratch/log" 2>&1 || { tail -n 20 "$scratch/log" >&2; unprepared "cannot fetch QEMU from $mirror: is there a network?"; }
     for file in "$new"/*.deb; do dpkg-deb -x "$file" "$new"; rm "$file"; done
     mv -T "$new" "$cache/qemu" 2> /dev/null || [ -d "$cache/qemu" ] # another one may have been faster
 }
@@ -192,7 +192,7 @@ build_image() {
     attend unshare --mount --pid --fork --kill-child --mount-proc \
         "$here/image.sh" "$unfinished" "$suite" "$kernel_suite" "$mirror" > "$scratch/log" 2>&1 < /dev/null 4>&- 5>&- 9>&- || {
         tail -n 20 "$scratch/log" >&2
-        fail "cannot build the image from the packages of $mirror: is there a network?"
+        unprepared "cannot build the image from the packages of $mirror: is there a network?"
     }
     rm -rf "$image"
     mv "$unfinished" "$image"
