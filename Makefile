@@ -49,7 +49,7 @@ test: test-tools build bundle ## format, lints and all tests, as root, on any De
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	runtime-tests/fuzz/run.sh check
 	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast -- --show-output
-	@$(MAKE) --no-print-directory vm-part
+	@$(MAKE) --no-print-directory test-engines vm-part
 
 test-engines: build test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (installs them from Debian)
 	@$(call APT_INSTALL,containerd docker.io podman conmon containernetworking-plugins curl)
