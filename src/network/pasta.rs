@@ -160,7 +160,12 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("aril-pasta-{}", std::process::id()));
         let start = |of: &Path| {
             let script = ["-c", "sleep 100; true", "--pid"];
-            Command::new("sh").args(script).arg(marker(of)).spawn().unwrap()
+            let child = Command::new("sh").args(script).arg(marker(of)).spawn().unwrap();
+            // The kernel shows a new program's arguments a moment after it has begun.
+            while processes(&marker(of)).is_empty() {
+                std::thread::yield_now();
+            }
+            child
         };
         let (mut ours, mut other) = (start(&directory), start(&directory.join("other")));
         end(&directory).unwrap();
