@@ -26,6 +26,9 @@ pub struct Child<'a> {
     pub script: &'a Script,
     /// The parent writes id maps, or has it moved to its cgroup, first.
     pub held: bool,
+    /// It was made so that nobody may look into it, which else waits for its id maps: the files of a
+    /// hidden process are closed to an ordinary user who has to write them.
+    pub hidden: bool,
     /// The container to enter, by its init: for an exec.
     pub joins: Option<(BorrowedFd<'a>, Entry)>,
     pub cgroup: &'a [cgroup::Step],
@@ -126,10 +129,6 @@ impl<'a> Child<'a> {
     fn begin(&self) -> ChildResult<()> {
         process::set_parent_death_signal(libc::SIGKILL).during("prctl PR_SET_PDEATHSIG")?;
         sys::signal::reset().during("sigprocmask")?;
-        if self.joins.is_some() {
-            // Until execve nobody inside may look into us (CVE-2016-9962).
-            process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
-        }
         for step in self.cgroup {
             cgroup::child::run(step, self.tasks)?;
         }
@@ -139,7 +138,8 @@ impl<'a> Child<'a> {
             if kinds.user {
                 namespace::child::become_root()?;
             }
-        } else {
+        }
+        if !self.hidden {
             process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
         }
         nix::unistd::setsid().map(drop).during("setsid")?;

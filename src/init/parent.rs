@@ -55,6 +55,9 @@ pub fn spawn(
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let (parent_end, child_end) = protocol::pair().os("socketpair", "")?;
+    if plan.hidden {
+        hide()?;
+    }
     let init = if plan.relay {
         let link = (parent_end, child_end);
         spawn_by_relay(|| relay::enter(plan), plan.clone_flags, cgroup, link, child)?
@@ -76,6 +79,12 @@ pub fn spawn_inside(
 ) -> Result<Init> {
     let link = protocol::pair().os("socketpair", "")?;
     spawn_by_relay(|| relay::enter_container(container), 0, cgroup, link, child)
+}
+
+/// Nobody may look into this process, nor into a child, which inherits that: there is no moment at which
+/// those who see the child's pid, or own its user namespace, find it with what it has of the host's.
+pub fn hide() -> Result<()> {
+    sys::process::set_dumpable(false).os("prctl PR_SET_DUMPABLE", "")
 }
 
 fn spawn_directly(

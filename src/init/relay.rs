@@ -48,16 +48,24 @@ pub(super) fn enter(plan: &Plan) -> ChildResult<()> {
         namespace::child::enter(join, fd).map_err(|fault| named(join, fault))?;
     }
     if plan.new_time {
+        // An ordinary user could not write the offsets of one that is hidden.
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())
             .map_err(|e| Fault::refused(e.to_string()))?;
     }
-    Ok(())
+    match plan.new_maps {
+        None if !plan.hidden => hide(),
+        _ => Ok(()),
+    }
+}
+
+/// From those inside, for the child too, which inherits it (CVE-2016-9962).
+fn hide() -> ChildResult<()> {
+    sys::process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")
 }
 
 /// The user namespace of a running container, and its pid namespace for the child.
 pub(super) fn enter_container(init: BorrowedFd<'_>) -> ChildResult<()> {
-    // Who is inside may look at a process that is, too (CVE-2016-9962); the child inherits it.
-    sys::process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
+    hide()?;
     for kind in [Kind::User, Kind::Pid] {
         let entered = sys::namespace::setns(init, kind.flag());
         entered.map_err(|errno| Fault {

@@ -325,6 +325,7 @@ impl Making {
                 link,
                 script: &self.plan.script,
                 held: self.plan.namespaces.new_maps.is_some() || cgroup.moves,
+                hidden: self.plan.namespaces.hidden,
                 joins: None,
                 cgroup: &self.plan.cgroup.steps,
                 tasks: &cgroup.tasks,

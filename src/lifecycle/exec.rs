@@ -191,6 +191,10 @@ impl Entering<'_> {
         let (pid, user) = (Kind::Pid.flag(), kinds & Kind::User.flag() != 0);
         // An ordinary user has no rights over the pid namespace from outside its user namespace.
         let by_relay = user && !nix::unistd::geteuid().is_root();
+        if !by_relay {
+            // Before there is a process that those inside see (CVE-2016-9962).
+            parent::hide()?;
+        }
         if kinds & pid != 0 && !by_relay {
             // Joining it changes the children of this process only.
             sys::namespace::setns(container, pid)
@@ -206,6 +210,7 @@ impl Entering<'_> {
                 link,
                 script: &self.plan.script,
                 held,
+                hidden: true,
                 joins: Some((container, entry)),
                 cgroup: &target.steps,
                 tasks: &target.tasks,

@@ -42,6 +42,9 @@ pub struct Plan {
     pub time_offsets: Option<String>,
     /// A relay has to join before the clone (see the theory of operation).
     pub relay: bool,
+    /// The process is made so that nobody may look into it. An ordinary user could not write its id maps
+    /// then, nor the offsets of its clocks.
+    pub hidden: bool,
     /// Joined by the process that clones: `pid`, and with a relay all of them.
     pub joined_before_clone: Vec<Join>,
     /// To be written by the parent, for a new user namespace.
@@ -83,7 +86,7 @@ impl Plan {
 }
 
 pub fn plan(input: &Input<'_>) -> Result<Plan> {
-    let mut plan = Plan::default();
+    let mut plan = Plan { hidden: !input.rootless, ..Plan::default() };
     let mut joins = Vec::new();
     for namespace in input.namespaces {
         let kind = Kind::from_spec(namespace.typ());

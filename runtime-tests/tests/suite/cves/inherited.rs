@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use runtime_tests::{Container, in_each_view, on_the_host, skip};
+use serde_json::json;
 
 /// Descriptors of the host's, some of them open in the caller.
 const OPEN: &str = "exec 5</etc/passwd 7</ 8</proc 9</sys; exec \"$@\"";
@@ -101,6 +102,59 @@ fn a_process_on_its_way_in_cannot_be_looked_into() {
         let reached = |line: &&str| !line.starts_with("comm ") && own(line);
         let reached: Vec<&str> = seen.lines().filter(reached).collect();
         assert!(reached.is_empty(), "{reached:?}");
+    });
+}
+
+/// Those who share its pid namespace and are root, where it is made in a user namespace, or in which it is,
+/// may trace it by right: unless it is hidden from the first moment they find the host's files under its root.
+#[test]
+fn a_process_on_its_way_to_a_user_namespace_cannot_be_looked_into() {
+    on_the_host(|view| {
+        let Some(strace) = skip::tool("strace", "strace") else { return };
+        for joined in [false, true] {
+            let attacker = writable_tmp(view);
+            let canary = attacker.file("canary", "of the host's");
+            let look = format!(
+                "while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || {{ echo \"$(cat $p/comm)\"; \
+                 cat $p/root{}; }}; done; done > /tmp/seen 2>/dev/null",
+                canary.display()
+            );
+            let attacker = attacker.script(&look).edit(|spec| {
+                for set in ["bounding", "effective", "permitted"] {
+                    let list = spec["process"]["capabilities"][set].as_array_mut().expect("a set");
+                    list.extend(joined.then(|| "CAP_SYS_PTRACE".into()));
+                }
+            });
+            let attacker = if joined { attacker.in_user_namespace(100_000) } else { attacker };
+            fs::set_permissions(attacker.path("tmp"), fs::Permissions::from_mode(0o777))
+                .expect("chmod");
+            attacker.run_detached();
+            let of_attacker = |kind: &str| {
+                let path = format!("/proc/{}/ns/{kind}", attacker.pid());
+                json!({"type": kind, "path": path})
+            };
+            let victim = Container::new(view).args(["true"]).namespace(of_attacker("pid"));
+            let victim = match joined {
+                true => victim.in_user_namespace(100_000).namespace(of_attacker("user")),
+                false => victim.in_user_namespace(200_000),
+            }
+            // Of the other's pid namespace it may mount none.
+            .edit(|spec| {
+                spec["mounts"].as_array_mut().expect("mounts").retain(|m| m["type"] != "proc")
+            });
+            // Held up at the first thing that it does.
+            let held = format!(
+                "exec {} -f -qq -o /dev/null -e trace=prctl -e inject=prctl:delay_enter=300000 \"$@\"",
+                strace.display()
+            );
+            for _ in 0..2 {
+                victim.run_call(&[]).in_shell(&held).ok();
+            }
+            let seen = fs::read_to_string(attacker.path("tmp/seen")).expect("what was seen");
+            let there = |line: &str| !["sh", "cat", ""].contains(&line);
+            assert!(seen.lines().any(there), "the processes were not seen at all: {seen}");
+            assert!(!seen.contains("of the host's"), "joined {joined}: {seen}");
+        }
     });
 }
 
