@@ -22,7 +22,7 @@ CARGO  ?= cargo
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bundle demo test test-engines mutants races check fuzz bench bench-network floor install uninstall clean demo-tools test-tools rust-target
+.PHONY: help build bundle demo test test-engines mutants races check fuzz bench bench-systemd bench-network floor install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -72,6 +72,9 @@ floor: rust-target
 
 bench: build floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
 	$(OUT)/bench --aril $(RUNTIME) --bundle $(BUNDLE) --output docs/bench $(BENCH)
+
+bench-systemd: build floor bundle ## aril, crun and runc by the systemd driver, on a systemd of its own on this machine's kernel
+	runtime-tests/vm/contained.sh $(OUT)/bench --systemd --aril $(RUNTIME) --bundle $(BUNDLE) --output /out $(BENCH)
 
 bench-network: build floor bundle ## what a network adds to a start, beside CNI plugins and netavark, and with 999 others
 	unshare --net --mount --propagation private $(OUT)/networks $(ROUNDS)

@@ -4,6 +4,7 @@
 #   vm.sh run COMMAND...   run COMMAND (bash) as root in /src; its exit status is ours
 #   vm.sh shell            an interactive root shell, until it exits
 #   vm.sh build            only make what is missing in the cache
+#   vm.sh disk             the same, and print the path of the disk, which is an ext4 file system
 #   vm.sh clean            empty the cache
 # In the machine /src is the repository (read-only), /out is $VM_OUT (writable, what is left there stays),
 # and `as-user COMMAND...` runs COMMAND as an unprivileged user with a systemd manager of its own.
@@ -311,6 +312,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 case ${1:-} in
     build) build ;;
+    disk) build; echo "$image/disk" ;;
     run) build; resume "$VM_TIMEOUT" "${@:2}" ;;
     shell) build; shell ;;
     clean) rm -rf "$cache" ;;

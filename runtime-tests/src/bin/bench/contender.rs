@@ -36,7 +36,10 @@ impl Contender {
 
 /// Everyone who can run the bundle in this view; the others are named, with what they said.
 pub fn all(options: &Options, place: &Place) -> Vec<Contender> {
-    let mut all = vec![Contender::new("floor", &options.floor, Kind::Floor, place)];
+    let mut all = Vec::new();
+    if !options.systemd {
+        all.push(Contender::new("floor", &options.floor, Kind::Floor, place));
+    }
     if let Some(aril) = &options.aril {
         all.push(Contender::new("aril", aril, Kind::Runtime, place));
     }

@@ -14,6 +14,7 @@ pub const USAGE: &str = "usage: bench [options]
   --ops A,B           of run run-seccomp cycle exec state empty (default: all)
   --iterations N      measured rounds, tight loop (default 200)
   --rested N          measured rounds with a 100 ms rest before each command (default 60; 0: none)
+  --systemd           with --systemd-cgroup, on a host of systemd and cgroup2 as it is; no floor
   --output DIR        where bench.json and bench.svg go (default: target/bench)";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct Options {
     pub iterations: usize,
     pub rested: usize,
     pub rests: Vec<Duration>,
+    /// By the systemd driver.
+    pub systemd: bool,
     pub output: PathBuf,
 }
 
@@ -84,6 +87,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Options> {
         iterations: 200,
         rested: 60,
         rests: Vec::new(),
+        systemd: false,
         output: PathBuf::from("target/bench"),
     };
     let mut args = args;
@@ -91,6 +95,10 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Options> {
         if flag == "--help" || flag == "-h" {
             println!("{USAGE}");
             std::process::exit(0);
+        }
+        if flag == "--systemd" {
+            options.systemd = true;
+            continue;
         }
         let value = args.next().with_context(|| format!("{flag} needs a value\n{USAGE}"))?;
         match flag.as_str() {

@@ -1,5 +1,6 @@
 //! The operations, and the place they are done in: bundles under a scratch folder, and a private
-//! mount namespace in which cgroup2 alone is mounted at /sys/fs/cgroup.
+//! mount namespace in which cgroup2 alone is mounted at /sys/fs/cgroup; or, with `--systemd`, the
+//! host as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,11 +28,15 @@ pub struct Place {
     filtered: PathBuf,
     /// A process that waits to be killed.
     sleeper: PathBuf,
+    /// Containers are made by the systemd driver.
+    systemd: bool,
 }
 
 impl Place {
     pub fn prepare(options: &Options) -> Result<Place> {
-        pure_cgroup2_view()?;
+        if !options.systemd {
+            pure_cgroup2_view()?;
+        }
         let scratch = std::env::temp_dir().join(format!("aril-bench-{}", std::process::id()));
         let spec = fs::read_to_string(options.bundle.join("config.json"))
             .with_context(|| format!("{} (make bundle makes it)", options.bundle.display()))?;
@@ -54,15 +59,22 @@ impl Place {
         };
         spec["process"]["args"] = json!(["/bin/sleep", "86400"]);
         let sleeper = write_bundle(&scratch, "sleeper", &spec)?;
-        Ok(Place { scratch, bundle, filtered, sleeper })
+        Ok(Place { scratch, bundle, filtered, sleeper, systemd: options.systemd })
     }
 
     /// The arguments that run `bundle` to its end.
     pub fn run(&self, contender: &Contender, id: &str, bundle: &Path) -> Vec<String> {
         match contender.kind {
             Kind::Floor => vec![self.rootfs()],
-            Kind::Runtime => verb(contender, &["run", "--bundle", text(bundle), id]),
+            Kind::Runtime => self.verb(contender, &["run", "--bundle", text(bundle), id]),
         }
+    }
+
+    fn verb(&self, contender: &Contender, rest: &[&str]) -> Vec<String> {
+        let mut args = vec!["--root".to_owned(), text(&contender.root).to_owned()];
+        args.extend(self.systemd.then(|| "--systemd-cgroup".to_owned()));
+        args.extend(rest.iter().map(|&word| word.to_owned()));
+        args
     }
 
     fn rootfs(&self) -> String {
@@ -104,19 +116,13 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
-fn verb(contender: &Contender, rest: &[&str]) -> Vec<String> {
-    let mut args = vec!["--root".to_owned(), text(&contender.root).to_owned()];
-    args.extend(rest.iter().map(|&word| word.to_owned()));
-    args
-}
-
 fn timed(contender: &Contender, args: &[String]) -> Result<Duration> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     command::timed(&contender.path, &args)
 }
 
 fn quiet(contender: &Contender, args: &[&str], place: &Place) -> Result<()> {
-    let args = verb(contender, args);
+    let args = place.verb(contender, args);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     command::quiet(&contender.path, &args, &place.scratch)
 }
@@ -134,17 +140,20 @@ fn once(
         Operation::Run => timed(contender, &place.run(contender, id, &place.bundle)),
         Operation::RunSeccomp => timed(contender, &place.run(contender, id, &place.filtered)),
         Operation::Exec => {
-            timed(contender, &verb(contender, &["exec", &sleeper_of(contender), "/bin/true"]))
+            timed(contender, &place.verb(contender, &["exec", &sleeper_of(contender), "/bin/true"]))
         }
-        Operation::State => timed(contender, &verb(contender, &["state", &sleeper_of(contender)])),
+        Operation::State => {
+            timed(contender, &place.verb(contender, &["state", &sleeper_of(contender)]))
+        }
         Operation::Empty => command::timed(&contender.path, &[]),
         Operation::Cycle => {
             let bundle = text(&place.bundle);
-            let create = timed(contender, &verb(contender, &["create", "--bundle", bundle, id]))?;
+            let create =
+                timed(contender, &place.verb(contender, &["create", "--bundle", bundle, id]))?;
             sleep(rest);
-            let start = timed(contender, &verb(contender, &["start", id]))?;
+            let start = timed(contender, &place.verb(contender, &["start", id]))?;
             sleep(rest.max(Duration::from_millis(5))); // /bin/true ends; delete needs it stopped
-            let delete = timed(contender, &verb(contender, &["delete", "--force", id]))?;
+            let delete = timed(contender, &place.verb(contender, &["delete", "--force", id]))?;
             Ok(create + start + delete)
         }
     }
