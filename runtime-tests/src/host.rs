@@ -36,16 +36,22 @@ pub fn traces_that_stay(mark: &str) -> Vec<String> {
     }
 }
 
-/// Live processes marked by environment, cgroup or mounts.
+/// Live processes marked by environment, cgroup or root: not by any other mount, for one in the host's
+/// table would mark everybody on the host, and a test that fails ends those that are marked.
 pub fn processes(mark: &str) -> Vec<i32> {
     let own = std::process::id().cast_signed();
     let marked = |pid: i32| {
-        ["cgroup", "environ", "mountinfo"].iter().any(|file| {
-            let text = fs::read(format!("/proc/{pid}/{file}"));
-            text.is_ok_and(|text| String::from_utf8_lossy(&text).contains(mark))
-        })
+        let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let has = |file| String::from_utf8_lossy(&text(file)).contains(mark);
+        has("cgroup")
+            || has("environ")
+            || has_root(&String::from_utf8_lossy(&text("mountinfo")), mark)
     };
     pids().filter(|pid| *pid != own && !is_zombie(*pid) && marked(*pid)).collect()
+}
+
+fn has_root(mountinfo: &str, mark: &str) -> bool {
+    mountinfo.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(mark))
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -138,4 +144,17 @@ pub fn cgroup2_options() -> String {
     };
     let options = line.unwrap_or_default().split(',').filter(of_the_hierarchy);
     options.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_of_the_hosts_marks_nobody() {
+        let host =
+            "27 1 254:0 / / rw - ext4 /dev/vda rw\n42 27 0:56 / /tmp/mark/x rw - tmpfs shm rw\n";
+        assert!(!has_root(host, "mark"));
+        assert!(has_root("40 39 254:0 /tmp/mark/rootfs / rw - ext4 /dev/vda rw\n", "mark"));
+    }
 }
