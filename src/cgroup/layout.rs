@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use super::systemd::plan::levels;
 use super::{Paths, stored};
 use crate::error::{Error, OsContext, Result};
 use crate::path::absolute;
@@ -78,6 +79,18 @@ impl Layout {
 /// The directories of the cgroups that a process is in.
 pub fn paths_of(pid: i32) -> Result<Paths> {
     Ok(directories(Layout::of_process(pid)?, |own| own))
+}
+
+/// The directories that there are of the cgroup of this name, or, as systemd's driver names them, of a slice.
+pub fn paths_at(cgroup: &Path) -> Result<Paths> {
+    let slice = cgroup.file_name().and_then(|name| name.to_str());
+    let wanted = match slice.filter(|name| name.ends_with(".slice")) {
+        Some(slice) => levels(slice)?.into_iter().collect(),
+        None => clean(cgroup),
+    };
+    let mut paths = directories(Layout::of_process(std::process::id() as i32)?, |_| wanted.clone());
+    paths.retain(|_, dir| dir.is_dir());
+    Ok(paths)
 }
 
 /// Moves a process into the cgroups of this path, from the roots of all hierarchies that have it.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Deserialize;
 
+use super::membership::Home;
 use super::options::Options;
 use crate::error::{Error, OsContext, Result, text};
 use crate::fs::record;
@@ -29,6 +30,8 @@ pub struct Command<'a> {
     /// The log of this call alone: a record of another would be taken for its error.
     pub log: Option<&'a Path>,
     pub words: &'a [&'a str],
+    /// Where it begins, if we are elsewhere ourselves.
+    pub home: &'a Home,
 }
 
 impl Command<'_> {
@@ -59,7 +62,9 @@ impl Command<'_> {
             env: Vector::new(&env),
             cwd: Some(&cwd),
         };
-        let extras = Extras { dies_with_parent: true, ..Extras::default() };
+        let namespaces = self.home.namespaces();
+        let extras =
+            Extras { dies_with_parent: true, namespaces: &namespaces, ..Extras::default() };
         spawn_with(&image, stdio, extras)
             .map(|child| child.pid)
             .map_err(|refusal| refused(&argv[0], self.bundle, refusal))
@@ -77,10 +82,16 @@ fn refused(program: &CString, cwd: &Path, refusal: Refusal) -> Error {
 }
 
 /// Starts any other program, with these words, variables and further descriptors from 3 on.
-pub fn spawn_logger(argv: &[CString], env: &[CString], descriptors: &[BorrowedFd]) -> Result<i32> {
+pub fn spawn_logger(
+    argv: &[CString],
+    env: &[CString],
+    descriptors: &[BorrowedFd],
+    home: &Home,
+) -> Result<i32> {
     let null = super::stdio::null_device()?;
     let image = Image { path: &argv[0], argv: Vector::new(argv), env: Vector::new(env), cwd: None };
-    let extras = Extras { descriptors, ..Extras::default() };
+    let namespaces = home.namespaces();
+    let extras = Extras { descriptors, namespaces: &namespaces, ..Extras::default() };
     spawn_with(&image, [null.as_fd(); 3], extras)
         .map(|child| child.pid)
         .map_err(|refusal| refused(&argv[0], Path::new("/"), refusal))
@@ -174,6 +185,7 @@ mod tests {
             bundle: Path::new("/b"),
             log: Some(Path::new("/b/log.json")),
             words: &["start", "c"],
+            home: &Home::default(),
         };
         let argv = command.argv().unwrap();
         let words: Vec<_> = argv.iter().map(|word| word.to_str().unwrap()).collect();

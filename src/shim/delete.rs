@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use super::command::{self, Command};
 use super::console;
 use super::flags::Flags;
+use super::members;
+use super::membership::Home;
 use super::options::Options;
 use super::print;
 use super::rootfs;
@@ -23,12 +25,17 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     let here = std::env::current_dir().os("getcwd", "")?;
     let bundle = if flags.bundle.as_os_str().is_empty() { here } else { flags.bundle.clone() };
     let pid = command::read_pid(&bundle.join("init.pid")).unwrap_or_default();
-    let removed = remove_container(flags, &bundle);
+    let removed = remove_container(flags, &flags.id, &bundle);
     let unmounted = rootfs::unmount(&bundle);
     let socket =
         start::stored_address(&bundle).unwrap_or_else(|| start::address("", flags, &bundle));
     if !start::answers(&socket)? {
         console::remove_left(&socket)?;
+        // Of these nobody else is told, with containerd 2.x.
+        for (id, bundle) in members::all(&bundle) {
+            remove_container(flags, &id, &bundle)?;
+            rootfs::unmount(&bundle)?;
+        }
     }
     removed?;
     unmounted?;
@@ -40,9 +47,9 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     print(&response)
 }
 
-fn remove_container(flags: &Flags, bundle: &Path) -> std::result::Result<(), Status> {
+fn remove_container(flags: &Flags, id: &str, bundle: &Path) -> std::result::Result<(), Status> {
     let options = Options::load(bundle);
-    let words = ["delete", "--force", &flags.id];
+    let words = ["delete", "--force", id];
     // Of a bundle that is gone the container may still be there.
     let cwd = if bundle.is_dir() { bundle } else { Path::new("/") };
     let call = Command {
@@ -51,6 +58,7 @@ fn remove_container(flags: &Flags, bundle: &Path) -> std::result::Result<(), Sta
         bundle: cwd,
         log: None,
         words: &words,
+        home: &Home::default(),
     };
     let output = command::scratch(b"")?;
     let input = command::scratch(b"")?;

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::members;
 use super::metrics;
 use super::model::{Exit, Phase, Process, Removal, Reply, Who};
 use super::rootfs;
@@ -28,6 +29,7 @@ impl Server {
             self.init_ended(id);
         }
         self.finish_removals(Instant::now());
+        self.settle_sandbox();
     }
 
     fn init_ended(&mut self, id: &str) {
@@ -102,8 +104,9 @@ impl Server {
             }
             Err(status) => {
                 if let Some(removal) = container.init.removal.take() {
-                    self.answer(removal.reply, Err(status));
+                    self.answer(removal.reply, Err(status.clone()));
                 }
+                self.cannot_leave(&status);
             }
         }
     }
@@ -153,9 +156,11 @@ impl Server {
             .number(3, exit.map_or(0, |exit| exit.status.into()))
             .time(4, exit.map(|exit| exit.at));
         self.publish("delete", "TaskDelete", event);
+        members::remove(&self.bundle, &who.id);
         if let Some(reply) = reply {
             self.answer(reply, Ok(delete_response(&container.init)));
         }
+        self.settle_sandbox();
     }
 
     /// What a process that is forgotten had of ours.

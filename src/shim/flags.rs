@@ -11,6 +11,8 @@ pub enum Action {
     Delete,
     Info,
     Version,
+    /// A pod's own process, as the server starts it.
+    Anchor,
     /// None: the server itself, as `start` starts it.
     Serve,
 }
@@ -77,7 +79,7 @@ impl Flags {
                     return Err(usage("shim id cannot be empty, nor a path".into()));
                 }
             }
-            Action::Info | Action::Version => {}
+            Action::Info | Action::Version | Action::Anchor => {}
         }
         Ok(self)
     }
@@ -87,6 +89,7 @@ fn action(word: &str) -> Result<Action> {
     match word {
         "start" => Ok(Action::Start),
         "delete" => Ok(Action::Delete),
+        "anchor" => Ok(Action::Anchor),
         _ => Err(usage(format!("unknown action {word:?}: expected start or delete"))),
     }
 }

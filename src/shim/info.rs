@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::command::{self, Command};
+use super::membership::Home;
 use super::options::Options;
 use super::print;
 use super::status::Status;
@@ -35,8 +36,14 @@ pub fn info() -> Result<(), Status> {
 
 /// The document that the runtime prints, as it is.
 fn features(options: &Options) -> Result<Option<String>, Status> {
-    let call =
-        Command { options, namespace: "", bundle: Path::new("/"), log: None, words: &["features"] };
+    let call = Command {
+        options,
+        namespace: "",
+        bundle: Path::new("/"),
+        log: None,
+        words: &["features"],
+        home: &Home::default(),
+    };
     let (input, output, errors) =
         (command::scratch(b"")?, command::scratch(b"")?, command::scratch(b"")?);
     let pid = call.spawn([input.as_fd(), output.as_fd(), errors.as_fd()])?;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::command::{self, Command, errno};
 use super::console::ConsoleSocket;
 use super::model::{Phase, Reply, Who};
-use super::rootfs;
 use super::server::{Server, kill};
 use super::status::{Code, Status};
 use super::stdio::{self, Logger, Open, Terminal, Wanted};
@@ -106,7 +105,7 @@ impl Server {
         let (ready, writer) = pipe().os("pipe2", "logger")?;
         let descriptors = [readers[0].as_fd(), readers[1].as_fd(), writer.as_fd()];
         let env = self.logger_environment(&who.id)?;
-        let pid = command::spawn_logger(&logger.argv, &env, &descriptors)?;
+        let pid = command::spawn_logger(&logger.argv, &env, &descriptors, &self.home)?;
         if let Some(process) = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec)) {
             process.logger = Some(pid);
         }
@@ -180,6 +179,7 @@ impl Server {
             bundle: &bundle,
             log: Some(&log),
             words: &words,
+            home: &self.home,
         };
         let spawned = call.spawn(child.each_ref().map(AsFd::as_fd));
         let pid = spawned.inspect_err(|_| drop(std::fs::remove_file(&spec)))?;
@@ -201,15 +201,15 @@ impl Server {
         }
         if who.is_init()
             && let Some(container) = self.containers.remove(&who.id)
-            && let Err(error) = rootfs::unmount(&container.bundle)
         {
-            self.note("unmount rootfs", &error.into());
+            self.forget_bundle(&who.id, &container.bundle);
         }
         self.answer(reply, Err(status));
         if !who.is_init() {
             // Init may have waited for it.
-            self.settle(&who.id);
+            return self.settle(&who.id);
         }
+        self.settle_sandbox();
     }
 
     // Other commands.
@@ -225,6 +225,7 @@ impl Server {
             bundle: &container.bundle,
             log: Some(&log),
             words: request.words,
+            home: &self.home,
         };
         let output = command::scratch(b"")?;
         let input = command::scratch(request.input)?;

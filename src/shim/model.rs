@@ -67,6 +67,15 @@ pub struct Removal {
     pub deadline: Instant,
 }
 
+impl Removal {
+    /// Of what goes with its pod.
+    pub fn unasked() -> Self {
+        // No connection has this number.
+        let reply = Reply { connection: 0, stream: 0 };
+        Self { reply, deleted: false, deadline: Instant::now() }
+    }
+}
+
 #[derive(Debug)]
 pub struct Process {
     pub stdio: Stdio,

@@ -14,9 +14,11 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::jobs::{Job, Prepared};
 use super::log::Log;
+use super::membership::Home;
 use super::model::{Container, Exit, Process, Reply, Who};
 use super::publisher::Publisher;
 use super::relay::{Relay, Waits};
+use super::sandbox::Sandbox;
 use super::status::Status;
 use super::ttrpc::{Answer, Call, Connection, REQUEST, RESPONSE, response};
 use super::wire::Writer;
@@ -45,6 +47,7 @@ enum Source {
     /// Of the relay of this token.
     Sink(u64),
     Logger,
+    Anchor,
 }
 
 struct Flow {
@@ -74,6 +77,11 @@ pub struct Server {
     publisher: Publisher,
     publishing: Option<u64>,
     flows: BTreeMap<u64, Flow>,
+    /// Where the shim was started; what belongs to all of its containers is there.
+    pub(super) bundle: PathBuf,
+    /// Of containerd 2.x, if it is the shim that it asks for one.
+    pub(super) sandbox: Option<Sandbox>,
+    pub(super) home: Home,
     pub(super) containers: BTreeMap<String, Container>,
     pub(super) jobs: BTreeMap<i32, Job>,
     /// Started when the logger says that it is ready.
@@ -96,6 +104,7 @@ impl Server {
         listener: OwnedFd,
         events: PathBuf,
         log: Log,
+        bundle: PathBuf,
     ) -> Result<Self> {
         signal::block_all().os("sigprocmask", "")?;
         let mut server = Self {
@@ -111,6 +120,9 @@ impl Server {
             publisher: Publisher::new(namespace, events),
             publishing: None,
             flows: BTreeMap::new(),
+            bundle,
+            sandbox: None,
+            home: Home::default(),
             containers: BTreeMap::new(),
             jobs: BTreeMap::new(),
             prepared: BTreeMap::new(),
@@ -191,8 +203,10 @@ impl Server {
         self.start_overdue(now);
         self.finish_removals(now);
         self.end_loggers(now);
-        let busy =
-            !self.containers.is_empty() || !self.jobs.is_empty() || !self.publisher.is_empty();
+        let busy = !self.containers.is_empty()
+            || !self.jobs.is_empty()
+            || !self.publisher.is_empty()
+            || self.sandbox.is_some();
         self.idle = if busy { None } else { self.idle.or(Some(now)) };
     }
 
@@ -225,6 +239,7 @@ impl Server {
             Source::Relay => self.relay(token),
             Source::Sink(relay) => self.relay(relay),
             Source::Logger => self.logger_answered(token),
+            Source::Anchor => self.hear_anchor(),
         }
     }
 
@@ -276,6 +291,9 @@ impl Server {
     fn hang_up(&mut self, token: u64) {
         let Some(connection) = self.connections.remove(&token) else { return };
         self.unwatch(connection.as_fd(), token);
+        if let Some(sandbox) = &mut self.sandbox {
+            sandbox.hang_up(token);
+        }
         for container in self.containers.values_mut() {
             for process in [&mut container.init].into_iter().chain(container.execs.values_mut()) {
                 process.waiters.retain(|reply| reply.connection != token);
@@ -358,6 +376,9 @@ impl Server {
             return;
         }
         let exit = Exit { status: ended.code() as u32, at: SystemTime::now() };
+        if self.anchor_ended(pid, exit) {
+            return;
+        }
         let of = self.containers.iter_mut().find_map(|(id, container)| {
             let execs = container.execs.values_mut();
             let mut all = [&mut container.init].into_iter().chain(execs);
@@ -473,6 +494,16 @@ impl Server {
             let _ = kill(logger.pid, signal);
             (logger.asked, logger.deadline) = (true, now + LAST);
         }
+    }
+
+    // A pod's own process.
+
+    pub(super) fn await_anchor(&mut self, ready: BorrowedFd) -> Result<u64> {
+        self.watch(ready, EpollFlags::EPOLLIN, Source::Anchor)
+    }
+
+    pub(super) fn forget_anchor(&mut self, ready: BorrowedFd, token: u64) {
+        self.unwatch(ready, token);
     }
 
     // Memory.

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use super::exits::wait_response;
 use super::inside;
 use super::jobs::{already_finished, no_exec, not_created};
+use super::members;
 use super::metrics;
 use super::model::{Config, Container, Phase, Process, Removal, Reply, Who};
 use super::options::Options;
 use super::rootfs::{self, Mount};
+use super::sandbox;
 use super::server::Server;
 use super::status::{Code, Status};
 use super::stdio::Stdio;
@@ -22,9 +24,9 @@ use crate::sys::tty::{self, Size};
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Answered now, or by what was begun.
-type Outcome = Result<Option<Vec<u8>>, Status>;
+pub type Outcome = Result<Option<Vec<u8>>, Status>;
 
-const EMPTY: Outcome = Ok(Some(Vec::new()));
+pub const EMPTY: Outcome = Ok(Some(Vec::new()));
 
 impl Server {
     pub(super) fn call(&mut self, reply: Reply, call: &Call) {
@@ -32,6 +34,8 @@ impl Server {
             "containerd.task.v2.Task" | "containerd.task.v3.Task" => {
                 Message::parse(&call.payload).and_then(|m| self.task(reply, &call.method, &m))
             }
+            sandbox::SERVICE => Message::parse(&call.payload)
+                .and_then(|m| self.sandbox_call(reply, &call.method, &m)),
             other => Err(Status::new(Code::Unimplemented, format!("service {other}"))),
         };
         match outcome {
@@ -112,6 +116,7 @@ impl Server {
         }
         let mounts = message.all(3).map(Mount::parse).collect::<Result<Vec<_>, Status>>()?;
         let options = Options::decode(&Any::parse(message.bytes(10))?)?;
+        self.join_pod(id, &bundle)?;
         let config = Config::read(&bundle);
         let container = Container {
             inside: inside::words(&mounts, &options, &config),
@@ -138,15 +143,36 @@ impl Server {
         Ok(None)
     }
 
+    /// What a container has of others in the same shim. When that is killed, containerd asks to clean up
+    /// after the one that the shim was started for, who thus has to know of the others.
+    fn join_pod(&mut self, id: &str, bundle: &Path) -> Result<(), Status> {
+        if bundle != self.bundle && self.bundle.is_dir() {
+            members::add(&self.bundle, id, bundle)?;
+        }
+        match &self.sandbox {
+            Some(sandbox) if !sandbox.is_ready() => {
+                Err(Status::refused("the sandbox is not running"))
+            }
+            Some(sandbox) => Ok(sandbox.pod.share(&sandbox.bundle, bundle)?),
+            None => Ok(()),
+        }
+    }
+
     fn never_made(&mut self, id: &str, bundle: &Path) {
         if let Some(container) = self.containers.remove(id)
             && let Some(logger) = container.init.logger
         {
             self.part_with_logger(logger);
         }
+        self.forget_bundle(id, bundle);
+    }
+
+    /// What we have put into and beside the bundle of a container that was not made.
+    pub(super) fn forget_bundle(&mut self, id: &str, bundle: &Path) {
         if let Err(error) = rootfs::unmount(bundle) {
             self.note("unmount rootfs", &error.into());
         }
+        members::remove(&self.bundle, id);
     }
 
     fn start(&mut self, who: &Who, reply: Reply) -> Outcome {
@@ -315,7 +341,7 @@ impl Server {
 
     /// Of the last container's: the others of a group need us.
     fn shutdown(&mut self) -> Outcome {
-        if self.containers.is_empty() {
+        if self.containers.is_empty() && self.sandbox.is_none() {
             self.shut_down();
         }
         EMPTY
@@ -344,7 +370,7 @@ fn status(process: &Process, paused: bool) -> u64 {
 }
 
 /// It becomes part of the names of files in the bundle.
-fn check_name(name: &str) -> Result<(), Status> {
+pub fn check_name(name: &str) -> Result<(), Status> {
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c));
     if name.is_empty() || name.len() > 128 || name.starts_with('.') || name.contains(odd) {
         return Err(Status::invalid(format!("{name:?}: not an identifier")));

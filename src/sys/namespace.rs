@@ -50,3 +50,13 @@ pub fn loopback_up() -> Result<()> {
     )
     .map(drop)
 }
+
+/// The user namespace that owns the namespace behind `fd` (Linux 4.9).
+pub fn owner(fd: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    const NS_GET_USERNS: libc::c_int = 0xb701;
+    // SAFETY: takes integers only; the borrow keeps the descriptor open.
+    let owner = check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) }.into())?;
+    // SAFETY: the kernel just made this descriptor (which closes on execve), so nobody else owns it.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(owner as i32) })
+}

@@ -30,6 +30,8 @@ pub struct Extras<'a> {
     pub dies_with_parent: bool,
     /// The child leads a session of its own.
     pub session: bool,
+    /// Joined by the child.
+    pub namespaces: &'a [BorrowedFd<'a>],
 }
 
 /// Which of the child's calls was refused.
@@ -160,6 +162,9 @@ fn detach_or_bind(extras: Extras) -> Result<()> {
     }
     if extras.dies_with_parent {
         process::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    for namespace in extras.namespaces {
+        super::namespace::setns(*namespace, 0)?;
     }
     Ok(())
 }

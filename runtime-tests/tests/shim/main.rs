@@ -5,5 +5,6 @@ mod figures;
 mod lifecycle;
 mod place;
 mod robust;
+mod sandbox;
 mod streams;
 mod wire;

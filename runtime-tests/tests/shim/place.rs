@@ -121,12 +121,21 @@ impl Place {
 
     /// A bundle beside the first one, with the same config but for its cgroup.
     pub fn another_bundle(&self, name: &str) -> PathBuf {
+        self.another_bundle_with(name, |_| ())
+    }
+
+    pub fn another_bundle_with(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&mut serde_json::Value),
+    ) -> PathBuf {
         let bundle = self.container.path(name);
         fs::create_dir_all(&bundle).expect("a bundle");
         let mut spec = self.container.spec.clone();
         let cgroup = spec["linux"]["cgroupsPath"].as_str().expect("a path").to_owned();
         spec["linux"]["cgroupsPath"] = format!("{cgroup}-{name}").into();
         spec["root"]["path"] = self.container.rootfs().display().to_string().into();
+        edit(&mut spec);
         fs::write(bundle.join("config.json"), spec.to_string()).expect("config.json");
         bundle
     }
@@ -142,7 +151,12 @@ impl Place {
     #[track_caller]
     pub fn start(&self) -> Shim<'_> {
         self.container.write_config();
-        let socket = self.start_for(&self.container.id, &self.container.dir);
+        self.start_in(&self.container.id, &self.container.dir)
+    }
+
+    #[track_caller]
+    pub fn start_in(&self, id: &str, bundle: &Path) -> Shim<'_> {
+        let socket = self.start_for(id, bundle);
         let mut client = Client::connect(&socket);
         let pid = client.ok("Connect", out().bytes(1, "x")).number(1) as i32;
         Shim { place: self, socket, client, pid }

@@ -55,7 +55,7 @@ pub fn place(id: &str, cgroups_path: Option<&Path>, manager: &Manager) -> Result
 
 /// The directories of a slice, whose name holds those of its ancestors: `a-b.slice` is in
 /// `a.slice`.
-fn levels(slice: &str) -> Result<Vec<String>> {
+pub fn levels(slice: &str) -> Result<Vec<String>> {
     let invalid = || Error::config(format!("invalid slice name: {slice}"));
     let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/'));
     let stem = stem.ok_or_else(invalid)?;

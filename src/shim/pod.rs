@@ -1,0 +1,282 @@
+//! What a pod without a process of its own is to be, and what its containers get of it.
+//!
+//! containerd hands over the kubelet's PodSandboxConfig as it is. The pod's files are in its bundle, and what
+//! its containers share as /dev/shm is mounted on the bundle's own `rootfs`, where containerd's removal of
+//! the bundle would unmount it, too.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::rootfs::{self, Mount};
+use super::status::Status;
+use super::wire::{Any, Message};
+use crate::error::{Error, OsContext, Result};
+use crate::fs::record;
+use crate::namespace::parent;
+use crate::namespace::plan::{Input, Plan, plan};
+
+const CONFIG: &str = "runtime.v1.PodSandboxConfig";
+/// runtime.v1.NamespaceMode.
+const POD: u64 = 0;
+const NODE: u64 = 2;
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    hostname: String,
+    /// None: it is the host's, and so is the host's name.
+    netns: Option<PathBuf>,
+    host_ipc: bool,
+    shares_pids: bool,
+    /// That which owns the network namespace.
+    has_user_namespace: bool,
+    sysctls: HashMap<String, String>,
+    /// The text of resolv.conf; none: the host's.
+    dns: Option<String>,
+    /// Of the pod; empty if that was not said.
+    pub cgroup: PathBuf,
+}
+
+impl Pod {
+    pub fn parse(options: &Any, netns: &str) -> std::result::Result<Self, Status> {
+        let netns = Some(netns).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let name = options.type_url.rsplit('/').next().unwrap_or_default();
+        if !name.is_empty() && name != CONFIG {
+            let text = format!("options of a sandbox of unknown type {name:?}: expected {CONFIG}");
+            return Err(Status::invalid(text));
+        }
+        let config = Message::parse(&options.value)?;
+        let linux = config.message(8)?;
+        let modes = linux.message(2)?.message(1)?;
+        let user = modes.all(5).next().map(Message::parse).transpose()?;
+        let pod = Self {
+            hostname: config.text(2)?.to_owned(),
+            host_ipc: modes.number(3) == NODE,
+            shares_pids: !name.is_empty() && modes.number(2) == POD,
+            has_user_namespace: user.is_some_and(|user| user.number(1) == POD),
+            sysctls: linux.all(3).map(entry).collect::<std::result::Result<_, _>>()?,
+            dns: config.all(4).next().map(resolv_conf).transpose()?,
+            cgroup: linux.text(1)?.into(),
+            netns,
+        };
+        if pod.has_user_namespace && pod.netns.is_none() {
+            let text = "a pod with a user namespace and the host's network needs sandboxer = \"podsandbox\"";
+            return Err(Status::refused(text));
+        }
+        Ok(pod)
+    }
+
+    /// A pid namespace lives as long as its first process, and a user namespace cannot be entered and left.
+    pub fn needs_anchor(&self) -> bool {
+        self.shares_pids || self.has_user_namespace
+    }
+
+    pub fn shares_pids(&self) -> bool {
+        self.shares_pids
+    }
+
+    /// The network namespace, if the user namespace is to be found by it.
+    pub fn user_namespace_by(&self) -> Option<&Path> {
+        self.netns.as_deref().filter(|_| self.has_user_namespace)
+    }
+
+    /// What whoever stands for the pod has to do.
+    pub fn plan(&self, user: Option<&Path>) -> Result<Plan> {
+        let namespace = |kind, path: Option<&Path>| {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(kind).set_path(path.map(Path::to_owned));
+            namespace
+        };
+        let mut namespaces = Vec::new();
+        if let Some(netns) = &self.netns {
+            namespaces.push(namespace(LinuxNamespaceType::Network, Some(netns)));
+            namespaces.push(namespace(LinuxNamespaceType::Uts, None));
+        }
+        if !self.host_ipc {
+            namespaces.push(namespace(LinuxNamespaceType::Ipc, None));
+        }
+        if self.shares_pids {
+            namespaces.push(namespace(LinuxNamespaceType::Pid, None));
+        }
+        if let Some(user) = user {
+            namespaces.push(namespace(LinuxNamespaceType::User, Some(user)));
+        }
+        plan(&Input {
+            namespaces: &namespaces,
+            hostname: self.netns.as_ref().map(|_| self.hostname.as_str()),
+            sysctl: Some(&self.sysctls),
+            facts: parent::facts(&namespaces, !self.sysctls.is_empty())?,
+            ..Input::default()
+        })
+    }
+
+    /// The files of the pod, and its shared memory.
+    pub fn furnish(&self, bundle: &Path) -> Result<()> {
+        let own = nix::unistd::gethostname().os("gethostname", "")?;
+        let hostname = match self.hostname.as_str() {
+            "" => own.to_string_lossy().into_owned(),
+            name => name.to_owned(),
+        };
+        // A host without such a file has nothing to say.
+        let of_the_host = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let dns = self.dns.clone().unwrap_or_else(|| of_the_host("/etc/resolv.conf"));
+        let texts = [format!("{hostname}\n"), of_the_host("/etc/hosts"), dns];
+        for ((name, _), text) in FILES.into_iter().zip(texts) {
+            record::write(&bundle.join(name), 0o644, text.as_bytes())?;
+        }
+        if self.host_ipc {
+            return Ok(());
+        }
+        let options = ["nosuid", "nodev", "noexec", "mode=1777", "size=67108864"];
+        let memory = Mount {
+            kind: "tmpfs".into(),
+            source: "shm".into(),
+            target: String::new(),
+            options: options.map(str::to_owned).into(),
+        };
+        rootfs::mount(bundle, &[memory])
+    }
+
+    /// Adds to a container's config.json what the pod has for it, where nothing else is wanted there.
+    pub fn share(&self, pod: &Path, container: &Path) -> Result<()> {
+        const LIMIT: usize = 16 << 20;
+        let path = container.join("config.json");
+        let text = record::read(&path, LIMIT)?;
+        let mut config: Value = serde_json::from_slice(&text)
+            .map_err(|e| Error::config(format!("{}: {e}", path.display())))?;
+        self.add_mounts(pod, &mut config);
+        record::write(&path, 0o644, config.to_string().as_bytes())
+    }
+
+    fn add_mounts(&self, pod: &Path, config: &mut Value) {
+        let access = if config["root"]["readonly"] == true { "ro" } else { "rw" };
+        let bind = |source: PathBuf, destination: &str, options: &[&str]| json!({"type": "bind", "source": source, "destination": destination, "options": options});
+        if config["mounts"].is_null() {
+            config["mounts"] = json!([]);
+        }
+        let Some(mounts) = config["mounts"].as_array_mut() else { return };
+        for (name, destination) in FILES {
+            if !mounts.iter().any(|mount| mount["destination"] == destination) {
+                mounts.push(bind(pod.join(name), destination, &["rbind", "rprivate", access]));
+            }
+        }
+        if self.host_ipc {
+            return;
+        }
+        let options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"];
+        let shared = bind(rootfs::directory(pod), MEMORY, &options);
+        match mounts.iter_mut().find(|mount| mount["destination"] == MEMORY) {
+            Some(mount) if mount["type"] == "tmpfs" => *mount = shared,
+            Some(_) => {}
+            None => mounts.push(shared),
+        }
+    }
+}
+
+/// In the bundle of a pod, and where its containers see them.
+const FILES: [(&str, &str); 3] =
+    [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
+const MEMORY: &str = "/dev/shm";
+
+/// Of a map.
+fn entry(bytes: &[u8]) -> std::result::Result<(String, String), Status> {
+    let entry = Message::parse(bytes)?;
+    Ok((entry.text(1)?.to_owned(), entry.text(2)?.to_owned()))
+}
+
+/// runtime.v1.DNSConfig as resolv.conf(5) has it.
+fn resolv_conf(bytes: &[u8]) -> std::result::Result<String, Status> {
+    let config = Message::parse(bytes)?;
+    let mut text = String::new();
+    let mut line = |key: &str, values: &[String]| {
+        if !values.is_empty() {
+            text.push_str(&format!("{key} {}\n", values.join(" ")));
+        }
+    };
+    line("search", &config.texts(2)?);
+    for server in config.texts(1)? {
+        line("nameserver", &[server]);
+    }
+    line("options", &config.texts(3)?);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shim::wire::Writer;
+
+    fn pod(modes: Writer, netns: &str) -> std::result::Result<Pod, Status> {
+        let sysctl = Writer::new().bytes(1, "net.core.somaxconn").bytes(2, "77");
+        let linux =
+            Writer::new().bytes(1, "/kubepods/p").message(2, Writer::new().message(1, modes));
+        let dns =
+            Writer::new().bytes(1, "10.0.0.1").bytes(1, "10.0.0.2").bytes(2, "a.b").bytes(2, "c");
+        let config = Writer::new()
+            .bytes(2, "name")
+            .message(4, dns.bytes(3, "ndots:5"))
+            .message(8, linux.message(3, sysctl));
+        Pod::parse(&Any::new(CONFIG, config.finish()), netns)
+    }
+
+    /// pid CONTAINER.
+    fn own_pids() -> Writer {
+        Writer::new().number(2, 1)
+    }
+
+    #[test]
+    fn of_the_kubelets_config() {
+        let pod = pod(own_pids(), "/proc/self/ns/uts").unwrap();
+        assert_eq!(pod.hostname, "name");
+        assert_eq!(pod.sysctls["net.core.somaxconn"], "77");
+        assert_eq!(
+            pod.dns.as_deref(),
+            Some("search a.b c\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:5\n")
+        );
+        assert_eq!(pod.cgroup, Path::new("/kubepods/p"));
+        assert!(!pod.needs_anchor());
+        let plan = pod.plan(None).unwrap();
+        assert_eq!(plan.clone_flags, (libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64);
+        assert_eq!((plan.enter.len(), plan.names.len(), plan.sysctls.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn what_needs_a_process() {
+        assert!(pod(Writer::new(), "/n").unwrap().needs_anchor(), "pids are shared by default");
+        let user = own_pids().message(5, Writer::new());
+        assert_eq!(pod(user.clone(), "/n").unwrap().user_namespace_by(), Some(Path::new("/n")));
+        assert!(pod(user, "").unwrap_err().message.contains("podsandbox"));
+        let node = own_pids().message(5, Writer::new().number(1, NODE));
+        assert!(!pod(node, "").unwrap().needs_anchor());
+    }
+
+    #[test]
+    fn what_is_the_hosts_stays() {
+        let pod = pod(own_pids().number(3, NODE), "").unwrap();
+        let why = pod.plan(None).unwrap_err().to_string();
+        assert!(why.contains("not allowed in host network namespace"), "{why}");
+        assert!(Pod::parse(&Any::new("a.B", []), "").unwrap_err().message.contains("a.B"));
+        assert!(!Pod::parse(&Any::default(), "").unwrap().needs_anchor());
+    }
+
+    #[test]
+    fn containers_get_what_they_do_not_have() {
+        let pod = pod(own_pids(), "/n").unwrap();
+        let mut config = json!({"root": {"readonly": true}, "mounts": [
+            {"destination": "/etc/hosts", "type": "bind", "source": "/mine"},
+            {"destination": "/dev/shm", "type": "tmpfs"},
+        ]});
+        pod.add_mounts(Path::new("/b"), &mut config);
+        let mounts = config["mounts"].as_array().unwrap();
+        let sources: Vec<_> = mounts.iter().map(|m| m["source"].as_str().unwrap()).collect();
+        assert_eq!(sources, ["/mine", "/b/rootfs", "/b/hostname", "/b/resolv.conf"]);
+        assert_eq!(mounts[2]["options"], json!(["rbind", "rprivate", "ro"]));
+        let mut own =
+            json!({"mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/m"}]});
+        pod.add_mounts(Path::new("/b"), &mut own);
+        assert_eq!(own["mounts"][0]["source"], "/m");
+    }
+}
