@@ -35,6 +35,8 @@ const NET_NS_PID: u16 = 19;
 const AF_SPEC: u16 = 26;
 const NET_NS_FD: u16 = 28;
 const EXT_MASK: u16 = 29;
+const NUM_TX_QUEUES: u16 = 31;
+const NUM_RX_QUEUES: u16 = 32;
 const SKIP_STATISTICS: u32 = 8;
 
 const INFO_KIND: u16 = 1;
@@ -86,15 +88,20 @@ fn ifinfomsg(index: u32, up: bool) -> [u8; 16] {
     header
 }
 
-/// One request makes both ends, under their last names and in their last places: a link that is
-/// moved afterwards costs an RCU grace period.
+/// One request makes both ends, under their last names and in their last places, and down: a link that
+/// is moved afterwards costs an RCU grace period, and so does one that is up before its other end, if
+/// the kernel comes to see to it. Queues are counted, or the kernel makes one for each processor, of
+/// which it uses one, and waits for two grace periods to tell.
 pub fn new_veth(batch: &mut Batch, veth: &Veth<'_>) {
-    batch.request(NEWLINK, CREATE, &ifinfomsg(0, true)).text(IFNAME, veth.here).u32(MTU, veth.mtu);
+    let end = |end: &mut Batch, name| {
+        end.text(IFNAME, name).u32(MTU, veth.mtu).u32(NUM_TX_QUEUES, 1).u32(NUM_RX_QUEUES, 1);
+    };
+    end(batch.request(NEWLINK, CREATE, &ifinfomsg(0, false)), veth.here);
     if let Some(bridge) = veth.bridge {
         batch.u32(MASTER, bridge);
     }
     let peer = |peer: &mut Batch| {
-        peer.raw(&ifinfomsg(0, false)).text(IFNAME, veth.there).u32(MTU, veth.mtu);
+        end(peer.raw(&ifinfomsg(0, false)), veth.there);
         peer.put(ADDRESS, &veth.mac);
         match veth.place {
             Place::Process(pid) => peer.u32(NET_NS_PID, pid as u32),
@@ -145,8 +152,16 @@ pub fn flood_to(batch: &mut Batch, vxlan: u32, peer: IpAddr) {
     batch.put(DESTINATION, &octets(peer));
 }
 
-pub fn up(batch: &mut Batch, index: u32) {
-    batch.request(NEWLINK, 0, &ifinfomsg(index, true));
+pub fn up(batch: &mut Batch, link: Which<'_>) {
+    change(batch, link, true);
+}
+
+/// A change to a link, of which nothing is said yet but whether it goes up.
+fn change<'b>(batch: &'b mut Batch, link: Which<'_>, up: bool) -> &'b mut Batch {
+    match link {
+        Which::Index(index) => batch.request(NEWLINK, 0, &ifinfomsg(index, up)),
+        Which::Name(name) => batch.request(NEWLINK, 0, &ifinfomsg(0, up)).text(IFNAME, name),
+    }
 }
 
 pub fn down(batch: &mut Batch, index: u32) {
@@ -165,11 +180,7 @@ pub fn place(batch: &mut Batch, index: u32, name: &str, namespace: BorrowedFd<'_
 pub fn no_link_local(batch: &mut Batch, link: Which<'_>) {
     const ADDRESS_GENERATION: u16 = 8;
     const NONE: u8 = 1;
-    match link {
-        Which::Index(index) => batch.request(NEWLINK, 0, &ifinfomsg(index, false)),
-        Which::Name(name) => batch.request(NEWLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name),
-    };
-    batch.nest(AF_SPEC, |families| {
+    change(batch, link, false).nest(AF_SPEC, |families| {
         families.nest(libc::AF_INET6 as u16, |ipv6| {
             ipv6.u8(ADDRESS_GENERATION, NONE);
         });
@@ -182,7 +193,7 @@ pub fn hairpin(batch: &mut Batch, name: &str) {
     const SLAVE_KIND: u16 = 4;
     const SLAVE_DATA: u16 = 5;
     const MODE: u16 = 4;
-    batch.request(NEWLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name).nest(LINKINFO, |info| {
+    change(batch, Which::Name(name), false).nest(LINKINFO, |info| {
         info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
             data.u8(MODE, 1);
         });
@@ -285,6 +296,7 @@ impl Found {
     }
 }
 
+/// Since Linux 6.8 the kernel sees to a change of the link's carrier first, if one is waiting.
 pub fn get(batch: &mut Batch, name: &str) {
     let asked = batch.request(GETLINK, 0, &ifinfomsg(0, false));
     asked.u32(EXT_MASK, SKIP_STATISTICS).text(IFNAME, name);

@@ -9,11 +9,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
 use super::definition::{DEFAULT, Network, Wanted, link_local, mac};
-use super::firewall::{self, Mapping, Transaction};
+use super::firewall::{self, Mapping, Removal, Transaction};
 use super::lease::{self, Holder, Lease, Reference};
 use super::link::{self, Place, Veth};
 use super::plan::Attachment;
@@ -107,14 +108,14 @@ pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<O
             return Ok(Some(format!("address {address} of the container is gone")));
         }
     }
-    let table = firewall::exists(&mut filter()?).map_err(|r| refused(r, "table aril"))?;
-    Ok((!table).then(|| "the packet filter's table inet aril is gone".to_owned()))
+    let table = firewall::is_whole(&mut filter()?).map_err(|r| refused(r, "table aril"))?;
+    Ok((!table).then(|| "the packet filter's table inet aril is gone, or flushed".to_owned()))
 }
 
 /// Whether the kernel lets us make networks at all.
 pub fn is_usable() -> Result<()> {
     link::names(&mut routes()?).map_err(|r| refused(r, "links"))?;
-    let table = firewall::exists(&mut filter()?);
+    let table = firewall::is_whole(&mut filter()?);
     table.map(drop).map_err(|r| permission(refused(r, "the packet filter")))
 }
 
@@ -180,6 +181,7 @@ fn make_link(network: &Network, lease: &Lease, rate: Option<Rate>, end: End<'_>)
         link::hairpin(&mut batch, &lease.link);
     }
     link::get(&mut batch, &lease.link);
+    link::up(&mut batch, link::Which::Name(&lease.link));
     let what = || format!("link {} of bridge {}", lease.link, network.name);
     let found = link::shown(&mut host, batch).map_err(|r| full_bridge(refused(r, &what())))?;
     let found =
@@ -187,14 +189,13 @@ fn make_link(network: &Network, lease: &Lease, rate: Option<Rate>, end: End<'_>)
     let mut inside = socket_in(end.namespace)?;
     let batch = inside_requests(network, lease, rate, found.peer);
     inside.transact(batch).map_err(|r| refused(r, "addresses and routes of the container"))?;
-    match rate.and_then(|rate| rate.inward) {
-        None => Ok(()),
-        Some(rate) => {
-            let mut batch = Batch::new();
-            link::limit(&mut batch, found.index, rate, Rate::burst(rate));
-            host.transact(batch).map_err(|r| no_tbf(refused(r, &lease.link)))
-        }
+    let mut batch = Batch::new();
+    if let Some(rate) = rate.and_then(|rate| rate.inward) {
+        link::limit(&mut batch, found.index, rate, Rate::burst(rate));
     }
+    // Our end has a carrier now that the other is up, and drops frames until the kernel has seen to it.
+    link::get(&mut batch, &lease.link);
+    host.transact(batch).map_err(|r| no_tbf(refused(r, &lease.link)))
 }
 
 fn inside_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: u32) -> Batch {
@@ -205,7 +206,7 @@ fn inside_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: 
     for (pool, address) in network.pools().zip(&lease.addresses) {
         link::add_address(&mut batch, index, pool.subnet.with(*address));
     }
-    link::up(&mut batch, index);
+    link::up(&mut batch, link::Which::Index(index));
     if !network.internal {
         for pool in network.pools() {
             let everywhere = Subnet { address: pool.gateway, prefix: 0 };
@@ -300,7 +301,7 @@ fn make_locked(network: &Network) -> Result<()> {
     tunnel(&mut socket, network, index)?;
     repair_locked(Some(network))?;
     let mut batch = Batch::new();
-    link::up(&mut batch, index);
+    link::up(&mut batch, link::Which::Index(index));
     for route in &network.routes {
         link::add_route(&mut batch, route.to, route.via);
     }
@@ -508,36 +509,52 @@ pub fn remove(name: &str) -> Result<()> {
     lease::forget(name)
 }
 
-/// The container's ports. Without any, what is left to see is whether the table is still there.
+/// The container's ports, into a table that is as it was made: somebody may have flushed it.
 fn publish(network: &Network, lease: &Lease) -> Result<()> {
     let mut socket = filter()?;
-    if lease.published.is_empty() {
-        return match firewall::exists(&mut socket).map_err(|r| refused(r, "table aril"))? {
-            true => Ok(()),
-            false => repair(),
-        };
+    if !firewall::is_whole(&mut socket).map_err(|r| refused(r, "table aril"))? {
+        return repair();
     }
+    if lease.published.is_empty() {
+        return Ok(());
+    }
+    let ports = || format!("published ports on {}", network.name);
+    // What was published until just now goes with the next tick of the kernel's clock.
+    for _ in 0..TICK_IN_MILLISECONDS {
+        match add_ports(&mut socket, lease).1 {
+            Err(refusal) if refusal.errno == Errno::EEXIST => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other.map_err(|r| refused(r, &ports())),
+        }
+    }
+    match add_ports(&mut socket, lease) {
+        (taken, Err(refusal)) if refusal.errno == Errno::EEXIST => conflict(lease, &taken),
+        (_, other) => other.map_err(|r| refused(r, &ports())),
+    }
+}
+
+/// The longest that there is (`CONFIG_HZ=100`).
+const TICK_IN_MILLISECONDS: u32 = 10;
+
+/// With the port that was refused.
+fn add_ports(socket: &mut Socket, lease: &Lease) -> (String, std::result::Result<(), Refusal>) {
     let mut transaction = Transaction::new();
     // Which request is whose: one mapping may take several.
     let mut last = Vec::new();
     for mapping in lease.mappings() {
         firewall::add_mapping(&mut transaction, &mapping);
-        last.push((transaction.len(), mapping));
+        last.push((transaction.len(), mapping.published));
     }
-    match transaction.commit(&mut socket) {
-        Ok(()) => Ok(()),
-        Err(refusal) if refusal.errno == Errno::ENOENT => repair(),
-        Err(refusal) if refusal.errno == Errno::EEXIST => {
-            let taken = last.iter().find(|(end, _)| refusal.index < *end).map(|(_, m)| m.published);
-            conflict(lease, taken.map_or_else(String::new, |p| p.to_string()))
-        }
-        Err(refusal) => Err(refused(refusal, &format!("published ports on {}", network.name))),
-    }
+    let done = transaction.commit(socket);
+    let index = done.as_ref().err().map_or(0, |refusal| refusal.index);
+    let taken = last.iter().find(|(end, _)| index < *end).map(|(_, published)| published);
+    (taken.map_or_else(String::new, ToString::to_string), done)
 }
 
 /// Some element is in the way: another container's, which is an error, or one that nobody owns any
 /// more, which the table made anew does not have.
-fn conflict(lease: &Lease, port: String) -> Result<()> {
+fn conflict(lease: &Lease, port: &str) -> Result<()> {
     for other in lease::all()?.iter().filter(|other| *other != lease && !other.is_dead()) {
         let taken =
             |p: &&super::publish::Published| other.published.iter().any(|o| o.conflicts(**p));
@@ -563,7 +580,7 @@ fn repair_locked(new: Option<&Network>) -> Result<()> {
     let mut socket = filter()?;
     let mut transaction = Transaction::new();
     if let Some(network) = new
-        && firewall::exists(&mut socket).map_err(|r| refused(r, "table aril"))?
+        && firewall::is_whole(&mut socket).map_err(|r| refused(r, "table aril"))?
     {
         firewall::add_bridge(&mut transaction, &network.bridge());
         return transaction.commit(&mut socket).map_err(|r| refused(r, "table aril"));
@@ -604,25 +621,31 @@ fn unpublish(lease: &Lease) -> Result<()> {
         return Ok(());
     }
     let mut socket = filter()?;
+    let removal = Removal::of_this_kernel();
     let mut all = Transaction::new();
-    lease.mappings().for_each(|mapping| firewall::remove_mapping(&mut all, &mapping));
+    lease.mappings().for_each(|mapping| firewall::remove_mapping(&mut all, &mapping, removal));
     match all.commit(&mut socket) {
-        Err(refusal) if refusal.errno == Errno::ENOENT => {}
+        Err(refusal) if is_not_ours(refusal.errno) => {}
         other => return other.map_err(|r| refused(r, "published ports")),
     }
     // Some never came to be, or the table is gone: one at a time.
     for mapping in lease.mappings() {
         let mut one = Transaction::new();
-        firewall::remove_mapping(&mut one, &mapping);
+        firewall::remove_mapping(&mut one, &mapping, removal);
         tolerant(one, &mut socket, "published ports")?;
     }
     Ok(())
 }
 
+/// What was to be removed is not there, or somebody else's.
+fn is_not_ours(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::EEXIST)
+}
+
 /// What is not there is removed.
 fn tolerant(transaction: Transaction, socket: &mut Socket, object: &str) -> Result<()> {
     match transaction.commit(socket) {
-        Err(refusal) if refusal.errno != Errno::ENOENT => Err(refused(refusal, object)),
+        Err(refusal) if !is_not_ours(refusal.errno) => Err(refused(refusal, object)),
         _ => Ok(()),
     }
 }
@@ -646,5 +669,5 @@ pub fn is_flushed() -> Result<bool> {
     if !lease::all()?.iter().any(|lease| !lease.is_dead()) {
         return Ok(false);
     }
-    Ok(!firewall::exists(&mut filter()?).map_err(|r| refused(r, "table aril"))?)
+    Ok(!firewall::is_whole(&mut filter()?).map_err(|r| refused(r, "table aril"))?)
 }

@@ -1,6 +1,7 @@
 //! What a network adds to a start, beside Debian's CNI plugins and netavark for the same result: a link on
 //! a bridge, an address, a published port. Medians and 99th percentiles, in one table; everything
-//! interleaved in one run, in a network namespace of its own.
+//! interleaved in one run, in a network namespace of its own. A start ends when the container's program
+//! runs: it is this one, called `/now`, and prints the time. The rest of a `run` is its end.
 //!
 //! `RUNTIME=... networks [ROUNDS]`, as root, below `unshare --net --mount`: see `make bench-network`.
 //! `NETAVARK` and `CNI_PLUGINS` say where those are, if not where Debian puts them.
@@ -9,7 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use runtime_tests::Runtime;
@@ -21,16 +22,42 @@ const PORTS: u64 = 10_000;
 /// What an engine that starts a container now and then finds: caches cold, processors asleep.
 const REST: Duration = Duration::from_millis(100);
 
+/// What the container's program is called.
+const NOW: &str = "/now";
+
 fn main() -> Result<()> {
+    if std::env::args().next().as_deref() == Some(NOW) {
+        println!("{}", now().as_nanos());
+        return Ok(());
+    }
     let rounds = std::env::args().nth(1).map_or(Ok(51), |n| n.parse()).context("ROUNDS")?;
+    let part = std::env::args().nth(2);
+    let wanted = |name| part.as_ref().is_none_or(|part| part == name);
     sh("mount -t tmpfs none /run && mount -t tmpfs none /var/lib && ip link set lo up")?;
     let bench = Bench::prepare()?;
-    println!("| µs, median (p99) | tight | rested |\n|---|---:|---:|");
-    let (tight, rested) = (bench.rounds(rounds, None)?, bench.rounds(rounds, Some(REST))?);
-    for (tight, rested) in tight.iter().zip(&rested) {
-        println!("| {} | {} | {} |", tight.name, tight.text(), rested.text());
+    for (name, measure) in
+        [("starts", Bench::starts as Measure), ("attachments", Bench::attachments)]
+    {
+        if wanted(name) {
+            println!("\n| µs, median (p99) | tight | rested |\n|---|---:|---:|");
+            let (tight, rested) =
+                (measure(&bench, rounds, None)?, measure(&bench, rounds, Some(REST))?);
+            for (tight, rested) in tight.iter().zip(&rested) {
+                println!("| {} | {} | {} |", tight.name, tight.text(), rested.text());
+            }
+        }
     }
-    bench.crowd()
+    if wanted("crowd") {
+        bench.crowd()?;
+    }
+    Ok(())
+}
+
+type Measure = fn(&Bench, usize, Option<Duration>) -> Result<Vec<Series>>;
+
+/// Since 1970: a clock that is the same in every container.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn sh(script: &str) -> Result<()> {
@@ -79,7 +106,10 @@ impl Bench {
         let here =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles/busybox").canonicalize()?;
         let mut config: Value = serde_json::from_slice(&fs::read(here.join("config.json"))?)?;
-        config["process"]["args"] = json!(["true"]);
+        config["process"]["args"] = json!([NOW]);
+        let mounts = config["mounts"].as_array_mut().context("mounts")?;
+        mounts.push(json!({"destination": NOW, "type": "bind", "source": std::env::current_exe()?,
+                           "options": ["bind", "ro"]}));
         config["process"]["terminal"] = json!(false);
         config["root"]["path"] = json!(here.join("rootfs"));
         fs::write(bundle.join("config.json"), config.to_string())?;
@@ -90,12 +120,34 @@ impl Bench {
         Ok(Self { aril, own, others, netavark, bundle })
     }
 
-    fn rounds(&self, count: usize, rest: Option<Duration>) -> Result<Vec<Series>> {
+    fn starts(&self, count: usize, rest: Option<Duration>) -> Result<Vec<Series>> {
+        let kinds = [None, Some(0), Some(1), Some(32)];
+        let mut starts = [
+            "start, network none",
+            "start, bridge",
+            "start, bridge, one port",
+            "start, bridge, 32 ports",
+        ]
+        .map(Series::new);
+        let mut ends =
+            ["its end, network none", "its end, bridge", "its end, one port", "its end, 32 ports"]
+                .map(Series::new);
+        for round in 0..=count {
+            for (kind, ports) in kinds.into_iter().enumerate() {
+                rest.iter().for_each(|rest| std::thread::sleep(*rest));
+                let (start, end) = self.run(&format!("r{round}"), ports)?;
+                // The first makes the bridge and the table.
+                if round > 0 {
+                    starts[kind].times.push(start);
+                    ends[kind].times.push(end);
+                }
+            }
+        }
+        Ok(starts.into_iter().chain(ends).collect())
+    }
+
+    fn attachments(&self, count: usize, rest: Option<Duration>) -> Result<Vec<Series>> {
         let mut all = [
-            "run, network none",
-            "run, bridge",
-            "run, bridge, one port",
-            "run, bridge, 32 ports",
             "aril-cni ADD, one port",
             "CNI bridge + host-local + portmap ADD, one port",
             "netavark setup, one port",
@@ -103,27 +155,21 @@ impl Bench {
         .map(Series::new);
         for round in 0..=count {
             let id = format!("r{round}");
-            let pause = || rest.iter().for_each(|rest| std::thread::sleep(*rest));
-            let mut times = Vec::new();
-            for ports in [None, Some(0), Some(1), Some(32)] {
-                pause();
-                times.push(Some(self.run(&id, ports)?));
-            }
-            for attach in [Self::own, Self::others, Self::netavark] {
+            for (series, attach) in all.iter_mut().zip([Self::own, Self::others, Self::netavark]) {
                 sh(&format!("ip netns add {id}"))?;
-                pause();
-                times.push(attach(self, &id)?);
+                rest.iter().for_each(|rest| std::thread::sleep(*rest));
+                let took = attach(self, &id)?;
                 sh(&format!("ip netns del {id}"))?;
-            }
-            // The first makes bridges and tables.
-            for (series, time) in all.iter_mut().zip(times).filter(|_| round > 0) {
-                series.times.extend(time);
+                if round > 0 {
+                    series.times.extend(took);
+                }
             }
         }
         Ok(all.into())
     }
 
-    fn run(&self, id: &str, ports: Option<u16>) -> Result<Duration> {
+    /// Until its program runs, and the rest.
+    fn run(&self, id: &str, ports: Option<u16>) -> Result<(Duration, Duration)> {
         let mut command = Command::new(&self.aril);
         command.args(["--root", "/run/state", "run", "--bundle"]).arg(&self.bundle);
         command.args(["--network", if ports.is_some() { "bridge" } else { "none" }]);
@@ -131,7 +177,11 @@ impl Bench {
             // Not a range.
             command.args(["--publish", &format!("{}:80", 9000 + 2 * port)]);
         }
-        time(command.arg(id).stdin(Stdio::null()), None).map(|(time, _)| time)
+        let before = now();
+        let (took, printed) = time(command.arg(id).stdin(Stdio::null()), None)?;
+        let printed = String::from_utf8(printed)?.trim().parse().context("the container's time")?;
+        let start = Duration::from_nanos(printed).saturating_sub(before);
+        Ok((start, took.saturating_sub(start)))
     }
 
     fn plugin(&self, program: &Path, command: &str, id: &str) -> Command {

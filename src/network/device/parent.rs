@@ -120,7 +120,7 @@ fn move_one(
         address.add(&mut batch, index);
     }
     if set_up {
-        link::up(&mut batch, index);
+        link::up(&mut batch, link::Which::Index(index));
     }
     if !batch.is_empty() {
         there.transact(batch).map_err(refused("give addresses and set up"))?;

@@ -54,33 +54,81 @@ fn bridge_elements(transaction: &mut Transaction, bridge: &Bridge<'_>, kind: u16
     let mut name = [0; 32];
     name[..bridge.name.len()].copy_from_slice(bridge.name.as_bytes());
     for set in bridge.sets() {
-        elements(transaction, kind, flags, set, |list| key(list, &name[..16], None, None));
+        elements(transaction, kind, flags, set, |list| key(list, &name[..16]));
     }
     for subnet in bridge.subnets.into_iter().flatten() {
         let set = if subnet.address.is_ipv4() { "subnets4" } else { "subnets6" };
         elements(transaction, kind, flags, set, |list| {
-            key(list, &octets(subnet.first()), None, None);
+            key(list, &octets(subnet.first()));
             end(list, &octets(subnet.at(subnet.span() + 1)));
         });
     }
     name.copy_within(..16, 16);
-    elements(transaction, kind, flags, "pairs", |list| key(list, &name, None, None));
+    elements(transaction, kind, flags, "pairs", |list| key(list, &name));
 }
 
 /// Refused with `EEXIST` where somebody publishes the same.
 pub fn add_mapping(transaction: &mut Transaction, mapping: &Mapping) {
-    mapping_elements(transaction, mapping, NEWSETELEM, CREATE | EXCLUSIVE);
+    mapping_elements(transaction, mapping, Change::Add);
 }
 
-/// Refused with `ENOENT` where it is gone.
-pub fn remove_mapping(transaction: &mut Transaction, mapping: &Mapping) {
-    mapping_elements(transaction, mapping, DELSETELEM, 0);
+/// How elements go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Their time is over with the next tick of the kernel's clock, 10 ms at most; the kernel frees them
+    /// when it has nothing better to do.
+    Expire,
+    /// At once. But whoever closes a socket of nftables waits for what is being freed, and that waits for
+    /// an RCU grace period: 10 to 25 ms for us, and for all who make transactions meanwhile.
+    Delete,
+}
+
+impl Removal {
+    /// The time of an element can be changed since Linux 6.12; before, the kernel leaves it and says
+    /// nothing.
+    pub fn of_this_kernel() -> Self {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self::of_release(&release)
+    }
+
+    fn of_release(release: &str) -> Self {
+        let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if version >= (6, 12) { Self::Expire } else { Self::Delete }
+    }
+}
+
+/// `Delete` is refused with `ENOENT` where it is gone, `Expire` with `EEXIST` where it is another's.
+pub fn remove_mapping(transaction: &mut Transaction, mapping: &Mapping, removal: Removal) {
+    match removal {
+        Removal::Expire => mapping_elements(transaction, mapping, Change::Expire),
+        Removal::Delete => mapping_elements(transaction, mapping, Change::Remove),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Add,
+    Remove,
+    Expire,
+}
+
+impl Change {
+    /// Of the request.
+    fn kind(self) -> (u16, u16) {
+        match self {
+            Self::Add => (NEWSETELEM, CREATE | EXCLUSIVE),
+            Self::Remove => (DELSETELEM, 0),
+            Self::Expire => (NEWSETELEM, CREATE),
+        }
+    }
 }
 
 /// A nest is at most 64 KB long, and an element below 100 bytes.
 const AT_ONCE: u16 = 500;
 
-fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, kind: u16, flags: u16) {
+fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, change: Change) {
+    let (kind, flags) = change.kind();
     let Mapping { published, to } = *mapping;
     let ipv4 = to.is_ipv4();
     if published.address.is_some_and(|address| address.is_ipv4() != ipv4) {
@@ -89,7 +137,7 @@ fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, kind: u16,
     let of = |four, six| if ipv4 { four } else { six };
     if published.count > 1 && published.host == published.container {
         let set = of("ranges4", "ranges6");
-        return elements(transaction, kind, flags, set, |list| range(list, published, to));
+        return elements(transaction, kind, flags, set, |list| range(list, published, to, change));
     }
     let set = match published.address {
         Some(_) => of("bound4", "bound6"),
@@ -100,7 +148,7 @@ fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, kind: u16,
         let end = published.count.min(from.saturating_add(AT_ONCE));
         elements(transaction, kind, flags, set, |list| {
             for n in from..end {
-                single(list, published, to, n);
+                single(list, published, to, n, change);
             }
         });
         from = end;
@@ -118,15 +166,15 @@ fn elements(
 }
 
 /// The `n`th port.
-fn single(list: &mut Batch, published: Published, to: IpAddr, n: u16) {
+fn single(list: &mut Batch, published: Published, to: IpAddr, n: u16, change: Change) {
     let address = published.address.map(octets).unwrap_or_default();
     let bytes = place(&address, published.protocol as u8, published.host + n);
     let mut target = octets(to);
     target.extend(word(published.container + n));
-    key(list, &bytes, None, Some(&target));
+    mapped(list, &bytes, None, &target, change);
 }
 
-fn range(list: &mut Batch, published: Published, to: IpAddr) {
+fn range(list: &mut Batch, published: Published, to: IpAddr, change: Change) {
     let (low, high): (IpAddr, IpAddr) = match (published.address, to) {
         (Some(address), _) => (address, address),
         (None, IpAddr::V4(_)) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
@@ -135,7 +183,7 @@ fn range(list: &mut Batch, published: Published, to: IpAddr) {
     let protocol = published.protocol as u8;
     let first = place(&octets(low), protocol, published.host);
     let last = place(&octets(high), protocol, published.last());
-    key(list, &first, Some(&last), Some(&octets(to)));
+    mapped(list, &first, Some(&last), &octets(to), change);
 }
 
 /// A key, its parts in whole words.
@@ -159,14 +207,35 @@ fn end(list: &mut Batch, key: &[u8]) {
     });
 }
 
-fn key(list: &mut Batch, key: &[u8], end: Option<&[u8]>, value: Option<&[u8]>) {
+fn key(list: &mut Batch, key: &[u8]) {
+    list.nest(LIST_ELEMENT, |element| data(element, 1, key));
+}
+
+/// An element of a map.
+fn mapped(list: &mut Batch, key: &[u8], end: Option<&[u8]>, value: &[u8], change: Change) {
+    const TIMEOUT: u16 = 4;
+    /// In milliseconds: the least, which the kernel makes a tick.
+    const AT_ONCE: [u8; 8] = 1_u64.to_be_bytes();
     list.nest(LIST_ELEMENT, |element| {
         data(element, 1, key);
         if let Some(end) = end {
             data(element, 10, end);
         }
-        if let Some(value) = value {
-            data(element, 2, value);
+        data(element, 2, value);
+        if change == Change::Expire {
+            element.put(TIMEOUT, &AT_ONCE);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_let_elements_expire() {
+        let all = ["6.12.0", "6.18.44-fc", "7.0-rc1", "6.11.9", "5.10.0-28-amd64", ""];
+        let expire = all.map(|release| Removal::of_release(release) == Removal::Expire);
+        assert_eq!(expire, [true, true, true, false, false, false]);
+    }
 }

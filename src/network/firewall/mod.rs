@@ -7,7 +7,7 @@
 //! bridge to the sets that say what may pass, a container adds one element for each port that it
 //! publishes. To add or remove an element costs the same whether there are ten others or ten
 //! thousand, which no list of rules can say. Nothing is ever listed: who owns which element is in the
-//! leases.
+//! leases. Elements of maps expire rather than being removed, where the kernel can: see [`Removal`].
 //!
 //! | set | an element | means |
 //! |---|---|---|
@@ -36,20 +36,22 @@ mod elements;
 mod expression;
 mod ruleset;
 
-pub use elements::{Bridge, Mapping, add_bridge, add_mapping, remove_bridge, remove_mapping};
+pub use elements::{
+    Bridge, Mapping, Removal, add_bridge, add_mapping, remove_bridge, remove_mapping,
+};
 pub use ruleset::remake;
 
 use crate::sys::Errno;
-use crate::sys::netlink::{Batch, NETFILTER, Refusal, Socket};
+use crate::sys::netlink::{Batch, NETFILTER, Refusal, Socket, integer};
 
 pub const TABLE: &str = "aril";
 
 const NETFILTER_INET: u8 = 1;
 const NFTABLES: u16 = 10;
 const NEWTABLE: u16 = 0;
-const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
@@ -107,13 +109,24 @@ pub fn open() -> crate::sys::Result<Socket> {
     Socket::open(NETFILTER)
 }
 
-/// Whether our table is there: somebody may have flushed everything.
-pub fn exists(socket: &mut Socket) -> Result<bool, Refusal> {
-    const NAME: u16 = 1;
+/// Whether our table is there with all of its rules: somebody may have flushed it, or everything.
+pub fn is_whole(socket: &mut Socket) -> Result<bool, Refusal> {
+    const CHAIN_TABLE: u16 = 1;
+    const CHAIN_NAME: u16 = 3;
+    /// Rules in the chain, and jumps to it.
+    const CHAIN_USE: u16 = 6;
     let mut batch = Batch::new();
-    batch.request(NFTABLES << 8 | GETTABLE, 0, &[NETFILTER_INET, 0, 0, 0]).text(NAME, TABLE);
-    match socket.transact(batch) {
-        Ok(()) => Ok(true),
+    for (name, _) in ruleset::USES {
+        let asked = batch.request(NFTABLES << 8 | GETCHAIN, 0, &[NETFILTER_INET, 0, 0, 0]);
+        asked.text(CHAIN_TABLE, TABLE).text(CHAIN_NAME, name);
+    }
+    let mut uses = Vec::new();
+    let asked = socket.ask(batch, |reply| {
+        let count = reply.attributes(4).find(|(kind, _)| *kind == CHAIN_USE);
+        uses.extend(count.map(|(_, bytes)| u32::from_be(integer(bytes))));
+    });
+    match asked {
+        Ok(()) => Ok(ruleset::USES.iter().map(|(_, count)| *count).eq(uses)),
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
         Err(refusal) => Err(refusal),
     }

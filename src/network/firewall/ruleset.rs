@@ -32,6 +32,16 @@ const SECOND_NAME: u32 = KEY + 4;
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const DESTINATION_CHANGED: u32 = 1 << 5;
 
+/// Each chain, and how many rules it has and jumps lead to it.
+pub(super) const USES: [(&str, u32); 6] = [
+    ("guard", 1),
+    ("prerouting", 1),
+    ("output", 1),
+    ("published", 8),
+    ("forward", 8),
+    ("postrouting", 5),
+];
+
 /// Our table as new, whatever was there: it is removed and made in the same transaction.
 pub fn remake(transaction: &mut Transaction) {
     const NAME: u16 = 1;
@@ -76,17 +86,20 @@ fn set(
 ) {
     const INTERVAL: u32 = 4;
     const MAP: u32 = 8;
+    const TIMEOUT: u32 = 0x10;
     const CONCATENATION: u32 = 0x80;
+    /// Milliseconds between the kernel's walks through a map, which free what has expired.
+    const BETWEEN_WALKS: u32 = 60_000;
     let parted = ranges && key.len() > 1;
     let mut flags = if ranges { INTERVAL } else { 0 } | if parted { CONCATENATION } else { 0 };
     if value.is_some() {
-        flags |= MAP;
+        flags |= MAP | TIMEOUT;
     }
     let id = transaction.len() as u32;
     let batch = transaction.request(NEWSET, CREATE);
     batch.text(1, TABLE).text(2, name).be32(3, flags).be32(4, type_of(key)).be32(5, length(key));
     if let Some(value) = value {
-        batch.be32(6, type_of(value)).be32(7, length(value));
+        batch.be32(6, type_of(value)).be32(7, length(value)).be32(12, BETWEEN_WALKS);
     }
     batch.be32(10, id);
     if key == LINK {

@@ -49,9 +49,9 @@ fn shown() -> Option<String> {
 #[test]
 fn made_again_whatever_is_there() {
     alone(|socket| {
-        assert!(!exists(socket).unwrap());
+        assert!(!is_whole(socket).unwrap());
         made(socket);
-        assert!(exists(socket).unwrap());
+        assert!(is_whole(socket).unwrap());
         made(socket);
         let bridge = bridge();
         let mut transaction = Transaction::new();
@@ -120,13 +120,60 @@ fn conflicts_change_nothing() {
             // The begin is the first.
             assert_eq!((refusal.index, refusal.errno), (2, errno), "{refusal:?}");
         }
-        let mut transaction = Transaction::new();
-        remove_mapping(&mut transaction, &mapping("90:90", "10.0.0.3"));
-        assert_eq!(transaction.commit(socket).unwrap_err().errno, Errno::ENOENT);
-        let mut transaction = Transaction::new();
-        remove_mapping(&mut transaction, &mapping("80:80", "10.0.0.2"));
-        remove_mapping(&mut transaction, &mapping("1000-1999:1000-1999", "10.0.0.2"));
-        transaction.commit(socket).unwrap();
+        assert_eq!(remove(socket, &["90:90"], Removal::Delete).unwrap_err().errno, Errno::ENOENT);
+        remove(socket, &["80:80", "1000-1999:1000-1999"], Removal::Delete).unwrap();
+    });
+}
+
+fn remove(socket: &mut Socket, ports: &[&str], removal: Removal) -> Result<(), Refusal> {
+    let mut transaction = Transaction::new();
+    for port in ports {
+        remove_mapping(&mut transaction, &mapping(port, "10.0.0.2"), removal);
+    }
+    transaction.commit(socket)
+}
+
+#[test]
+fn what_has_expired_is_free_again() {
+    if Removal::of_this_kernel() == Removal::Delete {
+        eprintln!("skipped: this kernel's elements do not expire when they are told to");
+        return;
+    }
+    alone(|socket| {
+        made(socket);
+        let ports = ["80:80", "1000-1999:1000-1999", "127.0.0.1:81:81", "90-91:190-191"];
+        let all = |to| ports.map(|port| mapping(port, to));
+        add(socket, &all("10.0.0.2")).unwrap();
+        remove(socket, &ports, Removal::Expire).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        if let Some(text) = shown() {
+            assert!(!text.contains("10.0.0.2"), "{text}");
+        }
+        // Twice is as good as once, and brings nothing back.
+        remove(socket, &ports, Removal::Expire).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        add(socket, &all("10.0.0.3")).unwrap();
+        // What is another's by now stays.
+        let refusal = remove(socket, &ports[..1], Removal::Expire).unwrap_err();
+        assert_eq!(refusal.errno, Errno::EEXIST);
+    });
+}
+
+#[test]
+fn a_table_without_its_rules_is_not_whole() {
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("skipped: nft is missing: apt-get install nftables");
+        return;
+    }
+    alone(|socket| {
+        for flush in
+            [&["flush", "table", "inet", "aril"][..], &["flush", "chain", "inet", "aril", "guard"]]
+        {
+            made(socket);
+            assert!(is_whole(socket).unwrap());
+            assert!(Command::new("nft").args(flush).status().unwrap().success());
+            assert!(!is_whole(socket).unwrap());
+        }
     });
 }
 

@@ -41,7 +41,7 @@ fn a_pair_on_a_bridge_in_one_request() {
         assert_eq!(found.unwrap().peer, other.index);
         let mut batch = Batch::new();
         no_link_local(&mut batch, Which::Index(other.index));
-        up(&mut batch, other.index);
+        up(&mut batch, Which::Index(other.index));
         add_address(&mut batch, other.index, net("10.9.0.2/24"));
         add_address(&mut batch, other.index, net("fd09::2/64"));
         add_route(&mut batch, net("0.0.0.0/0"), "10.9.0.1".parse().unwrap());

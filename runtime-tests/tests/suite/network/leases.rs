@@ -121,8 +121,14 @@ fn a_flushed_filter_is_made_again() {
     let to = "127.0.0.1:8080".parse().expect("an address");
     let reachable = || tcp(&host.namespace(), to, &namespace_of(&first), 80).is_some();
     assert!(reachable());
-    for flags in [&[][..], &["-p", "9090:90"]] {
-        host.sh("nft flush ruleset");
+    for (flags, flush) in [
+        (&[][..], "nft flush ruleset"),
+        (&["-p", "9090:90"], "nft flush ruleset"),
+        // The rules alone: nobody is refused an element.
+        (&[], "nft flush table inet aril"),
+        (&["-p", "9090:90"], "nft flush table inet aril"),
+    ] {
+        host.sh(flush);
         assert!(!reachable());
         let next = host.sleeper(&[&["--network", "bridge"], flags].concat());
         assert!(reachable(), "{flags:?}");
