@@ -147,13 +147,11 @@ fn create_and_start() {
 fn with_ranges_and_a_session() {
     on_the_host(|view| {
         let Some(b) = Bundle::of_tester(view) else { return };
-        let ranges = json!([{"containerID": 0, "hostID": TESTER, "size": 1},
-            {"containerID": 1, "hostID": 100_000, "size": 65_536}]);
         let b = b.script("id -u; cat /proc/self/uid_map; mkdir /x; chown 5 /x; rm -r /x").edit(
             |spec| {
                 spec["root"]["readonly"] = false.into();
-                spec["linux"]["uidMappings"] = ranges.clone();
-                spec["linux"]["gidMappings"] = ranges;
+                spec["linux"]["uidMappings"] = ranges();
+                spec["linux"]["gidMappings"] = ranges();
             },
         );
         let out = b.run(&[]).ok();
@@ -182,6 +180,98 @@ fn with_ranges_and_a_session() {
         b.c.wait_for("stopped");
         b.call(["delete", &id]).ok();
         b.c.leaves_nothing();
+    });
+}
+
+fn ranges() -> Value {
+    json!([{"containerID": 0, "hostID": TESTER, "size": 1},
+        {"containerID": 1, "hostID": 100_000, "size": 65_536}])
+}
+
+/// As from a cron job: nothing says where the user's systemd is.
+#[test]
+fn with_ranges_and_no_session() {
+    on_the_host(|view| {
+        if Bundle::of_tester(view).is_none() {
+            return;
+        }
+        let Some(setpriv) = skip::tool("setpriv", "util-linux") else { return };
+        let setpriv = setpriv.display().to_string();
+        let id = TESTER.to_string();
+        let words = [
+            &*setpriv,
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "--",
+            "env",
+            "-i",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        ];
+        let b = Bundle::of(view, TESTER, &words).script("cat /proc/self/uid_map").edit(|spec| {
+            spec["linux"]["uidMappings"] = ranges();
+            spec["linux"]["gidMappings"] = ranges();
+        });
+        let out = b.run(&[]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "1000", "1", "1", "100000", "65536"]);
+        b.c.leaves_nothing();
+    });
+}
+
+#[test]
+fn with_a_session_and_one_id() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::of_tester(view) else { return };
+        let b = b.script("cat /proc/self/uid_map /proc/self/cgroup").edit(|spec| {
+            spec["linux"]["resources"] = json!({"pids": {"limit": 50}});
+        });
+        b.c.write_config();
+        let out = b.call(["--systemd-cgroup", "run", &b.c.id]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words[..3], ["0", "1000", "1"], "{out:#?}");
+        b.c.leaves_nothing();
+    });
+}
+
+/// An engine of the user's own, without pictures of its own: on our folder.
+#[test]
+fn under_podman() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::of_tester(view) else { return };
+        let Some(podman) = skip::tool("podman", "podman") else { return };
+        let path = |path: PathBuf| path.display().to_string();
+        let (root, run) = (path(b.c.path("podman")), path(b.c.path("podman-run")));
+        let podman = path(podman);
+        let runtime = b.runtime.display().to_string();
+        let podman = [
+            &*podman,
+            "--root",
+            &root,
+            "--runroot",
+            &run,
+            "--storage-driver",
+            "vfs",
+            "--events-backend",
+            "file",
+            "--runtime",
+            &runtime,
+        ];
+        let rootfs = path(b.c.rootfs());
+        let script = "id -u; cat /proc/self/uid_map; cat /sys/fs/cgroup/pids.max";
+        let out = b
+            .as_user(&podman)
+            .args(["run", "--rm", "--network", "none", "--pids-limit", "50", "--rootfs", &rootfs])
+            .args(["sh", "-c", script])
+            .output();
+        // Its process that holds the user namespace.
+        let ended = b.as_user(&podman).args(["system", "migrate"]).output();
+        let out = out.ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "1000", "1", "1", "100000", "65536", "50"]);
+        ended.ok();
     });
 }
 
@@ -412,6 +502,12 @@ fn pasta_that_is_missing_or_fails() {
     });
 }
 
+/// The host: an address that is not the one the container gets, where somebody listens once.
+const LISTENER: &str = "ip link add out type dummy; ip addr add 10.77.0.1/24 dev out
+    ip link set out up; ip route add default via 10.77.0.254 dev out
+    ip link add other type dummy; ip addr add 10.78.0.1/24 dev other; ip link set other up
+    timeout 60 busybox nc -l -p 8000 -s 10.78.0.1 -e echo reached < /dev/null > /dev/null 2>&1 &";
+
 #[test]
 fn pasta_connects() {
     on_the_host(|view| {
@@ -424,10 +520,13 @@ fn pasta_connects() {
         if !tun.is_ok_and(|mode| mode == 0o006) {
             return skip::inapplicable("/dev/net/tun is not for everybody here");
         }
-        let b = b.with_pasta().script("cat /proc/net/dev");
-        let out = b.run(&[]).ok();
-        // Two lines of headings, and more than loopback.
-        assert!(out.stdout.lines().count() > 3, "{out:#?}");
+        let b = b.with_pasta().script(
+            "for i in 1 2 3 4 5 6 7 8 9; do \
+                timeout 10 nc 10.78.0.1 8000 < /dev/null && break; sleep 1; \
+             done; cat /proc/net/dev",
+        );
+        let out = b.run(&[]).stage(["network", LISTENER]).ok();
+        assert!(out.stdout.contains("reached") && out.stdout.contains("out:"), "{out:#?}");
         b.c.leaves_nothing();
     });
 }
