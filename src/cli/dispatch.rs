@@ -200,7 +200,7 @@ fn kill(caller: &Caller, id: &str, signal: i32, all: bool) -> Result<()> {
 }
 
 fn delete(caller: &Caller, id: &str, force: bool) -> Result<()> {
-    lifecycle::delete::delete(&caller.store()?, &ContainerId::parse(id)?, force)
+    lifecycle::delete::delete(&caller.store()?, &ContainerId::parse(id)?, force, &caller.warn())
 }
 
 fn update(caller: &Caller, id: &str, resources: Resources) -> Result<()> {

@@ -18,8 +18,13 @@ use crate::sys::{Errno, Result as SysResult};
 /// What is kept of a hook's stdout, and of its stderr, for the error.
 const CAPTURE_MAX: usize = 64 << 10;
 
-pub fn run(point: Point, hooks: &[Hook], around: &Surroundings) -> Result<(), String> {
-    hooks.iter().enumerate().try_for_each(|(index, hook)| {
+/// In order, as far as the caller takes it: each runs when its outcome is asked for.
+pub fn run<'a>(
+    point: Point,
+    hooks: &'a [Hook],
+    around: &'a Surroundings,
+) -> impl Iterator<Item = Result<(), String>> + 'a {
+    hooks.iter().enumerate().map(move |(index, hook)| {
         run_one(hook, around).map_err(|why| format!("error running {point} hook #{index}: {why}"))
     })
 }
@@ -221,7 +226,7 @@ mod tests {
 
     fn run_script(script: &str, state: &[u8]) -> Result<(), String> {
         let around = Surroundings { state, env: &[c"A=b".into()], cwd: Some(c"/usr") };
-        run(Point::CreateRuntime, &[hook("true"), hook(script)], &around)
+        run(Point::CreateRuntime, &[hook("true"), hook(script)], &around).collect()
     }
 
     #[test]
@@ -264,7 +269,7 @@ mod tests {
         slow.timeout = Some(Duration::from_millis(100));
         let around = Surroundings { state: b"", env: &[], cwd: None };
         assert_eq!(
-            run(Point::Poststop, &[slow], &around).unwrap_err(),
+            run(Point::Poststop, &[slow], &around).next().unwrap().unwrap_err(),
             "error running poststop hook #0: hook ran past specified timeout of 0.1s"
         );
     }
@@ -275,12 +280,12 @@ mod tests {
         none.path = c"/nonexistent".into();
         let mut around = Surroundings { state: b"", env: &[], cwd: None };
         assert_eq!(
-            run(Point::Prestart, &[none.clone()], &around).unwrap_err(),
+            run(Point::Prestart, &[none.clone()], &around).next().unwrap().unwrap_err(),
             "error running prestart hook #0: fork/exec /nonexistent: no such file or directory"
         );
         around.cwd = Some(c"/nonexistent/cwd");
         assert_eq!(
-            run(Point::Prestart, &[none], &around).unwrap_err(),
+            run(Point::Prestart, &[none], &around).next().unwrap().unwrap_err(),
             "error running prestart hook #0: chdir /nonexistent/cwd: no such file or directory"
         );
     }
@@ -295,7 +300,7 @@ mod tests {
         let mut shell = shell.unwrap();
         link.path = CString::new(format!("/proc/{}/exe", shell.id())).unwrap();
         let around = Surroundings { state: b"", env: &[], cwd: None };
-        let outcome = run(Point::Prestart, &[link], &around);
+        let outcome = run(Point::Prestart, &[link], &around).next().unwrap();
         drop(shell.stdin.take());
         shell.wait().unwrap();
         assert_eq!(outcome, Ok(()));

@@ -139,7 +139,9 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
 }
 
 /// A container on its way. Dropped before it was kept, it is undone.
-struct Making {
+struct Making<'a> {
+    /// Hears of what is odd but tolerated.
+    warn: &'a dyn Fn(&str),
     time: Timeline,
     plan: ContainerPlan,
     slot: Slot,
@@ -165,9 +167,14 @@ struct Making {
     undo: bool,
 }
 
-impl Making {
+impl<'a> Making<'a> {
     /// Everything up to, but not including, the process.
-    fn begin(store: &Store, request: &Create, detach: bool, warn: &dyn Fn(&str)) -> Result<Self> {
+    fn begin(
+        store: &Store,
+        request: &Create,
+        detach: bool,
+        warn: &'a dyn Fn(&str),
+    ) -> Result<Self> {
         let mut time = Timeline::start();
         request.handover.passed.check()?;
         let mut config = match &request.config {
@@ -201,6 +208,7 @@ impl Making {
         let clock = request.timeline.then(|| SharedClock::new(plan.script.steps.len()));
         let clock = clock.transpose().os("mmap", "")?;
         let mut making = Self {
+            warn,
             time,
             plan,
             slot,
@@ -218,13 +226,13 @@ impl Making {
             refusals: None,
             undo: true,
         };
-        making.take_network(warn)?;
-        making.prepare(request, options.notify_directory.as_deref(), warn)?;
+        making.take_network()?;
+        making.prepare(request, options.notify_directory.as_deref())?;
         Ok(making)
     }
 
     /// The record of intent is to name the lease, which is a record of its own.
-    fn take_network(&mut self, warn: &dyn Fn(&str)) -> Result<()> {
+    fn take_network(&mut self) -> Result<()> {
         let holder = network::holder(&self.slot, &self.record);
         self.lease = match (&self.plan.network, &self.shared) {
             (Some(attachment), _) => Some(claim(attachment, &holder)?),
@@ -234,7 +242,8 @@ impl Making {
         self.record.network = self.lease.as_ref().map(Lease::reference);
         if let Some(names) = &self.plan.names {
             let lease = self.lease.as_ref();
-            names::write(names, self.slot.path(), lease, &holder)?.iter().for_each(|w| warn(w));
+            let warnings = names::write(names, self.slot.path(), lease, &holder)?;
+            warnings.iter().for_each(|w| (self.warn)(w));
         }
         Ok(())
     }
@@ -257,12 +266,7 @@ impl Making {
     }
 
     /// Intent first, then the effects on the host that do not need the process.
-    fn prepare(
-        &mut self,
-        request: &Create,
-        notify_directory: Option<&Path>,
-        warn: &dyn Fn(&str),
-    ) -> Result<()> {
+    fn prepare(&mut self, request: &Create, notify_directory: Option<&Path>) -> Result<()> {
         self.slot.write(&self.record)?;
         if let Some(volumes) = &request.volumes {
             self.claim(volumes)?;
@@ -275,7 +279,7 @@ impl Making {
         }
         self.time.mark("write down the intent");
         let created = cgroup::parent::create(&self.plan.cgroup)?;
-        created.warnings.iter().for_each(|w| warn(w));
+        created.warnings.iter().for_each(|w| (self.warn)(w));
         self.record.cgroup_paths = created.paths.clone();
         self.cgroup = Some(created);
         self.time.mark("make the cgroup");
@@ -511,12 +515,12 @@ impl Making {
         self.undo = false;
         match self.slot.relock(id) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            other => other.and_then(|()| undo::after_end(&self.slot, &self.record)),
+            other => other.and_then(|()| undo::after_end(&self.slot, &self.record, self.warn)),
         }
     }
 }
 
-impl Drop for Making {
+impl Drop for Making<'_> {
     /// The process is gone by now: an `Init` that is dropped kills and reaps it.
     fn drop(&mut self) {
         if !self.undo {
@@ -540,6 +544,7 @@ impl Drop for Making {
         }
         let _ = network::release(&self.slot, &self.record);
         let _ = self.slot.remove();
+        inspect::run_poststop(&self.plan.script.hooks, &self.record, self.warn);
     }
 }
 

@@ -7,19 +7,19 @@ use crate::id::ContainerId;
 use crate::state::{Phase, Record, Slot, Status, Store, observe};
 
 /// Needs the state directory alone: bundle and rootfs may be gone. With `force`, whatever the state,
-/// and a container that does not exist is no error.
-pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<()> {
+/// and a container that does not exist is no error. `warn` hears of hooks that fail.
+pub fn delete(store: &Store, id: &ContainerId, force: bool, warn: &dyn Fn(&str)) -> Result<()> {
     if force {
         interrupt_create(store, id);
     }
     match store.lock(id) {
         Err(e) if e.kind() == Kind::NotFound && force => Ok(()),
-        other => delete_locked(&other?, id, force),
+        other => delete_locked(&other?, id, force, warn),
     }
 }
 
 /// With the slot's lock held.
-fn delete_locked(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {
+fn delete_locked(slot: &Slot, id: &ContainerId, force: bool, warn: &dyn Fn(&str)) -> Result<()> {
     let record = match slot.read() {
         Ok(Some(record)) => record,
         // Killed before it wrote a record, or a record that nobody can read any more.
@@ -28,7 +28,7 @@ fn delete_locked(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {
         Err(e) => return Err(e),
     };
     stop(slot, &record, id, force)?;
-    undo::destroy(slot, &record)
+    undo::destroy(slot, &record, warn)
 }
 
 fn without_record(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {

@@ -13,7 +13,8 @@ use crate::id::{ContainerId, HostPid};
 use crate::network::pasta;
 use crate::path::c_path;
 use crate::spec::{self, annotation::NETWORK};
-use crate::state::{Record, Slot, Status, Store, observe};
+use crate::state::{Phase, Record, Slot, Status, Store, observe};
+use crate::sys::Errno;
 
 /// A container as of now.
 #[derive(Debug)]
@@ -116,7 +117,29 @@ pub(super) fn run_hooks(
     status: Status,
     pid: Option<HostPid>,
 ) -> Result<()> {
-    if hooks.at(point).is_empty() {
+    within(record, status, pid, hooks.at(point), |hooks, around| {
+        hook::parent::run(point, hooks, around)
+    })
+}
+
+/// The poststop hooks of a container that is gone. What fails changes nothing of that.
+pub(super) fn run_poststop(hooks: &hook::Plan, record: &Record, warn: &dyn Fn(&str)) {
+    let point = hook::Point::Poststop;
+    let done = within(record, Status::Stopped, None, hooks.at(point), |hooks, around| {
+        hook::parent::run_all(point, hooks, around, warn);
+        Ok(())
+    });
+    done.unwrap_or_else(|e| warn(&format!("{point} hooks: {e}")));
+}
+
+fn within(
+    record: &Record,
+    status: Status,
+    pid: Option<HostPid>,
+    hooks: &[hook::Hook],
+    run: impl FnOnce(&[hook::Hook], &hook::Surroundings) -> Result<()>,
+) -> Result<()> {
+    if hooks.is_empty() {
         return Ok(());
     }
     let bundle = c_path("bundle", &record.bundle)?;
@@ -125,13 +148,19 @@ pub(super) fn run_hooks(
         env: &hook::parent::own_environment(),
         cwd: Some(&bundle),
     };
-    hook::parent::run(point, hooks.at(point), &around)
+    run(hooks, &around)
 }
 
-/// The hooks of a container, from its stored config; none where the record says so.
+/// The hooks of a container, from its stored config; none where the record says so, or where its create
+/// was killed before any could run.
 pub(super) fn stored_hooks(slot: &Slot, record: &Record) -> Result<hook::Plan> {
     if !record.has_hooks {
         return Ok(hook::Plan::default());
     }
-    hook::plan::plan(stored_config(slot)?.spec.hooks().as_ref())
+    match stored_config(slot) {
+        Err(e) if record.phase == Phase::Creating && e.errno() == Some(Errno::ENOENT) => {
+            Ok(hook::Plan::default())
+        }
+        config => hook::plan::plan(config?.spec.hooks().as_ref()),
+    }
 }

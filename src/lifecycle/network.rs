@@ -105,7 +105,7 @@ pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
         kind: "lease",
         name: format!("{}/{}", lease.network, lease.addresses[0]),
         why: format!("its container {} is gone", lease.holders()),
-        remove: Some(Box::new(move || parent::reclaim(&lease))),
+        remove: Some(Box::new(move |_| parent::reclaim(&lease))),
     };
     let mut found: Vec<_> = parent::abandoned()?.into_iter().map(lease).collect();
     if parent::is_flushed()? {
@@ -113,7 +113,7 @@ pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
             kind: "filter",
             name: "inet aril".to_owned(),
             why: "flushed while containers need it: it is made anew".to_owned(),
-            remove: Some(Box::new(parent::repair)),
+            remove: Some(Box::new(|_| parent::repair())),
         });
     }
     Ok(found)

@@ -4,6 +4,7 @@
 //! merely stopped and kept, is nobody's leftover: at most it is told. A removal looks again under the
 //! lock, because what was found is a rumour by then.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -26,7 +27,8 @@ pub struct Leftover<'a> {
     pub remove: Option<Removal<'a>>,
 }
 
-pub type Removal<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+/// Tells what went wrong beside it, too.
+pub type Removal<'a> = Box<dyn FnOnce(&dyn Fn(&str)) -> Result<()> + 'a>;
 
 type Concern = for<'a> fn(&'a Store) -> Result<Vec<Leftover<'a>>>;
 
@@ -67,10 +69,15 @@ fn deal_with(leftover: Leftover, dry_run: bool) -> Finding {
     let (action, error) = match remove {
         None => (Action::Kept, None),
         Some(_) if dry_run => (Action::WouldRemove, None),
-        Some(remove) => match remove() {
-            Ok(()) => (Action::Removed, None),
-            Err(e) => (Action::Failed, Some(e.to_string())),
-        },
+        Some(remove) => {
+            let warnings = RefCell::new(Vec::new());
+            let done = remove(&|text| warnings.borrow_mut().push(text.to_owned()));
+            let warnings = warnings.into_inner().join("; and: ");
+            match done {
+                Ok(()) => (Action::Removed, Some(warnings).filter(|text| !text.is_empty())),
+                Err(e) => (Action::Failed, Some(e.to_string())),
+            }
+        }
     };
     Finding { kind, name, why, action, error }
 }
@@ -176,18 +183,18 @@ fn leftover<'a>(store: &'a Store, id: ContainerId, verdict: Verdict, boot: &str)
         Verdict::Living(_) => unreachable!("told apart by the caller"),
         Verdict::Kept(why) => Leftover { kind, name, why, remove: None },
         Verdict::RemoveGate => {
-            let remove: Removal = Box::new(move || store.lock(&id)?.remove_fifo());
+            let remove: Removal = Box::new(move |_| store.lock(&id)?.remove_fifo());
             Leftover { kind: "gate", name, why: GATE.to_owned(), remove: Some(remove) }
         }
         Verdict::Remove(why, _) => {
             let boot = boot.to_owned();
-            let remove: Removal = Box::new(move || remove(store, &id, &boot));
+            let remove: Removal = Box::new(move |warn| remove(store, &id, &boot, warn));
             Leftover { kind, name, why: why.to_owned(), remove: Some(remove) }
         }
     }
 }
 
-fn remove(store: &Store, id: &ContainerId, boot: &str) -> Result<()> {
+fn remove(store: &Store, id: &ContainerId, boot: &str, warn: &dyn Fn(&str)) -> Result<()> {
     let slot = match store.lock(id) {
         Err(e) if e.kind() == Kind::NotFound => return Ok(()),
         other => other?,
@@ -201,5 +208,5 @@ fn remove(store: &Store, id: &ContainerId, boot: &str) -> Result<()> {
         record.systemd_cgroup = false;
     }
     undo::end_all(&observe(&slot, &record)?, &record)?;
-    undo::destroy(&slot, &record)
+    undo::destroy(&slot, &record, warn)
 }

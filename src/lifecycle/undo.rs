@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{inspect, network};
 use crate::error::{Error, OsContext, Result};
-use crate::hook::Point;
 use crate::network::pasta;
 use crate::rootfs::overlay;
 use crate::state::{Observed, Phase, Record, Slot, Status};
@@ -45,11 +44,11 @@ pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
 }
 
 /// Init has ended; the rest goes.
-pub(super) fn after_end(slot: &Slot, record: &Record) -> Result<()> {
+pub(super) fn after_end(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
     if may_have_left(record) {
         cgroup::stored::kill_all(&record.cgroup_paths)?;
     }
-    destroy(slot, record)
+    destroy(slot, record, warn)
 }
 
 /// Whether processes can outlive init: a pid namespace of its own dies with it. A create that was
@@ -58,10 +57,14 @@ fn may_have_left(record: &Record) -> bool {
     !record.private_pid_namespace || record.phase == Phase::Creating
 }
 
-/// Removes what is left of a container whose processes have ended, then runs its poststop hooks.
+/// Removes what is left of a container whose processes have ended, then runs its poststop hooks; `warn`
+/// hears of those that fail.
 /// Where the cgroup cannot be removed, the state stays, by which it is found again.
-pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
-    let hooks = inspect::stored_hooks(slot, record);
+pub(super) fn destroy(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
+    let hooks = inspect::stored_hooks(slot, record).unwrap_or_else(|e| {
+        warn(&format!("poststop hooks: {e}"));
+        Default::default()
+    });
     let mut errors = Vec::new();
     if record.systemd_cgroup {
         cgroup::systemd::parent::stop(&record.cgroup_paths);
@@ -79,10 +82,7 @@ pub(super) fn destroy(slot: &Slot, record: &Record) -> Result<()> {
     }
     errors.extend(network::release(slot, record).err());
     errors.extend(slot.remove().err());
-    let poststop = hooks.and_then(|hooks| {
-        inspect::run_hooks(Point::Poststop, &hooks, record, Status::Stopped, None)
-    });
-    errors.extend(poststop.err());
+    inspect::run_poststop(&hooks, record, warn);
     first(errors)
 }
 

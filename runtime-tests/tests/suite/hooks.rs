@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use runtime_tests::{Container, in_each_view, on_the_host};
 use serde_json::{Value, json};
 
@@ -211,6 +213,83 @@ fn poststop_hook_that_fails_leaves_nothing() {
     });
 }
 
+/// That writes what it is told.
+fn telling(file: &std::path::Path) -> Value {
+    json!({"path": "/bin/sh", "args": ["sh", "-c", format!("cat > {}", file.display())]})
+}
+
+/// The container is gone all the same, and those that follow run.
+#[test]
+fn poststop_hook_that_fails_is_a_warning() {
+    in_each_view(|view| {
+        let c = Container::new(view).script("exit 0");
+        let told = c.path("told");
+        let hooks = json!({"poststop": [{"path": "/bin/false"}, telling(&told)]});
+        let c = c.edit(|spec| spec["hooks"] = hooks);
+        c.create();
+        c.start();
+        c.wait_for("stopped");
+        let out = c.delete().ok().says("hook #0").says("exit status 1");
+        if c.runtime.is_aril() {
+            out.says("level=warning").says("error running poststop hook #0");
+            let state: Value =
+                serde_json::from_slice(&fs::read(&told).expect("told")).expect("json");
+            assert_eq!(state["status"], "stopped");
+        }
+        c.leaves_nothing();
+    });
+}
+
+/// What earlier hooks set up can be taken down.
+#[test]
+fn poststop_hooks_follow_a_create_that_fails() {
+    in_each_view(|view| {
+        for kind in ["prestart", "createRuntime", "createContainer"] {
+            let c = Container::new(view).sleeper();
+            if c.runtime.name == "crun" {
+                return runtime_tests::skip::inapplicable("crun runs no poststop hook then");
+            }
+            let told = c.path("told");
+            let hooks = json!({kind: [{"path": "/bin/false"}], "poststop": [telling(&told)]});
+            let c = c.edit(|spec| spec["hooks"] = hooks);
+            for verb in [c.create_call(&[]), c.run_call(&[])] {
+                verb.output().exits(1).says("exit status 1");
+                let state = fs::read(&told).unwrap_or_else(|e| panic!("{kind}: {e}"));
+                let state: Value = serde_json::from_slice(&state).expect("json");
+                assert_eq!((&state["status"], &state["pid"]), (&json!("stopped"), &Value::Null));
+                fs::remove_file(&told).expect("told");
+                c.leaves_nothing();
+            }
+        }
+    });
+}
+
+/// Killed while a hook is at work: `delete --force` runs the poststop hooks.
+#[test]
+fn poststop_hooks_follow_a_create_that_is_killed() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("runc has written nothing down by then") {
+            return;
+        }
+        let (begun, told) = (c.path("begun"), c.path("told"));
+        let script = format!("echo $$ > {}; exec sleep 1000", begun.display());
+        let slow = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        let hooks = json!({"createRuntime": [slow], "poststop": [telling(&told)]});
+        let c = c.edit(|spec| spec["hooks"] = hooks);
+        let creating = c.create_call(&[]).spawn();
+        let read = || fs::read_to_string(&begun).unwrap_or_default();
+        runtime_tests::container::wait_until("the hook", || read().ends_with('\n'));
+        creating.signal(Signal::SIGKILL);
+        creating.wait();
+        kill(Pid::from_raw(read().trim().parse().expect("a pid")), Signal::SIGKILL).expect("kill");
+        assert!(!told.exists());
+        c.delete_by_force().ok();
+        assert!(told.exists());
+        c.leaves_nothing();
+    });
+}
+
 #[test]
 fn one_that_hangs_is_ended() {
     on_the_host(|view| {
@@ -292,6 +371,31 @@ fn environment_that_is_not_given() {
                 _ => [true, false],
             };
             assert_eq!(has, expected, "{kind}: {said}");
+        }
+    });
+}
+
+/// An empty one is not one that is missing.
+#[test]
+fn environment_that_is_empty() {
+    in_each_view(|view| {
+        let c = Container::new(view);
+        let dir = c.directory("said");
+        let hook = |kind: &str, dir: &str| {
+            let script = format!("read -r all < /proc/self/environ; echo \"$all\" > {dir}/{kind}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": []}])
+        };
+        let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+        let mut hooks = json!({"startContainer": hook("startContainer", "/said")});
+        for kind in kinds {
+            hooks[kind] = hook(kind, dir.to_str().expect("utf-8"));
+        }
+        let c = c.mounting(runtime_tests::spec::bind(&dir, "/said", &[]));
+        let c = c.edit(|spec| spec["hooks"] = hooks);
+        c.run_call(&[]).env("OF_THE_CALLER", "yes").ok();
+        for kind in kinds.into_iter().chain(["startContainer"]) {
+            let said = fs::read_to_string(dir.join(kind)).expect(kind);
+            assert_eq!(said, "\n", "{kind}");
         }
     });
 }
