@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::output::compact;
 use crate::cgroup::stats::Stats;
 use crate::lifecycle::events::Event;
+use crate::limits::rdt;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -20,19 +21,20 @@ struct Line<'a> {
 struct Data<'a> {
     #[serde(flatten)]
     stats: &'a Stats,
-    intel_rdt: Nothing,
+    intel_rdt: &'a rdt::stats::Stats,
     network_interfaces: Option<()>,
 }
 
-#[derive(Serialize)]
-struct Nothing {}
-
 pub fn line(id: &str, event: &Event) -> String {
     let line = match event {
-        Event::Stats(stats) => Line {
+        Event::Stats(sample) => Line {
             kind: "stats",
             id,
-            data: Some(Data { stats, intel_rdt: Nothing {}, network_interfaces: None }),
+            data: Some(Data {
+                stats: &sample.cgroup,
+                intel_rdt: &sample.intel_rdt,
+                network_interfaces: None,
+            }),
         },
         Event::Oom => Line { kind: "oom", id, data: None },
     };

@@ -10,19 +10,37 @@ use crate::cgroup::oom::Watch;
 use crate::cgroup::stats::{self, Stats};
 use crate::error::{Error, OsContext, Result};
 use crate::id::ContainerId;
+use crate::limits::rdt;
 use crate::state::{Record, Store, observe};
 use crate::sys::Errno;
 
 #[derive(Debug)]
 pub enum Event {
-    Stats(Box<Stats>),
+    Stats(Box<Sample>),
     Oom,
 }
 
-pub fn sample(store: &Store, id: &ContainerId) -> Result<Stats> {
+#[derive(Debug, Default)]
+pub struct Sample {
+    pub cgroup: Stats,
+    pub intel_rdt: rdt::stats::Stats,
+}
+
+pub fn sample(store: &Store, id: &ContainerId) -> Result<Sample> {
     let (record, _) = live(store, id)?;
     counted(&record)?;
-    stats::read(&record.cgroup_paths)
+    read(&record)
+}
+
+fn read(record: &Record) -> Result<Sample> {
+    let intel_rdt = match &record.intel_rdt {
+        None => None,
+        Some(group) => {
+            rdt::parent::look()?.map(|host| rdt::stats::read(group, &host)).transpose()?
+        }
+    };
+    let cgroup = stats::read(&record.cgroup_paths)?;
+    Ok(Sample { cgroup, intel_rdt: intel_rdt.unwrap_or_default() })
 }
 
 /// Zeros would say that it uses nothing.
@@ -60,7 +78,7 @@ pub fn follow(
             return Ok(());
         }
         if Instant::now() >= next {
-            tell(Event::Stats(Box::new(stats::read(&record.cgroup_paths)?)))?;
+            tell(Event::Stats(Box::new(read(&record)?)))?;
             next = Instant::now() + interval;
         }
     }

@@ -10,6 +10,7 @@
 
 pub mod parent;
 mod plan;
+pub mod stats;
 
 use std::fmt;
 use std::path::PathBuf;
