@@ -115,6 +115,7 @@ fn recursively_without_a_user_namespace() {
     });
 }
 
+/// In a user namespace root's files are its root's, and what that makes is root's.
 #[test]
 fn on_tmpfs() {
     on_the_host(|view| {
@@ -124,6 +125,75 @@ fn on_tmpfs() {
         let (c, source) = container(view, &["idmap"]);
         let c = c.in_user_namespace(FIRST).script("stat -c %u /mnt/file; touch /mnt/new");
         run_behind(&c, "mount -t tmpfs t $1; touch $1/file", &source).ok().prints("0\n");
+        let (c, source) = container(view, &["ridmap"]);
+        let c = last_mount(c, |mount| mapped(mount, 4000)).script("stat -c %u:%g /mnt/file");
+        run_behind(&c, "mount -t tmpfs t $1; touch $1/file", &source).ok().prints("4000:4000\n");
+    });
+}
+
+/// No kernel maps an overlay mount, in a user namespace or not; its layers can be. Where only what is
+/// below the source refuses, a bind of the source alone is none of its business.
+#[test]
+fn on_an_overlay() {
+    const OVERLAY: &str = "mount -t overlay -o lowerdir=$1/a:$1/b o $1/overlay";
+    on_the_host(|view| {
+        for (own, option) in
+            [(false, "idmap"), (false, "ridmap"), (true, "idmap"), (true, "ridmap")]
+        {
+            let (c, tree) = container(view, &[option]);
+            if !c.runtime.only_aril("the words are ours") {
+                return;
+            }
+            for dir in ["a", "b", "overlay"] {
+                fs::create_dir(tree.join(dir)).expect("a directory");
+            }
+            c.file("source/a/file", "text");
+            let overlay = tree.join("overlay");
+            let of = |c: Container, source: &Path| {
+                let c = last_mount(c, |mount| {
+                    mount["source"] = source.to_str().expect("utf-8").into();
+                    if own {
+                        mapped(mount, 4000);
+                    }
+                });
+                let c = if own { c } else { c.in_user_namespace(FIRST) };
+                c.script("stat -c %u /mnt/file")
+            };
+            let c = of(c, &overlay);
+            run_behind(&c, OVERLAY, &tree)
+                .output()
+                .exits(1)
+                .says(&format!("bind {} on /mnt", overlay.display()))
+                .says(&format!("mount_setattr {} (MOUNT_ATTR_IDMAP)", overlay.display()))
+                .says("an overlay mount cannot be id-mapped");
+            c.leaves_nothing();
+            // One of its layers, instead.
+            let c = of(c, &tree.join("a"));
+            let shown = if own { "4000\n" } else { "0\n" };
+            run_behind(&c, OVERLAY, &tree).ok().prints(shown);
+            if option == "idmap" {
+                let c = of(c, &tree);
+                run_behind(&c, OVERLAY, &tree).ok().prints(shown);
+            }
+        }
+    });
+}
+
+/// Layers that are put together after they were mapped: an overlay with owners shown otherwise.
+#[test]
+fn the_layers_of_an_overlay() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !c.runtime.only_aril("others have no layers") {
+            return;
+        }
+        let c = c.in_user_namespace(FIRST).script("stat -c %u:%g /bin /mnt; touch /mnt/new");
+        let c = c.edit(|spec| {
+            spec["root"]["readonly"] = false.into();
+            spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
+        });
+        c.run().ok().prints("0:0\n0:0\n");
+        c.leaves_nothing();
     });
 }
 
