@@ -33,8 +33,9 @@ impl<'a> Context<'a> {
 pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
     match step {
         Step::SessionKeyring(keyring) => join_keyring(keyring, context.proc),
-        Step::EnterCwd { path, create } => {
-            context.cwd_pending = !enter_cwd(context.root, path, *create)?;
+        Step::MakeCwd(path) => make_cwd(context.root, path),
+        Step::EnterCwd(path) => {
+            context.cwd_pending = !enter_cwd(context.root, path)?;
             Ok(())
         }
         Step::Umask(mask) => {
@@ -106,9 +107,8 @@ fn key_permissions(serial: i32) -> Result<u32, Errno> {
 }
 
 /// Whether we are there. False: not permitted, to be tried again as the user.
-fn enter_cwd(root: &Root, path: &CStr, create: bool) -> ChildResult<bool> {
-    let entered = open_cwd(root, path, create).and_then(fchdir);
-    match entered {
+fn enter_cwd(root: &Root, path: &CStr) -> ChildResult<bool> {
+    match open_cwd(root, path).and_then(fchdir) {
         Ok(()) => Ok(true),
         Err(Errno::EACCES | Errno::EPERM) => Ok(false),
         Err(errno) => Err(cwd_fault(path, errno)),
@@ -122,15 +122,19 @@ fn cwd_fault(path: &CStr, errno: Errno) -> Fault {
 }
 
 /// Root follows no magic link: `/proc/self/fd/N` would lead out of the container (CVE-2024-21626).
-fn open_cwd(root: &Root, path: &CStr, create: bool) -> Result<OwnedFd, Errno> {
-    match root.open(path, libc::O_PATH | libc::O_DIRECTORY) {
-        Err(Errno::ENOENT) if create => {
-            let clean = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
-            let clean = CString::new(clean.into_os_string().into_vec());
-            root.mkdir_all(&clean.map_err(|_| Errno::EINVAL)?, 0o755)
-        }
-        other => other,
+fn open_cwd(root: &Root, path: &CStr) -> Result<OwnedFd, Errno> {
+    root.open(path, libc::O_PATH | libc::O_DIRECTORY)
+}
+
+/// If it is missing. What else may be wrong with it is told by who enters it.
+fn make_cwd(root: &Root, path: &CStr) -> ChildResult<()> {
+    if !matches!(open_cwd(root, path), Err(Errno::ENOENT)) {
+        return Ok(());
     }
+    let clean = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
+    let clean = CString::new(clean.into_os_string().into_vec());
+    let clean = clean.map_err(|_| Errno::EINVAL).during("mkdir")?;
+    root.mkdir_all(&clean, 0o755).map(drop).during("mkdir")
 }
 
 fn settle_cwd(path: &CStr, pending: bool) -> ChildResult<()> {
@@ -293,13 +297,13 @@ mod tests {
         let top = std::env::temp_dir().join(format!("aril-cwd-{}", std::process::id()));
         let path = top.join("a//b/../c");
         let c_path = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-        let enter = |create| Step::EnterCwd { path: c_path.clone(), create };
-        let message = replay(&[enter(false)]).unwrap_err().call;
+        let enter = Step::EnterCwd(c_path.clone());
+        let message = replay(std::slice::from_ref(&enter)).unwrap_err().call;
         let expected =
             format!("chdir to cwd ({path:?}) set in config.json failed: no such file or directory");
         assert_eq!(message, expected);
-        let make = enter(true);
-        as_root(move || replay(&[make, Step::SettleCwd { path: c_path }]).unwrap());
+        let make = Step::MakeCwd(c_path.clone());
+        as_root(move || replay(&[make, enter, Step::SettleCwd { path: c_path }]).unwrap());
         let made = top.join("a/c").is_dir();
         let _ = std::fs::remove_dir_all(&top);
         assert!(made || !nix::unistd::geteuid().is_root());
@@ -309,11 +313,10 @@ mod tests {
     fn a_magic_link_is_no_cwd() {
         let dir = File::open("/").unwrap();
         let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        for create in [false, true] {
-            let path = CString::new(link.as_str()).unwrap();
-            let message = replay(&[Step::EnterCwd { path, create }]).unwrap_err().call;
-            assert!(message.ends_with("too many levels of symbolic links"), "{message}");
-        }
+        let path = CString::new(link.as_str()).unwrap();
+        let steps = [Step::MakeCwd(path.clone()), Step::EnterCwd(path)];
+        let message = replay(&steps).unwrap_err().call;
+        assert!(message.ends_with("too many levels of symbolic links"), "{message}");
     }
 
     #[test]

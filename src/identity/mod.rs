@@ -42,10 +42,9 @@ pub use plan::{Input, Plan, SecurityModules};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     SessionKeyring(Keyring),
-    EnterCwd {
-        path: CString,
-        create: bool,
-    },
+    /// While it can be: the root may become read-only.
+    MakeCwd(CString),
+    EnterCwd(CString),
     Umask(u32),
     AppArmor {
         /// `exec <profile>`, as the kernel takes it.
@@ -88,10 +87,8 @@ impl fmt::Display for Step {
             Self::SessionKeyring(ring) => {
                 write!(f, "join session keyring {}", ring.name.to_string_lossy())
             }
-            Self::EnterCwd { path, create } => {
-                let verb = if *create { "make and enter" } else { "enter" };
-                write!(f, "{verb} working directory {}", path.to_string_lossy())
-            }
+            Self::MakeCwd(path) => write!(f, "make working directory {}", path.to_string_lossy()),
+            Self::EnterCwd(path) => write!(f, "enter working directory {}", path.to_string_lossy()),
             Self::Umask(mask) => write!(f, "umask {mask:04o}"),
             Self::AppArmor { command } => {
                 write!(f, "apparmor profile {}", command.trim_start_matches("exec "))

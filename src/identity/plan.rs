@@ -45,6 +45,8 @@ pub struct SecurityModules {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// In the container's root, before it becomes read-only.
+    pub make_cwd: Option<Step>,
     /// Before a seccomp filter that is loaded with privileges.
     pub early: Vec<Step>,
     /// After it, and before one that is loaded with no_new_privs.
@@ -64,8 +66,10 @@ pub fn plan(input: &Input) -> Result<Plan> {
     if input.new_keyring {
         early.push(Step::SessionKeyring(keyring(input, selinux.clone())?));
     }
-    early.push(Step::EnterCwd { path: cwd.clone(), create: input.container.is_none() });
-    early.push(Step::Umask(umask(input.container.unwrap_or(process).user())?));
+    let make = input.container.is_none() && cwd.as_c_str() != c"/";
+    let make_cwd = make.then(|| Step::MakeCwd(cwd.clone()));
+    early.push(Step::EnterCwd(cwd.clone()));
+    early.push(Step::Umask(umask(input.container.unwrap_or(process).user())));
     if let Some(profile) = input.apparmor_profile()? {
         early.push(Step::AppArmor { command: format!("exec {profile}") });
     }
@@ -85,7 +89,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     late.push(Step::SettleCwd { path: cwd });
     late.push(Step::Capabilities(sets.of_task));
     late.push(Step::Ambient(sets.ambient));
-    Ok(Plan { early, late, no_new_privileges })
+    Ok(Plan { make_cwd, early, late, no_new_privileges })
 }
 
 impl Input<'_> {
@@ -139,12 +143,9 @@ fn cwd(path: &Path) -> Result<CString> {
     c_path("cwd", path)
 }
 
-fn umask(user: &User) -> Result<u32> {
-    match user.umask() {
-        None => Ok(UMASK),
-        Some(mask) if mask <= 0o777 => Ok(mask),
-        Some(mask) => Err(Error::config(format!("invalid user.umask {mask:o}"))),
-    }
+/// More bits than the kernel takes are not an error to it, nor to other runtimes.
+fn umask(user: &User) -> u32 {
+    user.umask().map_or(UMASK, |mask| mask & 0o777)
 }
 
 /// An empty list is set, too: it takes away the groups of the caller.
@@ -235,11 +236,12 @@ mod tests {
         let mut process = Process::default();
         process.set_cwd("/srv".into());
         let plan = plan(&input(&process)).unwrap();
+        assert_eq!(plan.make_cwd, Some(Step::MakeCwd(c"/srv".into())));
         assert_eq!(
             text(&plan.early),
             [
                 "join session keyring _ses.c1",
-                "make and enter working directory /srv",
+                "enter working directory /srv",
                 "umask 0022",
                 "no new privileges",
             ]
@@ -375,7 +377,9 @@ mod tests {
         process.set_cwd("tmp".into());
         assert_eq!(message(&input(&process)), "Cwd must be an absolute path");
         process.set_cwd("/".into());
-        process.set_user(UserBuilder::default().umask(0o1000u32).build().unwrap());
-        assert_eq!(message(&input(&process)), "invalid user.umask 1000");
+        process.set_user(UserBuilder::default().umask(0o1077u32).build().unwrap());
+        let plan = plan(&input(&process)).unwrap();
+        assert_eq!(plan.make_cwd, None);
+        assert!(plan.early.contains(&Step::Umask(0o077)));
     }
 }

@@ -106,7 +106,7 @@ impl Exec {
             }
             Source::Edited(edits) => {
                 let own = spec.process().clone();
-                edits.apply(own.ok_or_else(|| Error::config("the container has no process"))?)
+                edits.apply(own.ok_or_else(|| Error::config("the container has no process"))?, warn)
             }
         }
     }

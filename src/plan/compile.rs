@@ -106,6 +106,7 @@ pub fn container(
     }
     steps.extend(rootfs.pivot.into_iter().map(Step::Rootfs));
     steps.extend(person.terminal.take());
+    steps.extend(person.make_cwd.take());
     if !namespaces.sysctls.is_empty() {
         steps.extend(wait.take());
     }

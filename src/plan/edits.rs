@@ -43,7 +43,8 @@ pub struct Edits {
 }
 
 impl Edits {
-    pub fn apply(&self, mut process: Process) -> Result<Process> {
+    /// `warn` hears of capabilities that this build does not know: a caller may be newer.
+    pub fn apply(&self, mut process: Process, warn: &dyn Fn(&str)) -> Result<Process> {
         process.set_args(Some(self.args.clone()));
         if let Some(cwd) = &self.cwd {
             process.set_cwd(cwd.into());
@@ -64,7 +65,7 @@ impl Edits {
             process.set_no_new_privileges(Some(true));
         }
         self.apply_user(&mut process)?;
-        self.apply_capabilities(&mut process)?;
+        self.apply_capabilities(&mut process, warn);
         Ok(process)
     }
 
@@ -86,16 +87,19 @@ impl Edits {
 
     /// Never to the inheritable set (CVE-2022-29162); to the ambient one only where the config has
     /// an inheritable set, without which the kernel would refuse it.
-    fn apply_capabilities(&self, process: &mut Process) -> Result<()> {
+    fn apply_capabilities(&self, process: &mut Process, warn: &dyn Fn(&str)) {
         if self.capabilities.is_empty() {
-            return Ok(());
+            return;
         }
-        let mut added = Vec::new();
+        let (mut added, mut unknown) = (Vec::new(), Vec::new());
         for name in &self.capabilities {
-            let known = serde_json::from_value::<Capability>(name.as_str().into());
-            added.push(known.map_err(|_| {
-                Error::config(format!("--cap {name:?} is not the name of a capability"))
-            })?);
+            match serde_json::from_value::<Capability>(name.as_str().into()) {
+                Ok(capability) => added.push(capability),
+                Err(_) => unknown.push(name.as_str()),
+            }
+        }
+        if !unknown.is_empty() {
+            warn(&format!("ignoring unknown or unavailable capabilities: {}", unknown.join(" ")));
         }
         let with = |set: &Option<Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
@@ -110,7 +114,6 @@ impl Edits {
             sets.set_ambient(with(sets.ambient()));
         }
         process.set_capabilities(Some(sets));
-        Ok(())
     }
 }
 
@@ -143,7 +146,7 @@ mod tests {
 
     #[test]
     fn only_what_was_given_changes() {
-        let p = edits().apply(process()).unwrap();
+        let p = edits().apply(process(), &|_| panic!()).unwrap();
         assert_eq!(p.args().as_deref(), Some(&["ls".to_owned()][..]));
         assert_eq!(p.terminal(), Some(true));
         assert_eq!((p.user().uid(), p.user().gid()), (1, 2));
@@ -154,7 +157,7 @@ mod tests {
     fn a_uid_alone_keeps_the_group() {
         let user = Some("7".to_owned());
         let p = Edits { user, additional_gids: vec![4], tty: Some(false), ..edits() };
-        let p = p.apply(process()).unwrap();
+        let p = p.apply(process(), &|_| panic!()).unwrap();
         assert_eq!((p.user().uid(), p.user().gid()), (7, 2));
         assert_eq!(p.user().additional_gids().as_deref(), Some(&[3, 4][..]));
         assert_eq!(p.terminal(), Some(false));
@@ -171,12 +174,15 @@ mod tests {
     #[test]
     fn capabilities_are_never_inheritable() {
         let edits = Edits { capabilities: vec!["CAP_NET_ADMIN".to_owned()], ..edits() };
-        let p = edits.apply(process()).unwrap();
+        let p = edits.apply(process(), &|_| panic!()).unwrap();
         let sets = p.capabilities().as_ref().unwrap();
         assert_eq!(sets.bounding().as_ref().unwrap().len(), 2);
         assert_eq!(sets.permitted().as_ref().unwrap().len(), 1);
         assert!(sets.inheritable().is_none() && sets.ambient().is_none());
         let unknown = Edits { capabilities: vec!["CAP_X".to_owned()], ..edits };
-        assert!(unknown.apply(process()).unwrap_err().to_string().contains("CAP_X"));
+        let warned = std::cell::Cell::new(false);
+        let p = unknown.apply(process(), &|text| warned.set(text.ends_with(": CAP_X"))).unwrap();
+        assert!(warned.get());
+        assert_eq!(p.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
     }
 }

@@ -47,6 +47,8 @@ pub struct Input<'a> {
 pub struct Compiled {
     pub script: Script,
     pub terminal: Option<Step>,
+    /// After the pivot, while the root can be written.
+    pub make_cwd: Option<Step>,
     /// After the rootfs is what it will be.
     pub steps: Vec<Step>,
     pub initial_affinity: Option<IdSet>,
@@ -109,6 +111,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
     };
     Ok(Compiled {
         terminal: console.as_ref().map(|plan| Step::Terminal(plan.size)),
+        make_cwd: identity.make_cwd.map(Step::Identity),
         steps: order.steps(),
         script: Script {
             steps: Vec::new(),

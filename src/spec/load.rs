@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edit::Edits;
+use super::place;
 use crate::error::{Context, Error, OsContext, Result};
 
 #[derive(Debug, Clone)]
@@ -68,8 +69,7 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
 
 /// Parses the document of `update --resources`.
 pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
-    let invalid = |e| Error::config(format!("invalid JSON document: {e}"));
-    let mut document: Value = serde_json::from_slice(bytes).map_err(invalid)?;
+    let mut document: Value = serde_json::from_slice(bytes).map_err(|e| invalid(bytes, &e))?;
     let Some(fields) = document.as_object_mut() else {
         return Err(Error::config("invalid JSON document: not an object"));
     };
@@ -77,7 +77,15 @@ pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
     if fields.get("pids").is_some_and(|pids| pids["limit"].is_null()) {
         fields.remove("pids");
     }
-    serde_json::from_value(document).map_err(invalid)
+    serde_json::from_value(document).map_err(|e| {
+        // That of the text knows the place, too.
+        let of_text = serde_json::from_slice::<LinuxResources>(bytes).err();
+        invalid(bytes, &of_text.unwrap_or(e))
+    })
+}
+
+fn invalid(text: &[u8], error: &serde_json::Error) -> Error {
+    Error::config(format!("invalid JSON document: {}", place::with_field(text, error)))
 }
 
 fn tolerant<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
@@ -94,12 +102,12 @@ fn tolerant<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
 }
 
 /// The slow path: what oci-spec's types refuse and runc only warns of is taken out, then parsed
-/// again. Anything else is reported as the first attempt found it, which knows line and column.
+/// again. Anything else is reported as the first attempt found it, which knows the place.
 fn mended<T: DeserializeOwned>(
     bytes: &[u8],
     first: &serde_json::Error,
 ) -> Result<(T, Vec<String>)> {
-    let report = || Error::config(format!("invalid JSON document: {first}"));
+    let report = || invalid(bytes, first);
     let Ok(mut document) = serde_json::from_slice::<Value>(bytes) else { return Err(report()) };
     let mut warnings = Vec::new();
     drop_empty_seccomp(&mut document);

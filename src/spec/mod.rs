@@ -3,6 +3,7 @@
 pub mod annotation;
 pub mod edit;
 mod load;
+mod place;
 pub mod sandbox;
 pub mod size;
 mod validate;

@@ -77,11 +77,43 @@ fn a_passwd_that_is_not_a_file() {
 #[test]
 fn working_directory_is_made_with_its_parents() {
     on_the_host(|view| {
-        let c = Container::new(view).script("pwd; stat -c %a .").edit(|spec| {
-            spec["root"]["readonly"] = false.into();
-            spec["process"]["cwd"] = "/a/b/c".into();
-        });
-        assert_eq!(c.run().ok().stdout, "/a/b/c\n755\n");
+        for readonly in [false, true] {
+            let c = Container::new(view).script("pwd; stat -c %a .").edit(|spec| {
+                spec["root"]["readonly"] = readonly.into();
+                spec["process"]["cwd"] = "/a/b/c".into();
+            });
+            assert_eq!(c.run().ok().stdout, "/a/b/c\n755\n");
+        }
+        // Below what the config makes read-only, too.
+        let tmpfs = json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs",
+            "options": ["ro"]});
+        for cwd in ["/mnt/new", "/proc/../home/new"] {
+            let c = Container::new(view).mounting(tmpfs.clone()).script("pwd").edit(|spec| {
+                spec["linux"]["readonlyPaths"] = json!(["/home"]);
+                spec["process"]["cwd"] = cwd.into();
+            });
+            fs::create_dir_all(c.rootfs().join("home")).expect("a directory");
+            c.run().ok().prints(cwd.trim_start_matches("/proc/.."));
+        }
+    });
+}
+
+#[test]
+fn a_working_directory_that_cannot_be_made() {
+    on_the_host(|view| {
+        let c = Container::new(view).edit(|spec| spec["process"]["cwd"] = "/proc/new".into());
+        c.run().exits(1).says("mkdir").says("no such file or directory");
+        c.leaves_nothing();
+    });
+}
+
+/// As the kernel reads them.
+#[test]
+fn a_umask_of_too_many_bits() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("umask");
+        let c = c.edit(|spec| spec["process"]["user"]["umask"] = 0o7027.into());
+        c.run().ok().prints("0027\n");
     });
 }
 
