@@ -123,7 +123,12 @@ fn cwd_fault(path: &CStr, errno: Errno) -> Fault {
 
 /// Root follows no magic link: `/proc/self/fd/N` would lead out of the container (CVE-2024-21626).
 fn open_cwd(root: &Root, path: &CStr) -> Result<OwnedFd, Errno> {
-    root.open(path, libc::O_PATH | libc::O_DIRECTORY)
+    let open = |path: &CStr| root.open(path, libc::O_PATH | libc::O_DIRECTORY);
+    match open(path) {
+        // It leads through what does not exist, as in `/new/../tmp`.
+        Err(Errno::ENOENT) => open(&clean(path)?),
+        other => other,
+    }
 }
 
 /// If it is missing. What else may be wrong with it is told by who enters it.
@@ -131,10 +136,13 @@ fn make_cwd(root: &Root, path: &CStr) -> ChildResult<()> {
     if !matches!(open_cwd(root, path), Err(Errno::ENOENT)) {
         return Ok(());
     }
-    let clean = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
-    let clean = CString::new(clean.into_os_string().into_vec());
-    let clean = clean.map_err(|_| Errno::EINVAL).during("mkdir")?;
-    root.mkdir_all(&clean, 0o755).map(drop).during("mkdir")
+    let made = clean(path).and_then(|path| root.mkdir_all(&path, 0o755));
+    made.map(drop).during("mkdir")
+}
+
+fn clean(path: &CStr) -> Result<CString, Errno> {
+    let path = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
+    CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::EINVAL)
 }
 
 fn settle_cwd(path: &CStr, pending: bool) -> ChildResult<()> {

@@ -264,6 +264,7 @@ fn rootfs(
         propagation: linux.rootfs_propagation().as_deref(),
         mount_namespace: namespaces.has(Kind::Mount),
         user_namespace: namespaces.has(Kind::User) || facts.in_user_namespace,
+        foreign_network: namespaces.is_new(Kind::User) && !namespaces.has(Kind::Net),
         rootless: facts.process.rootless,
         uid_mappings: &uid_mappings,
         gid_mappings: &gid_mappings,

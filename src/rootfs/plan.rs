@@ -38,6 +38,8 @@ pub struct Input<'a> {
     pub mount_namespace: bool,
     /// New, joined, or the runtime is inside one: nodes cannot be made.
     pub user_namespace: bool,
+    /// A new user namespace, and the network of the host: a sysfs of that cannot be mounted.
+    pub foreign_network: bool,
     /// The runtime is not root.
     pub rootless: bool,
     /// Those of the container's user namespace, if it has one.

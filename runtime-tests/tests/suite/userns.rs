@@ -106,6 +106,27 @@ fn by_annotation() {
     });
 }
 
+/// Of the host's network namespace a user namespace cannot mount a sysfs: crun's answer, too.
+#[test]
+fn with_the_network_of_the_host() {
+    on_the_host(|view| {
+        let c = Container::new(view).in_user_namespace(100_000).without_namespace("network");
+        if c.runtime.name == "runc" {
+            return runtime_tests::skip::inapplicable("runc leaves the change to engines");
+        }
+        let c = c.script("grep ' /sys ' /proc/self/mountinfo; ls /sys/class/net; touch /sys/x");
+        let out = c.run().exits(1);
+        let mut lines = out.stdout.lines();
+        let mount = lines.next().unwrap_or_default();
+        assert!(
+            mount.contains(" / /sys ro,nosuid,nodev,noexec") && mount.contains("sysfs"),
+            "{mount}"
+        );
+        assert!(lines.any(|name| name == "lo"), "{out:?}");
+        c.leaves_nothing();
+    });
+}
+
 /// The host's side opens what is behind a directory that the container's ids may not pass.
 #[test]
 fn a_source_that_the_container_cannot_reach() {

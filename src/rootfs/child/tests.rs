@@ -113,6 +113,7 @@ fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'
         propagation: None,
         mount_namespace: true,
         user_namespace: false,
+        foreign_network: false,
         rootless: false,
         uid_mappings: &[],
         gid_mappings: &[],

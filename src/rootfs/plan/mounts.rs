@@ -65,6 +65,8 @@ pub(super) fn add(
     plan: &mut Plan,
     deferred: &mut Vec<CString>,
 ) -> Result<()> {
+    let bound = bound_sysfs(input, mount);
+    let mount = bound.as_ref().unwrap_or(mount);
     let path = inside("mount destination", mount.destination())?;
     if !mount.destination().is_absolute() {
         let given = mount.destination().display();
@@ -96,6 +98,20 @@ pub(super) fn add(
     }
     plan.enter.push(Step::Mount(Box::new(new_mount(input, mount, options, path, late)?)));
     Ok(())
+}
+
+/// A sysfs shows a network namespace, and belongs to that one's owner. Where that is the host, the host's
+/// own does for reading.
+fn bound_sysfs(input: &Input<'_>, mount: &Mount) -> Option<Mount> {
+    let mut options = mount.options().clone().unwrap_or_default();
+    let wanted =
+        input.foreign_network && kind(mount) == "sysfs" && options.iter().any(|o| o == "ro");
+    wanted.then(|| {
+        options.push("rbind".to_owned());
+        let mut bound = mount.clone();
+        bound.set_source(Some("/sys".into())).set_options(Some(options));
+        bound
+    })
 }
 
 impl Plan {

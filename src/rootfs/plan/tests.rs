@@ -16,6 +16,7 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
         propagation: None,
         mount_namespace: true,
         user_namespace: false,
+        foreign_network: false,
         rootless: false,
         uid_mappings: &[],
         gid_mappings: &[],
@@ -378,6 +379,23 @@ fn relative_sources_are_the_bundles() {
     let all = mounts(r#"[{"destination":"/a","type":"bind","source":"data"}]"#);
     let text = lines(&plan(&input(&all)).unwrap().enter[2..3]);
     assert_eq!(text, "bind /bundle/data on /a\n");
+}
+
+#[test]
+fn a_sysfs_of_the_hosts_network_is_bound() {
+    let text = |options: &str, foreign: bool| {
+        let sysfs = format!(
+            r#"[{{"destination":"/sys","type":"sysfs","source":"sysfs","options":[{options}]}}]"#
+        );
+        let mounts = mounts(&sysfs);
+        let mut input = input(&mounts);
+        (input.user_namespace, input.foreign_network) = (true, foreign);
+        lines(&plan(&input).unwrap().enter)
+    };
+    let bound = "bind /sys on /sys (nosuid,ro,rbind)\n";
+    assert!(text(r#""nosuid","ro""#, true).contains(bound));
+    assert!(!text(r#""nosuid","ro""#, false).contains(bound));
+    assert!(text(r#""nosuid""#, true).contains("mount sysfs on /sys (nosuid)"));
 }
 
 #[test]
