@@ -1,8 +1,8 @@
 #!/bin/bash
 # systemd as pid 1 on this machine's own kernel and processor: the disk of vm.sh as a container that
 # aril runs. For times, which an emulated processor falsifies; the tests want the machine of vm.sh.
-#   contained.sh COMMAND...   run COMMAND (bash) in /src, as a service of that systemd
-# Of the controllers it has those that this host leaves to cgroup v2. /src is the repository, read-only.
+#   contained.sh COMMAND...   run COMMAND (bash) in the repository, as a service of that systemd
+# Of the controllers it has those that this host leaves to cgroup v2. The repository is read-only, /out is not.
 # Exit status 77: no such disk can be made here, and the reason is on standard error.
 set -euo pipefail
 
@@ -42,13 +42,13 @@ mount -t cgroup2 -o "$(findmnt -n -f -t cgroup2 -o FS-OPTIONS)" cgroup2 /sys/fs/
     | .mounts |= map(if .destination == "/sys/fs/cgroup" then .options -= ["ro"] else . end)
     | .mounts += [
         {destination: "/run", type: "tmpfs", source: "tmpfs", options: ["nosuid", "nodev", "mode=755"]},
-        {destination: "/src", type: "bind", source: $src, options: ["rbind", "ro"]},
+        {destination: $src, type: "bind", source: $src, options: ["rbind", "ro"]},
         {destination: "/out", type: "bind", source: $out, options: ["rbind"]}
     ]' > "$scratch/new" && mv "$scratch/new" "$scratch/config.json"
 "${aril[@]}" run --detach --bundle "$scratch" systemd-host < /dev/null
 
 # As a service, for a process of ours in the root of that tree would keep its controllers back.
-printf 'cd /src\n%s\n' "$*" > "$scratch/out/command"
+printf 'cd %q\n%s\n' "$source_tree" "$*" > "$scratch/out/command"
 until "${aril[@]}" exec systemd-host systemctl is-system-running --wait > /dev/null 2>&1; do sleep 0.1; done
 "${aril[@]}" exec systemd-host systemd-run --quiet --no-block --remain-after-exit --unit=contained \
     sh -c '{ bash /out/command; echo $? > /out/status; } > /out/log 2>&1'
