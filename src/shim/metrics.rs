@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::wire::{Any, Writer};
-use crate::cgroup::stats::{self, Counter, IoEntry, LimitedCounter, Stats, UNLIMITED};
+use crate::cgroup::stats::{self, Counter, IoEntry, LimitedCounter, Pressure, Stats, UNLIMITED};
 use crate::cgroup::{Paths, Version, stored};
 use crate::error::Result;
 
@@ -193,24 +193,35 @@ impl Files<'_> {
 }
 
 fn v2(stats: &Stats, files: &Files) -> Writer {
+    let cpu_stat = files.keyed("cpu.stat");
+    let burst = |name: &str| cpu_stat.get(name).copied().unwrap_or_default();
     let cpu = numbers(
         &["usage_usec", "user_usec", "system_usec", "nr_periods", "nr_throttled", "throttled_usec"],
-        &files.keyed("cpu.stat"),
-    );
+        &cpu_stat,
+    )
+    .optional(7, stats.cpu.psi.as_ref().map(pressure))
+    .number(8, burst("nr_bursts"))
+    .number(9, burst("burst_usec"));
     let memory = numbers(&MEMORY_STAT, &stats.memory.raw)
         .number(32, stats.memory.usage.usage)
         .number(33, stats.memory.usage.limit)
         .number(34, files.number("memory.swap.current"))
         .number(35, files.number("memory.swap.max"))
         .number(36, stats.memory.usage.max)
-        .number(37, files.number("memory.swap.peak"));
+        .number(37, files.number("memory.swap.peak"))
+        .optional(38, stats.memory.psi.as_ref().map(pressure));
     let events = ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
     let events = numbers(&events, &files.keyed("memory.events"));
     let pids = Writer::new().number(1, stats.pids.current).number(2, files.number("pids.max"));
-    let metrics = Writer::new().message(1, pids).message(2, cpu).message(4, memory).message(
-        6,
-        io(&stats.blkio.io_service_bytes_recursive, &stats.blkio.io_serviced_recursive),
-    );
+    let blkio = &stats.blkio;
+    let io = io(&blkio.io_service_bytes_recursive, &blkio.io_serviced_recursive)
+        .optional(2, blkio.psi.as_ref().map(pressure));
+    let metrics = Writer::new()
+        .message(1, pids)
+        .message(2, cpu)
+        .message(4, memory)
+        .optional(5, rdma(&files.text("rdma.current"), &files.text("rdma.max")))
+        .message(6, io);
     stats
         .hugetlb
         .iter()
@@ -219,6 +230,40 @@ fn v2(stats: &Stats, files: &Files) -> Writer {
             writer.message(7, huge.bytes(3, size).number(4, counter.failcnt))
         })
         .message(8, events)
+}
+
+fn pressure(pressure: &Pressure) -> Writer {
+    [(1, pressure.some), (2, pressure.full)].into_iter().fold(
+        Writer::new(),
+        |all, (field, part)| {
+            let data = Writer::new()
+                .fraction(1, part.avg10)
+                .fraction(2, part.avg60)
+                .fraction(3, part.avg300)
+                .number(4, part.total);
+            all.message(field, data)
+        },
+    )
+}
+
+/// None where there is no such device, or no such controller.
+fn rdma(current: &str, limit: &str) -> Option<Writer> {
+    // Of 32 bits: what does not fit is without a limit.
+    let number = |word: &str| word.parse::<u32>().unwrap_or(u32::MAX);
+    let entry = |line: &str| {
+        let (device, rest) = line.split_once(' ')?;
+        let value = |name: &str| {
+            let mut words = rest.split(' ').filter_map(|word| word.split_once('='));
+            words.find(|(key, _)| *key == name).map_or(0, |(_, value)| number(value))
+        };
+        let entry = Writer::new().bytes(1, device).number(2, value("hca_handle").into());
+        Some(entry.number(3, value("hca_object").into()))
+    };
+    let entries = [(1, current), (2, limit)]
+        .into_iter()
+        .flat_map(|(field, text)| text.lines().filter_map(entry).map(move |entry| (field, entry)));
+    let all = entries.fold(Writer::new(), |all, (field, entry)| all.message(field, entry));
+    (all != Writer::new()).then_some(all)
 }
 
 /// One entry for each device.
@@ -258,6 +303,25 @@ mod tests {
             })
             .collect();
         assert_eq!(rows, [vec![8, 0, 1, 2, 3, 4], vec![8, 16, 0, 9, 0, 0]]);
+    }
+
+    #[test]
+    fn pressures_and_adapters() {
+        let some = stats::Stalled { avg10: 2.5, avg60: 0.0, avg300: 1.0, total: 9 };
+        let written = pressure(&Pressure { some, full: stats::Stalled::default() }).finish();
+        let data = Message::parse(&written).unwrap().message(1).unwrap();
+        assert_eq!(f64::from_bits(data.number(1)), 2.5);
+        assert_eq!((data.number(2), data.number(4)), (0, 9));
+        let current = "mlx4_0 hca_handle=2 hca_object=2000\n";
+        let written = rdma(current, "mlx4_0 hca_handle=3 hca_object=max\n").unwrap().finish();
+        let message = Message::parse(&written).unwrap();
+        let row = |field| {
+            let entry = message.message(field).unwrap();
+            (entry.text(1).unwrap().to_owned(), entry.number(2), entry.number(3))
+        };
+        assert_eq!(row(1), ("mlx4_0".into(), 2, 2000));
+        assert_eq!(row(2), ("mlx4_0".into(), 3, u32::MAX.into()));
+        assert_eq!(rdma("", ""), None);
     }
 
     #[test]

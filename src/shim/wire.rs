@@ -134,6 +134,15 @@ impl Writer {
         self
     }
 
+    /// A double.
+    pub fn fraction(mut self, field: u64, number: f64) -> Self {
+        if number != 0.0 {
+            self.varint(field << 3 | FIXED64);
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
+        self
+    }
+
     pub fn bytes(self, field: u64, bytes: impl AsRef<[u8]>) -> Self {
         if bytes.as_ref().is_empty() { self } else { self.present(field, bytes.as_ref()) }
     }
@@ -155,6 +164,14 @@ impl Writer {
 
     pub fn message(self, field: u64, message: Writer) -> Self {
         self.present(field, &message.0)
+    }
+
+    /// One that may not be there.
+    pub fn optional(self, field: u64, message: Option<Writer>) -> Self {
+        match message {
+            Some(message) => self.message(field, message),
+            None => self,
+        }
     }
 
     pub fn any(self, field: u64, any: &Any) -> Self {
@@ -230,6 +247,12 @@ mod tests {
         let bytes = [0x0d, 5, 0, 0, 0, 0x11, 6, 0, 0, 0, 0, 0, 0, 0, 0x08, 7];
         let message = Message::parse(&bytes).unwrap();
         assert_eq!((message.number(1), message.number(2)), (7, 6));
+    }
+
+    #[test]
+    fn fractions_have_eight_bytes() {
+        let bytes = Writer::new().fraction(1, 0.0).fraction(2, 1.5).finish();
+        assert_eq!(bytes, [0x11, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f]);
     }
 
     #[test]
