@@ -37,6 +37,7 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
             rootfs::unmount(&bundle)?;
         }
     }
+    start::sweep(socket.parent().unwrap_or(Path::new("/")))?;
     removed?;
     unmounted?;
     let response = Writer::new()

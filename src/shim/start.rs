@@ -20,6 +20,7 @@ use nix::sys::socket::{
 
 use super::bootstrap::Asked;
 use super::command::environment;
+use super::console;
 use super::flags::Flags;
 use super::model::Config;
 use super::options::Options;
@@ -80,9 +81,7 @@ fn digest(parts: &[&str]) -> u128 {
 fn serve(flags: &Flags, options: &Options, bundle: &Path, path: &Path) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o711).create(dir).os("mkdir", dir.display())?;
-    let open = File::open(dir).os("open", dir.display())?;
-    let _one_at_a_time = Flock::lock(open, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| Error::os("flock", dir.display(), errno))?;
+    let _one_at_a_time = lock(dir)?;
     if answers(path)? {
         return Ok(());
     }
@@ -90,6 +89,39 @@ fn serve(flags: &Flags, options: &Options, bundle: &Path, path: &Path) -> Result
     spawn_server(flags, options, bundle, path, &listener)
         // Else the next start would take it for a shim's that died.
         .inspect_err(|_| drop(std::fs::remove_file(path)))
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>> {
+    let open = File::open(dir).os("open", dir.display())?;
+    Flock::lock(open, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| Error::os("flock", dir.display(), errno))
+}
+
+/// Removes the sockets of shims that are no more. Of one that is killed before containerd has connected to it
+/// nobody is told, so this is for whoever comes by. The kernel's list is asked, for a connection would
+/// wake each shim of the host.
+pub fn sweep(dir: &Path) -> Result<()> {
+    let entries = || std::fs::read_dir(dir).into_iter().flatten().flatten();
+    if entries().next().is_none() {
+        return Ok(());
+    }
+    let _one_at_a_time = lock(dir)?;
+    let bound = std::fs::read_to_string("/proc/net/unix").os("read", "/proc/net/unix")?;
+    let bound: Vec<&str> = bound.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    for path in entries().map(|entry| entry.path()) {
+        let listens = bound.iter().any(|other| Path::new(other) == path);
+        // The list is that of our network namespace: one of another may listen all the same.
+        if is_name(&path) && !listens && !answers(&path)? {
+            console::remove_left(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`address`] makes them: others' shims have sockets in the same directory.
+fn is_name(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// Whether a shim listens there. A socket that nobody listens at is removed.
@@ -177,6 +209,29 @@ mod tests {
         assert_eq!(digest(&[]), 0x6c62272e07bb014262b821756295c58d, "the offset of the algorithm");
         assert_ne!(digest(&["a", "bc"]), digest(&["ab", "c"]));
         assert_eq!(digest(&["a", "b"]), digest(&["a", "b"]));
+    }
+
+    #[test]
+    fn only_what_is_ours_and_dead_is_swept() {
+        let dir = std::env::temp_dir().join(format!("aril-sweep-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let name = |digit: &str| dir.join(digit.repeat(32));
+        let [living, dead] = ["a", "b"].map(name);
+        let _listener = listen_at(&living).unwrap();
+        drop(listen_at(&dead).unwrap());
+        let others = [dir.join("c".repeat(64)), dir.join(format!("{}.1", "a".repeat(32)))];
+        for other in &others {
+            std::fs::write(other, "").unwrap();
+        }
+        std::fs::write(dir.join(format!("{}.1", "b".repeat(32))), "").unwrap();
+        sweep(&dir).unwrap();
+        let mut left: Vec<_> =
+            std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
+        left.sort();
+        let [first, second] = others;
+        assert_eq!(left, [living, second, first]);
+        sweep(Path::new("/nonexistent")).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -34,6 +34,28 @@ fn a_shim_that_was_killed_is_cleaned_up_after() {
     place.container.leaves_nothing();
 }
 
+/// Before anybody has connected to it: nobody will ever ask to clean up after that one.
+#[test]
+fn a_socket_without_a_shim_is_swept() {
+    let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };
+    if !place.is_aril() {
+        return runtime_tests::skip::inapplicable("containerd's shim leaves its socket");
+    }
+    let lost = place.start();
+    kill(Pid::from_raw(lost.pid), Signal::SIGKILL).expect("kill");
+    wait_until("the shim's end", || host::is_gone(lost.pid));
+    let mut other = place.start_in("other", &place.another_bundle("other"));
+    assert!(lost.socket.exists() && lost.socket != other.socket);
+    let dir = place.container.path("gone");
+    std::fs::create_dir(&dir).expect("a bundle");
+    place.action("gone", &dir, &["delete"]).ok();
+    assert!(!lost.socket.exists(), "a socket without a shim");
+    other.client.ok("Connect", crate::wire::out());
+    assert!(other.socket.exists(), "a shim without a socket");
+    other.client.send("Shutdown", crate::wire::out());
+    wait_until("the shim's end", || host::is_gone(other.pid));
+}
+
 #[test]
 fn a_socket_without_a_shim_is_replaced() {
     let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };

@@ -245,7 +245,7 @@ fn a_session(name: &str, page: Page, pids: u64) {
         assert!(kubelet.see_exec(&shell, &get).1.contains("root:"));
         assert_eq!(kubelet.see_exec(&shell, &["hostname"]).1, "pod\n");
         let files = "cat /etc/hostname /etc/hosts /etc/resolv.conf /proc/sys/net/core/somaxconn; \
-                     grep -o '/dev/shm.*' /proc/self/mountinfo; stat -c %a /dev/shm; ls /proc/1/exe";
+                     grep -c '/dev/shm.* shm rw,size=65536k' /proc/self/mountinfo; stat -c %a /dev/shm; ls /proc/1/exe";
         kubelet.see_exec(&shell, &["sh", "-c", files]);
         kubelet.see_exec(&web, &["sh", "-c", "echo shared > /dev/shm/file"]);
         assert_eq!(kubelet.see_exec(&shell, &["cat", "/dev/shm/file"]).1, "shared\n");
