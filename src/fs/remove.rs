@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::dir::Dir;
+use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -34,18 +34,21 @@ pub fn tree(path: &Path) -> Result<()> {
 fn empty(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let top = open_directory(parent, name)?;
     let mut moved = 0;
-    // What is moved up may or may not be seen by the pass that moves it.
-    while remove_entries(top.as_fd(), |sub| hoist(top.as_fd(), sub, &mut moved))? {}
-    Ok(())
+    loop {
+        let before = moved;
+        remove_entries(top.as_fd(), |sub| hoist(top.as_fd(), sub, &mut moved))?;
+        // What is moved up may or may not be seen by the pass that moves it.
+        if moved == before {
+            return Ok(());
+        }
+    }
 }
 
-/// Unlinks what is in `directory`; a directory that is not empty is left to `full`. Whether there was
-/// anything.
+/// Unlinks what is in `directory`; a directory that is not empty is left to `full`.
 fn remove_entries(
     directory: BorrowedFd<'_>,
     mut full: impl FnMut(&CStr) -> Result<()>,
-) -> Result<bool> {
-    let mut any = false;
+) -> Result<()> {
     let mut entries = Dir::openat(directory, c".", FLAGS, Mode::empty())?;
     for entry in entries.iter() {
         let entry = entry?;
@@ -53,12 +56,14 @@ fn remove_entries(
         if name == c"." || name == c".." {
             continue;
         }
-        any = true;
-        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-            // What the kernel, and what POSIX calls a directory here.
-            Err(Errno::EISDIR | Errno::EPERM) => {}
-            Ok(()) | Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(errno),
+        // Where the file system says what it is, that is asked for at once.
+        if entry.file_type() != Some(Type::Directory) {
+            match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+                // What the kernel, and what POSIX calls a directory here.
+                Err(Errno::EISDIR | Errno::EPERM) => {}
+                Ok(()) | Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(errno),
+            }
         }
         match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => full(name)?,
@@ -66,7 +71,7 @@ fn remove_entries(
             Err(errno) => return Err(errno),
         }
     }
-    Ok(any)
+    Ok(())
 }
 
 /// Moves the directories in `top/name` up to `top`, and removes the rest and itself.

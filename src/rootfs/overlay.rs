@@ -114,6 +114,13 @@ pub struct Overlay {
     pub id_map: Option<(IdMap, Vec<bool>)>,
 }
 
+impl Overlay {
+    /// Whether the owners in the lower of this number have to be mapped.
+    fn is_mapped(&self, lower: usize) -> bool {
+        self.id_map.as_ref().is_some_and(|(_, mapped)| mapped[lower])
+    }
+}
+
 impl fmt::Display for Overlay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.layers.lowers.len();

@@ -1,157 +1,284 @@
-//! What layers add to a `run`, beside what mount(2) takes for the same overlay: medians, and the least of
-//! all rounds, which what else the machine does changes less.
-//! `RUNTIME=... layers [ROUNDS]`, as root.
+//! What layers add to a `run`: beside a `run` without, beside the peers on the same bundle without, and
+//! beside what the kernel charges for the same overlay: mount(2) alone, and the whole of it, from the making of
+//! its directories to their removal. In a tight loop and after a rest, and beside a crowd of containers.
+//! `RUNTIME=... layers [--rounds N] [--rested N] [--state DIR] [--peer NAME=PATH]...`, as root.
+
+#[path = "bench/statistics.rs"]
+mod statistics;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
-use runtime_tests::Runtime;
+use runtime_tests::{Runtime, View, host};
+use serde_json::{Value, json};
+use statistics::Summary;
 
-const COUNTS: [usize; 4] = [1, 10, 50, 500];
+const COUNTS: [usize; 5] = [1, 10, 50, 100, 500];
+const IN_A_CROWD: [usize; 2] = [10, 500];
 const CROWD: usize = 100;
+const LOOKED_UP: [&str; 5] = ["at/proc", "at/dev", "at/sys", "at/etc/passwd", "at/bin/busybox"];
+const WARM_UP: usize = 3;
+const REST: Duration = Duration::from_millis(100);
+
+struct Options {
+    rounds: usize,
+    rested: usize,
+    /// Where state directories are made, and with them ephemeral uppers; else in memory.
+    state: Option<PathBuf>,
+    peers: Vec<(String, PathBuf)>,
+}
+
+/// What takes part in a round.
+enum Who {
+    Peer(String, PathBuf),
+    Plain,
+    Layers(usize),
+    Mount(usize),
+    Whole(usize),
+}
 
 fn main() -> Result<()> {
-    let rounds = std::env::args().nth(1).map_or(Ok(21), |n| n.parse()).context("ROUNDS")?;
+    let options = options()?;
+    private_view()?;
     let dir = std::env::temp_dir().join(format!("aril-layers-{}", std::process::id()));
-    let measured = measure(&dir, rounds);
-    fs::remove_dir_all(&dir).context("clean up")?;
-    measured
+    let state = options.state.as_ref().map(|at| at.join(format!("state-{}", std::process::id())));
+    let place = Place { state: state.unwrap_or_else(|| "/run/aril-layers".into()), dir };
+    let measured = place.measure(&options);
+    let removed = [&place.dir, &place.state].map(fs::remove_dir_all);
+    measured?;
+    removed.into_iter().collect::<std::io::Result<()>>().context("clean up")
 }
 
-fn measure(dir: &Path, rounds: usize) -> Result<()> {
-    prepare(dir)?;
-    // mount(2) is measured in a namespace of its own, but the runtime starts from the host's size of table.
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    println!("| layers | mount(2), µs | added to `run`, µs | least: mount(2) | added to `run` |");
-    println!("|---|---|---|---|---|");
-    for count in COUNTS {
-        let (mut by_mount, mut plain, mut layered) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..rounds {
-            by_mount.push(mount_once(dir, count)?);
-            plain.push(run(dir, "plain", None, round)?);
-            layered.push(run(dir, "layered", Some(count), round)?);
+fn options() -> Result<Options> {
+    let mut options = Options { rounds: 100, rested: 30, state: None, peers: Vec::new() };
+    let mut args = std::env::args().skip(1);
+    while let Some(flag) = args.next() {
+        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--rounds" => options.rounds = value.parse().context("--rounds")?,
+            "--rested" => options.rested = value.parse().context("--rested")?,
+            "--state" => options.state = Some(value.into()),
+            "--peer" => {
+                let (name, path) = value.split_once('=').context("--peer takes NAME=PATH")?;
+                options.peers.push((name.to_owned(), path.into()));
+            }
+            _ => bail!("unknown option {flag}"),
         }
-        let mounted = [median, least].map(|of| of(&by_mount));
-        let added = [median, least].map(|of| of(&layered) - of(&plain));
-        println!(
-            "| {count} | {:.0} | {:.0} | {:.0} | {:.0} |",
-            mounted[0], added[0], mounted[1], added[1]
+    }
+    Ok(options)
+}
+
+/// cgroup2 alone, and a /run in memory, whatever the host has, as `bench` measures.
+fn private_view() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(mount namespace): layers needs root")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    let kind = Some("tmpfs");
+    mount(kind, "/run", kind, MsFlags::empty(), Some("mode=755")).context("mount tmpfs")?;
+    let (kind, options) = (Some("cgroup2"), host::cgroup2_options());
+    mount(kind, "/sys/fs/cgroup", kind, MsFlags::empty(), Some(options.as_str()))
+        .context("mount cgroup2")
+}
+
+struct Place {
+    dir: PathBuf,
+    state: PathBuf,
+}
+
+impl Place {
+    fn measure(&self, options: &Options) -> Result<()> {
+        self.prepare()?;
+        let peers = options.peers.iter().map(|(name, path)| Who::Peer(name.clone(), path.clone()));
+        let counts = COUNTS.map(|count| [Who::Layers(count), Who::Whole(count), Who::Mount(count)]);
+        let all: Vec<_> = peers.chain([Who::Plain]).chain(counts.into_iter().flatten()).collect();
+        self.table("", &all, options)?;
+        self.crowd(options)
+    }
+
+    fn prepare(&self) -> Result<()> {
+        for number in 0..COUNTS.into_iter().max().context("counts")? {
+            fs::create_dir_all(self.dir.join(number.to_string()).join("etc"))?;
+        }
+        for name in ["bin", "dev", "proc", "sys", "tmp"] {
+            fs::create_dir_all(self.dir.join("0").join(name))?;
+        }
+        fs::copy("/bin/busybox", self.dir.join("0/bin/busybox"))
+            .context("busybox-static is missing")?;
+        fs::create_dir_all(self.dir.join("at"))?;
+        fs::create_dir_all(&self.state)?;
+        self.bundle("plain", None, &["true"])?;
+        for count in COUNTS {
+            self.bundle(&count.to_string(), Some(count), &["true"])?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, beside: &str, all: &[Who], options: &Options) -> Result<()> {
+        for (rounds, rest) in [(options.rounds, Duration::ZERO), (options.rested, REST)] {
+            if rounds == 0 {
+                continue;
+            }
+            let pace = if rest.is_zero() { "tight" } else { "after 100 ms of rest" };
+            println!("\n**{pace}**{beside}, ms\n\n| | median | p99 | least | added to `run` |");
+            println!("|---|---:|---:|---:|---:|");
+            let series = self.series(all, rounds, rest)?;
+            let plain = all.iter().position(|who| matches!(who, Who::Plain));
+            let plain = plain.map_or(0.0, |at| series[at].median);
+            for (who, Summary { median, p99, min }) in all.iter().zip(&series) {
+                let added = match who {
+                    Who::Layers(_) => format!("{:.2}", median - plain),
+                    _ => String::new(),
+                };
+                println!("| {} | {median:.2} | {p99:.2} | {min:.2} | {added} |", who.name());
+            }
+        }
+        Ok(())
+    }
+
+    /// A round has everyone once, and begins with another one each time.
+    fn series(&self, all: &[Who], rounds: usize, rest: Duration) -> Result<Vec<Summary>> {
+        let mut series = vec![Vec::new(); all.len()];
+        for round in 0..rounds + WARM_UP {
+            for turn in 0..all.len() {
+                let at = (round + turn) % all.len();
+                sleep(rest);
+                let taken = self.once(&all[at], round)?;
+                if round >= WARM_UP {
+                    series[at].push(taken);
+                }
+            }
+        }
+        series.iter().map(|series| Summary::of(series).context("no rounds")).collect()
+    }
+
+    fn once(&self, who: &Who, round: usize) -> Result<Duration> {
+        match who {
+            Who::Mount(count) => self.mount(*count).map(|(mount, _)| mount),
+            Who::Whole(count) => self.mount(*count).map(|(_, whole)| whole),
+            Who::Peer(name, path) => self.run(path, name, "plain", round),
+            Who::Plain => self.run(&Runtime::under_test().path, "aril", "plain", round),
+            Who::Layers(count) => {
+                self.run(&Runtime::under_test().path, "aril", &count.to_string(), round)
+            }
+        }
+    }
+
+    fn run(&self, program: &Path, name: &str, bundle: &str, round: usize) -> Result<Duration> {
+        let mut command = self.runtime(program, name);
+        command.args(["run", "-b"]).arg(self.dir.join("bundle").join(bundle));
+        command.arg(format!("{name}{round}"));
+        let start = Instant::now();
+        let status = command.status()?;
+        let taken = start.elapsed();
+        ensure!(status.success(), "run of {bundle} by {}: {status}", program.display());
+        Ok(taken)
+    }
+
+    fn runtime(&self, program: &Path, name: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("--root").arg(self.state.join(name)).stdin(Stdio::null());
+        command
+    }
+
+    /// The call, and all that an overlay takes: its directories, what a start looks up in it, umount(2).
+    /// By relative names, or 500 of them would not fit into the page that mount(2) takes.
+    fn mount(&self, count: usize) -> Result<(Duration, Duration)> {
+        std::env::set_current_dir(&self.dir)?;
+        let scratch = self.state.join("by-mount");
+        fs::create_dir(&scratch)?;
+        let begin = Instant::now();
+        for name in ["upper", "work"] {
+            fs::create_dir(scratch.join(name))?;
+        }
+        let lowers: Vec<_> = (0..count).rev().map(|n| n.to_string()).collect();
+        let place = scratch.display();
+        let options = format!(
+            "lowerdir={},upperdir={place}/upper,workdir={place}/work,volatile",
+            lowers.join(":")
         );
+        let kind = Some("overlay");
+        let start = Instant::now();
+        mount(kind, "at", kind, MsFlags::empty(), Some(options.as_str()))?;
+        let taken = start.elapsed();
+        for name in LOOKED_UP {
+            let _ = fs::metadata(name);
+        }
+        umount("at")?;
+        fs::remove_dir(scratch.join("upper"))?;
+        let work = scratch.join("work");
+        fs::remove_file(work.join("work/incompat/volatile/dirty"))?;
+        for name in ["work/incompat/volatile", "work/incompat", "work", ""] {
+            fs::remove_dir(work.join(name))?;
+        }
+        let whole = begin.elapsed();
+        fs::remove_dir(&scratch)?;
+        Ok((taken, whole))
     }
-    crowd(dir, rounds)
-}
 
-/// The same of 10 layers while many containers run.
-fn crowd(dir: &Path, rounds: usize) -> Result<()> {
-    let mut made = Ok(());
-    for number in 0..CROWD {
-        made = made.and(start(dir, &format!("crowd{number}")));
+    /// Of `count` layers, or of a plain folder.
+    fn bundle(&self, name: &str, count: Option<usize>, args: &[&str]) -> Result<PathBuf> {
+        let bundle = self.dir.join("bundle").join(name);
+        fs::create_dir_all(&bundle)?;
+        let mut spec: Value = runtime_tests::spec::runc(View::Unified);
+        let args = [&["/bin/busybox"], args].concat();
+        spec["process"]["args"] = json!(args);
+        spec["root"] = json!({"path": self.dir.join("0"), "readonly": false});
+        if let Some(count) = count {
+            let layers: Vec<_> = (0..count).map(|n| self.dir.join(n.to_string())).collect();
+            let list = serde_json::to_string(&layers)?;
+            spec["annotations"] = json!({"io.aril.rootfs.layers": list});
+        }
+        fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)?;
+        Ok(bundle)
     }
-    let mut figures = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        figures.0.push(run(dir, "plain", None, round)?);
-        figures.1.push(run(dir, "layered", Some(10), round)?);
+
+    /// The same while many containers of layers run, none of whose mounts the host's table shows.
+    fn crowd(&self, options: &Options) -> Result<()> {
+        let before = fs::read_to_string("/proc/self/mountinfo")?;
+        let mut made = Ok(());
+        for number in 0..CROWD {
+            made = made.and_then(|()| self.start(number));
+        }
+        let measured = made.and_then(|()| {
+            let now = fs::read_to_string("/proc/self/mountinfo")?;
+            ensure!(now == before, "the mount table has changed:\n{before}\n{now}");
+            let all: Vec<_> = [Who::Plain].into_iter().chain(IN_A_CROWD.map(Who::Layers)).collect();
+            self.table(&format!(", beside {CROWD} containers of 10 layers"), &all, options)
+        });
+        for number in 0..CROWD {
+            let mut delete = self.runtime(&Runtime::under_test().path, "aril");
+            delete.args(["delete", "--force", &format!("crowd{number}")]).status()?;
+        }
+        measured
     }
-    for number in 0..CROWD {
-        aril(dir).args(["delete", "--force", &format!("crowd{number}")]).status()?;
+
+    fn start(&self, number: usize) -> Result<()> {
+        let id = format!("crowd{number}");
+        let bundle = self.bundle(&id, Some(10), &["sleep", "1000"])?;
+        let mut command = self.runtime(&Runtime::under_test().path, "aril");
+        let status = command.args(["run", "-d", "-b"]).arg(&bundle).arg(&id).status()?;
+        ensure!(status.success(), "start of {id}: {status}");
+        Ok(())
     }
-    made?;
-    let added = [median, least].map(|of| of(&figures.1) - of(&figures.0));
-    println!("| 10, beside {CROWD} containers | | {:.0} | | {:.0} |", added[0], added[1]);
-    Ok(())
 }
 
-fn prepare(dir: &Path) -> Result<()> {
-    for number in 0..*COUNTS.last().context("counts")? {
-        fs::create_dir_all(dir.join(number.to_string()).join("etc"))?;
+impl Who {
+    fn name(&self) -> String {
+        match self {
+            Self::Peer(name, _) => format!("{name}, no layers"),
+            Self::Plain => "aril, no layers".to_owned(),
+            Self::Layers(1) => "aril, 1 layer".to_owned(),
+            Self::Layers(count) => format!("aril, {count} layers"),
+            Self::Whole(count) => {
+                format!("&nbsp; an overlay of {count}, made, looked into, removed")
+            }
+            Self::Mount(count) => format!("&nbsp; mount(2) of {count}"),
+        }
     }
-    fs::create_dir_all(dir.join("0/bin"))?;
-    fs::copy("/bin/busybox", dir.join("0/bin/busybox")).context("busybox-static is missing")?;
-    for name in ["upper", "work", "at"] {
-        fs::create_dir_all(dir.join(name))?;
-    }
-    for name in ["dev", "proc", "sys"] {
-        fs::create_dir_all(dir.join("0").join(name))?;
-    }
-    Ok(())
-}
-
-/// By relative names, or 500 of them would not fit into the page that mount(2) takes.
-fn mount_once(dir: &Path, count: usize) -> Result<Duration> {
-    std::env::set_current_dir(dir)?;
-    let lowers: Vec<_> = (0..count).rev().map(|n| n.to_string()).collect();
-    let options = format!("lowerdir={},upperdir=upper,workdir=work", lowers.join(":"));
-    let start = Instant::now();
-    mount(Some("overlay"), "at", Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
-    let taken = start.elapsed();
-    umount("at")?;
-    Ok(taken)
-}
-
-fn aril(dir: &Path) -> Command {
-    let mut command = Command::new(&Runtime::under_test().path);
-    command.arg("--root").arg(dir.join("state")).stdin(Stdio::null());
-    command
-}
-
-/// A bundle of `count` layers, or of a plain folder.
-fn bundle(dir: &Path, name: &str, count: Option<usize>) -> Result<PathBuf> {
-    let bundle = dir.join(format!("bundle-{name}-{}", count.unwrap_or(0)));
-    if bundle.exists() {
-        return Ok(bundle);
-    }
-    fs::create_dir(&bundle)?;
-    let mut spec = runtime_tests::spec::runc(runtime_tests::View::Host);
-    spec["process"]["args"] = serde_json::json!(["/bin/busybox", "true"]);
-    spec["root"]["path"] = serde_json::json!(dir.join("0"));
-    spec["linux"]["cgroupsPath"] = serde_json::json!(format!("/aril-layers-{name}"));
-    if let Some(count) = count {
-        let layers: Vec<_> = (0..count).map(|n| dir.join(n.to_string())).collect();
-        let list = serde_json::to_string(&layers)?;
-        spec["annotations"]["io.aril.rootfs.layers"] = list.into();
-    }
-    fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)?;
-    Ok(bundle)
-}
-
-fn run(dir: &Path, name: &str, count: Option<usize>, round: usize) -> Result<Duration> {
-    let bundle = bundle(dir, name, count)?;
-    let start = Instant::now();
-    let status =
-        aril(dir).args(["run", "-b"]).arg(&bundle).arg(format!("{name}{round}")).status()?;
-    let taken = start.elapsed();
-    ensure!(status.success(), "run of {}: {status}", bundle.display());
-    Ok(taken)
-}
-
-fn start(dir: &Path, id: &str) -> Result<()> {
-    let bundle = bundle(dir, id, Some(10))?;
-    let path = bundle.join("config.json");
-    let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-    spec["process"]["args"] = serde_json::json!(["/bin/busybox", "sleep", "1000"]);
-    fs::write(path, serde_json::to_vec(&spec)?)?;
-    let status = aril(dir).args(["run", "-d", "-b"]).arg(&bundle).arg(id).status()?;
-    ensure!(status.success(), "start of {id}: {status}");
-    Ok(())
-}
-
-/// In microseconds.
-fn median(times: &[Duration]) -> f64 {
-    let mut times = times.to_vec();
-    times.sort();
-    microseconds(times[times.len() / 2])
-}
-
-fn least(times: &[Duration]) -> f64 {
-    microseconds(times.iter().min().copied().unwrap_or_default())
-}
-
-fn microseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
 }

@@ -69,3 +69,39 @@ fn nothing_of_the_containers_is_opened_by_its_path_on_the_host() {
         assert!(paths.is_empty(), "{paths:#?}");
     });
 }
+
+/// The first layer takes an overlay and its directories, each further one is a name.
+#[test]
+fn a_layer_costs_few() {
+    on_the_host(|view| {
+        let Some(strace) = skip::tool("strace", "strace") else { return };
+        let with = |layers: usize| {
+            let c = Container::new(view).args(["/bin/true"]);
+            let annotations = (0..layers).map(|number| match number {
+                0 => c.rootfs(),
+                number => c.directory(&format!("layer-{number}")),
+            });
+            let list: Vec<_> = annotations.collect();
+            let c = match layers {
+                0 => c,
+                _ => c.edit(|spec| {
+                    let list = serde_json::to_string(&list).expect("json");
+                    spec["annotations"]["io.aril.rootfs.layers"] = list.into();
+                }),
+            };
+            by_name(&trace(&c, &strace)).values().sum::<usize>()
+        };
+        if !Container::new(view).runtime.only_aril("layers are an option of its own") {
+            return;
+        }
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+        let numbers: Vec<u32> = release.split(['.', '-']).flat_map(str::parse).take(2).collect();
+        if numbers < vec![6, 15] {
+            return skip::inapplicable("before Linux 6.15 a process of its own mounts the layers");
+        }
+        let [none, one, many] = [0, 1, 101].map(with);
+        eprintln!("{none} calls without layers, {one} with one, {many} with 101");
+        assert!(one <= none + 40, "{none} {one}");
+        assert!(many <= one + 110, "{one} {many}");
+    });
+}

@@ -6,19 +6,21 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, chdir, fchownat};
 
 use super::{Overlay, UPPER, Upper, WORK};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::rootfs::child::new_mount::{create, set};
 use crate::sys::mount::{
-    Extent, fsconfig_set_fd, fsopen, mount_setattr_idmap, move_mount, open_tree,
+    Extent, fsconfig_set_fd, fsconfig_set_string, fsopen, mount_setattr_idmap, move_mount,
+    open_tree,
 };
 use crate::sys::open::open;
 
@@ -45,15 +47,17 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
     let lower = |at: usize| lower(overlay, at, id_map);
     let topmost = lower(overlay.layers.lowers.len() - 1)?;
     let writable = Writable::open(&overlay.layers.upper, topmost.as_fd())?;
-    pass(context.as_fd(), c"lowerdir+", topmost.as_fd())?;
+    pass(context.as_fd(), LOWER, topmost.as_fd())?;
     // A detached mount ends with its descriptor, a folder stays.
     let mut mapped = Vec::new();
     for at in (0..overlay.layers.lowers.len() - 1).rev() {
-        let lower = lower(at)?;
-        pass(context.as_fd(), c"lowerdir+", lower.as_fd())?;
-        if id_map.is_some() {
-            mapped.push(lower);
+        // A third of the calls that a descriptor takes. What is not taken so, opening says why.
+        if !overlay.is_mapped(at) && by_name(context.as_fd(), &overlay.layers.lowers[at]) {
+            continue;
         }
+        let lower = lower(at)?;
+        pass(context.as_fd(), LOWER, lower.as_fd())?;
+        mapped.push(lower);
     }
     pass(context.as_fd(), c"upperdir", writable.upper.as_fd())?;
     pass(context.as_fd(), c"workdir", writable.work.as_fd())?;
@@ -61,6 +65,14 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
         set(context.as_fd(), key, value)?;
     }
     create(context.as_fd(), &[], 0)
+}
+
+const LOWER: &CStr = c"lowerdir+";
+
+/// The kernel takes names of up to 255 bytes.
+fn by_name(context: BorrowedFd<'_>, lower: &Path) -> bool {
+    let name = CString::new(lower.as_os_str().as_bytes());
+    name.is_ok_and(|name| fsconfig_set_string(context, LOWER, &name).is_ok())
 }
 
 fn pass(context: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> ChildResult<()> {
@@ -99,8 +111,7 @@ fn lower(overlay: &Overlay, at: usize, id_map: Option<BorrowedFd<'_>>) -> ChildR
         call: format!("{call} layer {}", path.display()).into(),
         errno,
     };
-    let mapped = overlay.id_map.as_ref().is_some_and(|(_, mapped)| mapped[at]);
-    let Some(namespace) = id_map.filter(|_| mapped) else {
+    let Some(namespace) = id_map.filter(|_| overlay.is_mapped(at)) else {
         return open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|e| failed("open", e));
     };
     let name = crate::path::c_path("layer", path).map_err(|e| Fault::refused(e.to_string()))?;
@@ -132,18 +143,17 @@ impl Writable {
             }
             Upper::Tmpfs { size } => {
                 let made = tmpfs(*size)?;
-                let base = open_below(made.as_fd(), c".")?;
+                let base = open_below(made.as_fd(), ".")?;
                 (base, Some(made))
             }
-            Upper::Ephemeral { directory, .. } | Upper::Kept { directory } => {
+            Upper::Ephemeral { directory, .. } | Upper::Kept { directory, .. } => {
                 (open_base(directory)?, None)
             }
         };
         let like = fstat(topmost).during("fstat")?;
-        let owner = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
-        let mode = Mode::from_bits_truncate(like.st_mode & 0o7777);
-        let work = folder(base.as_fd(), WORK, None, Mode::S_IRWXU)?;
-        let upper = folder(base.as_fd(), UPPER, Some(owner), mode)?;
+        let kept = matches!(upper, Upper::Kept { .. });
+        let work = work(base.as_fd())?;
+        let upper = self::upper(base.as_fd(), kept, &like)?;
         let elsewhere = fstat(&upper).during("fstat")?.st_dev != like.st_dev;
         Ok(Self { upper, work, tmpfs, elsewhere })
     }
@@ -154,35 +164,40 @@ fn open_base(directory: &Path) -> ChildResult<OwnedFd> {
         .map_err(|errno| Fault { call: format!("open {}", directory.display()).into(), errno })
 }
 
-fn open_below(base: BorrowedFd<'_>, name: &CStr) -> ChildResult<OwnedFd> {
+fn open_below(base: BorrowedFd<'_>, name: &str) -> ChildResult<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(base, name, flags, Mode::empty()).during("open")
 }
 
-/// Made under another name first: whoever finds it by its own finds it finished.
-fn folder(
-    base: BorrowedFd<'_>,
-    name: &str,
-    owner: Option<(Uid, Gid)>,
-    mode: Mode,
-) -> ChildResult<OwnedFd> {
-    let name = CString::new(name).map_err(|_| Fault::refused("a folder's name"))?;
-    match open_below(base, &name) {
-        Err(fault) if fault.errno == Errno::ENOENT => {}
-        other => return other,
+/// For the kernel alone.
+fn work(base: BorrowedFd<'_>) -> ChildResult<OwnedFd> {
+    match mkdirat(base, WORK, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => open_below(base, WORK),
+        Err(errno) => Err(errno).during("mkdir"),
     }
-    let fresh = c".new";
+}
+
+/// Where it is kept it is made under another name first: who finds it by its own finds it finished.
+fn upper(base: BorrowedFd<'_>, kept: bool, like: &FileStat) -> ChildResult<OwnedFd> {
+    let fresh = if kept { ".new" } else { UPPER };
+    if kept {
+        match open_below(base, UPPER) {
+            Err(fault) if fault.errno == Errno::ENOENT => {}
+            other => return other,
+        }
+    }
     match mkdirat(base, fresh, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno).during("mkdir"),
     }
-    if let Some((uid, gid)) = owner {
-        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-        fchownat(base, fresh, Some(uid), Some(gid), flags).during("chown")?;
-    }
+    let (uid, gid) = (Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)));
+    fchownat(base, fresh, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).during("chown")?;
+    let mode = Mode::from_bits_truncate(like.st_mode & 0o7777);
     fchmodat(base, fresh, mode, FchmodatFlags::FollowSymlink).during("chmod")?;
-    renameat(base, fresh, base, name.as_c_str()).during("rename")?;
-    open_below(base, &name)
+    if kept {
+        renameat(base, fresh, base, UPPER).during("rename")?;
+    }
+    open_below(base, UPPER)
 }
 
 fn tmpfs(size: Option<u64>) -> ChildResult<OwnedFd> {
@@ -211,8 +226,8 @@ pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<Ow
     }
     if let Some(tmpfs) = writable.tmpfs.take() {
         stage.attach(tmpfs.as_fd())?;
-        writable.upper = open_below(tmpfs.as_fd(), c"upper")?;
-        writable.work = open_below(tmpfs.as_fd(), c"work")?;
+        writable.upper = open_below(tmpfs.as_fd(), UPPER)?;
+        writable.work = open_below(tmpfs.as_fd(), WORK)?;
     }
     // A number is shorter than any path: 500 of them fit into the page that mount(2) takes.
     chdir(c"/proc/self/fd").during("chdir /proc/self/fd")?;
@@ -252,9 +267,8 @@ impl Stage {
     }
 
     fn attach(&self, mount: BorrowedFd<'_>) -> ChildResult<()> {
-        let name = CString::new(mount.as_raw_fd().to_string())
-            .map_err(|_| Fault::refused("a descriptor's number"))?;
-        mkdirat(&self.root, name.as_c_str(), Mode::S_IRWXU).during("mkdir")?;
+        let name = mount.as_raw_fd().to_string();
+        mkdirat(&self.root, name.as_str(), Mode::S_IRWXU).during("mkdir")?;
         let place = open_below(self.root.as_fd(), &name)?;
         move_mount(mount, place.as_fd()).during("move_mount")
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::mount::{here, make as make_by};
 use super::{Layers, Overlay, Upper};
@@ -189,12 +190,29 @@ pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         umount2(place, flags).os("umount2", place.display())?;
     }
-    if let Upper::Kept { directory } = &layers.upper
-        && user_of(directory).is_some_and(|user| user == state_directory)
-    {
-        let _ = fs::remove_file(directory.join(USER));
+    match &layers.upper {
+        Upper::Kept { directory, .. } => {
+            if user_of(directory).is_some_and(|user| user == state_directory) {
+                let _ = fs::remove_file(directory.join(USER));
+            }
+        }
+        Upper::Ephemeral { directory, .. } => clear(directory),
+        Upper::Tmpfs { .. } | Upper::Given { .. } => {}
     }
     Ok(())
+}
+
+/// What there is where the container has written nothing: by name, as walking the kernel's own folders,
+/// which nobody else writes to, would take ten times the calls. Whatever is left goes with `directory`.
+fn clear(directory: &Path) {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let Ok(directory) = open(directory, flags) else { return };
+    let _ = unlinkat(&directory, c"work/work/incompat/volatile/dirty", UnlinkatFlags::NoRemoveDir);
+    for folder in
+        [c"work/work/incompat/volatile", c"work/work/incompat", c"work/work", c"work", c"upper"]
+    {
+        let _ = unlinkat(&directory, folder, UnlinkatFlags::RemoveDir);
+    }
 }
 
 /// Whether what is mounted at `place` is the container's: an engine may have mounted its own there.

@@ -1,5 +1,6 @@
 //! The annotations -> [`Layers`], and those and the facts -> [`Overlay`]. No side effect.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Spec};
@@ -89,8 +90,10 @@ fn lowers(text: &str, bundle: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::config(format!("annotation {}: {why}", annotation::LAYERS)));
     }
     let lowers: Vec<_> = names.iter().map(|name| absolute(bundle, Path::new(name))).collect();
-    match lowers.iter().enumerate().find(|(at, lower)| lowers[..*at].contains(lower)) {
-        Some((_, twice)) => Err(wrong(&format!("{} is in it twice", twice.display()))),
+    // They are clean: the same path is the same bytes.
+    let mut seen = BTreeSet::new();
+    match lowers.iter().find(|lower| !seen.insert(lower.as_os_str())) {
+        Some(twice) => Err(wrong(&format!("{} is in it twice", twice.display()))),
         None => Ok(lowers),
     }
 }
