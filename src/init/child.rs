@@ -166,9 +166,9 @@ impl<'a> Child<'a> {
                 self.link.send(&Report::Hooks).during("send")?;
                 self.link.expect(Order::Served).during("wait for the hooks")
             }
-            Step::ContainerHooks => {
+            Step::ContainerHooks => world.rootfs.with_callers_umask(|| {
                 self.run_hooks(Point::CreateContainer, &[], Some(&self.hooks.rootfs))
-            }
+            }),
             Step::Terminal(size) => self.terminal(*size, world),
             Step::Limits(step) => limits::child::run(step),
             Step::Rlimits(_) => {

@@ -189,14 +189,21 @@ fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
         None | Some(Step::LookUpProgram) => refused(fault),
         Some(step) => refused(fault).context(step.to_string()),
     };
-    let denied = step == NO_STEP && fault.to_string().ends_with(&*text::errno(Errno::EACCES));
-    if denied && script.landlock().is_some() {
-        return error.hint(
+    let said = fault.to_string();
+    let executed = step == NO_STEP && said.starts_with("exec ");
+    let refused = |errno| executed && said.ends_with(&*text::errno(errno));
+    if refused(Errno::EACCES) && script.landlock().is_some() {
+        error.hint(
             "the rules of io.aril.landlock must allow to read and execute the program, its \
              interpreter and its libraries",
-        );
+        )
+    } else if refused(Errno::ENOENT) {
+        error.hint("the program is there: what is missing is the interpreter that its #! line names, or its loader")
+    } else if refused(Errno::ENOEXEC) {
+        error.hint("it is a program for another machine, or a script without a #! line")
+    } else {
+        error
     }
-    error
 }
 
 impl Init {

@@ -44,6 +44,8 @@ pub struct State<'p> {
     empty: Option<OwnedFd>,
     /// Linux 5.12 has mount_setattr; cleared by the first `ENOSYS`.
     setattr: Cell<bool>,
+    /// The caller's.
+    umask: Mode,
     /// Of no more use; see [`State::retire`].
     retired: RefCell<Vec<OwnedFd>>,
 }
@@ -55,8 +57,8 @@ impl<'p> State<'p> {
     /// `trees` is what [`super::parent::open_trees`] made. Modes are exact from here on: the umask
     /// is 0 until the root is left.
     pub fn new(proc: &'p Proc, trees: Vec<Option<OwnedFd>>) -> Self {
-        umask(Mode::empty());
         Self {
+            umask: umask(Mode::empty()),
             proc,
             root: None,
             trees,
@@ -66,6 +68,14 @@ impl<'p> State<'p> {
             setattr: Cell::new(true),
             retired: RefCell::new(Vec::with_capacity(RETIRED_MAX)),
         }
+    }
+
+    /// For hooks before the pivot: what they make is not for everybody to write.
+    pub fn with_callers_umask<T>(&self, run: impl FnOnce() -> T) -> T {
+        umask(self.umask);
+        let result = run();
+        umask(Mode::empty());
+        result
     }
 
     /// The container's root, once it is open: before the pivot and after.

@@ -210,14 +210,21 @@ fn program_that_is_a_directory() {
 #[test]
 fn program_of_no_format() {
     on_the_host(|view| {
-        let c = Container::new(view).args(["/tmp/text"]);
-        let file = c.rootfs().join("tmp/text");
-        fs::write(&file, "neither ELF nor script").expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
-        // Only execve knows, and by then the container has been started.
-        let out = c.run().exits(1);
-        assert!(out.stderr.contains("exec format error"), "{out:#?}");
-        c.leaves_nothing();
+        for (text, error, advice) in [
+            ("neither ELF nor script", "exec format error", "a program for another machine"),
+            ("#!/no/such/shell\n", "no such file or directory", "the interpreter that its #! line"),
+        ] {
+            let c = Container::new(view).args(["/tmp/text"]);
+            let file = c.rootfs().join("tmp/text");
+            fs::write(&file, text).expect("a file");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+            // Only execve knows, and by then the container has been started.
+            let out = c.run().exits(1).says("exec /tmp/text").says(error);
+            if c.runtime.is_aril() {
+                out.says(advice);
+            }
+            c.leaves_nothing();
+        }
     });
 }
 

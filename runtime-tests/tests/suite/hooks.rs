@@ -400,6 +400,36 @@ fn environment_that_is_empty() {
     });
 }
 
+/// What a hook makes is for others to write only where the caller would have it so; in the container,
+/// where the process would.
+#[test]
+fn umasks() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        let dir = c.directory("said");
+        let hook = |kind: &str, dir: &str| {
+            let script = format!("umask > {dir}/{kind}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+        };
+        let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+        let mut hooks = json!({"startContainer": hook("startContainer", "/said")});
+        for kind in kinds {
+            hooks[kind] = hook(kind, dir.to_str().expect("utf-8"));
+        }
+        let c = c.mounting(runtime_tests::spec::bind(&dir, "/said", &[]));
+        let c = c.edit(|spec| {
+            spec["hooks"] = hooks;
+            spec["process"]["user"]["umask"] = 0o7.into();
+        });
+        c.run_call(&[]).in_shell("umask 027; exec \"$@\"").ok();
+        for kind in kinds.into_iter().chain(["startContainer"]) {
+            let said = fs::read_to_string(dir.join(kind)).expect(kind);
+            let expected = if kind == "startContainer" { "0007\n" } else { "0027\n" };
+            assert_eq!(said, expected, "{kind}");
+        }
+    });
+}
+
 #[test]
 fn several_run_in_order() {
     on_the_host(|view| {
