@@ -97,7 +97,8 @@ fn join_keyring(keyring: &Keyring, proc: &Proc) -> ChildResult<()> {
 }
 
 fn key_permissions(serial: i32) -> Result<u32, Errno> {
-    let mut buffer = [0; 256];
+    // The name has an id in it, of up to 255 bytes.
+    let mut buffer = [0; 512];
     let description = process::describe_key(serial, &mut buffer)?;
     let field = description.split(|byte| *byte == b';').nth(3);
     field

@@ -162,8 +162,8 @@ pub fn join_session_keyring(name: &CStr) -> Result<i32> {
     Ok(serial as i32)
 }
 
-/// Reads a key's description, `type;uid;gid;permissions;name`, into `buffer`; returns its part
-/// of it.
+/// Reads a key's description, `type;uid;gid;permissions;name`, into `buffer`. The kernel copies all of
+/// it or nothing: `ERANGE`.
 pub fn describe_key(serial: i32, buffer: &mut [u8]) -> Result<&[u8]> {
     // SAFETY: the kernel writes at most `len` bytes to the buffer.
     let length = check(unsafe {
@@ -175,8 +175,7 @@ pub fn describe_key(serial: i32, buffer: &mut [u8]) -> Result<&[u8]> {
             buffer.len(),
         )
     })?;
-    // The kernel answers the whole length even if the buffer was shorter.
-    Ok(&buffer[..(length as usize).min(buffer.len())])
+    buffer.get(..length as usize).ok_or(Errno::ERANGE)
 }
 
 pub fn set_key_permissions(serial: i32, permissions: u32) -> Result<()> {

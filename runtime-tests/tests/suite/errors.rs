@@ -256,7 +256,7 @@ fn bad_ids() {
 #[test]
 fn unusual_ids() {
     on_the_host(|view| {
-        for id in ["a-b_c.d+e".to_owned(), "0".repeat(64), "A".into()] {
+        for id in ["a-b_c.d+e".to_owned(), "0".repeat(64), "A".into(), "x".repeat(255)] {
             let mut c = Container::new(view);
             c.id = id;
             c.run().ok();
