@@ -6,14 +6,15 @@
 //! (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579).
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use libc::{c_int, mode_t};
 use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
 
+use super::Proc;
 use crate::path::clean;
 use crate::sys::{Errno, Result, open::openat2};
 
@@ -54,7 +55,18 @@ impl Root {
         openat2(self.0.as_fd(), path, flags, 0, RESOLVE)
     }
 
-    /// The same where no part of the path may be a symlink: `ELOOP`.
+    /// The regular file at `path`, for reading; `None` if it is something else. That is known before it
+    /// is opened: a fifo would wait for a writer, and a device may begin to work (a watchdog does, and
+    /// ends the host).
+    pub fn regular_file(&self, path: &CStr, proc: &Proc) -> Result<Option<OwnedFd>> {
+        let held = self.open(path, libc::O_PATH)?;
+        match fstat(&held)?.st_mode & libc::S_IFMT {
+            libc::S_IFREG => proc.reopen(held.as_raw_fd(), libc::O_RDONLY).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// As [`Root::open`] where no part of the path may be a symlink: `ELOOP`.
     pub fn open_no_symlinks(&self, path: &CStr, flags: c_int) -> Result<OwnedFd> {
         openat2(self.0.as_fd(), path, flags, 0, RESOLVE | libc::RESOLVE_NO_SYMLINKS)
     }
@@ -92,12 +104,11 @@ impl Root {
                         Errno::EINVAL => Errno::ENOTDIR,
                         other => other,
                     })?;
-                    let instead =
-                        Path::new("/").join(OsStr::from_bytes(&path[..done])).join(target).join(
-                            OsStr::from_bytes(&path[end..])
-                                .to_string_lossy()
-                                .trim_start_matches('/'),
-                        );
+                    let rest = path[end..].strip_prefix(b"/").unwrap_or_default();
+                    let instead = Path::new("/")
+                        .join(OsStr::from_bytes(&path[..done]))
+                        .join(target)
+                        .join(OsStr::from_bytes(rest));
                     // Clean, so that no `..` is left for mkdirat to climb by.
                     let clean = clean(&instead).into_os_string().into_vec();
                     return CString::new(clean).map(Made::Link).map_err(|_| Errno::EINVAL);
@@ -248,6 +259,32 @@ mod tests {
         assert_eq!(root.mkdir_all(c"/round/c", 0o755).unwrap_err(), Errno::ELOOP);
         assert!(!folder.0.join("canary").exists() && !folder.0.join("up").exists());
         assert_eq!(root.open_no_symlinks(c"/console", libc::O_PATH).unwrap_err(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn names_need_not_be_text() {
+        let folder = Folder::new("bytes");
+        symlink(OsStr::from_bytes(b"b\xff/c"), folder.inside("first")).unwrap();
+        symlink("/d", folder.inside("second")).unwrap();
+        let root = folder.root();
+        root.mkdir_all(c"/first/e", 0o755).unwrap();
+        assert!(folder.inside(OsStr::from_bytes(b"b\xff/c/e")).is_dir());
+        root.mkdir_all(c"/second/\xfe/g", 0o755).unwrap();
+        assert!(folder.inside(OsStr::from_bytes(b"d/\xfe/g")).is_dir());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let folder = Folder::new("regular");
+        let (root, proc) = (folder.root(), Proc::of_the_host().unwrap());
+        std::fs::write(folder.inside("file"), "text").unwrap();
+        symlink("/file", folder.inside("link")).unwrap();
+        nix::unistd::mkfifo(&folder.inside("fifo"), Mode::S_IRWXU).unwrap();
+        for (path, there) in [(c"/file", true), (c"/link", true), (c"/fifo", false), (c"/", false)]
+        {
+            assert_eq!(root.regular_file(path, &proc).unwrap().is_some(), there, "{path:?}");
+        }
+        assert_eq!(root.regular_file(c"/none", &proc).unwrap_err(), Errno::ENOENT);
     }
 
     #[test]

@@ -4,14 +4,12 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::fstat;
 
 use crate::error::{Error, Kind, OsContext, Result};
-use crate::fs::Root;
+use crate::fs::{Proc, Root};
 use crate::spec::edit::Account;
 use crate::sys::Errno;
 use crate::sys::open::open;
@@ -43,15 +41,15 @@ pub fn find(text: &str, layers: &[PathBuf]) -> Result<Account> {
 /// The file of the topmost folder that has it; none is an empty one.
 fn read(roots: &[Root], path: &CStr) -> Result<String> {
     let name = path.to_string_lossy();
+    let proc = Proc::of_the_host()?;
     for root in roots {
-        let fd = match root.open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) {
+        let fd = match root.regular_file(path, &proc) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
-            other => other.os("open", &name)?,
+            Err(errno) => return Err(errno).os("open", &name),
+            Ok(Some(fd)) => fd,
+            // A device of 0:0 says that it is deleted; others say nothing.
+            Ok(None) => break,
         };
-        // A device of 0:0 says that it is deleted, a fifo would never answer.
-        if fstat(fd.as_fd()).os("fstat", &name)?.st_mode & libc::S_IFMT != libc::S_IFREG {
-            break;
-        }
         let mut bytes = Vec::new();
         File::from(fd).take(LONGEST).read_to_end(&mut bytes).os("read", &name)?;
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
@@ -110,6 +108,19 @@ fn number(text: &str) -> Option<u32> {
 fn missing(kind: &str, name: &str, file: &str) -> Error {
     Error::config(format!("no {kind} {name:?} in {file} of the image"))
         .hint("a number needs no entry")
+}
+
+/// For `runtime-tests/fuzz/`: a number is that user, whatever the files hold.
+#[cfg(fuzzing)]
+pub fn check_files(passwd: &str, groups: &str) {
+    for user in ["root", "mail", "8", "1000"] {
+        for group in [None, Some("adm"), Some("7")] {
+            let found = account(user, group, passwd, groups);
+            let (Ok(found), Some(uid)) = (found, number(user)) else { continue };
+            assert_eq!(found.uid, uid);
+            assert!(group != Some("7") || found.gid == 7);
+        }
+    }
 }
 
 #[cfg(test)]

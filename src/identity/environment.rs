@@ -5,10 +5,8 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
-use nix::sys::stat::fstat;
-
 use crate::error::{Error, Result};
-use crate::fs::Root;
+use crate::fs::{Proc, Root};
 
 /// What is read of the container's passwd at most, and of a line of it.
 const PASSWD_MAX: u64 = 10 << 20;
@@ -62,20 +60,13 @@ fn split(variable: &str) -> Result<(&str, &str)> {
 
 /// `HOME=` of `uid` by the container's passwd, else `/`. In the child: the file is the
 /// container's, so it may be anything.
-pub fn home(root: &Root, uid: u32) -> CString {
-    let home = open_passwd(root).and_then(|file| home_of(BufReader::new(file), uid));
+pub fn home(root: &Root, proc: &Proc, uid: u32) -> CString {
+    let passwd = root.regular_file(c"/etc/passwd", proc).ok().flatten();
+    let passwd = passwd.map(|fd| BufReader::new(File::from(fd).take(PASSWD_MAX)));
+    let home = passwd.and_then(|file| home_of(file, uid));
     let mut variable = b"HOME=".to_vec();
     variable.extend(home.unwrap_or_else(|| b"/".to_vec()));
     CString::new(variable).unwrap_or_else(|_| c"HOME=/".into())
-}
-
-/// A regular file only: a fifo would never answer, a device never end (GO-2026-5475).
-fn open_passwd(root: &Root) -> Option<impl Read> {
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let fd = root.open(c"/etc/passwd", flags).ok()?;
-    let stat = fstat(&fd).ok()?;
-    let regular = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
-    regular.then(|| File::from(fd).take(PASSWD_MAX))
 }
 
 /// The sixth field of the first line whose third is `uid`.
@@ -93,6 +84,15 @@ fn home_of(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
         if fields.nth(2) == Some(uid.as_bytes()) {
             return fields.nth(2).filter(|home| !home.is_empty()).map(<[u8]>::to_vec);
         }
+    }
+}
+
+/// For `runtime-tests/fuzz/`: what was found is a field of the file.
+#[cfg(fuzzing)]
+pub fn check_passwd(passwd: &[u8]) {
+    for uid in [0, 8, 1000, u32::MAX] {
+        let Some(home) = home_of(passwd, uid) else { continue };
+        assert!(!home.is_empty() && !home.contains(&b':') && !home.contains(&b'\n'));
     }
 }
 
@@ -159,17 +159,18 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("aril-passwd-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("etc")).unwrap();
         let root = Root::new(File::open(&dir).unwrap().into());
-        assert_eq!(home(&root, 0).as_c_str(), c"HOME=/");
+        let proc = Proc::of_the_host().unwrap();
+        assert_eq!(home(&root, &proc, 0).as_c_str(), c"HOME=/");
 
         let passwd = dir.join("etc/passwd");
         nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert_eq!(home(&root, 0).as_c_str(), c"HOME=/");
+        assert_eq!(home(&root, &proc, 0).as_c_str(), c"HOME=/");
 
         std::fs::remove_file(&passwd).unwrap();
         std::fs::write(dir.join("real"), "r:x:0:0::/inside:\n").unwrap();
         // In the container's root, not the host's.
         std::os::unix::fs::symlink("/real", &passwd).unwrap();
-        assert_eq!(home(&root, 0).as_c_str(), c"HOME=/inside");
+        assert_eq!(home(&root, &proc, 0).as_c_str(), c"HOME=/inside");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

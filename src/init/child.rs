@@ -185,7 +185,7 @@ impl<'a> Child<'a> {
             }
             Step::Home => {
                 let uid = self.script.program.uid;
-                world.home = Some(environment::home(world.inside()?, uid));
+                world.home = Some(environment::home(world.inside()?, self.proc, uid));
                 Ok(())
             }
             Step::Landlock(ruleset) => {

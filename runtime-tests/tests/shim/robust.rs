@@ -140,3 +140,30 @@ fn waiters_come_and_go() {
     }
     shim.finish();
 }
+
+/// CVE-2020-15257: in the abstract namespace a container with the host's network could have connected.
+#[test]
+fn nothing_listens_but_at_a_path_that_is_closed() {
+    let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };
+    let mut shim = place.start();
+    shim.run(&Streams::default());
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", shim.pid)).expect("its files");
+    let targets = descriptors.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    let own: Vec<String> = targets.map(|target| target.display().to_string()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{}/net/unix", shim.pid)).expect("sockets");
+    let mut listening = 0;
+    for line in table.lines().skip(1) {
+        // Number, references, protocol, flags, type, state, inode, path.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [.., flags, _, _, inode, path] = fields[..] else { continue };
+        if flags != "00010000" || !own.contains(&format!("socket:[{inode}]")) {
+            continue;
+        }
+        listening += 1;
+        assert!(path.starts_with('/'), "{line}");
+        let mode = std::fs::metadata(path).expect("a socket").permissions().mode();
+        assert!(mode & 0o077 == 0 || !place.is_aril(), "{path}: {mode:o}");
+    }
+    assert!(listening > 0, "{own:?}\n{table}");
+    shim.finish();
+}

@@ -22,7 +22,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
     let missing = if is_directory(tree.as_fd())? { Missing::Directory } else { Missing::File };
     let place = state.place(&mount.target, missing)?;
     if mount.fill && !place.made {
-        copy_up::fill(place.fd.as_fd(), tree.as_fd())?;
+        copy_up::fill(state.proc, place.fd.as_fd(), tree.as_fd())?;
     }
     // Detached, so that nobody sees it before it is as it should be.
     let done = match &mount.change {

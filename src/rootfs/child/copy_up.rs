@@ -1,7 +1,7 @@
 //! `tmpcopyup`: a new tmpfs begins with what it is going to cover.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, read, symlinkat, write};
 
 use super::kind_of;
 use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::fs::Proc;
 use crate::sys::xattr;
 
 /// Deeper than any image, and shallow enough for the stack.
@@ -18,13 +19,13 @@ const DEEPEST: usize = 128;
 
 /// Copies what is in `from` into the detached mount `to`: directories, files, symlinks and nodes
 /// with owner, mode and extended attributes.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
-    directory(from, to, DEEPEST)
+pub(super) fn copy(proc: &Proc, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
+    directory(proc, from, to, DEEPEST)
 }
 
 /// The same for a volume, whose root becomes like what it covers too.
-pub(super) fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
-    copy(from, to)?;
+pub(super) fn fill(proc: &Proc, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
+    copy(proc, from, to)?;
     let (from, to) = (open(from, c".", OFlag::O_RDONLY), open(to, c".", OFlag::O_RDONLY));
     let (from, to) = (from.during("open")?, to.during("open")?);
     let stat = fstat(&from).during("fstat")?;
@@ -32,7 +33,12 @@ pub(super) fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> 
     attributes(from.as_fd(), to.as_fd())
 }
 
-fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, deeper: usize) -> ChildResult<()> {
+fn directory(
+    proc: &Proc,
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    deeper: usize,
+) -> ChildResult<()> {
     if deeper == 0 {
         return Err(Fault::refused("tmpcopyup: too many levels of directories"));
     }
@@ -42,13 +48,14 @@ fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, deeper: usize) -> ChildRe
         let entry = entry.during("tmpcopyup: getdents")?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            copy_entry(from, to, name, deeper)?;
+            copy_entry(proc, from, to, name, deeper)?;
         }
     }
     Ok(())
 }
 
 fn copy_entry(
+    proc: &Proc,
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     name: &CStr,
@@ -61,12 +68,16 @@ fn copy_entry(
         SFlag::S_IFDIR => {
             mkdirat(to, name, mode).during("tmpcopyup: mkdir")?;
             let made = open(to, name, OFlag::O_RDONLY).during("tmpcopyup: open")?;
-            directory(source.as_fd(), made.as_fd(), deeper - 1)?;
-            let readable = open(from, name, OFlag::O_RDONLY).during("tmpcopyup: open")?;
+            directory(proc, source.as_fd(), made.as_fd(), deeper - 1)?;
+            let readable = open(source.as_fd(), c".", OFlag::O_RDONLY).during("tmpcopyup: open")?;
             own(&made, &stat, mode)?;
             attributes(readable.as_fd(), made.as_fd())
         }
-        SFlag::S_IFREG => file(from, to, name, &stat, mode),
+        SFlag::S_IFREG => {
+            // What was looked at, whatever has the name by now.
+            let source = proc.reopen(source.as_raw_fd(), libc::O_RDONLY);
+            file(&source.during("tmpcopyup: open")?, to, name, &stat, mode)
+        }
         SFlag::S_IFLNK => {
             let target = readlinkat(&source, c"").during("tmpcopyup: readlink")?;
             symlinkat(target.as_os_str(), to, name).during("tmpcopyup: symlink")?;
@@ -87,18 +98,17 @@ fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> nix::Result<Own
 }
 
 fn file(
-    from: BorrowedFd<'_>,
+    source: &OwnedFd,
     to: BorrowedFd<'_>,
     name: &CStr,
     stat: &FileStat,
     mode: Mode,
 ) -> ChildResult<()> {
-    let source = open(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK).during("tmpcopyup: open")?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let made = openat(to, name, flags, mode).during("tmpcopyup: create")?;
     let mut buffer = [0; 32768];
     loop {
-        match read(&source, &mut buffer) {
+        match read(source, &mut buffer) {
             Ok(0) => break,
             Ok(length) => write_all(&made, &buffer[..length])?,
             Err(Errno::EINTR) => {}

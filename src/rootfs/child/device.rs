@@ -1,7 +1,7 @@
 //! Nodes and symlinks, mostly of /dev.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -146,22 +146,19 @@ pub(super) fn reopen_null(state: &mut State<'_>) -> ChildResult<()> {
 pub(super) fn open_null(state: &State<'_>, flags: libc::c_int) -> ChildResult<OwnedFd> {
     // O_PATH first: opening a device or a FIFO for real can have effects.
     let root = state.root()?;
-    let check = |fd: OwnedFd| -> ChildResult<OwnedFd> {
-        match fstat(&fd).during("fstat")? {
-            stat if is_null(&stat) => Ok(fd),
-            stat => Err(Fault::refused(format!(
-                "/dev/null of the container is not the null device but {}",
-                describe(&stat)
-            ))),
-        }
-    };
     let path = root.open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW).during("open /dev/null")?;
-    let path = check(path)?;
+    let stat = fstat(&path).during("fstat")?;
+    if !is_null(&stat) {
+        return Err(Fault::refused(format!(
+            "/dev/null of the container is not the null device but {}",
+            describe(&stat)
+        )));
+    }
     if flags & libc::O_PATH != 0 {
         return Ok(path);
     }
-    let opened = root.open(c"/dev/null", flags | libc::O_NOFOLLOW).during("open /dev/null")?;
-    check(opened)
+    // What was looked at, whatever has the name by now.
+    state.proc.reopen(path.as_raw_fd(), flags).during("open /dev/null")
 }
 
 fn describe(stat: &nix::sys::stat::FileStat) -> String {

@@ -25,7 +25,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
     }
     let detached = create(context.as_fd(), &mount.data, mount.attributes)?;
     if mount.copy_up && !place.made {
-        copy_up::copy(place.fd.as_fd(), detached.as_fd())?;
+        copy_up::copy(state.proc, place.fd.as_fd(), detached.as_fd())?;
     }
     state.attach(detached.as_fd(), place.fd.as_fd(), &mount.finish)?;
     if let Some(label) = &mount.label {

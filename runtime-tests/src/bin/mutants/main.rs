@@ -11,8 +11,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 struct Mutant {
     name: String,
-    tests: Vec<String>,
+    tests: Vec<Test>,
     changes: Vec<Change>,
+}
+
+struct Test {
+    /// `test`: of the suite; `shim`: of containerd's shim.
+    kind: String,
+    name: String,
 }
 
 struct Change {
@@ -48,7 +54,8 @@ fn all() -> Result<usize> {
     for mutant in &mutants {
         let verdict = try_one(mutant).with_context(|| mutant.name.clone())?;
         for (test, seen) in mutant.tests.iter().zip(&verdict) {
-            println!("{} {}: {test}", if *seen { "seen    " } else { "NOT SEEN" }, mutant.name);
+            let verdict = if *seen { "seen    " } else { "NOT SEEN" };
+            println!("{verdict} {}: {}", mutant.name, test.name);
         }
         unseen += verdict.iter().filter(|seen| !**seen).count();
     }
@@ -56,7 +63,7 @@ fn all() -> Result<usize> {
     Ok(unseen)
 }
 
-/// Lines `test: NAME`, then for each change `file: PATH`, the old text after a line `<<<<`, and the new
+/// Lines `test: NAME` or `shim: NAME`, then for each change `file: PATH`, the old text after a line `<<<<`, and the new
 /// one between `====` and `>>>>`.
 fn parse(file: &Path) -> Result<Mutant> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
@@ -69,7 +76,9 @@ fn parse(file: &Path) -> Result<Mutant> {
             lines.take_while(|line| *line != end).collect::<Vec<_>>().join("\n")
         };
         match line.split_once(": ") {
-            Some(("test", name)) => mutant.tests.push(name.to_owned()),
+            Some((kind @ ("test" | "shim"), name)) => {
+                mutant.tests.push(Test { kind: kind.to_owned(), name: name.to_owned() })
+            }
             Some(("file", name)) => path = name.into(),
             _ if line == "<<<<" => {
                 let (old, new) = (until(&mut lines, "===="), until(&mut lines, ">>>>"));
@@ -134,16 +143,17 @@ fn find(target: &Path, name: &str) -> Option<PathBuf> {
     std::iter::once(target.join(name)).chain(below).find(|file| file.is_file())
 }
 
-fn fails(test: &str, runtime: &Path) -> Result<bool> {
+fn fails(test: &Test, runtime: &Path) -> Result<bool> {
+    let executable = if test.kind == "shim" { "shim" } else { "suite" };
     let run = Command::new("cargo")
-        .args(["test", "--quiet", "--locked", "--package", "runtime-tests", "--test", "suite"])
-        .args(["--", "--exact", test])
+        .args(["test", "--quiet", "--locked", "--package", "runtime-tests", "--test", executable])
+        .args(["--", "--exact", &test.name])
         .env("RUNTIME", runtime)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .output()?;
     let text = String::from_utf8_lossy(&run.stdout);
     let ran = text.contains("running 1 test");
-    ensure!(ran, "there is no test {test}");
+    ensure!(ran, "there is no test {}", test.name);
     Ok(!run.status.success())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use runtime_tests::{Container, on_the_host};
+use runtime_tests::{Container, on_the_host, skip};
 use serde_json::json;
 
 /// CVE-2016-3697: a user of digits, looked up as a name in the container's /etc/passwd, was root.
@@ -135,5 +135,43 @@ fn an_endless_passwd_ends_nothing() {
                 assert_eq!(out.stdout, "HOME=/\n", "{kind}: {out:?}");
             }
         }
+    });
+}
+
+/// A device in the place of a file: to open one may be to start it, as a watchdog that ends the host. A fifo
+/// stands for it.
+#[test]
+fn what_is_no_file_is_not_opened() {
+    on_the_host(|view| {
+        let Some(strace) = skip::tool("strace", "strace") else { return };
+        let c = Container::new(view).args(["true"]);
+        if !c.runtime.only_aril("others open it, most of them without waiting") {
+            return;
+        }
+        for name in ["etc/passwd", "etc/group"] {
+            let path = c.rootfs().join(name);
+            fs::remove_file(&path).expect("removed");
+            mkfifo(&path, Mode::from_bits_truncate(0o600)).expect("fifo");
+        }
+        let trace = c.path("trace");
+        let traced = format!(
+            "exec {} -f -qq -e trace=open,openat,openat2 -o {} \"$@\"",
+            strace.display(),
+            trace.display()
+        );
+        let rootfs = c.rootfs().display().to_string();
+        let named = ["run", "--rootfs", &rootfs, "--user", "mail", &c.id, "true"];
+        for call in [c.run_call(&[]), c.call(named)] {
+            let out = call.in_shell(&traced).output();
+            let text = fs::read_to_string(&trace).expect("a trace");
+            let opens: Vec<_> = text
+                .lines()
+                .filter(|line| line.contains("\"/etc/passwd\"") && line.contains("openat2"))
+                .collect();
+            assert!(!opens.is_empty(), "{out:?}");
+            assert!(opens.iter().all(|line| line.contains("O_PATH")), "{opens:#?}");
+        }
+        let out = c.call(named).output().exits(1);
+        out.says("no user \"mail\" in /etc/passwd of the image");
     });
 }
