@@ -3,7 +3,8 @@
 //! Each architecture's numbers are cut into ranges with one decision; the program tells the
 //! architecture, then searches the ranges by halves. The kernel evaluates the part that depends on
 //! the number alone once per number and remembers those that are always allowed, so what counts
-//! here is few instructions and little time to write them.
+//! here is few instructions and little time to write them. Where an argument may have one of several
+//! values, as that of `personality` in engines' profiles, each of its halves is loaded once.
 
 use libc::sock_filter;
 use seccompiler::{BackendError, BpfProgram, SeccompRule};
@@ -55,6 +56,13 @@ const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 /// Offsets in `struct seccomp_data`.
 const NR: u32 = 0;
 const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// The two halves of an argument, the lower one first: all our architectures are little-endian.
+fn halves(index: u8) -> (u32, u32) {
+    let low = ARGUMENTS + 8 * u32::from(index);
+    (low, low + 4)
+}
 
 /// How far a conditional jump reaches, less room for a trampoline that the same instruction's other
 /// target may need.
@@ -167,10 +175,47 @@ impl Backwards {
         }
     }
 
+    fn arguments(
+        &mut self,
+        clauses: &[Clause],
+        width: Width,
+        otherwise: Action,
+    ) -> Result<Target, BackendError> {
+        match alternatives(clauses) {
+            Some((index, values)) => Ok(self.one_of(index, &values, width, otherwise)),
+            None => self.conditions(clauses, width, otherwise),
+        }
+    }
+
+    /// Loads each half of the argument once. `values` rise.
+    fn one_of(
+        &mut self,
+        index: u8,
+        values: &[(u64, Action)],
+        width: Width,
+        otherwise: Action,
+    ) -> Target {
+        let (low, high) = halves(index);
+        let otherwise = Target::Return(otherwise);
+        let mut next = otherwise;
+        for same in values.chunk_by(|(a, _), (b, _)| a >> 32 == b >> 32).rev() {
+            let mut test = otherwise;
+            for (value, action) in same.iter().rev() {
+                test = self.branch(IF_EQUAL, *value as u32, Target::Return(*action), test);
+            }
+            let test = self.load(low, test);
+            if width == Width::Bits32 {
+                return test;
+            }
+            next = self.branch(IF_EQUAL, (same[0].0 >> 32) as u32, test, next);
+        }
+        self.load(high, next)
+    }
+
     /// seccompiler's code for a rule falls through where the rule matches, and else jumps over the
     /// one instruction that follows. It begins with a jump over an instruction that nothing reaches,
     /// which is left out: it may point beyond our program's end, and then the kernel refuses all.
-    fn arguments(
+    fn conditions(
         &mut self,
         clauses: &[Clause],
         width: Width,
@@ -188,4 +233,16 @@ impl Backwards {
         }
         Ok(Target::Code(start))
     }
+}
+
+/// The argument, and its values in order, where each clause is one value of the same argument.
+fn alternatives(clauses: &[Clause]) -> Option<(u8, Vec<(u64, Action)>)> {
+    let (index, _) = clauses.first()?.equals()?;
+    let value = |clause: &Clause| {
+        let (same, value) = clause.equals()?;
+        (same == index).then_some((value, clause.action))
+    };
+    let mut values = clauses.iter().map(value).collect::<Option<Vec<_>>>()?;
+    values.sort_unstable_by_key(|(value, _)| *value);
+    Some((index, values))
 }

@@ -119,6 +119,14 @@ impl Condition {
 }
 
 impl Clause {
+    /// The argument and the value that it must have, if that is all there is to it.
+    pub fn equals(&self) -> Option<(u8, u64)> {
+        match self.conditions[..] {
+            [Condition { index, op: Op::ScmpCmpEq, value, .. }] => Some((index, value)),
+            _ => None,
+        }
+    }
+
     pub fn narrow(&self, width: Width) -> Self {
         let conditions = self.conditions.iter().filter_map(|c| c.narrow(width)).collect();
         Self { conditions, action: self.action }
