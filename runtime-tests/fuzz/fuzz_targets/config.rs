@@ -7,6 +7,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let _ = aril::spec::parse_resources(bytes);
     if let Ok(config) = aril::spec::parse(bytes.to_vec()) {
-        aril_fuzz::plan(&config.spec);
+        for host in aril_fuzz::Host::ALL {
+            aril_fuzz::plan(&config.spec, host);
+        }
     }
 });

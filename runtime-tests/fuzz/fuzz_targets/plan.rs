@@ -1,7 +1,7 @@
 //! A config.json with everything in it, edited: what is parsed is planned or refused.
 #![no_main]
 
-use aril_fuzz::Choices;
+use aril_fuzz::{Choices, Host};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
@@ -77,6 +77,37 @@ const WORDS: &[&str] = &[
     "org.systemd.property.X",
 ];
 
+/// Ours, with a value that means something.
+const ANNOTATIONS: &[(&str, &[&str])] = &[
+    (
+        "io.aril.landlock",
+        &[
+            r#"{"fs":[{"paths":["/usr","/etc"],"access":"read,execute"}],"tcp":{"bind":[80],"connect":[]}}"#,
+            r#"{"mode":"required","scope":["signal","abstract-unix-socket"]}"#,
+            "{}",
+        ],
+    ),
+    ("io.aril.network", &["none", "host", "bridge", "bridge:a", "container:b", "ns:/run/n", "pasta"]),
+    ("io.aril.network.publish", &["8080:80", "127.0.0.1:53:53/udp,[::1]:1-9:11-19", "1:2:3:4"]),
+    ("io.aril.network.address", &["10.0.0.2", "10.0.0.2,fd00::2", "10.0.0.2,10.0.0.3"]),
+    ("io.aril.network.dns", &["1.1.1.1,::1", "x"]),
+    ("io.aril.network.dns-search", &["a.b,c", ""]),
+    ("io.aril.network.hosts", &["a:1.2.3.4,b:::1", "a"]),
+    ("io.aril.network.rate", &["10mbit", "in=10mbit,out=1gbit", "in=x"]),
+    ("io.aril.rootfs.layers", &["/a:/b", r#"["/a","b"]"#, ":", ""]),
+    ("io.aril.rootfs.upper", &["ephemeral", "tmpfs:1m", "./u", r#"{"upper":"/u","work":"/w"}"#]),
+    ("io.aril.rootfs.show", &["true", "x"]),
+    ("io.aril.userns", &["auto", "auto:1", "auto:x"]),
+    ("org.systemd.property.CPUWeight", &["uint64 100", "uint64 -1", "'x"]),
+    ("org.systemd.property.TimeoutStopSec", &["1.5", "@as ['a', 'b']"]),
+];
+
+fn annotate(document: &mut Value, choices: &mut Choices) {
+    let (key, values) = choices.of(ANNOTATIONS);
+    let value = if choices.byte() % 4 == 0 { word(choices) } else { choices.of(values).to_owned() };
+    document["annotations"][key] = value.into();
+}
+
 fn word(choices: &mut Choices) -> String {
     match choices.byte() % 8 {
         0 => "x".repeat(usize::from(choices.byte()) * 40),
@@ -143,6 +174,9 @@ fn nth(node: &mut Value, number: usize) -> &mut Value {
 }
 
 fn edit(document: &mut Value, choices: &mut Choices) {
+    if choices.byte() % 8 == 0 && document["annotations"].is_object() {
+        return annotate(document, choices);
+    }
     let nodes = size(document);
     let (from, to) = (choices.below(nodes), choices.below(nodes));
     let operation = choices.byte() % 6;
@@ -177,6 +211,7 @@ fn edit(document: &mut Value, choices: &mut Choices) {
 fuzz_target!(|bytes: &[u8]| {
     let mut document: Value = serde_json::from_str(EVERYTHING).expect("the base");
     let mut choices = Choices(bytes);
+    let host = choices.of(&Host::ALL);
     for _ in 0..20 {
         if choices.is_empty() {
             break;
@@ -184,6 +219,6 @@ fuzz_target!(|bytes: &[u8]| {
         edit(&mut document, &mut choices);
     }
     if let Ok(config) = aril::spec::parse(document.to_string().into_bytes()) {
-        aril_fuzz::plan(&config.spec);
+        aril_fuzz::plan(&config.spec, host);
     }
 });
