@@ -24,6 +24,14 @@ VM_PART := cgroup:: resources:: load:: pause:: events:: \
 vm-part: build ## the part of vm-test that needs such a host: make test has it
 	@VM_KERNEL=6.12 VM_TIMEOUT=$${VM_TIMEOUT:-1800} $(VM)/test.sh $(VM_PART) || [ $$? = 77 ]
 
+# AppArmor and SELinux are alternatives: a machine of its own, whose cache is beside the other's.
+.PHONY: vm-selinux
+vm-selinux: build ## the tests of labels on that host with SELinux in the place of AppArmor
+	@VM_CACHE="$${VM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/aril-vm}-selinux" \
+		VM_PACKAGES='selinux-policy-default selinux-utils policycoreutils' \
+		VM_BOOT='security=selinux selinux=1 enforcing=0' \
+		$(VM)/test.sh $(or $(TESTS),lsm::) || [ $$? = 77 ]
+
 .PHONY: vm-shell
 vm-shell: ## a root shell on that host
 	@$(VM)/vm.sh shell

@@ -10,6 +10,7 @@
 # and `as-user COMMAND...` runs COMMAND as an unprivileged user with a systemd manager of its own.
 #   VM_KERNEL=6.1|6.12|newest (6.12)   VM_OUT=DIR   VM_TIMEOUT=SECONDS (1200, of one run)
 #   VM_CACHE=DIR ($XDG_CACHE_HOME/aril-vm)   VM_MIRROR=URL (the host's)   VM_PACKAGES="more packages"
+#   VM_BOOT="more parameters of the kernel"
 #   VM_ACCEL=kvm|tcg (KVM if a boot proves that it works)   VM_CPUS=2   VM_MEMORY=2G
 # Exit status 77: no such machine can run here, and the reason is on standard error.
 set -euo pipefail
@@ -135,7 +136,7 @@ machine() { # sets machine, saved
     machine=(
         -accel "$accel" -cpu "$cpu" -smp "$VM_CPUS" -m "$VM_MEMORY"
         -machine q35,sata=off,smbus=off,vmport=off -nodefaults -display none -no-reboot
-        -append "console=ttyS0 loglevel=4 mitigations=off panic=-1 systemd.show_status=0"
+        -append "console=ttyS0 loglevel=4 mitigations=off panic=-1 systemd.show_status=0${VM_BOOT:+ $VM_BOOT}"
         -kernel "$image/vmlinuz" -initrd "$image/initrd"
         -device virtio-rng-pci -device vmgenid,guid=auto -device virtio-serial-pci
         -device virtserialport,name=job,chardev=job -device virtconsole,chardev=terminal

@@ -730,6 +730,13 @@ fn keyring(facts: &mut Facts) {
             .map(|length| String::from_utf8_lossy(&text[..length.clamp(1, 256) - 1]).into_owned());
         facts.add("keyring", format_args!("{name} {}", described.unwrap_or_else(|why| why)));
     }
+    // Its own topic: hosts without SELinux have none.
+    const SECURITY: libc::c_long = 17;
+    let mut text = [0_u8; 256];
+    if let Ok(length @ 2..) = call(SECURITY, -3, &mut text) {
+        let label = String::from_utf8_lossy(&text[..length.min(256) - 1]).into_owned();
+        facts.add("keylabel", label);
+    }
     // A serial number of four bytes for each key.
     let keys = call(READ, -3, &mut [0; 256]).map(|length| (length / 4).to_string());
     facts.add("keyring", format_args!("session holds {} keys", keys.unwrap_or_else(|why| why)));

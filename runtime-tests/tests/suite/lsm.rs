@@ -133,3 +133,70 @@ fn selinux_where_there_is_none_is_refused() {
         }
     });
 }
+
+/// Of the policy that is loaded, which has the type if it is any distribution's; else the reason is said.
+fn selinux() -> Option<[&'static str; 2]> {
+    let Ok(user_types) = fs::read_dir("/sys/fs/selinux/class").map(Iterator::count) else {
+        skip::inapplicable("this kernel has no SELinux");
+        return None;
+    };
+    let known = |label: &str| fs::write("/sys/fs/selinux/context", label).is_ok();
+    let labels =
+        ["system_u:system_r:container_t:s0:c1,c2", "system_u:system_r:container_t:s0:c3,c4"];
+    if user_types == 0 || !labels.iter().all(|label| known(label)) {
+        skip::inapplicable("the policy has no containers");
+        return None;
+    }
+    Some(labels)
+}
+
+/// What the host sees as the label of a file.
+fn label_of(path: &str) -> String {
+    let out = Command::new("getfattr")
+        .args(["--only-values", "-hn", "security.selinux", path])
+        .output()
+        .expect("getfattr: apt-get install attr");
+    String::from_utf8_lossy(&out.stdout).trim_end_matches('\0').to_owned()
+}
+
+#[test]
+fn selinux_labels_the_first_program_an_exec_keys_and_mounts() {
+    on_the_host(|view| {
+        let Some([first, second]) = selinux() else { return };
+        let of_files = "system_u:object_r:container_file_t:s0:c1,c2";
+        let labelled = |locked: bool| {
+            Container::new(view).edit(|spec| {
+                spec["process"]["selinuxLabel"] = first.into();
+                spec["process"]["noNewPrivileges"] = locked.into();
+                spec["linux"]["mountLabel"] = of_files.into();
+            })
+        };
+        let look = "tr -d '\\0' < /proc/self/attr/current; echo; probe | grep ^keylabel";
+        for locked in [true, false] {
+            let c = labelled(locked).script(look);
+            assert_eq!(c.run().ok().stdout, format!("{first}\nkeylabel {first}\n"));
+            let c = labelled(locked).sleeper();
+            c.run_detached();
+            assert_eq!(
+                c.exec(["sh", "-c", look]).ok().stdout,
+                format!("{first}\nkeylabel {first}\n")
+            );
+            let out = c.call(["exec", "--process-label", second, &c.id, "sh", "-c", look]).ok();
+            assert_eq!(out.stdout, format!("{second}\nkeylabel {second}\n"));
+            for mount in ["dev", "dev/shm", "dev/mqueue"] {
+                let path = format!("/proc/{}/root/{mount}", c.pid());
+                assert_eq!(label_of(&path), of_files, "{mount}");
+            }
+        }
+        // One that the policy does not know.
+        let c = Container::new(view).script("echo ran").edit(|spec| {
+            spec["process"]["selinuxLabel"] = "system_u:system_r:no_such_t:s0".into();
+        });
+        let out = c.run();
+        assert!(out.code != Some(0) && !out.stdout.contains("ran"), "{out:?}");
+        if c.runtime.is_aril() {
+            out.says("no_such_t").says("invalid argument");
+        }
+        c.leaves_nothing();
+    });
+}
