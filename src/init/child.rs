@@ -231,10 +231,12 @@ impl<'a> Child<'a> {
 
     /// What is still needed between the filter and execve.
     fn last_descriptors(&self, world: &World<'a>) -> Vec<RawFd> {
-        let mut kept = vec![self.link.as_raw(), self.proc.as_fd().as_raw_fd()];
+        let mut kept = vec![self.link.as_raw()];
         kept.extend(world.inside.as_ref().map(|root| root.as_fd().as_raw_fd()));
         kept.extend(world.ruleset.as_ref().map(AsRawFd::as_raw_fd));
-        kept.extend(self.gate.map(|gate| gate.as_raw_fd()));
+        // The host's procfs is for the gate alone.
+        let gate = self.gate.map(|gate| [gate.as_raw_fd(), self.proc.as_fd().as_raw_fd()]);
+        kept.extend(gate.into_iter().flatten());
         kept
     }
 

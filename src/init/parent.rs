@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -21,6 +22,9 @@ use crate::sys::{self, Errno};
 
 /// The number of what happens before the first step or after the last.
 pub(super) const NO_STEP: u32 = u32::MAX;
+
+/// The command line of the new process, until it has its own.
+const DISGUISE: &CStr = c"aril init";
 
 /// A process that is being made. Dropped before it was let go, it is killed and reaped.
 #[derive(Debug)]
@@ -107,6 +111,7 @@ fn spawn_directly(
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())?;
     }
     let parent_raw = link.as_raw();
+    let _disguise = sys::entry::show_as(DISGUISE);
     let spawned = sys::clone::clone3(plan.clone_flags, cgroup, || {
         // The child's copy of the parent's end would hide the parent's death from it.
         let _ = nix::unistd::close(parent_raw);
@@ -132,12 +137,14 @@ fn spawn_by_relay(
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let parent_raw = link.as_raw();
+    let disguise = sys::entry::show_as(DISGUISE);
     let relay = sys::clone::clone3(0, None, || {
         let _ = nix::unistd::close(parent_raw);
         relay::main(enter, clone_flags, cgroup, child_end, child)
     })
     .os("clone3", "")
     .context(|| "make the relay process".to_owned())?;
+    drop(disguise);
     let told = told_by_relay(&link);
     let _ = sys::pidfd::wait(relay.pidfd.as_fd(), true);
     match told? {

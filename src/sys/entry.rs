@@ -4,6 +4,12 @@
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+
+/// Where the kernel finds what /proc/PID/cmdline shows, and how many bytes it is, with the last NUL.
+static COMMAND_LINE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+static COMMAND_LINE_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
 /// Defines the C `main` of a binary, which calls the given function with the words of the command
 /// line, the program's own name first.
@@ -36,15 +42,58 @@ pub unsafe fn start(
     // A reader that has gone shall be an error of the write, not the end of us.
     // SAFETY: SIG_IGN is a valid disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let words = (0..count as usize)
+    let words: Vec<&CStr> = (0..count as usize)
         .map(|n| {
             // SAFETY: the C runtime passes `count` pointers to NUL-terminated strings that live as
             // long as the process.
-            let word = unsafe { CStr::from_ptr(*words.add(n)) };
-            OsStr::from_bytes(word.to_bytes()).to_owned()
+            unsafe { CStr::from_ptr(*words.add(n)) }
         })
         .collect();
-    main(words).into()
+    if let Some(first) = words.first() {
+        COMMAND_LINE.store(first.as_ptr().cast_mut().cast(), Relaxed);
+        // The kernel writes them one behind the other.
+        let length = words.iter().map(|word| word.to_bytes_with_nul().len()).sum();
+        COMMAND_LINE_LENGTH.store(length, Relaxed);
+    }
+    main(words.iter().map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect()).into()
+}
+
+/// While this lives /proc/PID/cmdline of this process, and for good that of a child cloned meanwhile,
+/// shows something else.
+#[must_use]
+#[derive(Debug)]
+pub struct Disguise(Vec<u8>);
+
+/// Whoever sees a pid may read its command line, and ours may hold paths of the host's and values of
+/// variables.
+pub fn show_as(name: &CStr) -> Disguise {
+    let length = COMMAND_LINE_LENGTH.load(Relaxed);
+    if name.to_bytes().len() >= length {
+        return Disguise(Vec::new());
+    }
+    let mut shown = name.to_bytes().to_vec();
+    shown.resize(length, 0);
+    Disguise(replace_command_line(&shown))
+}
+
+impl Drop for Disguise {
+    fn drop(&mut self) {
+        replace_command_line(&self.0);
+    }
+}
+
+/// What was there. `text` is as long as the command line, or empty.
+fn replace_command_line(text: &[u8]) -> Vec<u8> {
+    let line = COMMAND_LINE.load(Relaxed);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    // SAFETY: `start` found the words there: as many bytes as `text` has, of this process's own stack,
+    // to which nobody has a reference any more, for they were copied.
+    let line = unsafe { std::slice::from_raw_parts_mut(line, text.len()) };
+    let before = line.to_vec();
+    line.copy_from_slice(text);
+    before
 }
 
 /// musl's own allocator asks the kernel a hundred times for what this one asks five times.

@@ -76,7 +76,7 @@ fn a_process_on_its_way_in_cannot_be_looked_into() {
     on_the_host(|view| {
         let watch = "while :; do for p in /proc/[0-9]*; do \
                      [ $p = /proc/$$ ] || [ $p = /proc/1 ] || { \
-                     echo \"comm $(cat $p/comm)\"; \
+                     echo \"comm $(cat $p/comm)\"; echo \"line $(cat $p/cmdline)\"; \
                      for f in $p/exe $p/cwd $p/root $p/fd/*; do readlink $f; done; }; \
                      done; done 2>/dev/null";
         let c = writable_tmp(view).script(&format!("{watch} > /tmp/seen; sleep 1000"));
@@ -89,9 +89,10 @@ fn a_process_on_its_way_in_cannot_be_looked_into() {
                  -e inject=capset:delay_exit=400000 \"$@\"",
                 strace.display()
             );
-            c.call(["exec", &c.id, "true"]).in_shell(&held).ok();
+            c.call(["exec", "--env", "A=secret", &c.id, "true"]).in_shell(&held).ok();
         }
         let seen = fs::read_to_string(c.path("tmp/seen")).expect("what was seen");
+        assert!(!seen.contains("secret"), "{seen}");
         // Under its own name, a thread's, or that of the descriptor it was executed by.
         let there =
             |line: &str| line.strip_prefix("comm ").is_some_and(|n| n != "sh" && n != "cat");
@@ -99,7 +100,8 @@ fn a_process_on_its_way_in_cannot_be_looked_into() {
         // Its standard output and error are given to the program, so that they may be seen.
         let ours = ["/rootfs", "/state", "exec.fifo", "socket:", "anon_inode:"];
         let own = |line: &str| line.ends_with("/aril") || ours.iter().any(|o| line.contains(o));
-        let reached = |line: &&str| !line.starts_with("comm ") && own(line);
+        let told = |line: &str| line.starts_with("comm ") || line == "line aril init";
+        let reached = |line: &&str| !told(line) && own(line);
         let reached: Vec<&str> = seen.lines().filter(reached).collect();
         assert!(reached.is_empty(), "{reached:?}");
     });
