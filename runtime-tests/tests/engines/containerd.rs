@@ -227,9 +227,12 @@ fn our_shim_is_killed() {
     });
 }
 
-/// Many at once: each is told of once, in order, and nothing is left.
+/// Many at once: each is told of once, in order, and nothing is left. `STARTS=1000` makes more of them.
 #[test]
 fn a_hundred_containers() {
+    const WORKERS: i32 = 20;
+    let starts = std::env::var("STARTS").map_or(100, |n| n.parse().expect("STARTS: a number"));
+    let rounds: i32 = starts / WORKERS;
     with_containerd("containerd::a_hundred_containers", Shim::Aril, |containerd, _daemon| {
         let events = containerd.ctr.call(&["events"]).spawn();
         wait_until("the subscription", || {
@@ -237,10 +240,10 @@ fn a_hundred_containers() {
             !events.stdout().is_empty()
         });
         std::thread::scope(|scope| {
-            for worker in 0..20 {
+            for worker in 0..WORKERS {
                 scope.spawn(move || {
-                    for round in 0..5 {
-                        let (id, code) = (format!("c{worker}-{round}"), worker + round);
+                    for round in 0..rounds {
+                        let (id, code) = (format!("c{worker}-{round}"), (worker + round) % 200);
                         let script = format!("echo {id}; exit {code}");
                         let out = containerd.run(&["--rm"], &id, &["sh", "-c", &script]);
                         assert_eq!(out.exits(code).stdout, format!("{id}\n"));
@@ -257,7 +260,8 @@ fn a_hundred_containers() {
             };
             lines.filter_map(topic).collect()
         };
-        for id in (0..20).flat_map(|worker| (0..5).map(move |round| format!("c{worker}-{round}"))) {
+        let ids = (0..WORKERS).flat_map(|w| (0..rounds).map(move |round| format!("c{w}-{round}")));
+        for id in ids {
             wait_until("the last event", || told(&id).last().is_some_and(|last| last == "delete"));
             assert_eq!(told(&id), ["create", "start", "exit", "delete"], "{id}");
         }
@@ -267,5 +271,13 @@ fn a_hundred_containers() {
         for dir in ["/run/containerd/s", "/run/containerd/runc/default", "/run/containerd/fifo"] {
             wait_until(&format!("an empty {dir}"), || left(dir) == 0);
         }
+        wait_until("the end of all shims", || containerd.place.processes().is_empty());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        assert!(!mounts.contains("io.containerd.runtime.v2.task"), "{mounts}");
+        let cgroups = host::cgroups(containerd.place.cgroup().trim_start_matches('/'));
+        assert!(
+            cgroups.iter().all(|dir| dir.ends_with(&containerd.place.cgroup()[1..])),
+            "{cgroups:?}"
+        );
     });
 }

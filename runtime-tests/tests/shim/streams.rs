@@ -8,6 +8,7 @@ use runtime_tests::container::wait_until;
 use runtime_tests::{Container, View};
 
 use crate::place::{Streams, fifo, place_for, reader, rest};
+use crate::wire::Client;
 
 #[test]
 fn fifos_carry_all_three_streams() {
@@ -154,4 +155,45 @@ fn a_terminal_is_relayed_and_resized() {
 
 fn shim_size(init: &crate::wire::Out, columns: u64, rows: u64) -> crate::wire::Out {
     init.clone().number(3, columns).number(4, rows)
+}
+
+/// What an exec has left behind holds its output open: a Delete gets its answer all the same, and where the shim
+/// copies, the client its end.
+#[test]
+fn an_output_that_somebody_keeps_open() {
+    // Takes for itself the label that the kernel of most test hosts knows nothing of.
+    const UNLABELLED: &str = "#!/bin/sh\n[ ! -f config.json ] || \
+        sed -i 's/\"selinuxLabel\": *\"[^\"]*\"/\"selinuxLabel\":\"\"/' config.json\nexec RUNTIME \"$@\"\n";
+    for label in ["", "system_u:system_r:container_t:s0"] {
+        let edit = |spec: &mut serde_json::Value| spec["process"]["selinuxLabel"] = label.into();
+        let container = Container::new(View::Host).sleeper().edit(edit);
+        let Some(place) = place_for(container) else { return };
+        let runtime = place.container.runtime.path.display().to_string();
+        let script = UNLABELLED.replace("RUNTIME", &runtime);
+        let script = place.container.file("unlabelled", &script);
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+        let mut shim = place.start();
+        let (id, dir) = (shim.id().to_owned(), place.container.dir.clone());
+        let options = place.options_with(&script);
+        let create = shim.request_for(&id, &dir, &Streams::default(), options);
+        shim.client.ok("Create", create);
+        let init = shim.init();
+        shim.client.ok("Start", init);
+        let path = fifo(&place, "out");
+        let output = reader(&path);
+        let streams = Streams { stdout: path, ..Streams::default() };
+        shim.add("e", &["sh", "-c", "sleep 1000 & echo said"], &streams);
+        let exec = shim.exec("e");
+        shim.client.ok("Start", exec.clone());
+        assert_eq!(shim.wait("e"), 0);
+        // Ten seconds at most; who asks meanwhile is answered.
+        let mut other = Client::connect(&shim.socket);
+        other.send("Delete", exec);
+        assert_eq!(shim.status(""), "running");
+        other.receive().expect("deleted");
+        if !label.is_empty() || !place.is_aril() {
+            assert_eq!(rest(output), "said\n", "its end");
+        }
+        shim.finish();
+    }
 }

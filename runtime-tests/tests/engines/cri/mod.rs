@@ -2,6 +2,7 @@
 //! `docs/kubernetes.md` or `docs/containerd.md` says.
 
 mod client;
+mod figures;
 
 use std::process::Command;
 
