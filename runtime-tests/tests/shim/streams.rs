@@ -179,9 +179,9 @@ fn an_output_that_somebody_keeps_open() {
         shim.client.ok("Create", create);
         let init = shim.init();
         shim.client.ok("Start", init);
-        let path = fifo(&place, "out");
-        let output = reader(&path);
-        let streams = Streams { stdout: path, ..Streams::default() };
+        let [stdout, stderr] = ["out", "err"].map(|name| fifo(&place, name));
+        let (output, _errors) = (reader(&stdout), reader(&stderr));
+        let streams = Streams { stdout, stderr, ..Streams::default() };
         shim.add("e", &["sh", "-c", "sleep 1000 & echo said"], &streams);
         let exec = shim.exec("e");
         shim.client.ok("Start", exec.clone());

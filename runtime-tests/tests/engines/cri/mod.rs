@@ -3,6 +3,7 @@
 
 mod client;
 mod figures;
+mod killed;
 
 use std::process::Command;
 
