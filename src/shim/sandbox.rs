@@ -22,7 +22,7 @@ use crate::cgroup::layout;
 pub const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 pub struct Sandbox {
-    id: String,
+    pub id: String,
     pub bundle: PathBuf,
     pub pod: Pod,
     phase: Phase,
@@ -178,7 +178,7 @@ impl Server {
         Ok(None)
     }
 
-    fn shut_down_sandbox(&mut self, id: &str, reply: Reply) -> Outcome {
+    pub(super) fn shut_down_sandbox(&mut self, id: &str, reply: Reply) -> Outcome {
         if self.sandbox.is_none() {
             // One that could not be created: containerd sees us out.
             if self.containers.is_empty() {

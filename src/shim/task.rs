@@ -51,7 +51,7 @@ impl Server {
             Ok(Who { id: id.to_owned(), exec: message.text(2)?.to_owned() })
         };
         match method {
-            "Create" => self.create(id, message, reply),
+            "Create" => self.create(id, message, reply).inspect_err(|_| self.never_joined(id)),
             "Start" => self.start(&addressed()?, reply),
             "Exec" => self.exec(&addressed()?, message),
             "State" => self.state(&addressed()?),
@@ -70,7 +70,7 @@ impl Server {
             }
             "Stats" => self.stats(id),
             "Connect" => self.connect(id),
-            "Shutdown" => self.shutdown(),
+            "Shutdown" => self.shutdown(id, reply),
             "Checkpoint" => {
                 Err(Status::new(Code::Unimplemented, "checkpoint is not supported by this shim"))
             }
@@ -155,6 +155,13 @@ impl Server {
             }
             Some(sandbox) => Ok(sandbox.pod.share(&sandbox.bundle, bundle)?),
             None => Ok(()),
+        }
+    }
+
+    /// A Create failed, and not because there is such a container.
+    fn never_joined(&self, id: &str) {
+        if !self.containers.contains_key(id) {
+            members::remove(&self.bundle, id);
         }
     }
 
@@ -339,10 +346,13 @@ impl Server {
         Ok(Some(Writer::new().number(1, own).number(2, pid as u64).finish()))
     }
 
-    /// Of the last container's: the others of a group need us.
-    fn shutdown(&mut self) -> Outcome {
-        if self.containers.is_empty() && self.sandbox.is_none() {
-            self.shut_down();
+    /// Of the last container's: the others of a group need us. In the name of a sandbox it comes from a
+    /// containerd that was killed while it made that, and does not know of it any more.
+    fn shutdown(&mut self, id: &str, reply: Reply) -> Outcome {
+        match &self.sandbox {
+            Some(sandbox) if sandbox.id == id => return self.shut_down_sandbox(id, reply),
+            None if self.containers.is_empty() => self.shut_down(),
+            _ => {}
         }
         EMPTY
     }

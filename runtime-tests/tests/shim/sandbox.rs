@@ -1,6 +1,7 @@
 //! Pods without a container of their own, as containerd 2.x asks for them with `sandboxer = "shim"`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
@@ -288,6 +289,9 @@ fn a_pod_in_a_user_namespace() {
     let config = out().bytes(2, "its-name").bytes(8, linux.0);
     let mut pod = Sandbox::start(&place, &config, &network.path());
     let user = namespace(network.0.id() as i32, "user");
+    // As a bundle is: the pod's ids cannot pass.
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(place.container.path(ID), closed).expect("chmod");
     assert_eq!(namespace(pod.pid, "user"), user);
     assert_eq!(Some(namespace(pod.pid, "net")), network.identity());
     let sandbox = pod.pid;
@@ -328,7 +332,7 @@ fn a_pod_whose_shim_was_killed() {
 #[test]
 fn what_no_pod_can_be() {
     let Some(place) = prepared() else { return };
-    let (shim, mut client) = begin(&place);
+    let (mut shim, mut client) = begin(&place);
     let network = Network::new();
     for method in ["StartSandbox", "StopSandbox", "WaitSandbox", "SandboxStatus", "PingSandbox"] {
         assert_eq!(client.refused(method, out().bytes(1, "none")).code, NOT_FOUND, "{method}");
@@ -352,6 +356,14 @@ fn what_no_pod_can_be() {
     let text = client.refused("StartSandbox", out().bytes(1, ID)).text;
     assert!(text.contains("/proc/self/ns/mnt"), "{text}");
     assert_eq!(namespace(shim.pid, "uts"), namespace(std::process::id() as i32, "uts"));
-    client.send("ShutdownSandbox", out().bytes(1, ID));
+    // A container that is no container leaves no record.
+    let broken = place.another_bundle("broken");
+    fs::write(broken.join("config.json"), "{").expect("config.json");
+    let request = shim.request_for("broken", &broken, &Streams::default(), place.options());
+    shim.client.refused("Create", request);
+    let left = fs::read_dir(place.container.path(ID)).expect("the bundle").flatten();
+    assert!(!left.into_iter().any(|entry| entry.file_name() == "member-broken"));
+    // By a containerd that has forgotten what it wanted.
+    shim.client.send("Shutdown", out().bytes(1, ID));
     wait_until("the shim's end", || host::is_gone(shim.pid));
 }
