@@ -10,10 +10,11 @@ use crate::id::ContainerId;
 use crate::layer::changes::Kind;
 use crate::layer::{Entry, Form};
 use crate::lifecycle::diff::{self, Difference};
+use crate::lifecycle::inside::Place;
 use crate::state::Store;
 
-pub fn diff(store: &Store, id: &ContainerId, format: Format) -> Result<()> {
-    let differences = diff::diff(store, id)?;
+pub fn diff(store: &Store, id: &ContainerId, format: Format, place: Place) -> Result<()> {
+    let differences = diff::diff(store, id, place)?;
     print(&match format {
         Format::Table => differences.iter().map(line).collect(),
         Format::Json => compact(&differences.iter().map(document).collect::<Vec<_>>()) + "\n",

@@ -18,6 +18,7 @@ use crate::id::ContainerId;
 use crate::identity::descriptors::{self, Passed};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
+use crate::lifecycle::inside::{self, Place};
 use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
@@ -69,15 +70,23 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             stats(caller, &ids, format, interval, once)?;
         }
         Command::Diff { id, format } => {
-            super::diff::diff(&caller.store()?, &ContainerId::parse(&id)?, format)?;
+            caller.among_its_files(&id, |store, id, place| {
+                super::diff::diff(store, id, format, place)
+            })?;
         }
         Command::Commit { id, to, pause } => {
-            let id = ContainerId::parse(&id)?;
-            caller.tell_skipped(&lifecycle::commit::commit(&caller.store()?, &id, &to, pause)?);
+            caller.among_its_files(&id, |store, id, place| {
+                let skipped = lifecycle::commit::commit(store, id, &to, pause, place)?;
+                caller.tell_skipped(&skipped);
+                Ok(())
+            })?;
         }
         Command::Export { id, to, pause } => {
-            let id = ContainerId::parse(&id)?;
-            caller.tell_skipped(&lifecycle::export::export(&caller.store()?, &id, &to, pause)?);
+            caller.among_its_files(&id, |store, id, place| {
+                let skipped = lifecycle::export::export(store, id, &to, pause, place)?;
+                caller.tell_skipped(&skipped);
+                Ok(())
+            })?;
         }
         Command::Reconcile { dry_run, format } => {
             super::reconcile::reconcile(&caller.store()?, dry_run, format)?;
@@ -292,6 +301,15 @@ impl Caller<'_> {
     fn store(&self) -> Result<Store> {
         self.global.root.prepare()?;
         Ok(Store::new(self.global.root.path.clone()))
+    }
+
+    fn among_its_files(
+        &self,
+        id: &str,
+        work: impl FnOnce(&Store, &ContainerId, Place) -> Result<()>,
+    ) -> Result<()> {
+        let (store, id) = (self.store()?, ContainerId::parse(id)?);
+        inside::among_its_files(&store, &id, |place| work(&store, &id, place))
     }
 
     fn tell_skipped(&self, skipped: &[String]) {

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::export::{Destination, Target, beside};
+use super::inside::Place;
 use super::{frozen, inspect, view};
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::remove;
@@ -17,11 +18,17 @@ use crate::rootfs::overlay::view::open_folder;
 use crate::state::{Store, observe};
 
 /// Says what was left out. The container's lock is held: it is not deleted or resumed meanwhile.
-pub fn commit(store: &Store, id: &ContainerId, to: &Target, pause: bool) -> Result<Vec<String>> {
+pub fn commit(
+    store: &Store,
+    id: &ContainerId,
+    to: &Target,
+    pause: bool,
+    place: Place,
+) -> Result<Vec<String>> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
     let observed = observe(&slot, &record)?;
-    let ids = view::ids(&inspect::stored_config(&slot)?);
+    let ids = view::ids(&inspect::stored_config(&slot)?, place);
     let layered = view::layered(&record, &observed)?;
     let write = |sink: &mut dyn Sink| -> Result<Vec<String>> {
         let frozen = if pause { frozen::freeze(&record, &observed)? } else { None };

@@ -1,5 +1,6 @@
 //! `diff`: what a container changed in its layers.
 
+use super::inside::Place;
 use super::{inspect, view};
 use crate::error::Result;
 use crate::id::ContainerId;
@@ -17,11 +18,11 @@ pub struct Difference {
 }
 
 /// Without the root itself. Nothing is frozen: of what changes meanwhile either state is told.
-pub fn diff(store: &Store, id: &ContainerId) -> Result<Vec<Difference>> {
+pub fn diff(store: &Store, id: &ContainerId, place: Place) -> Result<Vec<Difference>> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;
     let observed = observe(&slot, &record)?;
-    let ids = view::ids(&inspect::stored_config(&slot)?);
+    let ids = view::ids(&inspect::stored_config(&slot)?, place);
     let layered = view::layered(&record, &observed)?;
     let mut differences = Vec::new();
     for change in layered.changes(&ids)?.into_iter().filter(|change| !change.path.is_empty()) {

@@ -6,6 +6,7 @@ use std::io::{BufWriter, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use super::inside::Place;
 use super::{frozen, inspect, view};
 use crate::error::{Error, Kind, OsContext, Result};
 use crate::fs::Tree;
@@ -46,11 +47,17 @@ impl Target {
 }
 
 /// Says what was left out. The container's lock is held: it is not deleted or resumed meanwhile.
-pub fn export(store: &Store, id: &ContainerId, to: &Target, pause: bool) -> Result<Vec<String>> {
+pub fn export(
+    store: &Store,
+    id: &ContainerId,
+    to: &Target,
+    pause: bool,
+    place: Place,
+) -> Result<Vec<String>> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
     let observed = observe(&slot, &record)?;
-    let ids = view::ids(&inspect::stored_config(&slot)?);
+    let ids = view::ids(&inspect::stored_config(&slot)?, place);
     let view = view::of(&record, &observed)?;
     let mut destination = Destination::open(to)?;
     let frozen = if pause { frozen::freeze(&record, &observed)? } else { None };

@@ -13,6 +13,7 @@ pub mod export;
 mod foreground;
 mod frozen;
 pub mod handover;
+pub mod inside;
 pub mod inspect;
 pub mod kill;
 pub mod network;

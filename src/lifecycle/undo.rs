@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{inspect, network};
+use super::{inside, inspect, network};
 use crate::error::{Error, OsContext, Result};
 use crate::network::pasta;
 use crate::rootfs::overlay;
@@ -78,6 +78,9 @@ pub(super) fn destroy(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resu
         errors.extend(pasta::end(slot.path()).err());
     }
     if let Some(layers) = &record.overlay {
+        // The config, which says whose they are, goes with the state.
+        inside::remove_upper(slot, layers)
+            .map_err(|e| e.context("unable to remove what the container wrote"))?;
         errors.extend(overlay::parent::undo(layers, slot.path()).err());
     }
     errors.extend(network::release(slot, record).err());

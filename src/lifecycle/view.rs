@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 
+use super::inside::Place;
 use crate::error::{Error, OsContext, Result};
 use crate::fs::{Tree, process};
 use crate::layer::Ids;
@@ -71,8 +72,9 @@ fn of_folder(record: &Record) -> Result<OwnedFd> {
         .map_err(|e| e.hint("a container that does not run has the files that its bundle has"))?;
     match mount::open_tree(Some(folder.as_fd()), c"", Extent::One) {
         Ok(copy) => read_only(copy),
-        // Without privileges: what is mounted in it is refused where it is met.
-        Err(Errno::EPERM) => Ok(folder),
+        // Without privileges, or beside mounts that are not ours: what is mounted in it is refused where
+        // it is met.
+        Err(Errno::EPERM | Errno::EINVAL) => Ok(folder),
         Err(errno) => Err(Error::os("open_tree", path.display(), errno)),
     }
 }
@@ -134,9 +136,11 @@ impl Layered {
     }
 }
 
-/// What the container's ids are on the host.
-pub(super) fn ids(config: &Config) -> Ids {
-    let Some(linux) = config.spec.linux() else { return Ids::default() };
+/// What the container's ids are where we look.
+pub(super) fn ids(config: &Config, place: Place) -> Ids {
+    let Some(linux) = config.spec.linux().as_ref().filter(|_| place == Place::Host) else {
+        return Ids::default();
+    };
     let ranges = |mappings: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
         let mappings = mappings.iter().flatten();
         let range = |m: &oci_spec::runtime::LinuxIdMapping| Range {

@@ -1,11 +1,12 @@
 //! What an ordinary user can do: one id, no cgroup of theirs, no engine.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use runtime_tests::container::wait_until;
 use runtime_tests::{Call, Container, View, in_each_view, on_the_host, skip};
 use serde_json::{Value, json};
 
@@ -279,6 +280,89 @@ fn under_podman() {
         let words: Vec<&str> = out.stdout.split_whitespace().collect();
         assert_eq!(words, ["0", "0", "1000", "1", "1", "100000", "65536", "50"]);
         ended.ok();
+    });
+}
+
+/// What the container wrote, running and stopped, by all verbs that read it, and then it is removed.
+fn is_read_and_removed(b: Bundle, script: &str, listed: &str) -> Bundle {
+    let b = b.script(&format!("{script}; echo > /ready; sleep 1000")).edit(|spec| {
+        spec["root"]["readonly"] = false.into();
+        spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
+        for set in ["bounding", "effective", "permitted"] {
+            let set = spec["process"]["capabilities"][set].as_array_mut().expect("a set");
+            set.extend(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"].map(Value::from));
+        }
+    });
+    let id = b.c.id.clone();
+    let path = |name: &str| b.c.path(name).display().to_string();
+    b.run(&["-d"]).ok();
+    wait_until("the files", || {
+        b.call(["exec", &id, "test", "-e", "/ready"]).output().code == Some(0)
+    });
+    b.call(["diff", &id]).ok().prints(listed);
+    b.call(["commit", &id, &path("running")]).ok();
+    b.call(["export", &id, &path("running.tar")]).ok();
+    b.call(["kill", &id, "KILL"]).ok();
+    b.c.wait_for("stopped");
+    b.call(["diff", &id]).ok().prints(listed);
+    b.call(["commit", &id, &path("stopped.tar")]).ok();
+    b.call(["export", &id, &path("exported.tar")]).ok();
+    b.call(["delete", &id]).ok();
+    b.c.leaves_nothing();
+    // A foreground run removes it, too.
+    let b = b.script(script);
+    b.run(&[]).ok();
+    b.c.leaves_nothing();
+    b
+}
+
+/// Mode, owner and size of a file of an archive, as tar says them.
+fn in_archive(b: &Bundle, archive: &str, file: &str) -> String {
+    let tar =
+        Command::new("tar").arg("--numeric-owner").arg("-tvf").arg(b.c.path(archive)).output();
+    let out = String::from_utf8(tar.expect("tar").stdout).expect("text");
+    let line = out.lines().find(|line| line.ends_with(&format!(" {file}")));
+    let line = line.unwrap_or_else(|| panic!("no {file} in {archive}: {out}"));
+    line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_a_container_wrote_is_read_and_removed() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("layers are its own") {
+            return;
+        }
+        let listed = "A /ready\nA /x\nA /x/file\n";
+        let b = is_read_and_removed(b, "mkdir -m 700 /x; echo secret > /x/file", listed);
+        assert_eq!(in_archive(&b, "running.tar", "x/file"), "-rw-r--r-- 0/0 7");
+        let owner = fs::metadata(b.c.path("running/x/file")).expect("a layer").uid();
+        assert_eq!(owner, SOMEBODY);
+        b.call(["diff", "missing"]).output().exits(1).says("container does not exist: missing");
+    });
+}
+
+/// Which only root of a user namespace can read or remove: the user has no such id.
+#[test]
+fn files_of_further_ids_are_read_and_removed() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::of_tester(view) else { return };
+        if !b.c.runtime.only_aril("layers are its own") {
+            return;
+        }
+        let ranges = json!([{"containerID": 0, "hostID": TESTER, "size": 1},
+            {"containerID": 1, "hostID": 100_000, "size": 65_536}]);
+        let b = b.edit(|spec| {
+            spec["linux"]["uidMappings"] = ranges.clone();
+            spec["linux"]["gidMappings"] = ranges;
+        });
+        let script = "mkdir -m 700 /x; echo secret > /x/file; chmod 600 /x/file; chown -R 5:7 /x";
+        let b = is_read_and_removed(b, script, "A /ready\nA /x\nA /x/file\n");
+        for archive in ["running.tar", "stopped.tar", "exported.tar"] {
+            assert_eq!(in_archive(&b, archive, "x/file"), "-rw------- 5/7 7", "{archive}");
+        }
+        let layer = fs::metadata(b.c.path("running/x/file")).expect("a layer");
+        assert_eq!((layer.uid(), layer.gid()), (100_004, 100_006));
     });
 }
 
