@@ -18,6 +18,8 @@ use super::wire::Writer;
 use crate::error::{Context, OsContext, Result};
 use crate::sys::pidfd::{self, Ended};
 
+/// Of a command that is killed itself.
+pub const ATTEMPTS: u32 = 5;
 /// As of a process that was killed.
 const KILLED: u64 = 128 + libc::SIGKILL as u64;
 
@@ -61,15 +63,27 @@ fn remove_container(flags: &Flags, id: &str, bundle: &Path) -> std::result::Resu
         words: &words,
         home: &Home::default(),
     };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let (ended, reason) = run(&call)?;
+        match ended {
+            Ended::Exited(0) => return Ok(()),
+            _ if reason.contains("does not exist") => return Ok(()),
+            // By whoever killed the shim, perhaps: nobody asks a second time.
+            Ended::Signaled(_) if attempts < ATTEMPTS => {}
+            _ => return Err(Status::unknown(format!("OCI runtime delete failed: {reason}"))),
+        }
+    }
+}
+
+/// To its end, with what it said.
+fn run(call: &Command) -> Result<(Ended, String)> {
     let output = command::scratch(b"")?;
     let input = command::scratch(b"")?;
     let pid = call.spawn([input.as_fd(), output.as_fd(), output.as_fd()])?;
     let ended = wait(pid).context(|| "wait for the runtime".to_owned())?;
-    let reason = command::why(None, &command::said(&output), ended);
-    if ended == Ended::Exited(0) || reason.contains("does not exist") {
-        return Ok(());
-    }
-    Err(Status::unknown(format!("OCI runtime delete failed: {reason}")))
+    Ok((ended, command::why(None, &command::said(&output), ended)))
 }
 
 fn wait(pid: i32) -> Result<Ended> {

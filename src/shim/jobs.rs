@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{self, Command, errno};
 use super::console::ConsoleSocket;
+use super::delete::ATTEMPTS;
 use super::model::{Phase, Reply, Who};
 use super::server::{Server, kill};
 use super::status::{Code, Status};
@@ -45,8 +46,9 @@ enum Verb {
     Pause,
     Resume,
     Update,
-    /// After a `create` that was killed itself: what it left is removed before the failure is told.
-    Undo(Status),
+    /// After a `create` that was killed itself: what it left is removed before the failure is told. It
+    /// may be killed as well, and is begun again for so many times.
+    Undo(Status, u32),
 }
 
 /// What a process that is being made will have.
@@ -340,9 +342,10 @@ impl Server {
             Verb::Update => {
                 self.finish(reply, if success { Ok(vec![]) } else { Err(failure("update")) })
             }
-            Verb::Undo(status) => {
+            Verb::Undo(status, more) => {
                 if let Some(reply) = reply {
-                    self.not_made(&who, reply, status);
+                    let again = matches!(ended, Ended::Signaled(_)).then_some(more);
+                    self.undo(&who, reply, status, again.unwrap_or_default());
                 }
             }
         }
@@ -383,9 +386,16 @@ impl Server {
         if matches!(ended, Ended::Exited(code) if code != 0) {
             return self.not_made(who, reply, status);
         }
+        self.undo(who, reply, status, ATTEMPTS);
+    }
+
+    /// `attempts`: how often the runtime may still be called for it.
+    fn undo(&mut self, who: &Who, reply: Reply, status: Status, attempts: u32) {
         let words = ["delete", "--force", &who.id];
         let request = Request { id: &who.id, reply: Some(reply), words: &words, input: b"" };
-        if self.ask(&request, Verb::Undo(status.clone())).is_err() {
+        let begun =
+            attempts > 0 && self.ask(&request, Verb::Undo(status.clone(), attempts - 1)).is_ok();
+        if !begun {
             self.not_made(who, reply, status);
         }
     }

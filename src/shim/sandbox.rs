@@ -182,6 +182,7 @@ impl Server {
         if self.sandbox.is_none() {
             // One that could not be created: containerd sees us out.
             if self.containers.is_empty() {
+                self.last = Some(reply.connection);
                 self.shut_down();
             }
             return EMPTY;
@@ -212,6 +213,7 @@ impl Server {
         if left.is_empty() {
             let leaving = self.sandbox.take().map(|sandbox| sandbox.leaving);
             for reply in leaving.into_iter().flatten() {
+                self.last = Some(reply.connection);
                 self.answer(reply, Ok(vec![]));
             }
             return self.shut_down();

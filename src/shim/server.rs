@@ -91,8 +91,11 @@ pub struct Server {
     unclaimed: BTreeMap<i32, Exit>,
     /// Since when there has been nothing to do for us.
     idle: Option<Instant>,
-    /// Shutdown: when to end at the latest.
+    /// Shutdown: when to end at the latest,
     farewell: Option<Instant>,
+    /// and whose end of the connection is waited for: Go's client of ttrpc may take the end of ours for an
+    /// error, even if it has the answer.
+    pub(super) last: Option<u64>,
     pub(super) calls: u64,
 }
 
@@ -130,6 +133,7 @@ impl Server {
             unclaimed: BTreeMap::new(),
             idle: Some(Instant::now()),
             farewell: None,
+            last: None,
             calls: 0,
         };
         let children = server.token(Source::Children);
@@ -217,8 +221,9 @@ impl Server {
     fn is_over(&self, now: Instant) -> bool {
         let told = self.publisher.is_empty() && self.leaving.is_empty();
         let unsent = self.connections.values().any(Connection::is_unsent);
+        let heard = self.last.is_none_or(|token| !self.connections.contains_key(&token));
         let idle = self.idle.is_some_and(|since| since + self.patience() <= now);
-        idle || self.farewell.is_some_and(|latest| (told && !unsent) || latest <= now)
+        idle || self.farewell.is_some_and(|latest| (told && !unsent && heard) || latest <= now)
     }
 
     /// Nobody shall find us any more, not even while the last is told.

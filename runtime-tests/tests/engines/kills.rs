@@ -2,6 +2,7 @@
 //! containerd says is true, and everything can be removed. `KILLS=500` makes more starts.
 
 use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -14,7 +15,7 @@ use runtime_tests::container::wait_until;
 use runtime_tests::{Runtime, host};
 
 use crate::containerd::{Containerd, Shim, with_containerd};
-use crate::private::Daemon;
+use crate::private::{Daemon, Place};
 
 const WORKERS: u32 = 4;
 
@@ -34,7 +35,10 @@ fn whoever_is_killed() {
                 }
             };
             let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
-            let killer = scope.spawn(|| kill_until(&over, containerd, &daemon, &kills));
+            let killer = scope.spawn(|| {
+                let restart = || containerd.start();
+                kill_until(&over, containerd.place, restart, &daemon, &kills);
+            });
             let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
             over.store(true, Ordering::Relaxed);
             killer.join().expect("the killer");
@@ -48,8 +52,8 @@ fn whoever_is_killed() {
         remove_all(containerd);
         // A shim that was never asked for a container waits, for longer while there is a daemon.
         drop(daemon);
-        let processes = || our_processes(containerd);
-        wait_long("the end of all shims", || processes().iter().all(Vec::is_empty));
+        let processes = || our_processes(containerd.place);
+        wait_long("the end of all shims", || processes().concat());
         let left = |dir: &str| {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect::<Vec<_>>()
@@ -60,7 +64,7 @@ fn whoever_is_killed() {
         // bundle and asks nobody to clean up: its socket goes with the next container that does.
         let _daemon = containerd.start();
         containerd.run(&["--rm"], "last", &["true"]).ok();
-        wait_long("an empty directory of sockets", || left("/run/containerd/s").is_empty());
+        wait_long("an empty directory of sockets", || left("/run/containerd/s"));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         assert!(!mounts.contains("io.containerd.runtime.v2.task"), "{mounts}");
     });
@@ -68,10 +72,10 @@ fn whoever_is_killed() {
 
 /// Of the daemon, of shims, of the runtime.
 #[derive(Debug, Default)]
-struct Kills([AtomicU32; 3]);
+pub struct Kills([AtomicU32; 3]);
 
 impl Kills {
-    fn all(&self) -> bool {
+    pub fn all(&self) -> bool {
         (0..3).all(|kind| self.of(kind) > 0)
     }
 
@@ -87,9 +91,10 @@ fn start_one(containerd: &Containerd, number: u32) {
     containerd.run(&["-d"], &format!("c{number}"), args);
 }
 
-fn kill_until(
+pub fn kill_until(
     over: &AtomicBool,
-    containerd: &Containerd,
+    place: &Place,
+    restart: impl Fn() -> Daemon,
     daemon: &Mutex<Option<Daemon>>,
     kills: &Kills,
 ) {
@@ -102,11 +107,11 @@ fn kill_until(
         if kind == 0 {
             let mut daemon = daemon.lock().expect("the daemon");
             daemon.take().expect("a daemon").kill();
-            *daemon = Some(containerd.start());
+            *daemon = Some(restart());
             kills.0[kind].fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        let victims = &our_processes(containerd)[kind - 1];
+        let victims = &our_processes(place)[kind - 1];
         if let Some(pid) = victims.get(random as usize % victims.len().max(1)) {
             let killed = kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok();
             kills.0[kind].fetch_add(killed.into(), Ordering::Relaxed);
@@ -115,7 +120,7 @@ fn kill_until(
 }
 
 /// The shims of this test, and the runtime's calls.
-fn our_processes(containerd: &Containerd) -> [Vec<i32>; 2] {
+pub fn our_processes(place: &Place) -> [Vec<i32>; 2] {
     let runtime = &Runtime::under_test().path;
     let shim = runtime.with_file_name("containerd-shim-aril-v2");
     // The runtime runs from a copy of itself: what it is called by is what tells.
@@ -125,7 +130,7 @@ fn our_processes(containerd: &Containerd) -> [Vec<i32>; 2] {
         PathBuf::from(OsStr::from_bytes(name))
     };
     let all: Vec<(i32, PathBuf)> =
-        containerd.place.processes().into_iter().map(|pid| (pid, program(pid))).collect();
+        place.processes().into_iter().map(|pid| (pid, program(pid))).collect();
     [&shim, runtime].map(|file| {
         all.iter().filter(|(_, program)| program == file).map(|(pid, _)| *pid).collect()
     })
@@ -158,10 +163,17 @@ fn remove_all(containerd: &Containerd) {
     }
 }
 
-fn wait_long(what: &str, done: impl Fn() -> bool) {
+/// For nothing to be left.
+pub fn wait_long<T: Debug>(what: &str, left: impl Fn() -> Vec<T>) {
+    // A shim that was never asked for a container waits for a minute.
+    const PATIENCE: Duration = Duration::from_secs(90);
     let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+    loop {
+        let left = left();
+        if left.is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}: {left:?}");
         std::thread::sleep(Duration::from_millis(200));
     }
 }

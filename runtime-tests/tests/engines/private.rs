@@ -130,6 +130,15 @@ impl Place {
         host::processes(&self.container.mark)
     }
 
+    /// The same with their command lines.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            format!("{pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
+        };
+        self.processes().iter().map(line).collect()
+    }
+
     /// The rootfs, as an archive.
     pub fn archive(&self) -> String {
         let archive = self.path("rootfs.tar");

@@ -160,8 +160,9 @@ impl<'a> Sandbox<'a> {
 
     /// Sees it out, with nothing left.
     fn finish(mut self) {
-        self.client.send("ShutdownSandbox", out().bytes(1, ID));
-        // Its end may come before its answer.
+        self.client.ok("ShutdownSandbox", out().bytes(1, ID));
+        assert!(!host::is_gone(self.shim.pid), "it waits until it was heard");
+        drop(self.client);
         wait_until("the shim's end", || host::is_gone(self.shim.pid));
         assert!(!self.shim.socket.exists());
         self.shim.place.container.leaves_nothing();
@@ -284,25 +285,31 @@ fn a_pod_in_a_user_namespace() {
     for file in ["uid_map", "gid_map"] {
         fs::write(format!("/proc/{pid}/{file}"), format!("0 {FIRST} 65536")).expect("a map");
     }
-    let modes = out().number(2, CONTAINER).bytes(5, out().number(1, 0).0);
-    let linux = out().bytes(2, out().bytes(1, modes.0).0);
-    let config = out().bytes(2, "its-name").bytes(8, linux.0);
-    let mut pod = Sandbox::start(&place, &config, &network.path());
-    let user = namespace(network.0.id() as i32, "user");
-    // As a bundle is: the pod's ids cannot pass.
-    let closed = fs::Permissions::from_mode(0o700);
-    fs::set_permissions(place.container.path(ID), closed).expect("chmod");
-    assert_eq!(namespace(pod.pid, "user"), user);
-    assert_eq!(Some(namespace(pod.pid, "net")), network.identity());
-    let sandbox = pod.pid;
-    let first = pod.run("first", false, |spec| {
-        let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
-        list.retain(|ns| ns["type"] != "user");
-        list.push(json!({"type": "user", "path": format!("/proc/{sandbox}/ns/user")}));
-    });
-    assert_eq!(namespace(first, "user"), user);
-    assert_eq!(pod.said("first", "hostname; cat /etc/hostname"), "its-name\nits-name\n");
-    pod.finish();
+    for pids in [CONTAINER, 0] {
+        let modes = out().number(2, pids).bytes(5, out().number(1, 0).0);
+        let linux = out().bytes(2, out().bytes(1, modes.0).0);
+        let config = out().bytes(2, "its-name").bytes(8, linux.0);
+        let mut pod = Sandbox::start(&place, &config, &network.path());
+        let user = namespace(network.0.id() as i32, "user");
+        // As a bundle is: the pod's ids cannot pass.
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(place.container.path(ID), closed).expect("chmod");
+        assert_eq!(namespace(pod.pid, "user"), user);
+        assert_eq!(Some(namespace(pod.pid, "net")), network.identity());
+        let sandbox = pod.pid;
+        let first = pod.run("first", pids == 0, |spec| {
+            let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            list.retain(|ns| ns["type"] != "user");
+            list.push(json!({"type": "user", "path": format!("/proc/{sandbox}/ns/user")}));
+        });
+        assert_eq!(namespace(first, "user"), user);
+        assert_eq!(namespace(first, "pid") == namespace(sandbox, "pid"), pids == 0);
+        assert_eq!(pod.said("first", "hostname; cat /etc/hostname"), "its-name\nits-name\n");
+        pod.finish();
+        for bundle in [ID, "first"] {
+            fs::remove_dir_all(place.container.path(bundle)).expect("nothing is mounted there");
+        }
+    }
 }
 
 /// containerd 2.x asks to clean up after the pod only.

@@ -123,16 +123,26 @@ impl Kubelet<'_> {
 
     /// Creates and starts a container; `linux` is the rest of its LinuxContainerConfig.
     fn run(&self, pod: (&str, &str), name: &str, pids: u64, linux: Out, args: &[&str]) -> String {
+        let request = self.creation(pod, name, pids, linux, args);
+        let id = self.cri.ok("CreateContainer", request).text(1);
+        self.cri.ok("StartContainer", named(&id));
+        id
+    }
+
+    fn creation(
+        &self,
+        (pod_name, pod): (&str, &str),
+        name: &str,
+        pids: u64,
+        linux: Out,
+        args: &[&str],
+    ) -> Out {
         let security = out().bytes(3, out().number(2, pids).0);
         let linux = linux.bytes(2, security.0);
         let config = out().bytes(1, named(name).0).bytes(2, named(IMAGE).0);
         let config = args.iter().fold(config, |config, arg| config.bytes(3, arg));
         let config = config.bytes(11, format!("{name}.log")).number(12, 1).bytes(15, linux.0);
-        let (pod_name, pod) = pod;
-        let request = out().bytes(1, pod).bytes(2, config.0).bytes(3, self.pod_config(pod_name).0);
-        let id = self.cri.ok("CreateContainer", request).text(1);
-        self.cri.ok("StartContainer", named(&id));
-        id
+        out().bytes(1, pod).bytes(2, config.0).bytes(3, self.pod_config(pod_name).0)
     }
 
     /// Exit code and both outputs.
