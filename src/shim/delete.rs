@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::command::{self, Command};
 use super::console;
 use super::flags::Flags;
-use super::members;
+use super::members::{self, Member};
 use super::membership::Home;
 use super::options::Options;
 use super::print;
@@ -27,15 +27,15 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     let here = std::env::current_dir().os("getcwd", "")?;
     let bundle = if flags.bundle.as_os_str().is_empty() { here } else { flags.bundle.clone() };
     let pid = command::read_pid(&bundle.join("init.pid")).unwrap_or_default();
-    let removed = remove_container(flags, &flags.id, &bundle);
+    let removed = remove_container(flags, &flags.id, &bundle, &Options::load(&bundle));
     let unmounted = rootfs::unmount(&bundle);
     let socket =
         start::stored_address(&bundle).unwrap_or_else(|| start::address("", flags, &bundle));
-    if !start::answers(&socket)? {
+    if !start::is_served(&socket)? {
         console::remove_left(&socket)?;
         // Of these nobody else is told, with containerd 2.x.
-        for (id, bundle) in members::all(&bundle) {
-            remove_container(flags, &id, &bundle)?;
+        for (id, Member { bundle, options }) in members::all(&bundle) {
+            remove_container(flags, &id, &bundle, &options)?;
             rootfs::unmount(&bundle)?;
         }
     }
@@ -50,13 +50,17 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     print(&response)
 }
 
-fn remove_container(flags: &Flags, id: &str, bundle: &Path) -> std::result::Result<(), Status> {
-    let options = Options::load(bundle);
+fn remove_container(
+    flags: &Flags,
+    id: &str,
+    bundle: &Path,
+    options: &Options,
+) -> std::result::Result<(), Status> {
     let words = ["delete", "--force", id];
     // Of a bundle that is gone the container may still be there.
     let cwd = if bundle.is_dir() { bundle } else { Path::new("/") };
     let call = Command {
-        options: &options,
+        options,
         namespace: &flags.namespace,
         bundle: cwd,
         log: None,

@@ -1,20 +1,30 @@
-//! Who else is in a shim, as a record in the bundle that it was started for: a file for each container,
-//! which names its bundle.
+//! Who else is in a shim, as a record in the bundle that it was started for: a file for each container, with
+//! all that it takes to remove that, for its own bundle may be gone by then.
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+use super::options::Options;
+use crate::error::{Error, Result};
 use crate::fs::record;
 
 const PREFIX: &str = "member-";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Member {
+    pub bundle: PathBuf,
+    pub options: Options,
+}
 
 fn file(home: &Path, id: &str) -> PathBuf {
     home.join(format!("{PREFIX}{id}"))
 }
 
 /// Before there is anything of it.
-pub fn add(home: &Path, id: &str, bundle: &Path) -> Result<()> {
-    record::write(&file(home, id), 0o600, bundle.as_os_str().as_encoded_bytes())
+pub fn add(home: &Path, id: &str, member: &Member) -> Result<()> {
+    let text = serde_json::to_vec(member).map_err(|e| Error::system(e.to_string()))?;
+    record::write(&file(home, id), 0o600, &text)
 }
 
 pub fn remove(home: &Path, id: &str) {
@@ -22,14 +32,14 @@ pub fn remove(home: &Path, id: &str) {
     let _ = std::fs::remove_file(file(home, id));
 }
 
-/// Ids and bundles.
-pub fn all(home: &Path) -> Vec<(String, PathBuf)> {
-    const LONGEST: usize = 4096;
+/// By their ids.
+pub fn all(home: &Path) -> Vec<(String, Member)> {
+    const LONGEST: usize = 1 << 16;
     let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
     let member = |entry: std::fs::DirEntry| {
         let id = entry.file_name().to_str()?.strip_prefix(PREFIX)?.to_owned();
-        let bundle = record::read(&entry.path(), LONGEST).ok()?;
-        Some((id, PathBuf::from(String::from_utf8(bundle).ok()?)))
+        let text = record::read(&entry.path(), LONGEST).ok()?;
+        Some((id, serde_json::from_slice(&text).ok()?))
     };
     entries.filter_map(member).collect()
 }

@@ -6,11 +6,13 @@
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -26,6 +28,7 @@ use super::model::Config;
 use super::options::Options;
 use super::print;
 use super::status::Status;
+use super::ttrpc::{Call, REQUEST, frame};
 use crate::cgroup::layout;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::record;
@@ -141,6 +144,28 @@ pub fn answers(path: &Path) -> Result<bool> {
     }
 }
 
+/// The same, asked of the shim itself: of one that is being killed the connections may be closed, which
+/// containerd has noticed, while its listener still is there.
+pub fn is_served(path: &Path) -> Result<bool> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    if !answers(path)? {
+        return Ok(false);
+    }
+    let ask = || {
+        let mut socket = UnixStream::connect(path)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let service = "containerd.task.v2.Task".to_owned();
+        let call = Call { service, method: "Connect".into(), payload: Vec::new() };
+        socket.write_all(&frame(1, REQUEST, &call.encode(PATIENCE)))?;
+        socket.read(&mut [0; 1])
+    };
+    match ask() {
+        Ok(length) => Ok(length > 0),
+        // Stuck is alive.
+        Err(error) => Ok(error.kind() == std::io::ErrorKind::WouldBlock),
+    }
+}
+
 /// Never in the abstract namespace, which containers with the host's network can reach
 /// (CVE-2020-15257).
 fn listen_at(path: &Path) -> Result<OwnedFd> {
@@ -209,6 +234,28 @@ mod tests {
         assert_eq!(digest(&[]), 0x6c62272e07bb014262b821756295c58d, "the offset of the algorithm");
         assert_ne!(digest(&["a", "bc"]), digest(&["ab", "c"]));
         assert_eq!(digest(&["a", "b"]), digest(&["a", "b"]));
+    }
+
+    #[test]
+    fn a_listener_whom_nobody_serves_is_no_shim() {
+        let path = std::env::temp_dir().join(format!("aril-served-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            // Every other one only looks; the second is closed unheard, the fourth is answered.
+            let next = || listener.accept().unwrap().0;
+            drop(next());
+            drop(next());
+            drop(next());
+            let mut asked = next();
+            let mut request = [0; 10];
+            asked.read_exact(&mut request).unwrap();
+            asked.write_all(&request).unwrap();
+        });
+        assert!(!is_served(&path).unwrap());
+        assert!(is_served(&path).unwrap());
+        server.join().unwrap();
+        assert!(!is_served(&path).unwrap(), "nobody listens");
+        assert!(!path.exists());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::exits::wait_response;
 use super::inside;
 use super::jobs::{already_finished, no_exec, not_created};
-use super::members;
+use super::members::{self, Member};
 use super::metrics;
 use super::model::{Config, Container, Phase, Process, Removal, Reply, Who};
 use super::options::Options;
@@ -116,7 +116,7 @@ impl Server {
         }
         let mounts = message.all(3).map(Mount::parse).collect::<Result<Vec<_>, Status>>()?;
         let options = Options::decode(&Any::parse(message.bytes(10))?)?;
-        self.join_pod(id, &bundle)?;
+        self.join_pod(id, &bundle, &options)?;
         let config = Config::read(&bundle);
         let container = Container {
             inside: inside::words(&mounts, &options, &config),
@@ -145,9 +145,10 @@ impl Server {
 
     /// What a container has of others in the same shim. When that is killed, containerd asks to clean up
     /// after the one that the shim was started for, who thus has to know of the others.
-    fn join_pod(&mut self, id: &str, bundle: &Path) -> Result<(), Status> {
+    fn join_pod(&mut self, id: &str, bundle: &Path, options: &Options) -> Result<(), Status> {
         if bundle != self.bundle && self.bundle.is_dir() {
-            members::add(&self.bundle, id, bundle)?;
+            let member = Member { bundle: bundle.to_owned(), options: options.clone() };
+            members::add(&self.bundle, id, &member)?;
         }
         match &self.sandbox {
             Some(sandbox) if !sandbox.is_ready() => {

@@ -93,10 +93,7 @@ impl Connection {
         if self.output.len() > UNREAD {
             return Err(Closed);
         }
-        self.output.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-        self.output.extend_from_slice(&stream.to_be_bytes());
-        self.output.extend_from_slice(&[kind, 0]);
-        self.output.extend_from_slice(payload);
+        self.output.extend_from_slice(&frame(stream, kind, payload));
         self.flush()
     }
 
@@ -116,6 +113,15 @@ impl Connection {
     pub fn is_unsent(&self) -> bool {
         !self.output.is_empty()
     }
+}
+
+/// As it is sent.
+pub fn frame(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(&[kind, 0]);
+    frame.extend_from_slice(payload);
+    frame
 }
 
 impl AsFd for Connection {
