@@ -4,6 +4,9 @@
 set -u
 cp -r /out/target / # to a file system as hosts have it: 9p is not one
 cp /out/bin/* /usr/local/bin/ 2> /dev/null
+# Pages and bundles are looked for where the tests were compiled.
+source=${SOURCE:-/src}
+[ -e "$source" ] || { mkdir -p "${source%/*}" && ln -s /src "$source"; }
 echo "== Linux $(uname -r), $(systemctl --version | head -n 1), $("$RUNTIME" --version | head -n 1)"
 failed=()
 for test in $(cat /out/tests); do

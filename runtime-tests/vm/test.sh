@@ -41,7 +41,7 @@ if [[ $runtime == */* ]]; then
     [ ! -f "$shim" ] || cp "$shim" "$VM_OUT/bin/"
     runtime=/usr/local/bin/$(basename "$runtime")
 fi
-environment=("RUNTIME=$runtime" TMPDIR=/var/tmp "LIMIT=$((VM_TIMEOUT / 3))")
+environment=("RUNTIME=$runtime" "SOURCE=$PWD" TMPDIR=/var/tmp "LIMIT=$((VM_TIMEOUT / 3))")
 for name in CI OBSERVER_PEER RUST_TEST_THREADS WHOLE_TABLE; do
     [ -z "${!name:-}" ] || environment+=("$name=${!name}")
 done
