@@ -47,6 +47,9 @@ fn cri_o_would_read_its_block() {
     let block = block("cri-o.md", "toml");
     let out = Command::new(python).args(["-c", script, &block]).output().expect("python3");
     let said = String::from_utf8_lossy(&out.stderr);
+    if said.contains("No module named 'tomllib'") {
+        return skip::inapplicable("python3 is its smallest package here, which has no tomllib");
+    }
     assert!(out.status.success(), "{said}");
     let config: serde_json::Value = serde_json::from_slice(&out.stdout).expect("json");
     let aril = config["crio"]["runtime"]["runtimes"]["aril"].as_object().expect("the runtime");
