@@ -25,6 +25,7 @@
 //! the empty name on cgroup2, one entry per controller on v1, both on a hybrid host. Operations on
 //! them are in [`stored`], [`freezer`] and [`exec`]; a cgroup that is gone is no error there.
 
+mod below;
 pub mod child;
 pub mod devices;
 pub mod exec;

@@ -1,6 +1,5 @@
 //! What later verbs do to the cgroup of a record. It may be gone, wholly or in part.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,26 +8,18 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Paths, Version, directories, file, freezer};
+use super::{Paths, Version, below, directories, file, freezer};
 use crate::error::{Error, OsContext, Result};
 
 /// Every process of the container, in cgroups that it made itself, too; in our numbers.
 pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
     let Some(top) = process_directory(paths) else { return Ok(Vec::new()) };
     let mut pids = Vec::new();
-    for dir in subtree(top)? {
-        let path = dir.join("cgroup.procs");
-        match fs::read_to_string(&path) {
-            // 0 is a process of another pid namespace: it has no number here.
-            Ok(text) => {
-                pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0))
-            }
-            // In a threaded cgroup: its processes are listed by the domain's root.
-            Err(e) if file::errno(&e) == Errno::EOPNOTSUPP => {}
-            Err(e) if file::is_gone(file::errno(&e)) => {}
-            Err(e) => return Err(Error::io("read", path.display(), &e)),
-        }
-    }
+    below::read(top, c"cgroup.procs", |text| {
+        // 0 is a process of another pid namespace: it has no number here.
+        pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
+    })
+    .os("read cgroup.procs", format_args!("in {} and below", top.display()))?;
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
@@ -38,23 +29,6 @@ pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
 fn process_directory(paths: &Paths) -> Option<&Path> {
     let preferred = ["devices", "freezer", "pids", ""].into_iter().find_map(|n| paths.get(n));
     preferred.or_else(|| paths.values().next()).map(PathBuf::as_path)
-}
-
-/// The cgroup and all below it, parents first.
-fn subtree(top: &Path) -> Result<Vec<PathBuf>> {
-    let mut dirs = vec![top.to_owned()];
-    let mut next = 0;
-    while let Some(dir) = dirs.get(next).cloned() {
-        next += 1;
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if file::is_gone(file::errno(&e)) => continue,
-            Err(e) => return Err(Error::io("open", dir.display(), &e)),
-        };
-        let entries = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-        dirs.extend(entries.map(|e| e.path()));
-    }
-    Ok(dirs)
 }
 
 /// Every process of the container, frozen or not. It returns when all have been signalled, not when
@@ -140,13 +114,11 @@ fn remove_tree(top: &Path) -> Result<()> {
         Err(errno) if file::is_gone(errno) => return Ok(()),
         other => return other.os("rmdir", top.display()),
     }
-    for dir in subtree(top)?.iter().rev() {
-        match file::rmdir(dir) {
-            Err(errno) if file::is_gone(errno) => {}
-            other => other.os("rmdir", dir.display())?,
-        }
+    below::remove(top).os("rmdir", format_args!("below {}", top.display()))?;
+    match file::rmdir(top) {
+        Err(errno) if file::is_gone(errno) => Ok(()),
+        other => other.os("rmdir", top.display()),
     }
-    Ok(())
 }
 
 fn all_of(mut errors: Vec<Error>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Named volumes.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -88,6 +88,29 @@ fn the_first_use_takes_over_what_the_image_has() {
         // Only the first.
         f.run(&["-v", "v:/srv"], "cat /srv/sub/file").ok().prints("changed\n");
         assert_eq!(fs::read_to_string(srv.join("sub/file")).expect("the image"), "of the image\n");
+    });
+}
+
+/// A hostile image's, which would fill the host's disk.
+#[test]
+fn the_first_use_leaves_holes_as_they_are() {
+    on_the_host(|view| {
+        let Some(f) = Fixture::new(view) else { return };
+        let srv = f.c.rootfs().join("srv");
+        fs::create_dir_all(&srv).expect("a folder");
+        let file = fs::File::create(srv.join("huge")).expect("a file");
+        file.write_all_at(b"begin", 0).expect("written");
+        file.write_all_at(b"middle", 1 << 36).expect("written");
+        file.set_len(1 << 40).expect("a length");
+        fs::write(srv.join("empty"), "").expect("a file");
+        f.run(&["-v", "v:/srv"], "head -c 5 /srv/huge; test ! -s /srv/empty").ok().prints("begin");
+        let copy = fs::File::open(f.data("v").join("huge")).expect("the copy");
+        let stat = copy.metadata().expect("stat");
+        assert_eq!(stat.size(), 1 << 40);
+        assert!(stat.blocks() < 1000, "{} blocks", stat.blocks());
+        let mut middle = [0; 6];
+        copy.read_exact_at(&mut middle, 1 << 36).expect("read");
+        assert_eq!(&middle, b"middle");
     });
 }
 

@@ -7,7 +7,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, fchown, fchownat, read, symlinkat, write};
+use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, lseek, read, symlinkat, write};
 
 use super::kind_of;
 use crate::error::fault::{Attempt, ChildResult, Fault};
@@ -106,17 +106,45 @@ fn file(
 ) -> ChildResult<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let made = openat(to, name, flags, mode).during("tmpcopyup: create")?;
+    contents(source, &made, stat.st_size)?;
+    own(&made, stat, mode)?;
+    attributes(source.as_fd(), made.as_fd())
+}
+
+/// Holes stay holes: an image may have a file of a terabyte that is nothing else. What grows meanwhile is
+/// not followed.
+fn contents(source: &OwnedFd, made: &OwnedFd, size: i64) -> ChildResult<()> {
+    let mut at = 0;
+    while at < size {
+        let data = match lseek(source, at, Whence::SeekData) {
+            // Nothing but a hole is left.
+            Err(Errno::ENXIO) => break,
+            other => other.during("tmpcopyup: lseek")?,
+        };
+        at = lseek(source, data, Whence::SeekHole).during("tmpcopyup: lseek")?.min(size);
+        lseek(source, data, Whence::SeekSet).during("tmpcopyup: lseek")?;
+        lseek(made, data, Whence::SeekSet).during("tmpcopyup: lseek")?;
+        range(source, made, at - data)?;
+    }
+    ftruncate(made, size).during("tmpcopyup: ftruncate")
+}
+
+/// The next `left` bytes, or as many as there are.
+fn range(source: &OwnedFd, made: &OwnedFd, mut left: i64) -> ChildResult<()> {
     let mut buffer = [0; 32768];
-    loop {
-        match read(source, &mut buffer) {
+    while left > 0 {
+        let most = buffer.len().min(left as usize);
+        match read(source, &mut buffer[..most]) {
             Ok(0) => break,
-            Ok(length) => write_all(&made, &buffer[..length])?,
+            Ok(length) => {
+                write_all(made, &buffer[..length])?;
+                left -= length as i64;
+            }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).during("tmpcopyup: read"),
         }
     }
-    own(&made, stat, mode)?;
-    attributes(source.as_fd(), made.as_fd())
+    Ok(())
 }
 
 /// After the owner, whose change takes capabilities away. What tmpfs does not take is left behind:

@@ -1,6 +1,6 @@
 //! Text that is longer, or other, than whoever reads it next expects.
 
-use runtime_tests::{Container, on_the_host};
+use runtime_tests::{Container, View, on_the_host};
 use serde_json::json;
 
 /// CVE-2021-43784: a length that did not fit its field let the rest be read as further attributes.
@@ -95,5 +95,33 @@ fn names_do_not_climb() {
             let out = c.call(["exec", "--cgroup", cgroup, &c.id, "true"]).output();
             assert!(out.code != Some(0) || !c.runtime.is_aril(), "{cgroup}: {out:?}");
         }
+    });
+}
+
+/// A workload that may make cgroups makes them deeper than a path can be: they are found, and removed.
+#[test]
+fn cgroups_without_end_go_with_their_container() {
+    on_the_host(|_| {
+        let depth = "cd /sys/fs/cgroup; d=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; n=0; \
+                     while [ $n -lt 250 ]; do mkdir $d && cd -P $d || exit 9; n=$((n+1)); done";
+        let c = Container::new(View::Unified);
+        if !c.runtime.only_aril("others look for them by path") {
+            return;
+        }
+        let c = c.script(&format!("{depth}; echo deep; sleep 1000")).edit(|spec| {
+            for mount in spec["mounts"].as_array_mut().expect("mounts") {
+                if mount["type"] == "cgroup" {
+                    mount["options"].as_array_mut().expect("options").retain(|o| o != "ro");
+                }
+            }
+        });
+        let output = c.path("said");
+        let call = c.run_call(&["-d"]).in_shell(&format!("exec \"$@\" > {}", output.display()));
+        call.ok();
+        let said = || std::fs::read_to_string(&output).unwrap_or_default();
+        runtime_tests::container::wait_until("the depth", || said().contains("deep"));
+        c.call(["ps", "--format", "json", &c.id]).ok();
+        c.call(["delete", "--force", &c.id]).ok();
+        c.leaves_nothing();
     });
 }
