@@ -61,6 +61,9 @@ mutants: test-tools ## take our protections out one by one; the tests of docs/cv
 races: build test-tools ## the races of docs/cves.md, with ten thousand starts each
 	ARIL_RACES=10000 $(CARGO) test --locked --package runtime-tests --test suite -- cves::paths cves::devices
 
+load-network: build test-tools ## a thousand containers on one network, up and down, and runtimes killed meanwhile
+	ARIL_NETWORK_LOAD=1000 $(CARGO) test --locked --package runtime-tests --test suite -- network::load --nocapture
+
 check: ## type-check and lint only
 	$(CARGO) clippy --workspace --all-targets --locked
 
@@ -107,6 +110,6 @@ demo-tools:
 	@$(call APT_INSTALL,busybox-static)
 
 test-tools:
-	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp attr stress-ng umoci nftables passt apparmor)
+	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp attr stress-ng umoci nftables passt apparmor curl)
 
 include runtime-tests/vm/vm.mk

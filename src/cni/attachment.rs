@@ -1,55 +1,41 @@
 //! The commands: an attachment comes, is looked at, goes.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::ATTACHMENTS;
 use super::config::{Call, network_of};
 use super::delegate::{self, Given};
 use super::output::{Added, Failure, INVALID, MISSING, TAKEN, UNAVAILABLE};
 use crate::error::{Context, Error, OsContext};
 use crate::network::definition::Network;
-use crate::network::lease::{self, Holder, Lease};
-use crate::network::{parent, store};
+use crate::network::lease::{Holder, Lease};
+use crate::network::{marker, parent, store};
 
 type Result<T> = std::result::Result<T, Failure>;
 
-fn folder(call: &Call) -> PathBuf {
-    Path::new(ATTACHMENTS).join(&call.wanted.name)
-}
-
 fn holder(call: &Call) -> Holder {
     let environment = &call.environment;
-    let id = format!("{}@{}", environment.container, environment.interface);
-    Holder { root: folder(call), id }
+    marker::holder(&call.wanted.name, &environment.container, &environment.interface)
 }
 
 /// What the attachment holds.
 fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
-    let leases = lease::of_network(&call.wanted.name)?;
-    Ok(leases.into_iter().find(|lease| lease.holders.contains(holder)))
+    Ok(marker::lease_of(&call.wanted.name, holder)?)
 }
 
 pub fn add(call: &Call) -> Result<String> {
     let holder = holder(call);
     let namespace = &call.environment.namespace;
     let file = File::open(namespace).os("open", namespace)?;
-    let marker = holder.root.join(&holder.id);
-    fs::create_dir_all(&holder.root).os("mkdir", holder.root.display())?;
-    match fs::create_dir(&marker) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            let text = format!("{} is attached to network {} already", holder.id, call.wanted.name);
-            return Err(Failure {
-                details: "DEL comes before another ADD".to_owned(),
-                ..Failure::new(TAKEN, text)
-            });
-        }
-        other => other.os("mkdir", marker.display())?,
-    }
+    let Some(_making) = marker::make(&holder)? else {
+        let text = format!("{} is attached to network {} already", holder.id, call.wanted.name);
+        return Err(Failure {
+            details: "DEL comes before another ADD".to_owned(),
+            ..Failure::new(TAKEN, text)
+        });
+    };
     attach(call, &holder, &file).inspect_err(|_| {
         // The error that brings us here is the one to report.
         let _ = undo(call, &holder);
@@ -68,6 +54,7 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
     };
     let network = parent::ensure(&wanted)?;
     let lease = parent::claim(&attachment, holder)?;
+    marker::note(holder, &lease)?;
     let Call { environment, version, .. } = call;
     parent::attach_at(&lease, attachment.rate, file.as_fd(), &environment.interface)?;
     let dns = given.as_ref().and_then(|given| given.dns.as_ref()).or(call.dns.as_ref());
@@ -83,25 +70,8 @@ pub fn del(call: &Call) -> Result<()> {
 fn undo(call: &Call, holder: &Holder) -> Result<()> {
     let addresses = call.ipam.as_ref().map(|kind| delegate::run(kind, "DEL", call));
     // What is ours goes whatever the other plugin met.
-    release(call, holder)?;
+    marker::remove(&call.wanted.name, holder)?;
     addresses.transpose().map(drop)
-}
-
-fn release(call: &Call, holder: &Holder) -> Result<()> {
-    if let Some(lease) = lease_of(call, holder)? {
-        parent::detach(&lease)?;
-        parent::release(&lease.reference(), holder)?;
-    }
-    let marker = holder.root.join(&holder.id);
-    match fs::remove_dir(&marker) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(Error::io("rmdir", marker.display(), &e).into());
-        }
-        _ => {}
-    }
-    // While others are there it stays.
-    let _ = fs::remove_dir(&holder.root);
-    Ok(())
 }
 
 pub fn check(call: &Call) -> Result<()> {
@@ -144,18 +114,11 @@ pub fn collect(call: &Call) -> Result<()> {
     if let Some(kind) = &call.ipam {
         delegate::run(kind, "GC", call)?;
     }
-    let root = folder(call);
     let valid: Vec<_> =
         call.valid.iter().map(|valid| format!("{}@{}", valid.container, valid.ifname)).collect();
-    let found = match fs::read_dir(&root) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other.os("open", root.display())?,
-    };
-    for entry in found {
-        let name = entry.os("read", root.display())?.file_name();
-        let id = name.to_string_lossy().into_owned();
-        if !valid.contains(&id) {
-            release(call, &Holder { root: root.clone(), id })?;
+    for holder in marker::all_of(&call.wanted.name)? {
+        if !valid.contains(&holder.id) {
+            marker::remove(&call.wanted.name, &holder)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 //! An engine runs the plugin with `CNI_*` in the environment and the network's configuration on stdin
 //! ([`config`]), and reads a result, or an error with a code of the specification, on stdout
 //! ([`output`]). An attachment ([`attachment`]) is a container like any other to [`crate::network`]:
-//! it holds a lease, and what stands for its state directory is a folder below [`ATTACHMENTS`], made
+//! it holds a lease, and what stands for its state directory is a folder ([`crate::network::marker`]), made
 //! before the lease and removed after it, so that DEL, GC and `aril reconcile` find whatever a killed
 //! ADD has left. Addresses are our own, or those of the plugin that `ipam.type` names ([`delegate`]).
 
@@ -20,9 +20,6 @@ use std::io::{Read, Write};
 
 use config::{Call, Command, Environment};
 use output::Failure;
-
-/// Of attachments that are there: `NETWORK/CONTAINER@INTERFACE`.
-pub const ATTACHMENTS: &str = "/run/aril/@cni";
 
 /// The longest configuration that is read.
 const LONGEST: u64 = 1 << 20;

@@ -11,8 +11,8 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::id::ContainerId;
 use crate::namespace::Kind;
 use crate::network::lease::{self, Holder, Lease, Reference};
-use crate::network::parent;
 use crate::network::plan::{self, Mode};
+use crate::network::{marker, parent};
 use crate::state::{Record, Slot, Store, observe};
 use crate::sys;
 use crate::sys::open::open;
@@ -99,7 +99,7 @@ pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()
         .try_for_each(|lease| parent::release(&lease.reference(), &holder))
 }
 
-/// Leases whose containers are gone, and a filter's table that is.
+/// Leases whose containers are gone, attachments of engines that are, and a filter's table.
 pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
     let lease = |lease: Lease| Leftover {
         kind: "lease",
@@ -108,6 +108,12 @@ pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
         remove: Some(Box::new(move |_| parent::reclaim(&lease))),
     };
     let mut found: Vec<_> = parent::abandoned()?.into_iter().map(lease).collect();
+    found.extend(marker::abandoned()?.into_iter().map(|attachment| Leftover {
+        kind: "attachment",
+        name: attachment.name(),
+        why: attachment.why.to_owned(),
+        remove: Some(Box::new(move || attachment.remove())),
+    }));
     if parent::is_flushed()? {
         found.push(Leftover {
             kind: "filter",

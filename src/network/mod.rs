@@ -7,6 +7,7 @@ pub mod device;
 pub mod firewall;
 pub mod lease;
 pub mod link;
+pub mod marker;
 pub mod names;
 pub mod parent;
 pub mod pasta;

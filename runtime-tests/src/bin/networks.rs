@@ -3,13 +3,19 @@
 //! interleaved in one run, in a network namespace of its own. A start ends when the container's program
 //! runs: it is this one, called `/now`, and prints the time. The rest of a `run` is its end.
 //!
-//! `RUNTIME=... networks [ROUNDS]`, as root, below `unshare --net --mount`: see `make bench-network`.
+//! Then what passes such links, beside those of the plugins: bytes and connections a second, container to
+//! container and host to container.
+//!
+//! `RUNTIME=... networks [ROUNDS [starts|attachments|traffic|crowd]]`, as root, below `unshare --net --mount`: see `make bench-network`.
 //! `NETAVARK` and `CNI_PLUGINS` say where those are, if not where Debian puts them.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -46,6 +52,9 @@ fn main() -> Result<()> {
                 println!("| {} | {} | {} |", tight.name, tight.text(), rested.text());
             }
         }
+    }
+    if wanted("traffic") {
+        bench.traffic()?;
     }
     if wanted("crowd") {
         bench.crowd()?;
@@ -205,12 +214,7 @@ impl Bench {
         if !bridge.is_file() {
             return Ok(None);
         }
-        let config = json!({
-            "cniVersion": "1.0.0", "name": "other", "type": "bridge", "bridge": "other0",
-            "isGateway": true, "ipMasq": true, "hairpinMode": true,
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.92.0.0/16"}]],
-                     "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/host-local"}
-        });
+        let config = others_config();
         let ports = json!({"portMappings": [
             {"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]});
         let (first, result) = time(&mut self.plugin(&bridge, "ADD", id), Some(&config))?;
@@ -251,6 +255,53 @@ impl Bench {
         Ok(Some(took))
     }
 
+    /// A pair of containers on our network, and on the plugins': medians of interleaved rounds.
+    fn traffic(&self) -> Result<()> {
+        let bridge = self.others.join("bridge");
+        let (own, others) = (own_config(&json!([])), others_config());
+        let mut pairs = Vec::new();
+        for (name, program, config) in
+            [("aril-cni", &self.own, &own), ("CNI bridge", &bridge, &others)]
+        {
+            if !program.is_file() {
+                println!("{name}: not installed");
+                continue;
+            }
+            let mut ends = Vec::new();
+            for side in ["a", "b"] {
+                let id = format!("{}-{side}", pairs.len());
+                sh(&format!("ip netns add {id}"))?;
+                let (_, result) = time(&mut self.plugin(program, "ADD", &id), Some(config))?;
+                let result: Value = serde_json::from_slice(&result)?;
+                let text = result["ips"][0]["address"].as_str().context("an address")?;
+                let address: IpAddr = text.split('/').next().unwrap_or_default().parse()?;
+                ends.push((PathBuf::from(format!("/run/netns/{id}")), address));
+            }
+            pairs.push((name, ends));
+        }
+        println!(
+            "\n| median of {PASSES} | container to container | host to container |\n|---|---:|---:|"
+        );
+        let host = PathBuf::from("/proc/self/ns/net");
+        for (unit, measure) in
+            [("Gbit/s", throughput as Passage), ("connections/s", connections as Passage)]
+        {
+            let mut found = vec![[Vec::new(), Vec::new()]; pairs.len()];
+            for _ in 0..PASSES {
+                for ((_, ends), found) in pairs.iter().zip(&mut found) {
+                    let (server, address) = &ends[1];
+                    found[0].push(measure(&ends[0].0, server, *address)?);
+                    found[1].push(measure(&host, server, *address)?);
+                }
+            }
+            for ((name, _), found) in pairs.iter().zip(found) {
+                let [between, from_host] = found.map(median);
+                println!("| {name}, {unit} | {between:.1} | {from_host:.1} |");
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it depends on how many are there.
     fn crowd(&self) -> Result<()> {
         println!("\n| aril-cni ADD, one port, with | µs, median (p99) |\n|---|---:|");
@@ -285,6 +336,100 @@ fn own_config(ports: &Value) -> Value {
         "cniVersion": "1.0.0", "name": "own", "type": "aril-cni",
         "ipam": {"ranges": [[{"subnet": "10.91.0.0/16"}]]}, "runtimeConfig": {"portMappings": ports}
     })
+}
+
+fn others_config() -> Value {
+    json!({
+        "cniVersion": "1.0.0", "name": "other", "type": "bridge", "bridge": "other0",
+        "isGateway": true, "ipMasq": true, "hairpinMode": true,
+        "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.92.0.0/16"}]],
+                 "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/host-local"}
+    })
+}
+
+/// From a namespace to a server's, and its address.
+type Passage = fn(&Path, &Path, IpAddr) -> Result<f64>;
+
+/// How long traffic is looked at.
+const WHILE: Duration = Duration::from_secs(1);
+const PASSES: usize = 5;
+const PORT: u16 = 5001;
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or_default()
+}
+
+/// Runs `body` in a network namespace, on a thread of its own.
+fn within<T: Send + 'static>(
+    namespace: &Path,
+    body: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<std::thread::JoinHandle<Result<T>>> {
+    let file = fs::File::open(namespace).with_context(|| namespace.display().to_string())?;
+    Ok(std::thread::spawn(move || {
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        body()
+    }))
+}
+
+fn joined<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))?
+}
+
+fn listener(server: &Path) -> Result<TcpListener> {
+    joined(within(server, || Ok(TcpListener::bind(("0.0.0.0", PORT))?))?)
+}
+
+/// One stream, in 10^9 bits a second, as the server counts them.
+fn throughput(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
+    let listener = listener(server)?;
+    let sender = within(client, move || {
+        let mut stream = TcpStream::connect((to, PORT))?;
+        let (block, end) = (vec![0; 128 * 1024], Instant::now() + WHILE);
+        while Instant::now() < end {
+            stream.write_all(&block)?;
+        }
+        Ok(())
+    })?;
+    let (mut stream, _) = listener.accept()?;
+    let (start, mut block, mut bytes) = (Instant::now(), vec![0; 256 * 1024], 0);
+    loop {
+        match stream.read(&mut block)? {
+            0 => break,
+            n => bytes += n,
+        }
+    }
+    let rate = bytes as f64 * 8.0 / 1e9 / start.elapsed().as_secs_f64();
+    joined(sender)?;
+    Ok(rate)
+}
+
+/// One after the other: made, a byte sent, closed by the server.
+fn connections(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
+    let listener = listener(server)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&over);
+    let asking = within(client, move || {
+        let (start, mut count) = (Instant::now(), 0_u32);
+        while start.elapsed() < WHILE {
+            let mut stream = TcpStream::connect((to, PORT))?;
+            stream.read_to_end(&mut Vec::new())?;
+            count += 1;
+        }
+        let rate = f64::from(count) / start.elapsed().as_secs_f64();
+        // The server is waiting for one more.
+        told.store(true, Ordering::SeqCst);
+        TcpStream::connect((to, PORT))?;
+        Ok(rate)
+    })?;
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        if over.load(Ordering::SeqCst) {
+            break;
+        }
+        stream.write_all(b"x")?;
+    }
+    joined(asking)
 }
 
 /// From the fork to the end; what it printed.

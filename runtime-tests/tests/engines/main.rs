@@ -4,6 +4,7 @@
 //! test, on a socket and in directories of its own: the host's engines and mounts are not touched.
 //! Images come from the fixtures' rootfs; nothing is pulled.
 
+mod cni;
 mod containerd;
 mod cri;
 mod docker;

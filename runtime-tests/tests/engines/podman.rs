@@ -6,24 +6,24 @@ use runtime_tests::terminal;
 use crate::pages;
 use crate::private::{Client, Driver, Place, compared, privately};
 
-const TOOLS: &[(&str, &str)] = &[("podman", "podman"), ("conmon", "conmon")];
+pub const TOOLS: &[(&str, &str)] = &[("podman", "podman"), ("conmon", "conmon")];
 
 /// Limits that a root without CAP_SYS_RESOURCE can set as well.
 const LIMITS: &str =
     "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n";
 
 fn with_podman(name: &str, test: impl FnOnce(&Client, &[&str])) {
-    privately(name, TOOLS, |place| in_podman(place, test));
+    privately(name, TOOLS, |place| in_podman(place, "", test));
 }
 
-/// Configured as `docs/podman.md` says; `test` gets what each `run` needs here besides.
-fn in_podman(place: &Place, test: impl FnOnce(&Client, &[&str])) {
+/// Configured as `docs/podman.md` says, and with `more`; `test` gets what each `run` needs here besides.
+pub fn in_podman(place: &Place, more: &str, test: impl FnOnce(&Client, &[&str])) {
     let config = pages::block("podman.md", "toml").replace("/usr/local/bin/aril", &place.runtime());
     let config = match place.driver {
         Driver::Tested => config,
         Driver::Own => config.replace("\"aril\"", "\"runc\"").replace("aril = ", "runc = "),
     };
-    let config = place.file("containers.conf", &format!("{LIMITS}{config}"));
+    let config = place.file("containers.conf", &format!("{LIMITS}{config}{more}"));
     let config = format!("CONTAINERS_CONF={config}");
     let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
     let policy = place.file("policy.json", policy);
@@ -42,7 +42,7 @@ fn in_podman(place: &Place, test: impl FnOnce(&Client, &[&str])) {
 #[test]
 fn session() {
     compared("podman::session", TOOLS, |place| {
-        in_podman(place, |podman, common| {
+        in_podman(place, "", |podman, common| {
             options(podman, common);
             terminals(podman, common);
             health(podman, common);

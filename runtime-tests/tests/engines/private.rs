@@ -219,7 +219,7 @@ impl Drop for Place {
 }
 
 /// An empty directory in the place of the host's.
-fn hide(dir: &Path) {
+pub fn hide(dir: &Path) {
     create_dir_all(dir).expect("a directory");
     mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("tmpfs");
 }

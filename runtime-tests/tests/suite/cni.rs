@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use runtime_tests::container::wait_until;
 use runtime_tests::{Container, skip};
 use serde_json::{Value, json};
 
@@ -227,6 +228,26 @@ fn what_the_engine_has_forgotten_goes() {
 }
 
 #[test]
+fn what_no_engine_comes_back_for_is_reconciled() {
+    let Some(engine) = Engine::new() else { return };
+    let config = config("1.1.0");
+    for name in ["c1", "c2"] {
+        engine.sandbox(name);
+        engine.ok("ADD", name, &config);
+    }
+    engine.host.sh("ip netns del c1; mkdir /run/aril/@cni/net1/c3@eth0");
+    wait_until("the link's end", || engine.host.links() == 1);
+    let said = engine.host.call(&engine.aril, &["reconcile"]).ok().stdout;
+    for text in ["net1/c1@eth0", "its link is gone", "net1/c3@eth0", "before it had an address"] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert!(!said.contains("c2@eth0"), "{said}");
+    assert_eq!(engine.host.leases().lines().count(), 2);
+    engine.ok("DEL", "c2", &config);
+    engine.has_nothing_left();
+}
+
+#[test]
 fn killed_at_any_moment() {
     let Some(engine) = Engine::new() else { return };
     let mappings = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80}]});
@@ -239,7 +260,15 @@ fn killed_at_any_moment() {
              sleep 0.0{moment:02}; kill -9 $! 2> /dev/null; wait",
             engine.plugin.display()
         ));
-        engine.ok("DEL", "c1", &config);
+        if moment % 3 == 2 {
+            // Nobody comes back for it.
+            engine.host.sh("ip netns del c1");
+            engine.sandbox("c1");
+            wait_until("the link's end", || engine.host.links() == 0);
+            engine.host.call(&engine.aril, &["reconcile"]).ok();
+        } else {
+            engine.ok("DEL", "c1", &config);
+        }
         let leases = engine.host.leases();
         assert!(leases.lines().all(|line| line.contains("/.")), "{moment} ms: {leases}");
         assert_eq!(engine.host.links(), 0, "{moment} ms");

@@ -3,11 +3,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use runtime_tests::{Container, on_the_host, skip};
 
+/// A page of docs/.
+pub fn page(name: &str) -> String {
+    fs::read_to_string(repository().join("docs").join(name)).expect("the page")
+}
+
 /// The `sh` blocks of a page, with what they print.
-fn blocks(page: &str) -> Vec<(String, String)> {
+pub fn blocks(page: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut fences = page.split("\n```").skip(1);
     while let (Some(block), _after) = (fences.next(), fences.next()) {
@@ -37,35 +43,40 @@ const PREPARE: &str = "set -e
     echo 'root:x:0:0:root:/:/bin/sh' > etc/passwd
     echo 'root:x:0:' > etc/group";
 
-fn run(page: &str) {
+/// A copy of `bundles/` in `work`, with its rootfs.
+pub fn bundles(work: &Path, busybox: &Path) {
+    copy(&repository().join("bundles"), &work.join("bundles"));
+    let mut prepare = Command::new("sh");
+    let done = prepare.args(["-c", PREPARE]).current_dir(work).env("BUSYBOX", busybox).status();
+    assert!(done.expect("sh").success());
+}
+
+fn run(name: &str) {
     on_the_host(|view| {
         let c = Container::new(view);
         if !c.runtime.only_aril("its own pages") {
             return;
         }
         let Some(busybox) = skip::tool("busybox", "busybox-static") else { return };
-        let text = fs::read_to_string(repository().join("docs").join(page)).expect("the page");
-        let blocks = blocks(&text);
+        let blocks = blocks(&page(name));
         assert!(!blocks.is_empty() && blocks.iter().all(|(_, printed)| !printed.is_empty()));
         let work = c.directory("page");
-        copy(&repository().join("bundles"), &work.join("bundles"));
+        bundles(&work, &busybox);
         let shell = |name: &str, script: &str| {
             c.bare(Path::new("/bin/sh"), name)
                 .dir(&work)
-                .env("BUSYBOX", &busybox)
                 .env("ARIL", &c.runtime.path)
                 .env("STATE", &c.root)
                 .env("ARIL_VOLUMES", c.path("volumes"))
                 .args(["-c", script])
                 .output()
         };
-        shell("prepare", PREPARE).ok();
         for (number, (script, printed)) in blocks.iter().enumerate() {
             // A function, so that the words are those that people type.
             let script =
                 format!("aril() {{ \"$ARIL\" --root \"$STATE\" \"$@\"; }}\nset -e\n{script}");
             let out = shell(&format!("block{number}"), &script).ok();
-            assert_eq!(&out.stdout, printed, "{page}: {script}");
+            assert_eq!(&out.stdout, printed, "{name}: {script}");
         }
         c.leaves_nothing();
     });

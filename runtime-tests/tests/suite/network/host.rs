@@ -104,14 +104,19 @@ impl Host {
         self.call(container, &args)
     }
 
-    /// The runtime's own process, while it runs.
-    pub fn spawn(&self, container: &Container, flags: &[&str]) -> Child {
+    /// The runtime's own process, while it runs: nsenter has become it.
+    pub fn start(&self, container: &Container, args: &[&str]) -> Child {
         let mut command = Command::new("nsenter");
         command.args(self.enter()).arg(&container.runtime.path).arg("--root").arg(&container.root);
-        command.args(["run", "-d", "-b"]).arg(&container.dir).args(flags).arg(&container.id);
-        command.env(runtime_tests::host::MARK, &container.mark);
+        command.args(args).env(runtime_tests::host::MARK, &container.mark);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("nsenter")
+    }
+
+    /// The same of a `run` with these flags.
+    pub fn spawn(&self, container: &Container, flags: &[&str]) -> Child {
+        let bundle = container.dir.to_str().expect("utf-8");
+        self.start(container, &[&["run", "-d", "-b", bundle], flags, &[&container.id]].concat())
     }
 
     #[track_caller]
@@ -150,6 +155,21 @@ impl Drop for Host {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
+}
+
+/// A second host, beside the first on one wire: 192.0.2.1 and .2, 2001:db8::1 and ::2.
+pub fn neighbour(host: &Host) -> Host {
+    let other = Host::new();
+    let pid = other.namespace().components().nth(2).map(|c| c.as_os_str().to_owned());
+    let pid = pid.expect("a pid").into_string().expect("digits");
+    host.sh(&format!("ip link add wire type veth peer name wire netns {pid}"));
+    for (side, n) in [(host, 1), (&other, 2)] {
+        side.sh(&format!(
+            "ip addr add 192.0.2.{n}/24 dev wire && ip addr add 2001:db8::{n}/64 dev wire nodad && \
+             ip link set wire up"
+        ));
+    }
+    other
 }
 
 pub fn sleeper() -> Container {

@@ -143,22 +143,6 @@ fn a_flushed_filter_is_made_again() {
     assert_eq!(host.leases(), "");
 }
 
-#[test]
-fn a_hundred_come_and_go() {
-    if !possible() {
-        return;
-    }
-    let host = Host::new();
-    let all: Vec<_> = (0..100)
-        .map(|n| host.sleeper(&["--network", "bridge", "-p", &format!("{}:80", 10_000 + n)]))
-        .collect();
-    assert_eq!((host.leases().lines().count(), host.links()), (100, 100));
-    let to = "127.0.0.1:10057".parse().expect("an address");
-    assert!(tcp(&host.namespace(), to, &namespace_of(&all[57]), 80).is_some());
-    all.iter().for_each(|container| host.delete(container));
-    host.has_nothing_left();
-}
-
 /// Killed at any moment, a run leaves what `delete --force` finds.
 #[test]
 fn killed_at_any_moment() {
@@ -176,7 +160,6 @@ fn killed_at_any_moment() {
     for n in 0..40_u32 {
         let mut call = host.spawn(&container, &["--network", "bridge", "-p", "80:80"]);
         std::thread::sleep(whole * n / 40 + Duration::from_micros(100));
-        // The runtime's own process: nsenter has become it.
         let _ = call.kill();
         call.wait().expect("its end");
         host.delete(&container);

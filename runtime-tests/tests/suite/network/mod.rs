@@ -2,6 +2,8 @@
 
 pub mod host;
 mod leases;
+mod load;
 mod modes;
 mod names;
 mod reach;
+mod web;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::host::{Host, address, annotate, namespace_of, possible, sleeper, tcp, udp};
+use super::host::{Host, address, annotate, namespace_of, neighbour, possible, sleeper, tcp, udp};
 
 fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
@@ -10,21 +10,6 @@ fn at(address: IpAddr, port: u16) -> SocketAddr {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
-}
-
-/// A second host, beside the first on one wire: 192.0.2.1 and .2, 2001:db8::1 and ::2.
-fn neighbour(host: &Host) -> Host {
-    let other = Host::new();
-    let pid = other.namespace().components().nth(2).map(|c| c.as_os_str().to_owned());
-    let pid = pid.expect("a pid").into_string().expect("digits");
-    host.sh(&format!("ip link add wire type veth peer name wire netns {pid}"));
-    for (side, n) in [(host, 1), (&other, 2)] {
-        side.sh(&format!(
-            "ip addr add 192.0.2.{n}/24 dev wire && ip addr add 2001:db8::{n}/64 dev wire nodad && \
-             ip link set wire up"
-        ));
-    }
-    other
 }
 
 #[test]
