@@ -2,9 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 
 use crate::error::{Error, OsContext, Result};
 use crate::sys::{self, Errno};
@@ -40,6 +43,37 @@ impl Prepared {
         // It may not exist; the first failure is the one to report.
         let _ = std::fs::remove_file(&self.temporary);
         Error::io("write", self.path.display(), error)
+    }
+}
+
+/// Puts `data` at `path` if nothing is there, and says whether it has. Whoever is killed meanwhile leaves
+/// nothing beside it, where the file system has files without a name (`O_TMPFILE`).
+pub fn place(path: &Path, mode: u32, data: &[u8]) -> Result<bool> {
+    let folder = path.parent().unwrap_or(path);
+    let nameless = OpenOptions::new()
+        .write(true)
+        .mode(mode)
+        .custom_flags(libc::O_CLOEXEC | libc::O_TMPFILE)
+        .open(folder);
+    let placed = match nameless {
+        Ok(mut file) => {
+            file.write_all(data).os("write", path.display())?;
+            let handle = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let flags = AtFlags::AT_SYMLINK_FOLLOW;
+            linkat(AT_FDCWD, handle.as_str(), AT_FDCWD, path, flags)
+        }
+        // Overlayfs before Linux 6.1.
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let named = prepare(path, mode, data)?.temporary;
+            let linked = linkat(AT_FDCWD, &named, AT_FDCWD, path, AtFlags::empty());
+            std::fs::remove_file(&named).os("unlink", named.display())?;
+            linked
+        }
+        Err(e) => return Err(Error::io("open", folder.display(), &e)),
+    };
+    match placed {
+        Err(Errno::EEXIST) => Ok(false),
+        other => other.map(|()| true).os("link", path.display()),
     }
 }
 
@@ -114,6 +148,19 @@ fn create(path: &Path, mode: u32) -> std::io::Result<File> {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn placed_once() {
+        let dir = folder("placed");
+        let path = dir.join("x");
+        assert!(place(&path, 0o600, b"first").unwrap());
+        assert!(!place(&path, 0o600, b"second").unwrap());
+        assert_eq!(read(&path, 100).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "nothing beside it");
+        std::fs::remove_dir_all(&dir).unwrap();
+        let error = place(&path, 0o600, b"third").unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENOENT));
+    }
 
     fn folder(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("aril-record-{name}-{}", std::process::id()));

@@ -106,14 +106,8 @@ impl Lease {
     fn place(&self) -> Result<bool> {
         let directory = directory(&self.network);
         let path = self.reference().path();
-        let temporary = directory.join(format!(".{}", self.link));
-        record::write(&temporary, 0o600, &self.text()?)?;
-        // Never over another's, as a rename would be.
-        let linked = std::fs::hard_link(&temporary, &path);
-        store::unlink(&temporary)?;
-        match linked {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            other => other.os("link", path.display())?,
+        if !record::place(&path, 0o600, &self.text()?)? {
+            return Ok(false);
         }
         for other in &self.addresses[1..] {
             let link = directory.join(other.to_string());
@@ -132,8 +126,6 @@ impl Lease {
     pub fn remove(&self) -> Result<()> {
         names::leave(self, None)?;
         let directory = directory(&self.network);
-        // Of a claim that was killed right after it.
-        store::unlink(&directory.join(format!(".{}", self.link)))?;
         // The name last: while it is there, somebody knows of the rest.
         self.addresses.iter().rev().try_for_each(|a| store::unlink(&directory.join(a.to_string())))
     }

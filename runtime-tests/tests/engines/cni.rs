@@ -112,7 +112,7 @@ fn containerds_client() {
         wait_until("the end", || containerd.status("c2") == "STOPPED");
         containerd.ctr.run(&["task", "rm", "c2"]);
         containerd.ctr.run(&["containers", "rm", "c2"]).ok();
-        wait_until("the end of the link", || !left().contains("aril-"));
+        wait_until("the end of the link", || !left().contains("link/ether"));
         let state = containerd.place.path("aril-state");
         let aril = containerd.place.client(&containerd.place.runtime(), &["--root", &state]);
         if !left().is_empty() {

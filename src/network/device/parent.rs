@@ -199,6 +199,13 @@ mod tests {
         String::from_utf8(out.stdout).expect("text")
     }
 
+    /// The device as the tool shows it, which shows nothing where something changes meanwhile, such as the
+    /// state of an IPv6 address.
+    fn shown(device: &str) -> String {
+        let tries = (0..100).map(|_| ip(&format!("addr show dev {device}")));
+        tries.into_iter().find(|text| !text.is_empty()).expect("the device")
+    }
+
     /// Two network namespaces: where the devices are, and where they go.
     fn between(body: impl FnOnce(BorrowedFd<'_>)) {
         if !nix::unistd::geteuid().is_root() {
@@ -234,7 +241,7 @@ mod tests {
             move_all(&[device("eth7", "inner")], there).unwrap();
             assert!(!ip("link").contains("eth7"));
             sys::namespace::setns(there, libc::CLONE_NEWNET).unwrap();
-            let shown = ip("addr show dev inner");
+            let shown = shown("inner");
             for (text, there) in [
                 ("mtu 1400", true),
                 (",UP", true),
