@@ -112,7 +112,7 @@ pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
         kind: "attachment",
         name: attachment.name(),
         why: attachment.why.to_owned(),
-        remove: Some(Box::new(move || attachment.remove())),
+        remove: Some(Box::new(move |_| attachment.remove())),
     }));
     if parent::is_flushed()? {
         found.push(Leftover {
