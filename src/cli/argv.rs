@@ -59,7 +59,11 @@ pub fn split(
             continue;
         };
         let (long, takes) = find(table, name).ok_or_else(|| {
-            refuse(format!("flag provided but not defined: {}", spelled(&word, attached)))
+            let text = format!("flag provided but not defined: {}", spelled(&word, attached));
+            match FROM_ELSEWHERE.iter().find(|(theirs, _)| name == theirs.as_bytes()) {
+                Some((_, ours)) => refuse(text).hint(*ours),
+                None => refuse(text),
+            }
         })?;
         match takes {
             Takes::Value => {
@@ -137,6 +141,16 @@ fn spelled(word: &OsStr, attached: Option<&OsStr>) -> String {
     let end = word.len() - attached.map_or(0, |value| value.len() + 1);
     String::from_utf8_lossy(&word.as_bytes()[..end]).into_owned()
 }
+
+/// What fingers know that are used to engines, and what it is here.
+const FROM_ELSEWHERE: [(&str, &str); 6] = [
+    ("i", "standard input is always the program's"),
+    ("it", "-t gives a terminal; standard input is always the program's"),
+    ("rm", "`run` deletes the container when its program ends, unless --keep says otherwise"),
+    ("name", "the name is a word by itself: aril run --rootfs DIR NAME -- COMMAND"),
+    ("entrypoint", "the command is what follows --"),
+    ("privileged", "--cap-add ALL, and a config.json for the rest"),
+];
 
 #[cold]
 fn refuse(message: String) -> Error {

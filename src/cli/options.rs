@@ -17,7 +17,7 @@ use crate::rootfs::overlay::plan::lowers_of;
 use crate::spec::edit::{Edits, Everyday};
 use crate::spec::{self, Config, annotation};
 use crate::volume::Volumes;
-use crate::volume::plan::{Source, tmpfs, volume};
+use crate::volume::plan::{Source, check_places, tmpfs, volume};
 
 pub fn flags() -> Vec<Arg> {
     vec![
@@ -183,6 +183,7 @@ pub fn resolve(
     for text in &tmpfses {
         edits.mounts.push(tmpfs(text)?);
     }
+    check_places(&edits.mounts)?;
     Ok(Resolved {
         config: Some(config.edited(&edits)?),
         volumes: named,

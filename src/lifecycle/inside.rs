@@ -190,7 +190,8 @@ mod tests {
         .unwrap();
         let failed = inside(None, &maps, || Err(Error::config("no").hint("yes"))).unwrap_err();
         assert_eq!((failed.to_string(), failed.advice()), ("no".to_owned(), Some("yes")));
-        let wrong = Maps { uid: Vec::new(), ..maps };
+        // One id twice.
+        let wrong = Maps { uid: [maps.uid.clone(), maps.uid].concat(), gid: maps.gid };
         assert!(inside(None, &wrong, || Ok(())).is_err());
     }
 }

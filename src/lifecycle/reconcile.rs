@@ -14,6 +14,7 @@ use super::undo;
 use crate::error::{Error, Kind, Result};
 use crate::fs::process;
 use crate::id::ContainerId;
+use crate::rootfs::overlay;
 use crate::state::{Observed, Phase, Record, Slot, Status, Store, boot_id, observe};
 
 /// What one concern found.
@@ -33,7 +34,7 @@ pub type Removal<'a> = Box<dyn FnOnce(&dyn Fn(&str)) -> Result<()> + 'a>;
 type Concern = for<'a> fn(&'a Store) -> Result<Vec<Leftover<'a>>>;
 
 /// Containers first: what else there is may belong to one.
-const CONCERNS: &[Concern] = &[containers, super::network::leftovers];
+const CONCERNS: &[Concern] = &[containers, super::network::leftovers, shown];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -105,6 +106,18 @@ fn containers(store: &Store) -> Result<Vec<Leftover<'_>>> {
         leftover(store, id, verdict, &boot)
     });
     Ok(judged.collect())
+}
+
+/// What the host sees of containers whose state was lost, by a machine's cleaning of the state root.
+fn shown(store: &Store) -> Result<Vec<Leftover<'_>>> {
+    let places = overlay::parent::shown_without_state(store.root())?;
+    let leftover = |place: PathBuf| Leftover {
+        kind: "mount",
+        name: place.display().to_string(),
+        why: "it shows the rootfs of a container whose state is gone".to_owned(),
+        remove: Some(Box::new(move |_| overlay::parent::hide(&place))),
+    };
+    Ok(places.into_iter().map(leftover).collect())
 }
 
 enum Verdict {

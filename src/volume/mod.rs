@@ -182,22 +182,9 @@ impl Volumes {
             }
         };
         self.note_user(name, user).context(what)?;
-        let fill = self.begin_to_fill(&directory).context(what)?;
+        let alone = self.users(name)? == [user];
+        let fill = begin_to_fill(&directory, alone).context(what)?;
         Ok(Claim { directory, fill, _lock: lock })
-    }
-
-    fn begin_to_fill(&self, directory: &Path) -> Result<bool> {
-        if directory.join(FILLED).exists() {
-            return Ok(false);
-        }
-        let data = directory.join(DATA);
-        if directory.join(FILLING).exists() {
-            remove::tree(&data).os("remove", data.display())?;
-            DirBuilder::new().mode(0o755).create(&data).os("mkdir", data.display())?;
-        }
-        let empty = fs::read_dir(&data).os("open", data.display())?.next().is_none();
-        record::write(&directory.join(if empty { FILLING } else { FILLED }), 0o600, b"")?;
-        Ok(empty)
     }
 
     fn note_user(&self, name: &str, user: &Path) -> Result<()> {
@@ -234,6 +221,28 @@ impl Claim {
         }
         Ok(())
     }
+}
+
+/// Whether what the image has is to be copied: an empty volume, which nobody else is about to write to, or
+/// a copy that was cut short.
+fn begin_to_fill(directory: &Path, alone: bool) -> Result<bool> {
+    let (data, filled) = (directory.join(DATA), directory.join(FILLED));
+    let is_empty =
+        || -> Result<bool> { Ok(fs::read_dir(&data).os("open", data.display())?.next().is_none()) };
+    let once = filled.exists();
+    if once && !(alone && is_empty()?) {
+        return Ok(false);
+    }
+    if !once && directory.join(FILLING).exists() {
+        remove::tree(&data).os("remove", data.display())?;
+        DirBuilder::new().mode(0o755).create(&data).os("mkdir", data.display())?;
+    }
+    let empty = is_empty()?;
+    record::write(&directory.join(if empty { FILLING } else { FILLED }), 0o600, b"")?;
+    if once {
+        fs::remove_file(&filled).os("unlink", filled.display())?;
+    }
+    Ok(empty)
 }
 
 /// Another container may have the id by now: what it has mounted says so. One that is being made has
@@ -333,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn filled_once_and_anew_if_that_was_cut_short() {
+    fn filled_when_it_is_empty_and_anew_if_that_was_cut_short() {
         let folder = Folder::new("fill");
         let (volumes, user) = (folder.volumes(), folder.container("c", None));
         let claim = volumes.claim("v", &user).unwrap();
@@ -343,7 +352,14 @@ mod tests {
         let claim = volumes.claim("v", &user).unwrap();
         assert!(claim.fill && !volumes.source("v").join("half").exists());
         claim.filled().unwrap();
+        fs::write(volumes.source("v").join("of the image"), "").unwrap();
         assert!(!volumes.claim("v", &user).unwrap().fill);
+        // Emptied, unless another container is about to write to it.
+        fs::remove_file(volumes.source("v").join("of the image")).unwrap();
+        let other = folder.container("d", None);
+        assert!(!volumes.claim("v", &other).unwrap().fill);
+        fs::remove_dir_all(&other).unwrap();
+        assert!(volumes.claim("v", &user).unwrap().fill);
         // What somebody has put into one is not covered by an image's.
         volumes.create("w").unwrap();
         fs::write(volumes.source("w").join("mine"), "").unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Mount;
 
 use crate::error::{Error, Kind, Result};
+use crate::path::clean;
 use crate::spec::size;
 
 /// What a `--volume` is of.
@@ -34,6 +35,9 @@ pub fn volume(text: &str) -> Result<Wanted> {
     if !destination.starts_with('/') {
         return Err(wrong("the destination is not absolute"));
     }
+    if clean(Path::new(destination)) == Path::new("/") {
+        return Err(wrong("the destination is the root, which has layers instead"));
+    }
     let source = if source.starts_with('/') {
         Source::Host(source.into())
     } else {
@@ -62,6 +66,18 @@ impl Wanted {
         }
         options.extend(self.options.iter().cloned());
         mount(&self.destination, "bind", source, options)
+    }
+}
+
+/// Of mounts that flags ask for: the later would only hide the earlier.
+pub fn check_places(mounts: &[Mount]) -> Result<()> {
+    let places: Vec<_> = mounts.iter().map(|mount| clean(mount.destination())).collect();
+    match places.iter().enumerate().find(|(at, place)| places[..*at].contains(place)) {
+        Some((_, twice)) => Err(Error::new(
+            Kind::Usage,
+            format!("--volume and --tmpfs have {} twice", twice.display()),
+        )),
+        None => Ok(()),
     }
 }
 

@@ -289,6 +289,32 @@ fn it_is_shown_where_that_is_asked_for() {
     });
 }
 
+/// And is not for ever where the state that tells of it is lost.
+#[test]
+fn what_is_shown_without_a_state_is_found() {
+    on_the_host(|view| {
+        let layers = [(LAYERS, "image"), (SHOW, "true")];
+        let Some(c) = overlay(view, &layers) else { return };
+        fs::rename(c.rootfs(), c.path("image")).expect("rename");
+        fs::create_dir(c.rootfs()).expect("an empty rootfs");
+        let c = c.sleeper();
+        c.run_detached();
+        let pid = c.pid();
+        c.call(["reconcile"]).ok().prints("");
+        fs::rename(&c.root, c.path("gone")).expect("rename");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+        wait_until("its end", || runtime_tests::host::is_gone(pid));
+        assert!(c.rootfs().join("bin").exists());
+        let told = c.call(["reconcile"]).ok().stdout;
+        assert!(told.contains("whose state is gone"), "{told}");
+        assert_eq!(fs::read_dir(c.rootfs()).expect("rootfs").count(), 0);
+        // Only the state says whose cgroup it is.
+        fs::rename(c.path("gone"), &c.root).expect("rename");
+        c.delete_by_force().ok();
+        c.leaves_nothing();
+    });
+}
+
 #[test]
 fn what_is_wrong_is_refused_and_leaves_nothing() {
     on_the_host(|view| {
@@ -314,7 +340,8 @@ fn a_deep_tree_is_removed() {
     on_the_host(|view| {
         let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
         let c = c.script(
-            "cd /; i=0; while [ $i -lt 1500 ]; do mkdir d && cd d || exit 1; i=$((i+1)); done 2>&1",
+            "cd /; d=d/d/d/d/d; d=$d/$d/$d/$d/$d; d=$d/$d; i=0; \
+             while [ $i -lt 30 ]; do mkdir -p $d && cd $d || exit 1; i=$((i+1)); done 2>&1",
         );
         c.run().ok();
         c.leaves_nothing();

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use runtime_tests::{Container, View, on_the_host, skip, spec};
@@ -97,6 +98,9 @@ fn container(view: View, upper: Option<&str>) -> Option<Container> {
     Some(c)
 }
 
+/// An emulated processor takes its time.
+const PATIENCE: Duration = Duration::from_secs(900);
+
 /// What the script prints must be the same on each kind of root.
 fn is_the_same(view: View, prepare: impl Fn(&Path), script: &str) -> Option<String> {
     let mut containers = Vec::new();
@@ -106,7 +110,8 @@ fn is_the_same(view: View, prepare: impl Fn(&Path), script: &str) -> Option<Stri
         containers.push((upper, c.script(script)));
     }
     // Beside each other: most of the time they wait for the disk.
-    let running: Vec<_> = containers.iter().map(|(_, c)| c.run_call(&[]).spawn()).collect();
+    let running: Vec<_> =
+        containers.iter().map(|(_, c)| c.run_call(&[]).patient(PATIENCE).spawn()).collect();
     let outputs: Vec<_> = running.into_iter().map(|call| call.wait().ok().stdout).collect();
     let plain = &outputs[0];
     for ((upper, c), output) in containers.iter().zip(&outputs) {
@@ -164,7 +169,7 @@ fn plant(image: &Path) {
         chown(&file, Some(3), Some(4)).expect("chown");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("chmod");
         set_note(&file);
-        let early = std::time::UNIX_EPOCH + std::time::Duration::new(86_400, 123_456_789);
+        let early = std::time::UNIX_EPOCH + Duration::new(86_400, 123_456_789);
         let times = fs::FileTimes::new().set_modified(early);
         fs::File::options().write(true).open(&file).expect("open").set_times(times).expect("utime");
     }

@@ -27,8 +27,10 @@ pub fn blocks(page: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Where it was built; in the virtual machine it is where the tests are run.
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").to_owned()
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+    if built.exists() { built.to_owned() } else { std::env::current_dir().expect("getcwd") }
 }
 
 /// As `make bundle` makes it, in a copy of `bundles/`.

@@ -114,6 +114,26 @@ fn the_first_use_leaves_holes_as_they_are() {
     });
 }
 
+/// Emptied, or used where the image has nothing: as if it were new. Not while another container has it.
+#[test]
+fn an_empty_one_is_filled_again() {
+    on_the_host(|view| {
+        let Some(f) = Fixture::new(view) else { return };
+        fs::create_dir_all(f.c.rootfs().join("srv/folder")).expect("a folder");
+        f.run(&["-v", "v:/nothing/here"], "ls /nothing/here").ok().prints("");
+        f.run(&["-v", "v:/srv"], "ls /srv; rm -r /srv/folder").ok().prints("folder\n");
+        f.run(&["-v", "v:/srv"], "ls /srv; rm -r /srv/folder").ok().prints("folder\n");
+        f.run_call(&["-d", "-v", "v:/v"], "sleep 1000").ok();
+        let rootfs = f.c.rootfs();
+        let rootfs = rootfs.to_str().expect("utf-8");
+        f.call(&["run", "--rootfs", rootfs, "-v", "v:/srv", "second", "--", "ls", "/srv"])
+            .ok()
+            .prints("");
+        assert_eq!(fs::read_dir(f.data("v")).expect("the volume").count(), 0);
+        f.c.delete_by_force().ok();
+    });
+}
+
 #[test]
 fn one_that_the_image_redirects_stays_in_the_image() {
     on_the_host(|view| {

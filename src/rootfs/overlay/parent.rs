@@ -1,10 +1,11 @@
 //! What the host's side does for an overlay, and how it is taken back.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -187,8 +188,7 @@ pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
     if let Some(place) = &layers.shown
         && is_ours(place, state_directory)
     {
-        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-        umount2(place, flags).os("umount2", place.display())?;
+        hide(place)?;
     }
     match &layers.upper {
         Upper::Kept { directory, .. } => {
@@ -217,27 +217,65 @@ fn clear(directory: &Path) {
 
 /// Whether what is mounted at `place` is the container's: an engine may have mounted its own there.
 fn is_ours(place: &Path, state_directory: &Path) -> bool {
-    let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
-    let topmost = table
-        .split(|b| *b == b'\n')
-        .rfind(|line| line.split(|b| *b == b' ').nth(4) == Some(&escaped(place)[..]));
-    let source = topmost
-        .and_then(|line| line.split(|b| *b == b' ').skip_while(|field| *field != b"-").nth(2));
-    source == Some(&escaped(state_directory)[..])
+    let Ok(table) = fs::read(MOUNTS) else { return false };
+    let topmost = lines(&table).filter(|line| line.place == place).last();
+    topmost.is_some_and(|line| line.source == state_directory)
 }
 
-/// As mount tables write space, tab, newline and backslash.
-fn escaped(path: &Path) -> Vec<u8> {
-    let mut text = Vec::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' | b'#' => {
-                text.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+/// Where the host sees the rootfs of a container whose state directory, one of `root`, is gone.
+pub fn shown_without_state(root: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read(MOUNTS).os("read", MOUNTS)?;
+    let lost = |line: &Line| {
+        line.kind == b"overlay" && line.source.parent() == Some(root) && !line.source.exists()
+    };
+    Ok(lines(&table).filter(lost).map(|line| line.place).collect())
+}
+
+/// Takes it from the host's table, if it is still there.
+pub fn hide(place: &Path) -> Result<()> {
+    match umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(Error::os("umount2", place.display(), errno)),
+    }
+}
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// Of a mount table.
+struct Line<'a> {
+    place: PathBuf,
+    kind: &'a [u8],
+    source: PathBuf,
+}
+
+fn lines(table: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    table.split(|b| *b == b'\n').filter_map(|line| {
+        let mut words = line.split(|b| *b == b' ');
+        let place = plain(words.nth(4)?);
+        let mut rest = words.skip_while(|word| *word != b"-");
+        Some(Line { place, kind: rest.nth(1)?, source: plain(rest.next()?) })
+    })
+}
+
+/// Mount tables write space, tab, newline and backslash as three octal digits.
+fn plain(word: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.first_chunk::<3>().filter(|_| *first == b'\\');
+        let code = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(code) => {
+                bytes.push(code);
+                rest = &after[3..];
             }
-            other => text.push(*other),
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
         }
     }
-    text
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -395,6 +433,21 @@ mod tests {
             assert_eq!((owner(c"/below"), owner(c"/same")), (300_000, 0));
         });
         assert_eq!(fs::metadata(folder.0.join("low/below")).unwrap().uid(), 0);
+    }
+
+    #[test]
+    fn lines_of_a_mount_table() {
+        let table =
+            b"36 35 0:40 / /b\\040x/rootfs rw shared:1 - overlay /run/aril/c rw,lowerdir=/x\n\
+            37 35 0:5 / /tmp rw - tmpfs tmp\\134fs rw\n";
+        let all: Vec<_> = lines(table).map(|l| (l.place, l.kind.to_vec(), l.source)).collect();
+        assert_eq!(
+            all,
+            [
+                ("/b x/rootfs".into(), b"overlay".to_vec(), "/run/aril/c".into()),
+                ("/tmp".into(), b"tmpfs".to_vec(), "tmp\\fs".into()),
+            ]
+        );
     }
 
     #[test]
