@@ -23,10 +23,19 @@ pub fn block_all() -> Result<()> {
     .map(drop)
 }
 
-/// What a daemon may have left ignored; exec resets handlers, but not these. SIGHUP and SIGINT stay:
-/// somebody who starts us under nohup means the container too.
-const OFTEN_IGNORED: [i32; 6] =
-    [libc::SIGPIPE, libc::SIGCHLD, libc::SIGTERM, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+/// What a daemon may have left ignored, or nohup, or a script's shell for what it puts in the background;
+/// exec resets handlers, but not these. The container has a session of its own: no terminal of the
+/// caller's signals it.
+const OFTEN_IGNORED: [i32; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGPIPE,
+    libc::SIGCHLD,
+    libc::SIGTERM,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
 
 /// Default dispositions and an empty mask: what a container's first program expects to start with.
 pub fn reset() -> Result<()> {

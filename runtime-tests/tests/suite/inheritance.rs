@@ -70,9 +70,10 @@ fn expected(facts: &BTreeSet<String>) {
     assert!(!facts.iter().any(|line| line.contains("ARIL_TEST")), "{facts:#?}");
 }
 
-/// By a program that changes none of its own.
+/// By a program that changes none of its own, where the caller ignores what nohup and scripts' shells do.
 #[test]
 fn signals_are_as_if_nobody_had_touched_them() {
+    const BACKGROUND: &str = "trap '' HUP INT QUIT TERM; exec \"$@\"";
     on_the_host(|view| {
         let look = ["grep", "-E", "^(Sig|Shd)(Pnd|Blk|Ign|Cgt)|^Umask", "/proc/self/status"];
         // Signal 32 is the C library's own, which posix_spawn(3) of the caller's may leave ignored.
@@ -81,8 +82,9 @@ fn signals_are_as_if_nobody_had_touched_them() {
         let clean = "Umask:\t0022\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n\
                      SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\n";
         let c = Container::new(view).args(look);
-        assert_eq!(spawned(marked(c.run_call(&[])).ok().stdout), clean);
+        assert_eq!(spawned(marked(c.run_call(&[])).in_shell(BACKGROUND).ok().stdout), clean);
         let c = sleeper(view);
-        assert_eq!(spawned(marked(c.call(["exec", &c.id]).args(look)).ok().stdout), clean);
+        let exec = marked(c.call(["exec", &c.id]).args(look));
+        assert_eq!(spawned(exec.in_shell(BACKGROUND).ok().stdout), clean);
     });
 }
