@@ -12,7 +12,7 @@ root=$dir/root
 packages=(
     systemd-sysv dbus-user-session libpam-systemd polkitd udev kmod procps iproute2 iputils-ping less vim-tiny
     nftables iptables apparmor uidmap passt slirp4netns fuse-overlayfs netavark aardvark-dns
-    busybox-static strace jq python3 bats attr stress-ng umoci
+    busybox-static strace jq python3 bats attr e2fsprogs stress-ng umoci
     runc crun conmon containerd podman criu
 )
 [ "$suite" = bookworm ] || packages+=(libcriu2) # crun loads it to checkpoint

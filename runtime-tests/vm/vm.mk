@@ -17,7 +17,7 @@ vm-matrix: build ## vm-test on each kernel: 6.1, 6.12 and the newest that Debian
 
 # What no other host shows: systemd's cgroups, controllers on cgroup v2 alone, and an ordinary user with ranges of
 # ids and a session; and that containers look as runc's there, too.
-VM_PART := cgroup:: resources:: load:: pause:: events:: \
+VM_PART := cgroup:: resources:: load:: pause:: events:: \ overlay::on_a_disk overlay::a_kept
 	rootless::with_ rootless::under_podman rootless::pasta_connects observer::kinds::
 
 .PHONY: vm-part

@@ -23,7 +23,11 @@ pub fn flags() -> Vec<Arg> {
     vec![
         value("rootfs", "DIR", "without a bundle: run this folder, which stays as it is"),
         values("layer", "DIR", "a folder that covers what is below it; the last is the topmost"),
-        value("upper", "WHERE", "what takes writes: ephemeral, tmpfs[:SIZE] or a DIR/ that stays"),
+        value(
+            "upper",
+            "WHERE",
+            "what takes writes: ephemeral, tmpfs or a DIR/ that stays, each with :SIZE or not",
+        ),
         switch("show-rootfs", "let the host see the layers as one, at rootfs in the bundle"),
         values("volume", "SOURCE:DIR[:ro]", "mount a named volume, or /DIR of the host").short('v'),
         values("tmpfs", "DIR[:SIZE]", "mount an empty tmpfs"),

@@ -20,6 +20,7 @@
 pub mod mount;
 pub mod parent;
 pub mod plan;
+mod quota;
 pub mod view;
 
 use std::ffi::CString;
@@ -46,31 +47,36 @@ pub struct Layers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Upper {
-    /// `directory` is the container's state directory; `size` in bytes.
-    Ephemeral {
-        directory: PathBuf,
-        size: Option<u64>,
-    },
+    /// `directory` is the container's state directory; `size` in bytes, by a quota.
+    Ephemeral { directory: PathBuf, size: Option<u64> },
     /// `size` in bytes; without one the kernel's default counts, half of the memory.
-    Tmpfs {
-        size: Option<u64>,
-    },
+    Tmpfs { size: Option<u64> },
+    /// `size` as for an ephemeral one. A limit stays with the directory.
     Kept {
         directory: PathBuf,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
     },
     /// Both are there already and somebody else's, such as an engine's snapshot, who sees to it that
     /// they are used once.
-    Given {
-        upper: PathBuf,
-        work: PathBuf,
-    },
+    Given { upper: PathBuf, work: PathBuf },
 }
 
 impl Upper {
     /// Where `upper` and `work` are, if they are in a directory that the host can see.
     pub fn directory(&self) -> Option<&Path> {
         match self {
-            Self::Ephemeral { directory, .. } | Self::Kept { directory } => Some(directory),
+            Self::Ephemeral { directory, .. } | Self::Kept { directory, .. } => Some(directory),
+            Self::Tmpfs { .. } | Self::Given { .. } => None,
+        }
+    }
+
+    /// In bytes, where a quota of the file system is to hold it.
+    pub fn quota(&self) -> Option<(&Path, u64)> {
+        match self {
+            Self::Ephemeral { directory, size } | Self::Kept { directory, size } => {
+                size.map(|size| (directory.as_path(), size))
+            }
             Self::Tmpfs { .. } | Self::Given { .. } => None,
         }
     }
@@ -131,13 +137,12 @@ impl fmt::Display for Overlay {
 
 impl fmt::Display for Upper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, size) = match self {
-            Self::Ephemeral { size, .. } => ("ephemeral", size),
-            Self::Tmpfs { size } => ("tmpfs", size),
-            Self::Kept { directory } => return directory.display().fmt(f),
+        let size = match self {
+            Self::Ephemeral { size, .. } => f.write_str("ephemeral").map(|()| size)?,
+            Self::Tmpfs { size } => f.write_str("tmpfs").map(|()| size)?,
+            Self::Kept { directory, size } => directory.display().fmt(f).map(|()| size)?,
             Self::Given { upper, .. } => return upper.display().fmt(f),
         };
-        f.write_str(name)?;
         size.map_or(Ok(()), |bytes| write!(f, ", {bytes} bytes"))
     }
 }

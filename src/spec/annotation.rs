@@ -13,8 +13,9 @@ pub const LAYERS: &str = "io.aril.rootfs.layers";
 
 /// Who takes what the container writes to its root: `ephemeral` (gone with the container; the default
 /// where there are layers), `ephemeral:SIZE`, `tmpfs`, `tmpfs:SIZE`, or a directory that is kept,
-/// with a slash in its name; `{"upper":DIR,"work":DIR}`: two directories that are there, of one file
-/// system, which the caller gives to nobody else. Without layers, `root.path` is the one layer.
+/// with a slash in its name, `DIR/:SIZE` with a limit; `{"upper":DIR,"work":DIR}`: two directories that
+/// are there, of one file system, which the caller gives to nobody else. On a disk a SIZE needs its
+/// file system's project quotas. Without layers, `root.path` is the one layer.
 pub const UPPER: &str = "io.aril.rootfs.upper";
 
 /// `true`: the host sees the rootfs at `rootfs` in the bundle, as long as the container is there. For

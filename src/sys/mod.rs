@@ -12,6 +12,7 @@ pub mod netlink;
 pub mod open;
 pub mod pidfd;
 pub mod process;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

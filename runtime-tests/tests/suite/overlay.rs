@@ -211,6 +211,111 @@ fn a_full_disk_stops_nothing_but_writing() {
     });
 }
 
+/// In a mount namespace of the shell, with the state and a kept upper on a disk of its own, which counts
+/// projects if `mount` says so.
+fn on_a_disk(c: &Container, mount: &str, script: &str) -> Option<String> {
+    let unshare = skip::tool("unshare", "util-linux")?;
+    skip::tool("mkfs.ext4", "e2fsprogs")?;
+    c.write_config();
+    fs::create_dir_all(c.path("disk")).expect("a folder");
+    let prepare = r#"
+        truncate -s 32M image; mkfs.ext4 -q -O quota,project -E quotatype=prjquota image
+        mount -o loop,$MOUNT image disk 2> /dev/null || { echo no such disk; exit; }
+        aril() { "$RUNTIME" --root "$PWD/disk/state" "$@"; }"#;
+    let out = c
+        .bare(&unshare, "unshare")
+        .args(["-m", "--propagation", "private", "sh", "-ec", &format!("{prepare}\n{script}")])
+        .env("RUNTIME", &c.runtime.path)
+        .env("ID", &c.id)
+        .env("MOUNT", mount)
+        .ok();
+    if out.stdout.starts_with("no such disk") {
+        skip::inapplicable(
+            "the kernel mounts no ext4 with quotas: no loop devices, or no quota_v2",
+        );
+        return None;
+    }
+    Some(out.stdout)
+}
+
+/// More than there may be, less than there may be, and what `df` says of it.
+const FILL: &str = "yes > /big 2> /dev/null; echo $(($(stat -c %s /big) / 900000)); rm /big
+    echo fine > /small; cat /small; df -k / | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2";
+
+/// `repquota` of Debian's quota need not be there: usage is seen by what can be written.
+#[test]
+fn on_a_disk_a_quota_limits_what_is_written() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral:1m")]) else { return };
+        let c = c.script(FILL);
+        // Two at once have projects of their own; the second fills nothing of the first's.
+        let script = r#"
+            aril run --bundle . $ID
+            sed -i "s,/$ID\",/one\"," config.json
+            aril run --detach --bundle . --upper ephemeral:2m one > /dev/null
+            sed -i "s,/one\",/$ID\"," config.json
+            aril run --bundle . two
+            aril delete --force one
+            ls -A disk/state"#;
+        let Some(seen) = on_a_disk(&c, "prjquota", script) else { return };
+        assert_eq!(seen, "1\nfine\n1024\n".repeat(2));
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn a_kept_upper_keeps_its_limit() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "./disk/kept/:1m")]) else { return };
+        let c =
+            c.script("echo x >> /file; yes > /big 2> /dev/null; stat -c %s /big; wc -l < /file");
+        let script = r#"
+            aril run --bundle . $ID | sed 's/^[0-9]\{6,7\}$/full/'
+            aril run --bundle . --upper ./disk/kept/:2m $ID | sed 's/^[0-9]\{7\}$/more/'
+            mkdir -p disk/old/upper/file disk/mine
+            aril run --bundle . --upper ./disk/old/:1m $ID 2>&1 | grep -o 'would not be counted'
+            lsattr -pd disk/kept disk/mine | tr -s ' ' | cut -d ' ' -f 2
+            chattr -p 7 disk/mine && chattr +P disk/mine
+            aril run --bundle . --upper ./disk/mine/:1m $ID 2>&1 | grep -o 'of the file system.s project 7'
+            ls -A disk/state"#;
+        let Some(seen) = on_a_disk(&c, "prjquota", script) else { return };
+        assert_eq!(
+            seen,
+            "full\n1\nmore\n2\nwould not be counted\n0\n0\nof the file system's project 7\n"
+        );
+        c.leaves_nothing();
+    });
+}
+
+/// Refused before anything is made, in words that say what would do.
+#[test]
+fn a_limit_that_nothing_would_hold_is_refused() {
+    on_the_host(|view| {
+        let Some(c) = overlay(view, &[(UPPER, "ephemeral:1m")]) else { return };
+        let Some(unshare) = skip::tool("unshare", "util-linux") else { return };
+        let c = c.args(["true"]);
+        c.write_config();
+        fs::create_dir(c.path("memory")).expect("a folder");
+        let script = "mount -t tmpfs memory memory; \
+            \"$RUNTIME\" --root memory/state run --bundle . c; echo $?; ls -A memory/state";
+        let out = c
+            .bare(&unshare, "unshare")
+            .args(["-m", "--propagation", "private", "sh", "-ec", &format!("set +e; {script}")])
+            .env("RUNTIME", &c.runtime.path)
+            .output();
+        out.says("limit the size of the upper directory: the file system of ")
+            .says(" has no project quotas")
+            .says("tmpfs:SIZE")
+            .prints("1\n");
+        let off =
+            "aril run --bundle . $ID 2>&1 | grep -o 'has no project quotas'; ls -A disk/state";
+        if let Some(seen) = on_a_disk(&c, "noquota", off) {
+            assert_eq!(seen, "has no project quotas\n");
+        }
+        c.leaves_nothing();
+    });
+}
+
 #[test]
 fn one_image_serves_every_range_of_ids() {
     on_the_host(|view| {
@@ -325,7 +430,7 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
             (UPPER, "nothing", "want ephemeral, tmpfs"),
             (UPPER, "/no/such/parent", "/no/such/parent: no such file or directory"),
             (UPPER, "./rootfs/inside", "inside each other"),
-            (UPPER, "ephemeral:1m", "use tmpfs:SIZE"),
+            (UPPER, "ephemeral:0", "want a size such as 64m"),
             (SHOW, "true", "the rootfs has no layers"),
         ] {
             let Some(c) = overlay(view, &[(key, value)]) else { return };

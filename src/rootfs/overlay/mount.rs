@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, chdir, fchownat};
 
-use super::{Overlay, UPPER, Upper, WORK};
+use super::{Overlay, UPPER, Upper, WORK, quota};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::rootfs::child::new_mount::{create, set};
 use crate::sys::mount::{
@@ -153,7 +153,11 @@ impl Writable {
         let like = fstat(topmost).during("fstat")?;
         let kept = matches!(upper, Upper::Kept { .. });
         let work = work(base.as_fd())?;
-        let upper = self::upper(base.as_fd(), kept, &like)?;
+        let made = self::upper(base.as_fd(), kept, &like)?;
+        if let Some((_, size)) = upper.quota() {
+            quota::limit(made.as_fd(), work.as_fd(), size)?;
+        }
+        let upper = made;
         let elsewhere = fstat(&upper).during("fstat")?.st_dev != like.st_dev;
         Ok(Self { upper, work, tmpfs, elsewhere })
     }

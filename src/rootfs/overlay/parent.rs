@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::mount::{here, make as make_by};
-use super::{Layers, Overlay, Upper};
+use super::{Layers, Overlay, Upper, quota};
 use crate::error::fault::{ChildResult, Fault};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::record;
@@ -31,17 +31,14 @@ const LONGEST_USER: usize = 4096;
 
 /// Before anything is made: two overlays on one upper would spoil it, and the kernel only warns.
 pub fn prepare(overlay: &Overlay) -> Result<()> {
-    match &overlay.layers.upper {
-        Upper::Kept { directory } => {
-            let what = || format!("take the upper directory {}", directory.display());
-            claim(directory, Path::new(std::ffi::OsStr::from_bytes(overlay.source.to_bytes())))
-                .context(what)
-        }
-        Upper::Ephemeral { size: Some(_), .. } => {
-            Err(Error::config("an ephemeral upper directory has no size limit on this file system")
-                .hint("use tmpfs:SIZE"))
-        }
-        _ => Ok(()),
+    if let Upper::Kept { directory, .. } = &overlay.layers.upper {
+        let what = || format!("take the upper directory {}", directory.display());
+        claim(directory, Path::new(std::ffi::OsStr::from_bytes(overlay.source.to_bytes())))
+            .context(what)?;
+    }
+    match overlay.layers.upper.quota() {
+        Some((directory, _)) => quota::check(directory),
+        None => Ok(()),
     }
 }
 
@@ -196,7 +193,12 @@ pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
                 let _ = fs::remove_file(directory.join(USER));
             }
         }
-        Upper::Ephemeral { directory, .. } => clear(directory),
+        Upper::Ephemeral { directory, size } => {
+            if size.is_some() {
+                quota::lift(directory)?;
+            }
+            clear(directory);
+        }
         Upper::Tmpfs { .. } | Upper::Given { .. } => {}
     }
     Ok(())
@@ -468,7 +470,7 @@ mod tests {
     fn a_kept_upper_has_one_user() {
         let folder = Folder::new("claim");
         let (kept, other) = (folder.0.join("kept"), folder.0.join("at"));
-        let upper = Upper::Kept { directory: kept.clone() };
+        let upper = Upper::Kept { directory: kept.clone(), size: None };
         let overlay = folder.overlay(upper.clone());
         prepare(&overlay).unwrap();
         prepare(&overlay).unwrap();

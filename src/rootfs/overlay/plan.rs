@@ -113,27 +113,28 @@ fn upper(text: &str, input: &Input<'_>) -> Result<Upper> {
         let of = |path: &Path| absolute(input.bundle, path);
         return Ok(Upper::Given { upper: of(&upper), work: of(&work) });
     }
-    let (kind, amount) = match text.split_once(':') {
-        Some((kind, amount)) => (kind, Some(amount)),
-        None => (text, None),
-    };
-    let size = || {
-        let bytes = amount.map(|amount| {
-            let bytes = size::bytes(amount).and_then(|n| u64::try_from(n).ok());
-            bytes.filter(|n| *n > 0)
-        });
-        match bytes {
-            Some(None) => Err(invalid(annotation::UPPER, text, "want a size such as 64m")),
-            other => Ok(other.flatten()),
+    // A colon belongs to a path, unless it cannot: after its last slash, with a size.
+    let (kind, amount) = match text.rsplit_once("/:") {
+        Some((directory, amount)) if bytes(amount).is_some() => {
+            (&text[..=directory.len()], Some(amount))
         }
+        _ if text.contains('/') => (text, None),
+        _ => match text.split_once(':') {
+            Some((kind, amount)) => (kind, Some(amount)),
+            None => (text, None),
+        },
+    };
+    let size = || match amount.map(bytes) {
+        Some(None) => Err(invalid(annotation::UPPER, text, "want a size such as 64m")),
+        other => Ok(other.flatten()),
     };
     match kind {
         "ephemeral" => {
             Ok(Upper::Ephemeral { directory: input.state_directory.to_owned(), size: size()? })
         }
         "tmpfs" => Ok(Upper::Tmpfs { size: size()? }),
-        _ if text.contains('/') => {
-            Ok(Upper::Kept { directory: absolute(input.bundle, Path::new(text)) })
+        _ if kind.contains('/') => {
+            Ok(Upper::Kept { directory: absolute(input.bundle, Path::new(kind)), size: size()? })
         }
         _ => Err(invalid(
             annotation::UPPER,
@@ -141,6 +142,10 @@ fn upper(text: &str, input: &Input<'_>) -> Result<Upper> {
             "want ephemeral, tmpfs, tmpfs:SIZE, or a directory with a slash in its name",
         )),
     }
+}
+
+fn bytes(amount: &str) -> Option<u64> {
+    size::bytes(amount).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0)
 }
 
 /// What is written would change what is only read, or the other way round.
@@ -173,6 +178,11 @@ pub fn overlay(input: &Input<'_>) -> Result<Option<Overlay>> {
     let Some(layers) = layers(input)? else { return Ok(None) };
     if !input.privileged && layers.shown.is_some() {
         return Err(invalid(annotation::SHOW, "true", "only root can show a rootfs on the host"));
+    }
+    if !input.privileged && layers.upper.quota().is_some() {
+        let text = layers.upper.to_string();
+        return Err(invalid(annotation::UPPER, &text, "only root can limit what is on a disk")
+            .hint("tmpfs:SIZE is a limit that needs no privileges"));
     }
     Ok(Some(Overlay {
         at: host_path(input.root)?,
@@ -252,11 +262,27 @@ pub(in crate::rootfs) mod tests {
     #[test]
     fn a_kept_upper_is_a_directory() {
         let got = layers(&input(None, Some("./mine"))).unwrap().unwrap();
-        assert_eq!(got.upper, Upper::Kept { directory: "/b/mine".into() });
+        assert_eq!(got.upper, Upper::Kept { directory: "/b/mine".into(), size: None });
         assert!(!got.upper.is_volatile());
         // A colon belongs to a path.
         let got = layers(&input(None, Some("/a:b"))).unwrap().unwrap();
-        assert_eq!(got.upper, Upper::Kept { directory: "/a:b".into() });
+        assert_eq!(got.upper, Upper::Kept { directory: "/a:b".into(), size: None });
+        let got = layers(&input(None, Some("/a:5m"))).unwrap().unwrap();
+        assert_eq!(got.upper, Upper::Kept { directory: "/a:5m".into(), size: None });
+    }
+
+    #[test]
+    fn on_a_disk_a_quota_is_the_limit() {
+        let got = layers(&input(None, Some("/mine/:5m"))).unwrap().unwrap();
+        assert_eq!(got.upper, Upper::Kept { directory: "/mine".into(), size: Some(5 << 20) });
+        assert_eq!(got.upper.quota(), Some((Path::new("/mine"), 5 << 20)));
+        let got = layers(&input(None, Some("ephemeral:1g"))).unwrap().unwrap();
+        assert_eq!(got.upper.quota(), Some((Path::new("/run/aril/c"), 1 << 30)));
+        assert_eq!(got.upper.to_string(), "ephemeral, 1073741824 bytes");
+        let rootless = Input { privileged: false, ..input(None, Some("ephemeral:1g")) };
+        assert!(overlay(&rootless).unwrap_err().to_string().contains("only root can limit"));
+        let memory = Input { upper: Some("tmpfs:1g"), ..rootless };
+        assert_eq!(overlay(&memory).unwrap().unwrap().layers.upper.quota(), None);
     }
 
     #[test]
