@@ -15,9 +15,9 @@ vm-matrix: build ## vm-test on each kernel: 6.1, 6.12 and the newest that Debian
 		{ $(call vm-run-tests,$$kernel); } || failed="$$failed $$kernel"; \
 	done; [ -z "$$failed" ] || { echo "vm-matrix: failed on$$failed" >&2; exit 1; }
 
-# What no other host shows: systemd's cgroups, controllers on cgroup v2 alone, and an ordinary user with ranges of
-# ids and a session; and that containers look as runc's there, too.
-VM_PART := cgroup:: resources:: load:: pause:: events:: \ overlay::on_a_disk overlay::a_kept
+# What no other host shows: systemd's cgroups, controllers on cgroup v2 alone, quotas, and an ordinary user with
+# ranges of ids and a session; and that containers look as runc's there, too.
+VM_PART := cgroup:: resources:: load:: pause:: events:: overlay::on_a_disk overlay::a_kept \
 	rootless::with_ rootless::under_podman rootless::pasta_connects observer::kinds::
 
 .PHONY: vm-part
