@@ -29,11 +29,13 @@ pub fn of_writes<'a>(writes: impl IntoIterator<Item = &'a Write>) -> Vec<Propert
     properties
 }
 
-/// Whether systemd, who writes each file that it knows, writes something else to this one.
+/// Whether this may be something else once systemd is done, who writes each file that it knows. Until it has
+/// come to the unit it may also, as another one beside it has ended, take a controller away and give it
+/// back, which loses what only we have written (`io.max`, `cpu.max.burst`).
 pub fn disagrees(write: &Write) -> bool {
     match &*write.file {
-        // Nothing that it ever writes.
-        "cpu.max.burst" | "io.max" | "rdma.max" | "misc.max" => false,
+        // Controllers that it does not know.
+        "rdma.max" | "misc.max" => false,
         file if file.starts_with("hugetlb.") => false,
         "cpu.max" => !Quota::of_v2(&write.value).survives(),
         "cpu.idle" => write.value != "0" && write.value != "1",
@@ -261,11 +263,13 @@ mod tests {
             disagreed.map(|w| w.file.clone().into_owned()).collect()
         };
         let usual = json!({"memory": {"limit": 100, "swap": 100, "reservation": 50},
-            "cpu": {"shares": 512, "quota": 50000, "period": 100000, "burst": 5, "cpus": "0"},
+            "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
             "pids": {"limit": 7}, "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
-            "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}]},
             "unified": {"memory.high": "max", "memory.oom.group": "1"}});
         assert!(disagreed(usual).is_empty());
+        let lost = json!({"cpu": {"burst": 5},
+            "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}]}});
+        assert_eq!(disagreed(lost), ["io.max", "cpu.max.burst"]);
         let unusual = json!({"cpu": {"quota": 12345}, "blockIO": {"weight": 10},
             "unified": {"memory.max": "1G", "memory.zswap.max": "0", "pids.max": "0"}});
         assert_eq!(

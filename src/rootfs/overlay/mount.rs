@@ -32,8 +32,8 @@ pub fn make(
     apart: impl FnOnce() -> ChildResult<OwnedFd>,
 ) -> ChildResult<OwnedFd> {
     match by_descriptor(overlay, id_map) {
-        // Kernels before 6.15, of a descriptor that is only a path.
-        Err(fault) if fault.errno == Errno::EBADF => apart(),
+        // Kernels before 6.15, of a descriptor that is only a path; and before 6.5, of any.
+        Err(fault) if matches!(fault.errno, Errno::EBADF | Errno::EOPNOTSUPP) => apart(),
         // What kernels say that do not know the parameter, or such a layer. It may as well be the
         // folder that is wrong: then it is this answer that says how.
         Err(fault) if fault.errno == Errno::EINVAL => apart().map_err(|_| fault),

@@ -21,8 +21,8 @@ use crate::sys::open::open;
 pub fn of(folders: &[PathBuf], userxattr: bool) -> Result<OwnedFd> {
     let opened = folders.iter().map(|folder| open_folder(folder)).collect::<Result<Vec<_>>>()?;
     let made = match by_descriptor(&opened, userxattr) {
-        // Before Linux 6.15 a layer has a path.
-        Err(fault) if matches!(fault.errno, Errno::EINVAL | Errno::EBADF) => {
+        // Before Linux 6.15 a layer has a path, and before 6.5 there are no descriptors.
+        Err(fault) if matches!(fault.errno, Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP) => {
             in_namespace_of_its_own(|| by_number(folders, userxattr)).map_err(|_| fault)
         }
         other => other,
