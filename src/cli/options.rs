@@ -26,7 +26,7 @@ pub fn flags() -> Vec<Arg> {
         value(
             "upper",
             "WHERE",
-            "what takes writes: ephemeral, tmpfs or a DIR/ that stays, each with :SIZE or not",
+            "what takes writes: ephemeral, tmpfs or a DIR/ to keep, all with [:SIZE]",
         ),
         switch("show-rootfs", "let the host see the layers as one, at rootfs in the bundle"),
         values("volume", "SOURCE:DIR[:ro]", "mount a named volume, or /DIR of the host").short('v'),
