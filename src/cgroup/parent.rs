@@ -559,18 +559,29 @@ mod controllers {
     /// Every available controller, as callers read statistics of controllers that no limit needs.
     /// The kernel's list of a new cgroup tells whether all is well already: the common case.
     pub fn enable(target: &Target, writes: &[Write]) -> Result<()> {
+        const TRIES: u32 = 40;
         let root = list(&target.mount, "cgroup.controllers")?;
         let mut here = list(&target.dir, "cgroup.controllers")?;
         let mut refusal = None;
-        if !root.iter().all(|c| here.contains(c)) {
-            here = descend(target, root.clone(), &mut refusal)?;
+        for _ in 0..TRIES {
+            if !root.iter().all(|c| here.contains(c)) {
+                refusal = None;
+                here = descend(target, root.clone(), &mut refusal)?;
+            }
+            let missing = writes.iter().find(|w| {
+                w.needs_controller() && !w.unified && !here.iter().any(|c| *c == w.controller)
+            });
+            match missing {
+                None => return Ok(()),
+                // It was there a moment ago: systemd takes it away as another unit beside this one ends.
+                Some(_) if refusal.as_ref().and_then(Error::errno) == Some(Errno::ENOENT) => {
+                    sleep(Duration::from_millis(5));
+                }
+                Some(write) => return Err(unavailable(target, write, &root, refusal)),
+            }
         }
-        match writes.iter().find(|w| {
-            w.needs_controller() && !w.unified && !here.iter().any(|c| *c == w.controller)
-        }) {
-            None => Ok(()),
-            Some(write) => Err(unavailable(target, write, &root, refusal)),
-        }
+        let needs = writes.iter().find(|w| w.needs_controller() && !w.unified);
+        needs.map_or(Ok(()), |write| Err(unavailable(target, write, &root, refusal)))
     }
 
     fn list(dir: &Path, name: &str) -> Result<Vec<String>> {
