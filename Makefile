@@ -1,5 +1,14 @@
 # `make help` lists the targets.
 
+# rust-toolchain.toml names a release, which rustup fetches. Where it cannot, its default toolchain is used instead.
+ifndef RUSTUP_TOOLCHAIN
+OTHER := $(shell ! command -v rustup > /dev/null || cargo --version > /dev/null || rustup default | cut -d ' ' -f 1)
+ifneq ($(OTHER),)
+$(warning the release of rust-toolchain.toml cannot be installed: using $(OTHER))
+export RUSTUP_TOOLCHAIN := $(OTHER)
+endif
+endif
+
 # A musl binary starts 0.3 ms sooner than a static glibc one (docs/performance.md): it is built
 # where the target is installed or rustup can add it.
 HOST    := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -12,24 +21,38 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 OUT    := target/$(TARGET)/release
+# What `make build` leaves for `make install`, laid out as below PREFIX.
+DIST   := target/dist
 ARIL   := $(OUT)/aril
 SHIM   := $(OUT)/containerd-shim-aril-v2
 CNI    := $(OUT)/aril-cni
 BUNDLE := bundles/busybox
 CARGO  ?= cargo
 
+# Everything that the tests call and a bare Debian does not have: what skips name, and no less (tidy.rs compares).
+PACKAGES := apparmor attr busybox-static conmon containerd containernetworking-plugins crun curl docker.io \
+	e2fsprogs g++ iproute2 jq mmdebstrap mount nftables passt podman procps python3 python3-minimal \
+	python3-seccomp qemu-system-x86 runc strace stress-ng tar uidmap umoci util-linux xz-utils zstd
+# Engines need what they recommend: Debian 13 has the command docker in a package of its own, both have networks so.
+ENGINES := containerd docker.io podman
+
 # The black-box tests and the benchmarks drive this binary.
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build bundle demo test test-engines mutants races check fuzz bench bench-systemd bench-network floor install uninstall clean demo-tools test-tools rust-target
+.PHONY: help build binaries bundle demo test test-engines fresh mutants races check fuzz bench bench-systemd bench-network floor \
+	install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: rust-target ## build the static release binaries, runtime, containerd shim and CNI plugin, and show where they are
-	$(CARGO) build --release --locked --package aril --target $(TARGET)
+build: binaries ## build the static release binaries (runtime, containerd shim, CNI plugin), man pages and completions
+	@rm -rf $(DIST) && install -D -m 0755 -t $(DIST)/bin $(ARIL) $(SHIM) $(CNI)
+	$(CARGO) run --quiet --locked --package aril --example aril-docs $(DIST)
 	@ls -l $(ARIL) $(SHIM) $(CNI)
+
+binaries: rust-target
+	$(CARGO) build --release --locked --package aril --target $(TARGET)
 
 bundle: demo-tools ## make bundles/busybox/rootfs from Debian's busybox-static
 	@mkdir -p $(addprefix $(BUNDLE)/rootfs/,bin dev etc proc sys tmp)
@@ -39,29 +62,31 @@ bundle: demo-tools ## make bundles/busybox/rootfs from Debian's busybox-static
 	@printf 'root:x:0:0:root:/:/bin/sh\n' > $(BUNDLE)/rootfs/etc/passwd
 	@printf 'root:x:0:\n' > $(BUNDLE)/rootfs/etc/group
 
-demo: build bundle ## run a busybox container that looks around, then show what its start cost
+demo: binaries bundle ## run a busybox container that looks around, then show what its start cost
 	$(ARIL) run --bundle $(BUNDLE) aril-demo-$$$$
 	@printf '\n\033[1mwhere the time went:\033[0m\n'
 	$(ARIL) run --timeline --bundle $(BUNDLE) aril-demo-$$$$ > /dev/null
 
-test: test-tools build bundle ## format, lints and all tests, as root, on any Debian machine
+test: test-tools binaries bundle ## format, lints and all tests, as root, on any Debian machine
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	runtime-tests/fuzz/run.sh check
 	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast -- --show-output
 	@$(MAKE) --no-print-directory test-engines vm-part
 
-test-engines: build test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (installs them from Debian)
-	@$(call APT_INSTALL,containerd docker.io podman conmon containernetworking-plugins curl)
+test-engines: binaries test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (installs them from Debian)
 	ENGINES=1 $(CARGO) test --locked --package runtime-tests --test engines -- $(TESTS)
+
+fresh: ## what README.md promises, on a new Debian 12 and a new Debian 13 in namespaces (RELEASES=trixie for one)
+	runtime-tests/fresh.sh $(RELEASES)
 
 mutants: test-tools ## take our protections out one by one; the tests of docs/cves.md must notice (MUTANTS='name ...')
 	$(CARGO) run --quiet --locked --package runtime-tests --bin mutants -- $(MUTANTS)
 
-races: build test-tools ## the races of docs/cves.md, with ten thousand starts each
+races: binaries test-tools ## the races of docs/cves.md, with ten thousand starts each
 	ARIL_RACES=10000 $(CARGO) test --locked --package runtime-tests --test suite -- cves::paths cves::devices
 
-load-network: build test-tools ## a thousand containers on one network, up and down, and runtimes killed meanwhile
+load-network: binaries test-tools ## a thousand containers on one network, up and down, and runtimes killed meanwhile
 	ARIL_NETWORK_LOAD=1000 $(CARGO) test --locked --package runtime-tests --test suite -- network::load --nocapture
 
 check: ## type-check and lint only
@@ -73,18 +98,21 @@ fuzz: rust-target ## fuzz every input for FUZZ_SECONDS each (30); FUZZ='TARGET..
 floor: rust-target
 	$(CARGO) build --release --locked --package runtime-tests --bins --target $(TARGET)
 
-bench: build floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
+bench: binaries floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
 	$(OUT)/bench --aril $(RUNTIME) --bundle $(BUNDLE) --output docs/bench $(BENCH)
 
-bench-systemd: build floor bundle ## aril, crun and runc by the systemd driver, on a systemd of its own on this machine's kernel
+bench-systemd: binaries floor bundle ## aril, crun and runc by the systemd driver, on a systemd of its own on this machine's kernel
 	runtime-tests/vm/contained.sh $(OUT)/bench --systemd --aril $(RUNTIME) --bundle $(BUNDLE) --output /out $(BENCH)
 
-bench-network: build floor bundle ## what a network adds to a start, beside CNI plugins and netavark, and with 999 others
+bench-network: binaries floor bundle ## what a network adds to a start, beside CNI plugins and netavark, and with 999 others
 	unshare --net --mount --propagation private $(OUT)/networks $(ROUNDS)
 
-install: build ## install aril, the shim, the CNI plugin, man pages and completions into PREFIX (default /usr/local)
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(ARIL) $(SHIM) $(CNI)
-	$(CARGO) run --quiet --locked --package aril --example aril-docs $(DESTDIR)$(PREFIX)
+install: ## copy what `make build` made into PREFIX (default /usr/local): binaries, man pages, completions; builds nothing
+	@test -d $(DIST) || { echo 'nothing is built yet: run make build first'; exit 1; }
+	@cd $(DIST) && find . -type f | while read -r file; do \
+		case $$file in ./bin/*) mode=0755 ;; *) mode=0644 ;; esac; \
+		install -v -D -m $$mode "$$file" "$(DESTDIR)$(PREFIX)/$$file" || exit; \
+	done
 
 uninstall: ## remove them again
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(ARIL) $(SHIM) $(CNI)))
@@ -100,7 +128,7 @@ clean: ## remove what was built
 # What a bare Debian machine lacks; nothing is asked of apt when nothing is missing.
 APT_INSTALL = missing=''; for package in $(1); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
-	done; [ -z "$$missing" ] || { echo "installing:$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing > /dev/null; }
+	done; [ -z "$$missing" ] || { echo "installing:$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) $$missing > /dev/null; }
 
 rust-target:
 	@command -v $(CARGO) > /dev/null || { echo 'cargo is missing: install Rust 1.91 or newer (rustup)'; exit 1; }
@@ -110,6 +138,7 @@ demo-tools:
 	@$(call APT_INSTALL,busybox-static)
 
 test-tools:
-	@$(call APT_INSTALL,busybox-static g++ runc crun strace iproute2 procps jq python3-seccomp attr stress-ng umoci nftables passt apparmor curl)
+	@$(call APT_INSTALL,$(filter-out $(ENGINES),$(PACKAGES)),--no-install-recommends)
+	@$(call APT_INSTALL,$(ENGINES))
 
 include runtime-tests/vm/vm.mk

@@ -33,7 +33,6 @@ mount -t cgroup2 -o "$(findmnt -n -f -t cgroup2 -o FS-OPTIONS)" cgroup2 /sys/fs/
     --arg disk "$scratch/disk" --arg src "$source_tree" --arg out "$scratch/out" '
     (.linux.capabilities - ["CAP_SYS_RESOURCE"]) as $all # which even root may lack
     | $spec[0]
-    | .annotations["io.aril.rootfs.upper"] = "tmpfs:4g"
     | .root = {path: $disk}
     | .process += {terminal: false, args: ["/sbin/init"], noNewPrivileges: false, rlimits: []}
     | .process.env += ["container=aril"]
@@ -45,7 +44,7 @@ mount -t cgroup2 -o "$(findmnt -n -f -t cgroup2 -o FS-OPTIONS)" cgroup2 /sys/fs/
         {destination: $src, type: "bind", source: $src, options: ["rbind", "ro"]},
         {destination: "/out", type: "bind", source: $out, options: ["rbind"]}
     ]' > "$scratch/new" && mv "$scratch/new" "$scratch/config.json"
-"${aril[@]}" run --detach --bundle "$scratch" systemd-host < /dev/null
+"${aril[@]}" run --detach --bundle "$scratch" --upper tmpfs:4g systemd-host < /dev/null
 
 # As a service, for a process of ours in the root of that tree would keep its controllers back.
 printf 'cd %q\n%s\n' "$source_tree" "$*" > "$scratch/out/command"

@@ -75,7 +75,7 @@ install_missing() { # COMMAND=PACKAGE...
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get > /dev/null || unprepared "missing: ${missing[*]}, and there is no apt-get to install it"
-    [ "$(id -u)" = 0 ] || unprepared "missing: ${missing[*]} (apt-get install it, or run as root)"
+    [ "$(id -u)" = 0 ] || unprepared "missing: ${missing[*]} (install it, or run as root)"
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get -qq update && apt-get -qq install -y --no-install-recommends "${missing[@]}"; } \
@@ -306,6 +306,7 @@ shell() {
 }
 
 [ "$(uname -m)" = x86_64 ] || { say "skipped: the machine's packages are for x86_64, this is $(uname -m)"; exit 77; }
+[ -z "${NESTED:-}" ] || { say "skipped, nested: a virtual machine takes longer than all other tests (make vm-part)"; exit 77; }
 scratch=$(mktemp --directory --tmpdir aril-vm.XXXXXX)
 install_missing qemu-system-x86_64=qemu-system-x86 setpriv=util-linux jq=jq
 out=${VM_OUT:-$scratch/out}

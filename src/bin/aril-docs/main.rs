@@ -1,6 +1,6 @@
 //! `aril-docs DIRECTORY`: completions for shells and man pages, from the table of verbs.
 //!
-//! `make install` runs it; it is an example of the package and not a binary, so that a build of aril
+//! `make build` runs it for `make install`; it is an example of the package and not a binary, so that a build of aril
 //! does not build it and aril does not carry it.
 
 mod bash;

@@ -51,7 +51,10 @@ fn completed(words: &[&str]) -> Vec<String> {
 fn bash_completes() {
     assert_eq!(completed(&["aril", "ev"]), ["events"]);
     assert_eq!(completed(&["aril", "--log", "x", "--root", "=", "/r", "ki"]), ["kill"]);
-    assert_eq!(completed(&["aril", "create", "--pid"]), ["--pidfd-socket", "--pid-file", "--pids"]);
+    assert_eq!(
+        completed(&["aril", "create", "--pid"]),
+        ["--pidfd-socket", "--pid-file", "--pids-limit"]
+    );
     assert_eq!(completed(&["aril", "--root", "/r", "delete", "--force", "t"]), ["two"]);
     assert_eq!(completed(&["aril", "list", "--format", "j"]), ["json"]);
     assert_eq!(completed(&["aril", "list", "--format", "=", "t"]), ["table"]);
