@@ -54,9 +54,100 @@ impl fmt::Display for HostPid {
     }
 }
 
+/// Decimal digits and nothing else: `str::parse` would accept a sign.
+pub fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A user or group of the command line, or of a field of passwd(5): the one parser of `run`, `exec` and
+/// the image's files. A text that is a number to any other reader (out of range, signed, padded,
+/// hexadecimal, with a fraction or an exponent) is an error and never a name: the image's passwd could
+/// make it root (CVE-2016-3697, CVE-2024-40635, CVE-2026-46680).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal<'a> {
+    Number(u32),
+    Name(&'a str),
+}
+
+impl<'a> Principal<'a> {
+    /// # Errors
+    ///
+    /// The reason, for a text that is neither an ID nor a name.
+    pub fn parse(text: &'a str) -> std::result::Result<Self, &'static str> {
+        match number(text) {
+            // setresuid(2) and its kin take it for "unchanged".
+            Some(u32::MAX) => Err("4294967295 is not an ID"),
+            Some(id) => Ok(Self::Number(id)),
+            None if text.is_empty() => Err("it is empty"),
+            None if resembles_a_number(text) => {
+                Err("an ID is written in decimal digits, from 0 to 4294967294")
+            }
+            None => Ok(Self::Name(text)),
+        }
+    }
+}
+
+/// Names that useradd(8) accepts start with a letter, a digit, `_` or `.`, and hold no blank.
+fn resembles_a_number(text: &str) -> bool {
+    if text.starts_with(['-', '+']) || text.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        return true;
+    }
+    let based = ["0x", "0X", "0o", "0O", "0b", "0B"].iter().any(|base| text.starts_with(base));
+    let grouped = |c: char| c.is_numeric() || matches!(c, '_' | '.' | ',' | '\'');
+    let float = text.starts_with(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok();
+    based || float || text.contains(char::is_numeric) && text.chars().all(grouped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_in_any_notation_is_never_a_name() {
+        for (text, id) in [("0", 0), ("007", 7), ("4294967294", u32::MAX - 1)] {
+            assert_eq!(Principal::parse(text), Ok(Principal::Number(id)), "{text}");
+        }
+        for name in ["root", "_apt", "systemd-network", "3proxy", "user.name", "9p", "name$", "e3"]
+        {
+            assert_eq!(Principal::parse(name), Ok(Principal::Name(name)));
+        }
+        for text in [
+            "",
+            "4294967295",
+            "4294967296",
+            "18446744073709551616",
+            "99999999999999999999999999",
+            "00000000004294967296",
+            "-1",
+            "-0",
+            "--1",
+            "+0",
+            "+root",
+            " 0",
+            "0 ",
+            "0\n",
+            "\t0",
+            "0x0",
+            "0X0",
+            "0b0",
+            "0o0",
+            "0.0",
+            "0.",
+            "0e0",
+            "1e3",
+            "1_000",
+            "1,000",
+            "\u{661}",
+            "\u{ff10}",
+            "\u{b2}",
+            "ro ot",
+            "root\0",
+            "\u{a0}0",
+        ] {
+            assert!(Principal::parse(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn ids() {

@@ -1,6 +1,46 @@
-//! Time as text.
+//! Time as text, and how long each step of a verb took, for whoever debugs one.
 
+use std::fmt::Display;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sys::timeline::now;
+
+type Log = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Where steps are told, with `--debug`.
+static LOG: OnceLock<Log> = OnceLock::new();
+/// When the last step ended.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// From now on `log` is told of each step of this process.
+pub fn watch(log: Log) {
+    LAST.store(now(), Relaxed);
+    // A second one is of no use: there is one verb in a process.
+    let _ = LOG.set(log);
+}
+
+pub fn is_watched() -> bool {
+    LOG.get().is_some()
+}
+
+/// Tells that a step has ended, and how long it took since the last one.
+pub fn step(what: impl Display) {
+    if LOG.get().is_some() {
+        let end = now();
+        let took = end.saturating_sub(LAST.swap(end, Relaxed));
+        tell(what, took);
+    }
+}
+
+/// Tells of a step that another process has timed, in nanoseconds.
+#[cold]
+pub fn tell(what: impl Display, took: u64) {
+    if let Some(log) = LOG.get() {
+        log(&format!("{what} ({}.{:03} ms)", took / 1_000_000, took / 1000 % 1000));
+    }
+}
 
 /// RFC 3339 in UTC, as Go's `RFC3339Nano` prints it: as many digits of the second as it has.
 pub fn rfc3339(time: SystemTime) -> String {

@@ -15,6 +15,7 @@ use aril::namespace::{Mapping, Maps};
 use aril::plan::compile::{self, ExecOptions, Options};
 use aril::plan::facts::{HostFacts, ProcessFacts};
 use aril::rootfs::overlay::plan::lowers_of;
+use aril::spec::{Extensions, OperatorGrant};
 use oci_spec::runtime::Spec;
 
 /// Bytes as choices. Once they are used up every choice is the first.
@@ -59,11 +60,11 @@ pub enum Host {
 impl Host {
     pub const ALL: [Self; 4] = [Self::Unified, Self::Systemd, Self::Hybrid, Self::Rootless];
 
-    fn facts(self, spec: &Spec) -> HostFacts {
+    fn facts(self, extensions: &Extensions) -> HostFacts {
         let rootless = matches!(self, Self::Rootless);
         let rootfs = bundle().join("rootfs");
         let mapping = vec![Mapping { container: 0, host: 100_000, size: 65_536 }];
-        let layers = lowers_of(spec, &rootfs, bundle()).ok().flatten().unwrap_or_default();
+        let layers = lowers_of(extensions, &rootfs, bundle()).ok().flatten().unwrap_or_default();
         HostFacts {
             layer_owners: vec![100_000; layers.len()],
             rootfs,
@@ -81,6 +82,7 @@ impl Host {
                 security: SecurityModules { apparmor: true, selinux: true },
                 rootless,
                 setgroups_allowed: !rootless,
+                capabilities: u64::MAX,
             },
             in_user_namespace: rootless,
             kcore: true,
@@ -113,18 +115,22 @@ pub fn plan(spec: &Spec, host: Host) {
     static OPTIONS: OnceLock<Options> = OnceLock::new();
     let options = OPTIONS.get_or_init(|| options(bundle().to_owned()));
     let id = ContainerId::parse("fuzzed").expect("an id");
-    let facts = host.facts(spec);
-    match compile::container(&id, spec, options, &facts) {
+    // As if the operator had allowed every annotation.
+    let annotations = spec.annotations().iter().flatten();
+    let pairs: Vec<_> = annotations.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let grant = &OperatorGrant::of(Extensions::of(&pairs));
+    let facts = host.facts(grant);
+    match compile::container(&id, spec, grant, options, &facts) {
         Ok(plan) => assert!(!plan.to_string().is_empty()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     if let Some(process) = spec.process() {
         let options = ExecOptions { detach: true, console_socket: None, passed: Passed::default() };
-        let _ = compile::exec(&id, spec, process, &options, &facts.process);
+        let _ = compile::exec(&id, spec, grant, process, &options, &facts.process);
     }
     let rootless = matches!(host, Host::Rootless);
     let facts = explain::Facts { rootless, apparmor: true, selinux: false, landlock: Some(6) };
-    let _ = explain::explain(spec, &facts);
+    let _ = explain::explain(spec, grant, &facts);
 }
 
 fn bundle() -> &'static Path {
@@ -145,6 +151,7 @@ fn options(bundle: PathBuf) -> Options {
         no_pivot: false,
         new_keyring: true,
         rootless_cgroups: false,
+        no_cgroup: false,
         detach: false,
         console_socket: None,
         passed: Passed::default(),

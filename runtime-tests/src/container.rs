@@ -52,7 +52,7 @@ impl Container {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // Padded, so that no mark is the beginning of another.
-        let mark = format!("aril-test-{}-{number:05}", std::process::id());
+        let mark = format!("{}-{number:05}", own_mark());
         let temporary = std::env::temp_dir().canonicalize().expect("a temporary directory");
         let dir = temporary.join(&mark);
         fs::create_dir_all(dir.join("calls")).expect("own directory");
@@ -99,6 +99,27 @@ impl Container {
     #[must_use]
     pub fn sleeper(self) -> Self {
         self.args(["sleep", "1000"])
+    }
+
+    /// Flags between the program and its verb, for calls that are put together elsewhere.
+    pub fn globals(&self) -> &[OsString] {
+        &self.globals
+    }
+
+    /// With an annotation that the operator allows by its key.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.annotate(key, value);
+        self
+    }
+
+    /// The same in place.
+    pub fn annotate(&mut self, key: &str, value: &str) {
+        self.spec["annotations"][key] = json!(value);
+        let allow = OsString::from(format!("--allow-annotation={key}"));
+        if self.runtime.is_aril() && !self.globals.contains(&allow) {
+            self.globals.push(allow);
+        }
     }
 
     #[must_use]
@@ -353,7 +374,7 @@ impl Container {
             if left.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(5), "left behind: {left:#?}");
+            assert!(start.elapsed() < PATIENCE, "left behind: {left:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -395,7 +416,7 @@ impl Drop for Container {
             let start = Instant::now();
             left.extend(loop {
                 let now = self.leftovers();
-                if now.is_empty() || start.elapsed() > Duration::from_secs(5) {
+                if now.is_empty() || start.elapsed() > PATIENCE {
                     break now;
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -407,11 +428,14 @@ impl Drop for Container {
     }
 }
 
+/// How long an event may take before the test fails, on a machine with ten processes for each processor too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 #[track_caller]
 pub fn wait_until(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -430,6 +454,14 @@ fn make_rootfs(rootfs: &Path) {
     let passwd = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:8:mail:/var/mail:/bin/sh\n";
     fs::write(rootfs.join("etc/passwd"), passwd).expect("passwd");
     fs::write(rootfs.join("etc/group"), "root:x:0:\nmail:x:8:\n").expect("group");
+}
+
+/// What the marks of all containers of this process begin with: its pid, and the number of its pid namespace, for
+/// `make fresh` beside `make test` has the same pids on the same cgroup hierarchies.
+pub fn own_mark() -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino() & 0xffff);
+    format!("aril-test-{}-{namespace:x}", std::process::id())
 }
 
 fn originals() -> &'static [PathBuf; 2] {

@@ -29,7 +29,7 @@ pub fn traces_that_stay(mark: &str) -> Vec<String> {
     let start = Instant::now();
     loop {
         let found = traces(mark);
-        if found.is_empty() || start.elapsed() > Duration::from_secs(3) {
+        if found.is_empty() || start.elapsed() > crate::container::PATIENCE {
             return found;
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -114,7 +114,7 @@ pub fn scrub(mark: &str) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
+    while start.elapsed() < Duration::from_secs(20) {
         for dir in cgroups(mark) {
             let _ = fs::remove_dir(dir);
         }

@@ -4,9 +4,11 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+
+use crate::container::PATIENCE;
 
 /// A listening socket as conmon and the shims make it, accepting one message.
 pub struct Receiver(UnixListener);
@@ -31,7 +33,7 @@ impl Receiver {
     pub fn take(&self) -> Received {
         let (stream, _) = self.0.accept().expect("the runtime did not connect");
         stream.set_nonblocking(false).expect("blocking");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         let (text, fds) = receive(&stream);
         let (rest, _) = receive(&stream);
         assert!(self.0.accept().is_err(), "the runtime connected twice");
@@ -90,7 +92,7 @@ pub fn resize(fd: &OwnedFd, rows: u16, columns: u16) {
 pub fn read_until(master: &OwnedFd, text: &str) -> String {
     let start = Instant::now();
     let mut shown = Vec::new();
-    while start.elapsed() < Duration::from_secs(20) {
+    while start.elapsed() < PATIENCE {
         let mut ready = [nix::poll::PollFd::new(
             std::os::fd::AsFd::as_fd(master),
             nix::poll::PollFlags::POLLIN,
@@ -132,6 +134,6 @@ pub fn read_to_end(master: &OwnedFd) -> String {
                 Ok(n) => shown.extend_from_slice(&buffer[..n]),
             }
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "the terminal stays open");
+        assert!(start.elapsed() < PATIENCE, "the terminal stays open");
     }
 }

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/makefile.rs"]
+mod makefile;
+#[path = "tidy/pages.rs"]
+mod pages;
+
 const LONGEST: usize = 800;
 
 fn root() -> &'static Path {
@@ -287,6 +292,39 @@ fn the_environment_is_read_by_those_who_face_the_caller() {
         }
     }
     none(&wrong);
+}
+
+/// Only they speak for the operator: nothing else makes a policy, or what a container is granted.
+#[test]
+fn grants_are_made_by_those_who_face_the_operator() {
+    let faces = ["src/cli/", "src/shim/", "src/spec/grant", "src/spec/extensions.rs"];
+    // Of records that older versions wrote.
+    let record = "src/state/record.rs";
+    let mut wrong = Vec::new();
+    for (path, text) in files("src", &[".rs"]) {
+        let path = path.display().to_string();
+        let is_test = path.ends_with("tests.rs") || path == record;
+        if !is_test && !faces.iter().any(|place| path.starts_with(place)) {
+            let lines = makes_grants(&text);
+            wrong.extend(lines.iter().map(|n| format!("{path}:{n}: speaks for the operator")));
+        }
+    }
+    none(&wrong);
+}
+
+/// A literal makes one; a pattern, which ends in `.. }`, takes one apart.
+fn makes_grants(text: &str) -> Vec<usize> {
+    let words =
+        ["Policy::new", "Rules::default", "OperatorGrant::of", "= Extensions {", "(Extensions {"];
+    let mut lines = ambient(text, &words);
+    lines.retain(|n| !text.lines().nth(n - 1).is_some_and(|line| line.contains(".. }")));
+    lines
+}
+
+#[test]
+fn grants_are_found() {
+    let text = "let Extensions { network, .. } = all;\nf(Extensions { network })\nPolicy::new()";
+    assert_eq!(makes_grants(text), [2, 3]);
 }
 
 #[test]

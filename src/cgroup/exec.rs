@@ -7,8 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::layout::{MOUNT, own_unified};
-use super::{Paths, Step, Version};
+use super::file::is_gone;
+use super::{Paths, Step, Version, freezer, layout};
 use crate::error::{Error, OsContext, Result};
 use crate::sys::open::open;
 
@@ -29,40 +29,80 @@ impl Target {
     }
 }
 
-/// `sub` is what `exec --cgroup` said: a path below the container's cgroup, or on v1
-/// `CONTROLLER[,CONTROLLER]:PATH`, more than once.
-pub fn target(paths: &Paths, sub: &[String]) -> Result<Target> {
-    let places = places(paths, sub)?;
+/// `sub` is the value of `exec --cgroup`: a path below the container's cgroup, or on v1
+/// `CONTROLLER[,CONTROLLER]:PATH`, more than once. Without it a cgroup of the container's that was
+/// removed, which takes that the container has left it, is replaced by the cgroup that its init
+/// process `init` is in now.
+pub fn target(paths: &Paths, sub: &[String], init: i32) -> Result<Target> {
     let mut target = Target::nowhere();
-    for (path, version) in places {
+    let mut now = None;
+    for (path, (name, version)) in places(paths, sub)? {
+        let (path, opened) = match open_in(&path, version) {
+            Err(errno) if is_gone(errno) && sub.is_empty() => {
+                let now: &Paths = match &mut now {
+                    Some(now) => now,
+                    none => none.insert(layout::paths_of(init)?),
+                };
+                let there = now.get(name).ok_or_else(|| missing(&path, errno))?.clone();
+                refuse_frozen(name, &there)?;
+                let opened = open_in(&there, version).map_err(|e| missing(&there, e))?;
+                (there, opened)
+            }
+            opened => {
+                let opened = opened.map_err(|e| missing(&path, e))?;
+                (path, opened)
+            }
+        };
         match version {
-            Version::V2 => target.dir = Some(open_dir(&path)?),
+            Version::V2 => target.dir = Some(opened),
             Version::V1 => {
-                let tasks = path.join("tasks");
-                let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-                let tasks = open(&tasks, flags).map_err(|e| missing(&path, e))?;
                 target.steps.push(Step::Join { index: target.tasks.len(), path });
-                target.tasks.push(Some(tasks));
+                target.tasks.push(Some(opened));
             }
         }
     }
     Ok(target)
 }
 
-/// Where the container's first process is, below its cgroup: the place to be when the cgroup itself
-/// has controllers enabled for its children, so that cloning into it is refused with EBUSY.
-pub fn beside(pid: i32) -> Result<OwnedFd> {
-    let file = format!("/proc/{pid}/cgroup");
-    let membership = std::fs::read_to_string(&file).os("read", &file)?;
-    // Outside of our cgroup namespace's root, the path would be relative to what we cannot see.
-    let own = own_unified(&membership).filter(|_| !membership.contains("0::/.."));
-    let own = own.ok_or_else(|| Error::system(format!("{file} names no cgroup of ours")))?;
-    open_dir(&Path::new(MOUNT).join(own.strip_prefix("/").unwrap_or(&own)))
+impl Target {
+    /// The same, but on cgroup2 in the cgroup that the container's init process is in: the way out
+    /// where the container's own cgroup admits no process. The kernel answers EBUSY where
+    /// controllers are enabled for its children, EOPNOTSUPP where it is an invalid domain of a
+    /// threaded subtree, ENODEV where it was removed.
+    pub fn beside(&self, init: i32) -> Result<Self> {
+        let now = layout::paths_of(init)?;
+        let dir = now.get("").ok_or_else(|| {
+            Error::system(format!("/proc/{init}/cgroup names no cgroup of this namespace"))
+        })?;
+        let tasks = self.tasks.iter().map(|tasks| tasks.as_ref().map(OwnedFd::try_clone));
+        Ok(Self {
+            dir: Some(open_in(dir, Version::V2).map_err(|e| missing(dir, e))?),
+            tasks: tasks
+                .map(Option::transpose)
+                .collect::<std::io::Result<_>>()
+                .os("dup", "tasks")?,
+            steps: self.steps.clone(),
+        })
+    }
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    open(path, flags).map_err(|e| missing(path, e))
+/// What joins the cgroup: a directory for `CLONE_INTO_CGROUP`, on v1 its `tasks`.
+fn open_in(path: &Path, version: Version) -> std::result::Result<OwnedFd, Errno> {
+    match version {
+        Version::V2 => open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC),
+        Version::V1 => open(&path.join("tasks"), OFlag::O_WRONLY | OFlag::O_CLOEXEC),
+    }
+}
+
+/// A process that joins a frozen cgroup never gets to the program. The container's status does not
+/// tell of a cgroup that is not its own.
+fn refuse_frozen(name: &str, dir: &Path) -> Result<()> {
+    let paths = Paths::from([(name.to_owned(), dir.to_owned())]);
+    if freezer::is_frozen(&paths)? {
+        let text = format!("cannot exec in a paused container: cgroup {} is frozen", dir.display());
+        return Err(Error::state(text));
+    }
+    Ok(())
 }
 
 /// Running it outside of the container's limits is no way out.
@@ -71,7 +111,8 @@ fn missing(path: &Path, errno: Errno) -> Error {
     if errno == Errno::ENOENT { e.context("cgroup not exist") } else { e }
 }
 
-fn places(paths: &Paths, sub: &[String]) -> Result<BTreeMap<PathBuf, Version>> {
+/// The cgroups to join, each once, with a name that it has in [`Paths`].
+fn places<'a>(paths: &'a Paths, sub: &[String]) -> Result<BTreeMap<PathBuf, (&'a str, Version)>> {
     let version = Version::of(paths);
     let subs = parse(sub)?;
     if let Some(name) = subs.keys().find(|n| !n.is_empty() && !paths.contains_key(**n)) {
@@ -93,7 +134,7 @@ fn places(paths: &Paths, sub: &[String]) -> Result<BTreeMap<PathBuf, Version>> {
                 None => "",
             };
             let kind = if name.is_empty() { Version::V2 } else { Version::V1 };
-            Ok((below(base, sub)?, kind))
+            Ok((below(base, sub)?, (name.as_str(), kind)))
         })
         .collect()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Paths, file};
+use super::{Paths, file, layout};
 use crate::error::{Error, OsContext, Result};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +38,32 @@ pub fn is_frozen(paths: &Paths) -> Result<bool> {
     }
 }
 
+/// The same for a container whose init process is `init`: a cgroup that it has left freezes it no more.
+pub fn has_frozen(paths: &Paths, init: i32) -> Result<bool> {
+    Ok(is_frozen(paths)? && left(paths, init)?.is_none())
+}
+
+/// The cgroup to freeze and the cgroup that `init` is in, if that is another one.
+fn left(paths: &Paths, init: i32) -> Result<Option<(PathBuf, PathBuf)>> {
+    let name = if paths.contains_key("freezer") { "freezer" } else { "" };
+    let own: Paths =
+        paths.get(name).map(|dir| (name.to_owned(), dir.clone())).into_iter().collect();
+    layout::left(&own, init)
+}
+
+/// Refuses to freeze a cgroup that the container's init process has left: the kernel calls a cgroup
+/// without processes frozen, while the container goes on elsewhere.
+pub fn refuse_left(paths: &Paths, init: i32) -> Result<()> {
+    match left(paths, init)? {
+        None => Ok(()),
+        Some((own, there)) => Err(Error::state(format!(
+            "failed to freeze: the container has left its cgroup {} and is in {}",
+            own.display(),
+            there.display()
+        ))),
+    }
+}
+
 /// Returns when every process is frozen. Leaves the container thawed if one cannot be.
 pub fn freeze(paths: &Paths) -> Result<()> {
     freeze_within(paths, PATIENCE)
@@ -45,7 +71,12 @@ pub fn freeze(paths: &Paths) -> Result<()> {
 
 pub(super) fn freeze_within(paths: &Paths, patience: Duration) -> Result<()> {
     let frozen = match Freezer::of(paths) {
-        None => return Err(Error::state("cgroup not exist")),
+        None => {
+            return Err(Error::state(
+                "cannot pause the container: it has no cgroup, as it was created by a user without \
+                 the permission to make one",
+            ));
+        }
         Some(Freezer::V1(state)) => freeze_v1(&state, patience),
         Some(Freezer::V2(dir)) => freeze_v2(&dir, patience),
     };

@@ -6,6 +6,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::systemd::plan::levels;
@@ -53,7 +54,7 @@ impl Layout {
 
     /// The same for another process, with its cgroups in the place of the runtime's own.
     fn of_process(pid: i32) -> Result<Self> {
-        let membership = read(&format!("/proc/{pid}/cgroup"))?;
+        let membership = visible(&read(&format!("/proc/{pid}/cgroup"))?);
         let unified = statfs(MOUNT).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
         if unified {
             return Ok(Self::Unified { own: own_unified(&membership) });
@@ -122,6 +123,35 @@ fn directories(layout: Layout, place: impl Fn(PathBuf) -> PathBuf) -> Paths {
             })
             .collect(),
     }
+}
+
+/// Returns the lines of a `/proc/PID/cgroup` whose cgroup is inside the runtime's own cgroup
+/// namespace. The path of any other starts with `/..`, and leads to a cgroup that has no path here.
+fn visible(membership: &str) -> String {
+    let outside = |line: &str| {
+        line.split_once(":/..").is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with('/'))
+    };
+    membership.lines().filter(|line| !outside(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Whether process `pid` is still in these cgroups, or in one below them. A container that has
+/// write access to the cgroup tree can move itself to any other cgroup. True where the kernel does
+/// not show a cgroup of the process.
+pub fn holds(paths: &Paths, pid: i32) -> Result<bool> {
+    Ok(left(paths, pid)?.is_none())
+}
+
+/// Returns a cgroup of `paths` that process `pid` has left, and the cgroup that it is in now.
+pub fn left(paths: &Paths, pid: i32) -> Result<Option<(PathBuf, PathBuf)>> {
+    let now = match paths_of(pid) {
+        // It has ended in the meantime.
+        Err(e) if matches!(e.errno(), Some(Errno::ENOENT | Errno::ESRCH)) => return Ok(None),
+        now => now?,
+    };
+    Ok(paths.iter().find_map(|(name, dir)| {
+        let there = now.get(name)?;
+        (!there.starts_with(dir)).then(|| (dir.clone(), there.clone()))
+    }))
 }
 
 fn read(path: &str) -> Result<String> {
@@ -233,6 +263,12 @@ mod tests {
                 (String::new(), "/sys/fs/cgroup/unified", "/user.slice"),
             ]
         );
+    }
+
+    #[test]
+    fn cgroups_outside_of_the_namespace_are_left_out() {
+        let membership = "3:cpu:/../other\n2:memory:/..\n1:pids:/..x\n0::/a/../b\n";
+        assert_eq!(visible(membership), "1:pids:/..x\n0::/a/../b\n");
     }
 
     #[test]

@@ -100,6 +100,8 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
     if let Driver::Systemd(unit) = &plan.driver {
         systemd::parent::let_go_of_the_last(unit, stored::pids(&plan.paths)?.is_empty());
         if unit.user && !may_clone_into(&plan.targets)? {
+            // systemd would move the process into what another container has, or what is frozen.
+            plan.targets.iter().filter(|target| target.dir.exists()).try_for_each(refuse_used)?;
             created.paths = plan.paths.clone();
             created.moves = true;
             return Ok(());
@@ -129,24 +131,7 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
         }
         prepare(plan, target, created)?;
     }
-    require_joined(plan, created)?;
-    created
-        .warnings
-        .extend(created.refused.take().map(|refused| without(&created.paths, &refused)));
-    Ok(())
-}
-
-/// In plain words, what is missing where there is no cgroup.
-fn without(paths: &Paths, refused: &Error) -> String {
-    if paths.is_empty() {
-        format!(
-            "the container has no cgroup of its own ({refused}): its memory, CPU time and processes \
-             are not limited, and pause, update and stats do not work on it"
-        )
-    } else {
-        let have: Vec<_> = paths.keys().map(|n| if n.is_empty() { "cgroup2" } else { n }).collect();
-        format!("the container has cgroups in {} only ({refused})", have.join(", "))
-    }
+    require_joined(plan, created)
 }
 
 fn make(target: &Target, made: &mut Vec<PathBuf>) -> Result<()> {
@@ -160,22 +145,24 @@ fn make_below(
     mount: &Path,
     made: &mut Vec<PathBuf>,
 ) -> std::result::Result<(), (PathBuf, Errno)> {
-    match mkdir(dir, Mode::from_bits_truncate(0o755)) {
-        Ok(()) => made.push(dir.to_owned()),
-        Err(Errno::EEXIST) => {}
-        Err(Errno::ENOENT) if dir != mount && dir.starts_with(mount) => {
-            if let Some(parent) = dir.parent() {
-                make_below(parent, mount, made)?;
+    // A create beside this one that fails removes the parents that it made, and so does systemd.
+    const TRIES: u32 = 20;
+    for _ in 0..TRIES {
+        match mkdir(dir, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                made.push(dir.to_owned());
+                return Ok(());
             }
-            match mkdir(dir, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => made.push(dir.to_owned()),
-                Err(Errno::EEXIST) => {}
-                Err(errno) => return Err((dir.to_owned(), errno)),
+            Err(Errno::EEXIST) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENODEV) if dir != mount && dir.starts_with(mount) => {
+                if let Some(parent) = dir.parent() {
+                    make_below(parent, mount, made)?;
+                }
             }
+            Err(errno) => return Err((dir.to_owned(), errno)),
         }
-        Err(errno) => return Err((dir.to_owned(), errno)),
     }
-    Ok(())
+    Err((dir.to_owned(), Errno::ENOENT))
 }
 
 fn is_not_permitted(errno: Errno) -> bool {
@@ -480,6 +467,18 @@ fn write_patiently(path: &Path, write: &Write) -> Result<()> {
         }
     }
     file::write(path, &write.value)
+}
+
+/// Refuses limits below what is in use, where `checkBeforeUpdate` asks for it: before systemd, which
+/// does not ask, sets them.
+pub fn check_usage(paths: &Paths, writes: &[Write]) -> Result<()> {
+    for write in writes.iter().filter(|write| write.guard.is_some()) {
+        let key = if Version::of(paths) == Version::V2 { "" } else { &*write.controller };
+        if let Some(dir) = paths.get(key) {
+            check_guard(dir, write)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_guard(dir: &Path, write: &Write) -> Result<()> {

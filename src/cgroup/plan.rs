@@ -20,6 +20,10 @@ pub struct Input<'a> {
     pub owner: Option<u32>,
     /// Cgroups are rootless (`--rootless`): go without where they are not permitted.
     pub rootless: bool,
+    /// None is to be made: the container stays in its caller's.
+    pub none: bool,
+    /// The caller can make and open device nodes: root of the initial user namespace.
+    pub may_use_devices: bool,
     /// `--systemd-cgroup`.
     pub systemd: Option<systemd::plan::Input<'a>>,
 }
@@ -86,6 +90,9 @@ pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>
 }
 
 pub fn plan(input: &Input) -> Result<Plan> {
+    if input.none {
+        return Ok(nowhere(input));
+    }
     let place = input.systemd.as_ref();
     let place =
         place.map(|s| systemd::plan::place(input.id, input.cgroups_path, s.manager)).transpose()?;
@@ -96,10 +103,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     let targets = targets(input, path)?;
     let paths: Paths =
         targets.iter().flat_map(|t| t.names.iter().map(|n| (n.clone(), t.dir.clone()))).collect();
-    let version = match input.layout {
-        Layout::Unified { .. } => Version::V2,
-        Layout::Legacy { .. } => Version::V1,
-    };
+    let version = version(input.layout);
     if version == Version::V1 && input.systemd.as_ref().is_some_and(|s| s.manager.user) {
         return Err(Error::system("a user's systemd cannot make cgroups on a cgroup v1 host")
             .hint("boot with systemd.unified_cgroup_hierarchy=1, or leave --systemd-cgroup out"));
@@ -120,6 +124,9 @@ pub fn plan(input: &Input) -> Result<Plan> {
     }
     let rules = input.resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
     let devices = Filter::compile(rules)?;
+    if version == Version::V1 && input.may_use_devices && !devices.permits_all() {
+        require_device_controller(&paths)?;
+    }
     let driver = match (&place, &input.systemd) {
         (Some(place), Some(asked)) => {
             let writes = before_join.iter().chain(&writes);
@@ -142,6 +149,37 @@ pub fn plan(input: &Input) -> Result<Plan> {
         optional,
         warnings: warnings(version, input.resources),
     })
+}
+
+fn version(layout: &Layout) -> Version {
+    match layout {
+        Layout::Unified { .. } => Version::V2,
+        Layout::Legacy { .. } => Version::V1,
+    }
+}
+
+/// Without a cgroup of its own: what needs one is left out, and told.
+fn nowhere(input: &Input) -> Plan {
+    let asked = input.resources.is_some_and(|resources| {
+        let mut limits = resources.clone();
+        limits.set_devices(None);
+        limits != LinuxResources::default()
+    });
+    let told = "--cgroup-manager=disabled: the limits of linux.resources are not in force";
+    Plan {
+        driver: Driver::Cgroupfs,
+        version: version(input.layout),
+        paths: Paths::new(),
+        targets: Vec::new(),
+        steps: Vec::new(),
+        before_join: Vec::new(),
+        writes: Vec::new(),
+        devices: Filter::default(),
+        owner: None,
+        rootless: input.rootless,
+        optional: true,
+        warnings: if asked { vec![told.to_owned()] } else { Vec::new() },
+    }
 }
 
 fn targets(input: &Input, path: Option<&Path>) -> Result<Vec<Target>> {
@@ -204,6 +242,21 @@ fn require_mounted<'a>(writes: impl Iterator<Item = &'a Write>, paths: &Paths) -
     Ok(())
 }
 
+/// Without a place to set its rules a container, which may make device nodes by default, could open
+/// every device of the host.
+fn require_device_controller(paths: &Paths) -> Result<()> {
+    if paths.contains_key("devices") {
+        return Ok(());
+    }
+    let text = format!(
+        "cannot restrict the container's devices: no cgroup v1 hierarchy with the devices controller \
+         is mounted below {MOUNT}: mountpoint for devices not found"
+    );
+    Err(Error::system(text).hint(format!(
+        "mount one: mkdir -p {MOUNT}/devices && mount -t cgroup -o devices cgroup {MOUNT}/devices"
+    )))
+}
+
 fn warnings(version: Version, resources: Option<&LinuxResources>) -> Vec<String> {
     match (version, resources) {
         (Version::V2, Some(r)) => v2::ignored(r)
@@ -257,6 +310,7 @@ mod tests {
             hierarchies: vec![
                 hierarchy(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct", "/"),
                 hierarchy(&["memory"], "/sys/fs/cgroup/memory", "/own"),
+                hierarchy(&["devices"], "/sys/fs/cgroup/devices", "/"),
                 hierarchy(&[""], "/sys/fs/cgroup/unified", "/"),
             ],
         }
@@ -271,6 +325,8 @@ mod tests {
             layout,
             owner: None,
             rootless: false,
+            none: false,
+            may_use_devices: true,
             systemd: None,
         })
     }
@@ -313,11 +369,12 @@ mod tests {
                 "=/sys/fs/cgroup/unified/box",
                 "cpu=/sys/fs/cgroup/cpu,cpuacct/box",
                 "cpuacct=/sys/fs/cgroup/cpu,cpuacct/box",
+                "devices=/sys/fs/cgroup/devices/box",
                 "memory=/sys/fs/cgroup/memory/own/box",
             ]
         );
-        assert_eq!(at(Some("a"))[3], "memory=/sys/fs/cgroup/memory/own/a");
-        assert_eq!(at(Some("/a"))[3], "memory=/sys/fs/cgroup/memory/a");
+        assert_eq!(at(Some("a"))[4], "memory=/sys/fs/cgroup/memory/own/a");
+        assert_eq!(at(Some("/a"))[4], "memory=/sys/fs/cgroup/memory/a");
     }
 
     #[test]
@@ -328,7 +385,8 @@ mod tests {
             steps,
             [
                 "join cgroup /sys/fs/cgroup/cpu,cpuacct/box",
-                "join cgroup /sys/fs/cgroup/memory/own/box"
+                "join cgroup /sys/fs/cgroup/memory/own/box",
+                "join cgroup /sys/fs/cgroup/devices/box"
             ]
         );
         assert!(planned(&unified("/"), None, json!({})).unwrap().steps.is_empty());
@@ -348,6 +406,30 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_restricted_or_nothing_starts() {
+        let Layout::Legacy { mut hierarchies } = hybrid() else { panic!("not legacy") };
+        hierarchies.retain(|h| h.names != ["devices"]);
+        let layout = Layout::Legacy { hierarchies };
+        let e = planned(&layout, None, json!({})).unwrap_err();
+        assert!(e.to_string().ends_with("mountpoint for devices not found"), "{e}");
+        assert!(e.advice().unwrap().contains("mount -t cgroup -o devices"));
+        let all = json!({"devices": [{"allow": true, "access": "rwm"}]});
+        assert!(planned(&layout, None, all).is_ok());
+        let unprivileged = Input {
+            id: "box",
+            cgroups_path: None,
+            resources: None,
+            layout: &layout,
+            owner: None,
+            rootless: false,
+            none: false,
+            may_use_devices: false,
+            systemd: None,
+        };
+        assert!(plan(&unprivileged).is_ok());
+    }
+
+    #[test]
     fn a_host_without_cgroups() {
         let none = Layout::Legacy { hierarchies: vec![] };
         let e = planned(&none, None, json!({})).unwrap_err();
@@ -359,9 +441,18 @@ mod tests {
             layout: &none,
             owner: None,
             rootless: true,
+            none: false,
+            may_use_devices: false,
             systemd: None,
         };
         assert!(plan(&rootless).unwrap().paths.is_empty());
+        let limited = serde_json::from_value(json!({"pids": {"limit": 1}})).unwrap();
+        let disabled = Input { rootless: false, none: true, resources: Some(&limited), ..rootless };
+        let nowhere = plan(&disabled).unwrap();
+        assert!(
+            nowhere.paths.is_empty() && nowhere.writes.is_empty() && nowhere.targets.is_empty()
+        );
+        assert!(nowhere.warnings[0].contains("linux.resources are not in force"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 
 use super::{Paths, Version, below, directories, file, freezer};
 use crate::error::{Error, OsContext, Result};
+use crate::fs::process;
+use crate::id::HostPid;
 
 /// Every process of the container, in cgroups that it made itself, too; in our numbers.
 pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
@@ -20,8 +22,28 @@ pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
         pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
     })
     .os("read cgroup.procs", format_args!("in {} and below", top.display()))?;
+    if pids.is_empty() && is_threaded(top)? {
+        pids = processes_of_threads(top)?;
+    }
     pids.sort_unstable();
     pids.dedup();
+    Ok(pids)
+}
+
+/// Whether the container, or its engine, has made the cgroup a threaded one: its `cgroup.procs`
+/// cannot be read, and the kernel refuses `cgroup.kill`.
+fn is_threaded(top: &Path) -> Result<bool> {
+    Ok(file::read(&top.join("cgroup.type"))?.is_some_and(|kind| kind.trim() == "threaded"))
+}
+
+/// The processes of the threads in a threaded cgroup and below.
+fn processes_of_threads(top: &Path) -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    below::read(top, c"cgroup.threads", |text| {
+        let threads = text.lines().filter_map(|line| line.parse().ok()).filter(|tid| *tid > 0);
+        pids.extend(threads.filter_map(|tid| process::of_thread(HostPid(tid))).map(|pid| pid.0));
+    })
+    .os("read cgroup.threads", format_args!("in {} and below", top.display()))?;
     Ok(pids)
 }
 
@@ -35,13 +57,17 @@ fn process_directory(paths: &Paths) -> Option<&Path> {
 /// all are gone.
 pub fn kill_all(paths: &Paths) -> Result<()> {
     let at_once = match paths.get("") {
-        Some(dir) => file::write_if_there(&dir.join("cgroup.kill"), "1")?,
+        Some(dir) => match file::write_if_there(&dir.join("cgroup.kill"), "1") {
+            // A threaded cgroup.
+            Err(e) if e.errno() == Some(Errno::EOPNOTSUPP) => false,
+            killed => killed?,
+        },
         None => false,
     };
     if at_once && Version::of(paths) == Version::V2 {
         return Ok(());
     }
-    // A kernel before 5.14, or v1: stop them from forking away meanwhile, if they can be stopped.
+    // A kernel before 5.14, a threaded cgroup, or v1: stop them from forking away meanwhile, if they can be stopped.
     const PATIENCE: Duration = Duration::from_millis(500);
     if !at_once && process_directory(paths).is_some_and(Path::exists) {
         freezer::freeze_within(paths, PATIENCE).ok();
@@ -69,6 +95,41 @@ fn kill_each(paths: &Paths) -> Result<()> {
         killed.append(&mut found);
     }
     Ok(())
+}
+
+/// Whether any of them is there.
+pub fn exist(paths: &Paths) -> bool {
+    directories(paths).into_iter().any(Path::exists)
+}
+
+/// Cgroups of this name, or of the last part of this `cgroupsPath`: by themselves they prove nothing.
+pub fn named(id: &str, cgroups_path: Option<&Path>) -> Vec<PathBuf> {
+    let last = cgroups_path.and_then(Path::file_name).map(|name| name.to_string_lossy());
+    let last = last.as_deref().map(|name| name.rsplit(':').next().unwrap_or(name).to_owned());
+    let names: Vec<String> = last.into_iter().chain([id.to_owned()]).collect();
+    let mut found = Vec::new();
+    look_for(&names, Path::new(super::layout::MOUNT), 0, &mut found);
+    found.sort();
+    found
+}
+
+fn look_for(names: &[String], dir: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+    // Containers make cgroups of any depth.
+    const DEEPEST: u32 = 12;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        let scope = name.strip_suffix(".scope");
+        let is = |wanted: &String| {
+            *name == **wanted || scope.is_some_and(|scope| scope.ends_with(&format!("-{wanted}")))
+        };
+        if names.iter().any(is) {
+            found.push(path);
+        } else if depth < DEEPEST {
+            look_for(names, &path, depth + 1, found);
+        }
+    }
 }
 
 /// Removes the container's cgroups and those below. Dying processes hold one up for an instant: it

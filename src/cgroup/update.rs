@@ -92,8 +92,16 @@ fn upserted<T: OfDevice>(stored: &Option<Vec<T>>, asked: &Option<Vec<T>>) -> Opt
     let Some(asked) = asked else { return stored.clone() };
     let mut all = stored.clone().unwrap_or_default();
     for new in asked {
-        match all.iter_mut().find(|old| old.device() == new.device()) {
-            Some(old) => *old = *new,
+        match all.iter().position(|old| old.device() == new.device()) {
+            Some(first) => {
+                all[first] = *new;
+                // Of a device that the config names twice the last one counts.
+                let mut index = 0;
+                all.retain(|old| {
+                    index += 1;
+                    index <= first + 1 || old.device() != new.device()
+                });
+            }
             None => all.push(*new),
         }
     }
@@ -164,6 +172,17 @@ mod tests {
         assert_eq!(with(json!({"idle": 1})), json!({"idle": 1}));
         assert_eq!(with(json!({"idle": 0, "shares": 7})), json!({"idle": 0, "shares": 7}));
         assert_eq!(with(json!({"quota": 7})), json!({"shares": 512, "quota": 7}));
+    }
+
+    #[test]
+    fn a_device_that_stands_twice_is_one() {
+        let device = |minor: i64, rate: u64| json!({"major": 8, "minor": minor, "rate": rate});
+        let stored = [device(0, 1), device(1, 2), device(0, 3), device(0, 4)];
+        let stored = json!({"blockIO": {"throttleReadBpsDevice": stored}});
+        let asked = json!({"blockIO": {"throttleReadBpsDevice": [device(0, 5)]}});
+        let expected = [device(0, 5), device(1, 2)];
+        let expected = json!({"blockIO": {"throttleReadBpsDevice": expected}});
+        assert_eq!(merged(stored, asked), expected);
     }
 
     #[test]

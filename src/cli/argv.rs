@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Arg, ArgAction};
 
-use super::value;
+use super::{suggest, value};
 use crate::error::{Error, Kind, Result};
 
 /// Where flags may stand.
@@ -58,13 +58,20 @@ pub fn split(
             }
             continue;
         };
-        let (long, takes) = find(table, name).ok_or_else(|| {
-            let text = format!("flag provided but not defined: {}", spelled(&word, attached));
-            match FROM_ELSEWHERE.iter().find(|(theirs, _)| name == theirs.as_bytes()) {
-                Some((_, ours)) => refuse(text).hint(*ours),
-                None => refuse(text),
+        let Some((long, takes)) = find(table, name) else {
+            let rest = cluster(table, &word, &mut split.flags).ok_or_else(|| {
+                let advice = suggest::for_flag(&String::from_utf8_lossy(name), table);
+                let flag = spelled(&word, attached);
+                refuse(format!("flag provided but not defined: {flag}{advice}"))
+            })?;
+            if let Cluster::Needs(long) = rest {
+                let value = words.next().ok_or_else(|| {
+                    refuse(format!("flag needs an argument: {}", word.to_string_lossy()))
+                })?;
+                split.flags.push(canonical(long, &value));
             }
-        })?;
+            continue;
+        };
         match takes {
             Takes::Value => {
                 let value = attached.map(OsStr::to_owned).or_else(|| words.next());
@@ -75,16 +82,52 @@ pub fn split(
             }
             Takes::Switch | Takes::Choice => {
                 let on = attached.map_or(Ok(true), |v| boolean(v, &word))?;
-                split.flags.retain(|flag| !is(flag, long));
-                match (takes, on) {
-                    (Takes::Switch, true) => split.flags.push(format!("--{long}").into()),
-                    (Takes::Switch, false) => {}
-                    _ => split.flags.push(format!("--{long}={on}").into()),
-                }
+                turn(&mut split.flags, long, &takes, on);
             }
         }
     }
     Ok(split)
+}
+
+/// Sets a switch or choice; the last word about it counts.
+fn turn(flags: &mut Vec<OsString>, long: &str, takes: &Takes, on: bool) {
+    flags.retain(|flag| !is(flag, long));
+    match (takes, on) {
+        (Takes::Switch, true) => flags.push(format!("--{long}").into()),
+        (Takes::Switch, false) => {}
+        _ => flags.push(format!("--{long}={on}").into()),
+    }
+}
+
+/// What is left of a word of several letters.
+enum Cluster<'a> {
+    Complete,
+    /// The last letter's flag takes the next word.
+    Needs(&'a str),
+}
+
+/// Reads a word such as `-it` or `-itw` as several letters: switches, of which the last may take a
+/// value. `None` if it is not such a word.
+fn cluster<'a>(
+    table: &'a clap::Command,
+    word: &OsStr,
+    flags: &mut Vec<OsString>,
+) -> Option<Cluster<'a>> {
+    let letters = word.as_bytes().strip_prefix(b"-").filter(|letters| letters.len() > 1)?;
+    let found: Vec<_> = letters
+        .chunks(1)
+        .map(|letter| letter[0].is_ascii_alphanumeric().then(|| find(table, letter)).flatten())
+        .collect::<Option<_>>()?;
+    let (last, switches) = found.split_last()?;
+    if switches.iter().any(|(_, takes)| matches!(takes, Takes::Value)) {
+        return None;
+    }
+    switches.iter().for_each(|(long, takes)| turn(flags, long, takes, true));
+    if matches!(last.1, Takes::Value) {
+        return Some(Cluster::Needs(last.0));
+    }
+    turn(flags, last.0, &last.1, true);
+    Some(Cluster::Complete)
 }
 
 /// Name and attached value of a word that is a flag. A lone `-` is an operand.
@@ -103,11 +146,16 @@ fn flag(word: &OsStr) -> Result<Option<(&[u8], Option<&OsStr>)>> {
     }))
 }
 
-/// A flag is known by its long name and by its letter, with either number of dashes.
+/// A flag is known by its long names and by its letters, with either number of dashes.
 fn find<'a>(table: &'a clap::Command, name: &[u8]) -> Option<(&'a str, Takes)> {
-    let named = |arg: &&Arg| {
-        let letter = arg.get_short().is_some_and(|c| name == [c as u8]);
-        letter || arg.get_long().is_some_and(|long| name == long.as_bytes())
+    let named = |arg: &&Arg| match name {
+        [letter] => {
+            arg.get_short_and_visible_aliases().into_iter().flatten().any(|c| *letter == c as u8)
+        }
+        _ => {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long().into_iter().chain(aliases).any(|long| name == long.as_bytes())
+        }
     };
     let arg = table.get_arguments().find(named)?;
     let takes = match arg.get_action() {
@@ -141,16 +189,6 @@ fn spelled(word: &OsStr, attached: Option<&OsStr>) -> String {
     let end = word.len() - attached.map_or(0, |value| value.len() + 1);
     String::from_utf8_lossy(&word.as_bytes()[..end]).into_owned()
 }
-
-/// What fingers know that are used to engines, and what it is here.
-const FROM_ELSEWHERE: [(&str, &str); 6] = [
-    ("i", "standard input is always the program's"),
-    ("it", "-t gives a terminal; standard input is always the program's"),
-    ("rm", "`run` deletes the container when its program ends, unless --keep says otherwise"),
-    ("name", "the name is a word by itself: aril run --rootfs DIR NAME -- COMMAND"),
-    ("entrypoint", "the command is what follows --"),
-    ("privileged", "--cap-add ALL, and a config.json for the rest"),
-];
 
 #[cold]
 fn refuse(message: String) -> Error {
@@ -230,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn letters_share_a_dash() {
+        assert_eq!(flags(&["-dt"]), ["--debug", "--tty=true"]);
+        assert_eq!(flags(&["-tdb", "/b"]), ["--tty=true", "--debug", "--bundle=/b"]);
+        assert_eq!(refusal(&["-db"]), "flag needs an argument: -db");
+        // A long name comes first.
+        assert_eq!(flags(&["-tty", "-d"]), ["--tty=true", "--debug"]);
+    }
+
+    #[test]
     fn repeated_values_stay_whole_and_in_order() {
         assert_eq!(flags(&["-e", "A=1,2", "--env=B= x"]), ["--env=A=1,2", "--env=B= x"]);
     }
@@ -265,8 +312,16 @@ mod tests {
     fn texts_that_callers_search_for() {
         assert_eq!(refusal(&["--bundle"]), "flag needs an argument: --bundle");
         assert_eq!(refusal(&["-b"]), "flag needs an argument: -b");
-        assert_eq!(refusal(&["--nope=1"]), "flag provided but not defined: --nope");
-        assert_eq!(refusal(&["-dt"]), "flag provided but not defined: -dt");
+        let undefined = |word: &str| {
+            refusal(&[word]).starts_with(&format!(
+                "flag provided but not defined: {}: ",
+                word.split('=').next().unwrap()
+            ))
+        };
+        assert!(
+            undefined("--nope=1") && undefined("-bd") && undefined("-dx") && undefined("-dt=x")
+        );
+        assert!(refusal(&["--budnle", "x"]).contains("did you mean --bundle? `aril t --help`"));
         assert_eq!(refusal(&["---debug"]), "bad flag syntax: ---debug");
         assert_eq!(refusal(&["-=x"]), "bad flag syntax: -=x");
     }

@@ -38,7 +38,7 @@ pub fn facts() -> FeatureFacts {
         net_devices: true,
         memory_policy: Some(memory_policy()),
         checkpoint: false,
-        acted_on_annotations: ["org.systemd.property.", annotation::OURS]
+        acted_on_annotations: [annotation::SYSTEMD, annotation::ARIL, annotation::KEEP_GROUPS]
             .map(str::to_owned)
             .to_vec(),
     }

@@ -9,6 +9,7 @@ use super::root::StateRoot;
 use super::{log, options};
 pub use crate::lifecycle::export::Target;
 pub use crate::plan::edits::Edits;
+use crate::spec::grant::Rules;
 
 /// The flags before the verb.
 #[derive(Debug)]
@@ -16,9 +17,20 @@ pub struct Global {
     pub root: StateRoot,
     pub log: Option<PathBuf>,
     pub log_format: log::Format,
-    pub debug: bool,
-    pub systemd_cgroup: bool,
+    pub level: log::Level,
+    pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
+    /// Which annotations of a config.json may act.
+    pub annotations: Rules,
+}
+
+/// What makes a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    /// None is made: the container stays in its caller's.
+    Disabled,
 }
 
 /// Whether a cgroup that cannot be made is forgiven.
@@ -51,11 +63,15 @@ pub enum Command {
     Exec(Exec),
     Kill {
         id: String,
+        /// `id` is a regular expression.
+        regex: bool,
         signal: i32,
         all: bool,
     },
     Delete {
         id: String,
+        /// `id` is a regular expression.
+        regex: bool,
         force: bool,
     },
     Pause {
@@ -126,14 +142,13 @@ pub enum Command {
 pub struct Create {
     pub id: String,
     pub bundle: PathBuf,
+    /// In the place of the bundle's config.json.
+    pub config: Option<PathBuf>,
     pub options: Box<options::Options>,
     pub handover: Handover,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub timeline: bool,
-    pub userns: Option<String>,
-    /// Of the options that an annotation expresses too.
-    pub annotations: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, PartialEq)]

@@ -1,5 +1,6 @@
 //! From a command to the verb that carries it out.
 
+use std::ffi::CString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +8,14 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::command::{
-    Command, Create, Exec, ExecProcess, Format, Global, Handover, Resources, Rootless, Run,
+    CgroupManager, Command, Create, Exec, ExecProcess, Format, Global, Handover, Resources,
+    Rootless, Run,
 };
 use super::log::Sink;
 use super::root::Chosen;
-use super::{Failure, claims, events, features, options, output, ps, stats, version, volume};
+use super::{
+    Failure, claims, events, features, options, output, policy, ps, stats, version, volume,
+};
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
@@ -23,9 +27,11 @@ use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
 use crate::plan::facts::{HostFacts, Whose as Systemd};
-use crate::spec;
+use crate::spec::grant::Policy;
+use crate::spec::{self, Extensions};
 use crate::state::Store;
 use crate::sys::Errno;
+use crate::sys::regex::Regex;
 
 /// What a verb is told besides its own arguments.
 pub struct Caller<'a> {
@@ -43,21 +49,30 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             create(caller, args).map_err(|error| error.context("aril create failed"))?;
         }
         Command::Run(args) => {
-            return Ok(run(caller, args).map_err(|error| error.context("aril run failed"))?);
+            return run(caller, args).map_err(not_run);
         }
         Command::Exec(args) => {
-            return exec(caller, args).map_err(|error| Failure {
-                error: error.context("exec failed"),
-                code: NOT_EXECUTED,
-                help: None,
+            return exec(caller, args).map_err(|error| match error.kind() {
+                Kind::Interrupted => Failure { code: error.kind().exit_code(), error },
+                _ => Failure { error: error.context("exec failed"), code: NOT_EXECUTED },
             });
         }
         Command::Start { id } => start(caller, &id)?,
         Command::State { id } => state(caller, &id)?,
         Command::List { format, quiet } => list(caller, format, quiet)?,
         Command::Ps { id, format, options } => processes(caller, &id, format, &options)?,
-        Command::Kill { id, signal, all } => kill(caller, &id, signal, all)?,
-        Command::Delete { id, force } => delete(caller, &id, force)?,
+        Command::Kill { id, regex, signal, all } => {
+            let store = caller.store()?;
+            for_each(caller, &store, &id, regex, |id| {
+                lifecycle::kill::kill(&store, id, signal, all)
+            })?;
+        }
+        Command::Delete { id, regex, force } => {
+            let store = caller.store()?;
+            for_each(caller, &store, &id, regex, |id| {
+                lifecycle::delete::delete(&store, id, force, &caller.warn())
+            })?;
+        }
         Command::Pause { id } => {
             lifecycle::pause::pause(&caller.store()?, &ContainerId::parse(&id)?)?;
         }
@@ -92,7 +107,10 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             super::reconcile::reconcile(&caller.store()?, dry_run, format)?;
         }
         Command::Plan { bundle } => plan(caller, &bundle)?,
-        Command::Explain { bundle, format } => super::explain::explain(&bundle, format)?,
+        Command::Explain { bundle, format } => {
+            let systemd = caller.systemd().is_some();
+            super::explain::explain(&bundle, format, &caller.policy(), systemd, &caller.warn())?;
+        }
         Command::Spec { bundle, rootless } => {
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;
         }
@@ -103,6 +121,15 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
         Command::Version => output::print(&version::text())?,
     }
     Ok(0)
+}
+
+/// With the exit code that tells a program that is missing, or not executable, from any other error.
+/// execve's own refusal stays a line by itself: runc's tests compare it.
+fn not_run(error: Error) -> Failure {
+    let code = error.kind().exit_code();
+    let by_execve = error.is_of_program() && error.to_string().starts_with("exec ");
+    let bare = by_execve || error.kind() == Kind::Interrupted;
+    Failure { error: if bare { error } else { error.context("aril run failed") }, code }
 }
 
 fn create(caller: &Caller, args: Create) -> Result<()> {
@@ -119,7 +146,10 @@ fn run(caller: &Caller, args: Run) -> Result<u8> {
         )
         .hint("who answers for what is refused must stay as long as the container"));
     }
+    // Without a bundle no engine has called: the id is the answer, and the call returns.
+    let id = (args.detach && args.create.options.rootfs.is_some()).then(|| args.create.id.clone());
     let request = lifecycle::create::Run {
+        release: id.is_some(),
         create: caller.create(args.create)?,
         detach: args.detach,
         subreaper: !args.no_subreaper,
@@ -128,6 +158,7 @@ fn run(caller: &Caller, args: Run) -> Result<u8> {
     };
     let outcome = lifecycle::create::run(&caller.store()?, &request, &caller.warn())?;
     tell_timeline(&outcome)?;
+    id.map_or(Ok(()), |id| output::print(&format!("{id}\n")))?;
     if let Some(refusals) = &outcome.refusals {
         write!(std::io::stderr(), "{refusals}").os("write", "stderr")?;
     }
@@ -150,7 +181,7 @@ fn exec(caller: &Caller, args: Exec) -> Result<u8> {
 }
 
 fn start(caller: &Caller, id: &str) -> Result<()> {
-    lifecycle::start::start(&caller.store()?, &ContainerId::parse(id)?)
+    lifecycle::start::start(&caller.store()?, &ContainerId::parse(id)?, &caller.warn())
 }
 
 fn state(caller: &Caller, id: &str) -> Result<()> {
@@ -192,6 +223,8 @@ fn state_view(view: inspect::View, owner: String) -> output::StateView {
         created: record.created,
         annotations: record.annotations,
         owner,
+        exit_status: record.exit.as_ref().map(|exit| exit.status),
+        finished: record.exit.map(|exit| exit.finished),
     }
 }
 
@@ -204,12 +237,31 @@ fn processes(caller: &Caller, id: &str, format: Format, options: &[String]) -> R
     })
 }
 
-fn kill(caller: &Caller, id: &str, signal: i32, all: bool) -> Result<()> {
-    lifecycle::kill::kill(&caller.store()?, &ContainerId::parse(id)?, signal, all)
-}
-
-fn delete(caller: &Caller, id: &str, force: bool) -> Result<()> {
-    lifecycle::delete::delete(&caller.store()?, &ContainerId::parse(id)?, force, &caller.warn())
+/// Acts on the container of that id, or on each whose id the regular expression matches: then on all,
+/// whatever becomes of one.
+fn for_each(
+    caller: &Caller,
+    store: &Store,
+    id: &str,
+    regex: bool,
+    act: impl Fn(&ContainerId) -> Result<()>,
+) -> Result<()> {
+    if !regex {
+        return act(&ContainerId::parse(id)?);
+    }
+    let invalid = || Error::new(Kind::Usage, format!("invalid regular expression {id:?}"));
+    let text = |text: &str| CString::new(text).map_err(|_| invalid());
+    let expression = Regex::new(&text(id)?).ok_or_else(invalid)?;
+    let mut last = None;
+    for id in store.ids()? {
+        if expression.matches(&text(id.as_str())?)
+            && let Err(error) = act(&id)
+            && let Some(before) = last.replace(error.context(format!("container {id}")))
+        {
+            caller.sink.note(&before);
+        }
+    }
+    last.map_or(Ok(()), Err)
 }
 
 fn update(caller: &Caller, id: &str, resources: Resources) -> Result<()> {
@@ -274,9 +326,14 @@ fn stats(
 /// The container's id would be the bundle's name.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let mut config = spec::load(bundle)?;
-    lifecycle::userns::preview(&Store::new(caller.global.root.path.clone()), &mut config)?;
-    let _shared = lifecycle::network::edit(&caller.store()?, &mut config.spec)?;
-    let mut facts = HostFacts::gather(&config.spec, bundle, caller.systemd())?;
+    let systemd = caller.systemd();
+    let annotations = config.spec.annotations().iter().flatten();
+    let admitted = caller.policy().admit(annotations, &Extensions::default(), systemd.is_some())?;
+    admitted.warnings.iter().for_each(|text| caller.sink.warn(text));
+    let grant = admitted.grant;
+    lifecycle::userns::preview(&Store::new(caller.global.root.path.clone()), &mut config, &grant)?;
+    let _shared = lifecycle::network::edit(&caller.store()?, &mut config.spec, &grant)?;
+    let mut facts = HostFacts::gather(&config.spec, &grant, bundle, systemd)?;
     // What only root can run is planned as root would run it.
     facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
     let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -288,12 +345,13 @@ fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
         no_pivot: false,
         new_keyring: true,
         rootless_cgroups: caller.rootless_cgroups(),
+        no_cgroup: caller.no_cgroup(),
         detach: false,
         console_socket: None,
         passed: Passed::default(),
         notify_directory: None,
     };
-    let plan = compile::container(&id, &config.spec, &options, &facts)?;
+    let plan = compile::container(&id, &config.spec, &grant, &options, &facts)?;
     output::print(&plan.to_string())
 }
 
@@ -324,12 +382,13 @@ impl Caller<'_> {
         self.global.root.warning().iter().for_each(|text| self.sink.warn(text));
         let id = ContainerId::parse(&args.id)?;
         let state_directory = self.global.root.path.join(&id);
+        let policy = self.policy();
         let resolved = options::resolve(
             *args.options,
             id.as_str(),
-            &args.bundle,
+            options::Documents { bundle: &args.bundle, config: args.config.as_deref() },
             &state_directory,
-            args.userns.is_some(),
+            &policy,
         )?;
         Ok(lifecycle::create::Create {
             id,
@@ -341,10 +400,16 @@ impl Caller<'_> {
             new_keyring: !args.no_new_keyring,
             systemd: self.systemd(),
             rootless_cgroups: self.rootless_cgroups(),
+            no_cgroup: self.no_cgroup(),
             timeline: args.timeline,
-            userns: args.userns,
-            annotations: args.annotations,
+            extensions: resolved.extensions,
+            policy,
         })
+    }
+
+    /// Which annotations of a config.json may act.
+    fn policy(&self) -> Policy {
+        policy::policy(self.global.annotations.clone())
     }
 
     /// Whose systemd makes the cgroup, if one is to. Without a directory of its own, a user
@@ -352,7 +417,12 @@ impl Caller<'_> {
     fn systemd(&self) -> Option<Systemd> {
         let user = self.rootless_cgroups()
             && (!nix::unistd::geteuid().is_root() || std::env::var_os("XDG_RUNTIME_DIR").is_some());
-        self.global.systemd_cgroup.then_some(if user { Systemd::User } else { Systemd::System })
+        let asked = self.global.cgroup_manager == CgroupManager::Systemd;
+        asked.then_some(if user { Systemd::User } else { Systemd::System })
+    }
+
+    fn no_cgroup(&self) -> bool {
+        self.global.cgroup_manager == CgroupManager::Disabled
     }
 
     /// Whether cgroups that we may not make are forgiven.
@@ -365,19 +435,32 @@ impl Caller<'_> {
     }
 }
 
-fn handover(args: Handover) -> lifecycle::handover::Handover {
+/// Of the descriptors that are to be preserved, which numbers may be. Before anything is opened.
+pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
+    let handover = match command {
+        Command::Create(create) => &mut create.handover,
+        Command::Run(run) => &mut run.create.handover,
+        Command::Exec(exec) => &mut exec.handover,
+        _ => return Ok(()),
+    };
+    if handover.preserve_fds > 0 {
+        handover.preserve_fds = passed(handover.preserve_fds).reserve()?;
+    }
+    Ok(())
+}
+
+fn passed(preserve: u32) -> Passed {
     let variable = |name| std::env::var(name).ok();
     let (fds, pid) = (variable("LISTEN_FDS"), variable("LISTEN_PID"));
+    descriptors::plan(fds.as_deref(), pid.as_deref(), std::process::id(), preserve)
+}
+
+fn handover(args: Handover) -> lifecycle::handover::Handover {
     lifecycle::handover::Handover {
         console_socket: args.console_socket,
         pidfd_socket: args.pidfd_socket,
         pid_file: args.pid_file,
-        passed: descriptors::plan(
-            fds.as_deref(),
-            pid.as_deref(),
-            std::process::id(),
-            args.preserve_fds,
-        ),
+        passed: passed(args.preserve_fds),
     }
 }
 

@@ -6,17 +6,28 @@ use super::command::Format;
 use super::output::{compact, print};
 use crate::error::Result;
 use crate::explain::{self, Explanation, Facts};
-use crate::{identity, landlock, spec};
+use crate::spec::grant::Policy;
+use crate::spec::{self, Extensions};
+use crate::{identity, landlock};
 
-pub fn explain(bundle: &Path, format: Format) -> Result<()> {
+pub fn explain(
+    bundle: &Path,
+    format: Format,
+    policy: &Policy,
+    systemd: bool,
+    warn: &dyn Fn(&str),
+) -> Result<()> {
     let config = spec::load(bundle)?;
+    let annotations = config.spec.annotations().iter().flatten();
+    let admitted = policy.admit(annotations, &Extensions::default(), systemd)?;
+    admitted.warnings.iter().for_each(|text| warn(text));
     let facts = Facts {
         rootless: !nix::unistd::geteuid().is_root(),
         apparmor: identity::parent::apparmor_enabled(),
         selinux: identity::parent::selinux_enabled(),
         landlock: landlock::parent::version().ok(),
     };
-    let explanation = explain::explain(&config.spec, &facts)?;
+    let explanation = explain::explain(&config.spec, &admitted.grant, &facts)?;
     print(&match format {
         Format::Json => compact(&explanation) + "\n",
         Format::Table => table(bundle, &explanation),

@@ -10,8 +10,12 @@
 //! like `exec: "sh": executable file not found in $PATH`, which a quoted record would have escaped.
 //!
 //! The hint is advice for people. It never enters a record, where it would become part of the
-//! engine's own error text. As a second line of stderr it is left out when a caller has asked for a
-//! log file, unless a person is watching.
+//! engine's own error text. On stderr it is a line before the error, which stays the last line:
+//! callers and runc's tests read the reason there. Aril's shim hands `create` and `exec` the container's own stderr and
+//! reads the log: with [`STDERR_IS_THE_CONTAINERS`] in the environment, an error goes to the log file alone, or a
+//! client would see it in the container's output as well as in the answer. The hint is left out when a caller has asked for a log
+//! file, and where the program cannot be executed, for which runc's callers expect one line, unless
+//! stderr is a terminal.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -22,6 +26,9 @@ use std::time::SystemTime;
 
 use crate::error::{Error, OsContext, Result};
 use crate::time::rfc3339;
+
+/// Variable of the environment by which the shim says whose stderr it is.
+pub const STDERR_IS_THE_CONTAINERS: &str = "ARIL_STDERR_IS_THE_CONTAINERS";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -61,13 +68,23 @@ impl Sink {
     }
 
     /// Creates the file before anything can fail: containerd takes a missing one for the error.
-    pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Self> {
+    pub fn open(path: Option<&Path>, format: Format, most: Level) -> Result<Self> {
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
             options.append(true).create(true).mode(0o644).open(path).os("open", path.display())
         };
-        let most = if debug { Level::Debug } else { Level::Warning };
         Ok(Self { file: path.map(open).transpose()?, format, most })
+    }
+
+    /// Tells of each step of this process, if debug messages are wanted.
+    pub fn watch_steps(&self) -> Result<()> {
+        if self.most < Level::Debug {
+            return Ok(());
+        }
+        let file = self.file.as_ref().map(File::try_clone).transpose().os("dup", "the log")?;
+        let sink = Self { file, ..*self };
+        crate::time::watch(Box::new(move |message| sink.debug(message)));
+        Ok(())
     }
 
     pub fn warn(&self, message: &str) {
@@ -89,9 +106,12 @@ impl Sink {
         if self.file.is_some() || self.format == Format::Json {
             self.write(Level::Error, &message);
         }
-        if let Some(text) =
-            self.last_words(&message, error.advice(), std::io::stderr().is_terminal())
-        {
+        if self.file.is_some() && std::env::var_os(STDERR_IS_THE_CONTAINERS).is_some() {
+            return;
+        }
+        let watched = std::io::stderr().is_terminal();
+        let advice = error.advice().filter(|_| watched || !error.is_of_program());
+        if let Some(text) = self.last_words(&message, advice, watched) {
             put(&mut std::io::stderr(), &text);
         }
     }
@@ -101,11 +121,11 @@ impl Sink {
         if self.file.is_none() && self.format == Format::Json {
             return None;
         }
-        let mut text = format!("{message}\n");
-        if let Some(hint) = hint.filter(|_| watched || self.file.is_none()) {
-            _ = writeln!(text, "hint: {hint}");
-        }
-        Some(text)
+        let hint = hint.filter(|_| watched || self.file.is_none());
+        Some(match hint {
+            Some(hint) => format!("hint: {hint}\n{message}\n"),
+            None => format!("{message}\n"),
+        })
     }
 
     fn write(&self, level: Level, message: &str) {
@@ -192,7 +212,7 @@ mod tests {
     fn last_words() {
         let said =
             |file, format, watched| sink(file, format).last_words("no", Some("try"), watched);
-        let (bare, hinted) = (Some("no\n".to_owned()), Some("no\nhint: try\n".to_owned()));
+        let (bare, hinted) = (Some("no\n".to_owned()), Some("hint: try\nno\n".to_owned()));
         assert_eq!(said(false, Format::Text, false), hinted);
         assert_eq!(said(true, Format::Text, false), bare);
         assert_eq!(said(true, Format::Json, false), bare);
@@ -203,8 +223,8 @@ mod tests {
     #[test]
     fn the_file_is_appended_to_and_holds_only_what_its_level_admits() {
         let path = std::env::temp_dir().join(format!("aril-log-{}", std::process::id()));
-        for debug in [false, true] {
-            let sink = Sink::open(Some(&path), Format::Json, debug).unwrap();
+        for most in [Level::Warning, Level::Debug] {
+            let sink = Sink::open(Some(&path), Format::Json, most).unwrap();
             sink.debug("d");
             sink.warn("w");
         }
@@ -219,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_log_that_cannot_be_opened() {
-        let error = Sink::open(Some(Path::new("/nope/log")), Format::Text, false).err().unwrap();
+        let error =
+            Sink::open(Some(Path::new("/nope/log")), Format::Text, Level::Warning).err().unwrap();
         assert_eq!(error.to_string(), "open /nope/log: no such file or directory");
     }
 }

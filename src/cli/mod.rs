@@ -19,12 +19,14 @@ pub mod log;
 pub mod network;
 mod options;
 pub mod output;
+pub mod policy;
 pub mod ps;
 mod reconcile;
 mod resources;
 pub mod root;
 pub mod spec;
 pub mod stats;
+mod suggest;
 pub mod table;
 pub mod value;
 pub mod version;
@@ -42,40 +44,46 @@ use log::Sink;
 pub struct Failure {
     pub error: Error,
     pub code: u8,
-    /// Of a command whose words could not be told apart: it goes to stdout, above the error.
-    pub help: Option<String>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, code: 1, help: None }
+        Self { error, code: 1 }
     }
 }
 
 /// The whole program: the command line, our own name first, to an exit code.
 pub fn main(words: Vec<OsString>) -> u8 {
     let mut sink = Sink::stderr();
+    help::called_as(words.first());
     match run(words, &mut sink) {
         Ok(code) => code,
-        Err(Failure { error, code, help }) => {
-            if let Some(help) = help {
-                // The error itself is about to be told; that its help is not is no news.
-                _ = output::print(&format!("Incorrect Usage: {error}\n\n{help}\n"));
-            }
+        Err(Failure { error, code }) => {
             sink.fatal(&error);
             code
         }
     }
 }
 
-/// In two stages: the log must be open before the verb's own words are read, so that a mistake in
-/// them is found there.
+/// In two stages: the log must be open before a mistake in the verb's own words is reported.
 fn run(all: Vec<OsString>, sink: &mut Sink) -> Result<u8, Failure> {
     let (global, words) = table::globals(all.iter().skip(1).cloned().collect())?;
     if words.first().is_some_and(|verb| table::enters_container(verb)) {
         seal(&all)?;
+        crate::sys::process::raise_open_files();
     }
-    *sink = Sink::open(global.log.as_deref(), global.log_format, global.debug)?;
-    let command = table::command(&words)?;
+    // Before the log is opened: it must not get the number of a descriptor that is passed.
+    let mut command = table::command(&words);
+    if let Ok(command) = &mut command {
+        dispatch::reserve_descriptors(command)?;
+    }
+    *sink = Sink::open(global.log.as_deref(), global.log_format, global.level)?;
+    let command = command?;
+    sink.watch_steps()?;
+    crate::time::step(format_args!(
+        "{} {}: read the command line",
+        help::called(),
+        version::VERSION
+    ));
     dispatch::dispatch(&Caller { global: &global, sink }, command)
 }

@@ -10,10 +10,7 @@ use super::table::{format, format_flag, switch, value, values};
 use crate::error::Result;
 use crate::network::definition::{Network, Wanted};
 use crate::network::{lease, parent, store};
-use crate::spec::annotation::{
-    NETWORK, NETWORK_ADDRESS, NETWORK_DNS, NETWORK_DNS_SEARCH, NETWORK_HOSTS, NETWORK_PUBLISH,
-    NETWORK_RATE,
-};
+use crate::spec::Extensions;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -97,18 +94,27 @@ fn list(format: Format, quiet: bool) -> Result<()> {
     match format {
         Format::Json => output::print(&(output::compact(&networks) + "\n")),
         Format::Table => {
-            let mut text =
-                format!("{:<16}{:<8}{:<20}{}\n", "NAME", "DRIVER", "SUBNET", "CONTAINERS");
-            for network in &networks {
-                let subnets: Vec<_> = network.pools().map(|p| p.subnet.to_string()).collect();
-                let (driver, leases) =
-                    (network.driver.name(), lease::of_network(&network.name)?.len());
-                let name = &network.name;
-                text += &format!("{name:<16}{driver:<8}{:<20}{leases}\n", subnets.join(","));
-            }
+            let mut text = table(&networks)?;
+            text.push('\n');
             output::print(&text)
         }
     }
+}
+
+/// Columns are as wide as what is in them.
+fn table(networks: &[Network]) -> Result<String> {
+    let head = ["NAME", "DRIVER", "SUBNET", "CONTAINERS"].map(str::to_owned);
+    let rows = networks.iter().map(|network| {
+        let subnets: Vec<_> = network.pools().map(|p| p.subnet.to_string()).collect();
+        let leases = lease::of_network(&network.name)?.len().to_string();
+        let driver = network.driver.name().to_owned();
+        Ok([network.name.clone(), driver, subnets.join(","), leases])
+    });
+    let rows = std::iter::once(Ok(head)).chain(rows).collect::<Result<Vec<_>>>()?;
+    let width = |n: usize| rows.iter().map(|row| row[n].len()).max().unwrap_or(0) + 2;
+    let (name, driver, subnet) = (width(0), width(1), width(2));
+    let line = |[a, b, c, d]: &[String; 4]| format!("{a:<name$}{b:<driver$}{c:<subnet$}{d}");
+    Ok(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 #[derive(serde::Serialize)]
@@ -126,15 +132,16 @@ fn inspect(names: &[String]) -> Result<()> {
     output::print(&(output::indented(&shown.collect::<Result<Vec<_>>>()?, "  ") + "\n"))
 }
 
-pub fn run_flags() -> [Arg; 7] {
+pub fn run_flags() -> [Arg; 8] {
     [
-        value("network", "NETWORK", "none, host, bridge[:NAME], container:ID or ns:PATH"),
+        values("network", "NETWORK", "none, host, bridge[:NAME], container:ID or ns:PATH"),
         values(
             "publish",
             "PORTS",
             "[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL] leads to the container",
         )
         .short('p'),
+        switch("publish-over-listener", "publish ports on which a process of the host listens"),
         values("network-address", "ADDRESS", "its address on the network [a free one]"),
         value("network-rate", "RATE", "bits a second: 10mbit, or in=10mbit,out=1mbit"),
         values("dns", "ADDRESS", "a DNS server [the host's]"),
@@ -143,21 +150,29 @@ pub fn run_flags() -> [Arg; 7] {
     ]
 }
 
-/// Options only say what an annotation would.
-pub fn annotations(given: &Given) -> Result<Vec<(&'static str, String)>> {
-    let mut annotations = Vec::new();
-    let one = |name| given.text(name);
-    let joined = |name| given.texts(name).map(|texts| (!texts.is_empty()).then(|| texts.join(",")));
-    for (key, value) in [
-        (NETWORK, one("network")?),
-        (NETWORK_PUBLISH, joined("publish")?),
-        (NETWORK_ADDRESS, joined("network-address")?),
-        (NETWORK_RATE, one("network-rate")?),
-        (NETWORK_DNS, joined("dns")?),
-        (NETWORK_DNS_SEARCH, joined("dns-search")?),
-        (NETWORK_HOSTS, joined("add-host")?),
-    ] {
-        annotations.extend(value.map(|value| (key, value)));
+/// A container is attached to one network.
+fn one_network(mut names: Vec<String>) -> Result<Option<String>> {
+    match &names[..] {
+        [_, _, ..] => {
+            Err(usage(format!("--network is given more than once: {}", names.join(", ")))
+                .hint("a container is attached to one network"))
+        }
+        _ => Ok(names.pop()),
     }
-    Ok(annotations)
+}
+
+/// What the options of `run` ask for.
+pub fn extensions(given: &Given) -> Result<Extensions> {
+    let joined = |name| given.texts(name).map(|texts| (!texts.is_empty()).then(|| texts.join(",")));
+    Ok(Extensions {
+        network: one_network(given.texts("network")?)?,
+        publish_over_listener: given.switch("publish-over-listener"),
+        publish: joined("publish")?,
+        address: joined("network-address")?,
+        rate: given.text("network-rate")?,
+        dns: joined("dns")?,
+        dns_search: joined("dns-search")?,
+        hosts: joined("add-host")?,
+        ..Extensions::default()
+    })
 }

@@ -4,46 +4,63 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Arg;
+use oci_spec::runtime::LinuxResources;
 
 use super::given::{Given, usage};
+use super::network;
 use super::spec::{For, document};
 use super::table::{switch, value, values};
-use super::value::bytes;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::identity::account;
 use crate::lifecycle::create::NamedVolumes;
 use crate::path::absolute;
 use crate::rootfs::overlay::plan::lowers_of;
 use crate::spec::edit::{Edits, Everyday};
-use crate::spec::{self, Config, annotation};
+use crate::spec::grant::Policy;
+use crate::spec::sandbox::thermal_throttles;
+use crate::spec::{self, Config, Extensions};
 use crate::volume::Volumes;
 use crate::volume::plan::{Source, check_places, tmpfs, volume};
 
 pub fn flags() -> Vec<Arg> {
     vec![
-        value("rootfs", "DIR", "without a bundle: run this folder, which stays as it is"),
-        values("layer", "DIR", "a folder that covers what is below it; the last is the topmost"),
+        value(
+            "rootfs",
+            "DIR",
+            "Run this root file system without a bundle, and leave it unchanged",
+        ),
+        values(
+            "layer",
+            "DIR",
+            "Lower directory stacked on the rootfs; the last one is the topmost",
+        ),
         value(
             "upper",
             "WHERE",
-            "what takes writes: ephemeral, tmpfs or a DIR/ to keep, all with [:SIZE]",
+            "Upper directory: ephemeral, tmpfs or DIR/ to keep, each with [:SIZE]",
         ),
-        switch("show-rootfs", "let the host see the layers as one, at rootfs in the bundle"),
-        values("volume", "SOURCE:DIR[:ro]", "mount a named volume, or /DIR of the host").short('v'),
-        values("tmpfs", "DIR[:SIZE]", "mount an empty tmpfs"),
-        value("memory", "SIZE", "limit of memory, such as 512m; -1 for none").short('m'),
-        value("cpus", "N", "limit of CPU time, in processors, such as 1.5"),
-        value("pids", "N", "the most processes; -1 for no limit"),
-        values("env", "NAME[=VALUE]", "set a variable, or take over the caller's").short('e'),
-        value("workdir", "DIR", "the working directory").short('w'),
-        value("user", "USER[:GROUP]", "the user, by number or by the image's name").short('u'),
-        value("hostname", "NAME", "the host name"),
-        switch("read-only", "a root that cannot be written"),
-        switch("tty", "with a terminal").short('t'),
-        values("cap-add", "CAP", "add a capability, such as NET_ADMIN, or ALL"),
-        values("cap-drop", "CAP", "take a capability away, or ALL"),
-        value("landlock", "FILE|JSON", "confine it by these rules: see docs/landlock.md"),
+        switch("show-rootfs", "Also mount the overlay at rootfs in the bundle"),
+        values("volume", "SOURCE:DIR[:ro]", "Mount a named volume, or /DIR of the host").short('v'),
+        values("tmpfs", "DIR[:SIZE]", "Mount an empty tmpfs"),
+        values(
+            "env",
+            "NAME[=VALUE]",
+            "Set an environment variable; without a value, copy the caller's",
+        )
+        .short('e'),
+        values("env-file", "FILE", "Read environment variables from FILE, a line each"),
+        value("workdir", "DIR", "Working directory").short('w').alias("cwd"),
+        value("user", "USER[:GROUP]", "User, by number or by the image's name").short('u'),
+        value("hostname", "NAME", "Host name"),
+        switch("read-only", "Mount the root file system read-only"),
+        switch("tty", "Allocate a terminal").short('t'),
+        values("cap-add", "CAP", "Add a capability, such as NET_ADMIN, or ALL").alias("cap"),
+        values("cap-drop", "CAP", "Drop a capability, or ALL"),
+        value("landlock", "FILE|JSON", "Confine the container by these rules: docs/landlock.md"),
     ]
+    .into_iter()
+    .chain(super::resources::limit_flags())
+    .collect()
 }
 
 /// As typed; paths are absolute.
@@ -52,31 +69,31 @@ pub struct Options {
     pub rootfs: Option<PathBuf>,
     /// A bundle is named too.
     pub bundle: bool,
+    /// Lowest first.
+    pub layers: Vec<PathBuf>,
     pub volumes: Vec<String>,
     pub tmpfs: Vec<String>,
     pub user: Option<String>,
     /// A document, or the file that it is in.
     pub landlock: Option<String>,
     pub edits: Edits,
+    /// Of the other options.
+    pub extensions: Extensions,
 }
 
 pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
     Ok(Options {
         rootfs: given.path("rootfs")?,
         bundle: given.raw("bundle").is_some(),
+        layers: given.paths("layer")?,
         volumes: given.texts("volume")?,
         tmpfs: given.texts("tmpfs")?,
         user: given.text("user")?,
         landlock: given.text("landlock")?,
         edits: Edits {
             args,
-            layers: given.paths("layer")?,
-            upper: given.text("upper")?.map(upper),
-            show: given.switch("show-rootfs"),
-            memory: given.parsed("memory", bytes, "a size such as 512m, or -1 for no limit")?,
-            milli_cpus: given.parsed("cpus", thousandths, "a number such as 1.5")?,
-            pids: given.parsed("pids", super::value::integer, "a number")?,
-            env: given.texts("env")?.into_iter().filter_map(variable).collect(),
+            limits: limits(given)?,
+            env: environment(given)?,
             workdir: given.raw("workdir").map(PathBuf::from),
             hostname: given.text("hostname")?,
             read_only: given.switch("read-only"),
@@ -84,6 +101,12 @@ pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
             cap_add: given.texts("cap-add")?,
             cap_drop: given.texts("cap-drop")?,
             ..Edits::default()
+        },
+        extensions: Extensions {
+            upper: given.text("upper")?.map(upper),
+            show: given.switch("show-rootfs").then(|| "true".to_owned()),
+            userns: given.text("userns")?,
+            ..network::extensions(given)?
         },
     })
 }
@@ -99,6 +122,32 @@ fn upper(text: String) -> String {
     }
 }
 
+/// None, if none is asked for.
+fn limits(given: &Given) -> Result<Option<Box<LinuxResources>>> {
+    if super::resources::limit_flags()
+        .iter()
+        .all(|flag| given.raw(flag.get_id().as_str()).is_none())
+    {
+        return Ok(None);
+    }
+    let mut limits = super::resources::limits(given)?;
+    limits.set_devices(None);
+    Ok(Some(Box::new(limits)))
+}
+
+/// Of `--env-file`, then of `--env`.
+pub(super) fn environment(given: &Given) -> Result<Vec<String>> {
+    let mut variables = Vec::new();
+    for file in given.texts("env-file")? {
+        let text = std::fs::read_to_string(&file).os("read", &file)?;
+        let lines = text.lines().map(str::trim_start);
+        let named = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        variables.extend(named.map(str::to_owned).filter_map(variable));
+    }
+    variables.extend(given.texts("env")?.into_iter().filter_map(variable));
+    Ok(variables)
+}
+
 fn variable(text: String) -> Option<String> {
     if text.contains('=') {
         return Some(text);
@@ -107,7 +156,7 @@ fn variable(text: String) -> Option<String> {
 }
 
 /// `1.5` is 1500.
-fn thousandths(text: &str) -> Option<u64> {
+pub(super) fn thousandths(text: &str) -> Option<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(part) || part.len() > 3 {
@@ -119,41 +168,67 @@ fn thousandths(text: &str) -> Option<u64> {
     (10..=1_000_000_000).contains(&all).then_some(all)
 }
 
-/// What `lifecycle` makes of them: nothing, if the bundle is as it should be.
+/// What `lifecycle` makes of them: no config, if the bundle's is as it should be.
 #[derive(Debug, Default)]
 pub struct Resolved {
     pub config: Option<Config>,
+    pub extensions: Extensions,
     pub volumes: Option<NamedVolumes>,
     /// In the place of the bundle's.
     pub bundle: Option<PathBuf>,
 }
 
-/// `state_directory` stands for the bundle where there is none; `userns`: ids will be chosen.
+/// Where a container's documents are.
+#[derive(Debug, Clone, Copy)]
+pub struct Documents<'a> {
+    pub bundle: &'a Path,
+    /// `--config`.
+    pub config: Option<&'a Path>,
+}
+
+impl Documents<'_> {
+    fn load(&self) -> Result<Config> {
+        match self.config {
+            Some(file) => spec::load_file(file),
+            None => spec::load(self.bundle),
+        }
+    }
+}
+
+/// `state_directory` stands for the bundle where there is none.
 pub fn resolve(
     options: Options,
     id: &str,
-    bundle: &Path,
+    documents: Documents,
     state_directory: &Path,
-    userns: bool,
+    policy: &Policy,
 ) -> Result<Resolved> {
-    let Options { rootfs, bundle: named, volumes, tmpfs: tmpfses, user, landlock, mut edits } =
-        options;
-    edits.landlock = landlock.map(rules).transpose()?;
-    if rootfs.is_some() && named {
-        return Err(usage("--rootfs and --bundle cannot be used together")
+    let Options { rootfs, bundle: named, layers, volumes, tmpfs: tmpfses, user, .. } = options;
+    let (mut edits, mut extensions) = (options.edits, options.extensions);
+    extensions.landlock = options.landlock.map(rules).transpose()?;
+    if rootfs.is_some() && (named || documents.config.is_some()) {
+        return Err(usage("--rootfs cannot be used together with --bundle or --config")
             .hint("a bundle has a rootfs of its own"));
     }
     let asked = rootfs.is_some() || user.is_some() || edits != Edits::default();
-    if !asked && volumes.is_empty() && tmpfses.is_empty() {
-        return Ok(Resolved::default());
+    if !asked && layers.is_empty() && volumes.is_empty() && tmpfses.is_empty() {
+        let config = documents.config.map(|_| documents.load()).transpose()?;
+        return Ok(Resolved { config, extensions, ..Resolved::default() });
     }
     let bare = rootfs.is_some();
-    let bundle = if bare { state_directory } else { bundle };
+    let bundle = if bare { state_directory } else { documents.bundle };
     let config = match &rootfs {
-        None => spec::load(bundle)?,
+        None => documents.load()?,
         Some(_) => {
             let target = For::this_host(!nix::unistd::geteuid().is_root());
-            spec::parse(document(&target).into_bytes())?
+            let mut config = spec::parse(document(&target).into_bytes())?;
+            if extensions.userns.is_some()
+                && let Some(linux) = config.spec.linux_mut()
+            {
+                // They will be chosen.
+                linux.set_uid_mappings(None).set_gid_mappings(None);
+            }
+            config
         }
     };
     let root = match rootfs {
@@ -164,24 +239,30 @@ pub fn resolve(
         }
     };
     if bare {
-        edits.everyday = Some(Everyday { root: root.clone(), name: id.to_owned() });
-        edits.upper.get_or_insert_with(|| "ephemeral".to_owned());
+        edits.everyday = Some(Everyday {
+            root: root.clone(),
+            name: id.to_owned(),
+            masked: thermal_throttles(Path::new("/sys/devices/system/cpu")),
+        });
+        extensions.upper.get_or_insert_with(|| "ephemeral".to_owned());
     }
     // Who gives both directories of the upper says all: the root is then only a place.
-    let complete = edits.upper.as_deref().is_some_and(|upper| upper.starts_with('{'));
-    let below = if complete && !edits.layers.is_empty() { vec![] } else { vec![root.clone()] };
-    let mut lowers = lowers_of(&config.spec, &root, bundle)?.unwrap_or(below);
-    if !edits.layers.is_empty() {
-        lowers.append(&mut edits.layers);
-        edits.layers.clone_from(&lowers);
+    let complete = extensions.upper.as_deref().is_some_and(|upper| upper.starts_with('{'));
+    let below = if complete && !layers.is_empty() { vec![] } else { vec![root.clone()] };
+    let annotations = config.spec.annotations().iter().flatten();
+    let granted = policy.admit(annotations, &Extensions::default(), false)?.grant;
+    let mut lowers = lowers_of(&granted, &root, bundle)?.unwrap_or(below);
+    if !layers.is_empty() {
+        lowers.extend(layers);
+        extensions.layers = Some(list(&lowers)?);
     }
     if let Some(text) = user {
         let found = account::find(&text, &lowers);
         edits.user = Some(found.context(|| format!("find user {text:?}"))?);
     }
     let mapped = nix::unistd::geteuid().is_root()
-        && (userns
-            || annotation::value(&config.spec, annotation::USERNS).is_some()
+        && (extensions.userns.is_some()
+            || granted.userns.is_some()
             || config.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some()));
     let named = mounts(&volumes, mapped, &mut edits)?;
     for text in &tmpfses {
@@ -190,9 +271,17 @@ pub fn resolve(
     check_places(&edits.mounts)?;
     Ok(Resolved {
         config: Some(config.edited(&edits)?),
+        extensions,
         volumes: named,
         bundle: bare.then(|| bundle.to_owned()),
     })
+}
+
+/// As `io.aril.rootfs.layers` has them: a colon may be in a name.
+fn list(layers: &[PathBuf]) -> Result<String> {
+    let names: Option<Vec<_>> = layers.iter().map(|layer| layer.to_str()).collect();
+    let names = names.ok_or_else(|| Error::config("the name of a layer is not UTF-8"))?;
+    serde_json::to_string(&names).map_err(|e| Error::config(format!("encode the layers: {e}")))
 }
 
 fn rules(given: String) -> Result<String> {
@@ -206,9 +295,40 @@ fn rules(given: String) -> Result<String> {
 
 /// A rootfs is what it seems; on the command line a symlink to it is as good.
 fn real(folder: &Path) -> Result<PathBuf> {
-    folder
+    let found = folder
         .canonicalize()
-        .map_err(|e| Error::io("stat", folder.display(), &e).context("invalid rootfs"))
+        .map_err(|e| Error::io("stat", folder.display(), &e).context("invalid rootfs"))?;
+    require_root(&found)?;
+    Ok(found)
+}
+
+/// What people take for a root file system: an image, packed in one way or another, or a bundle.
+fn require_root(path: &Path) -> Result<()> {
+    let has = |name: &str| path.join(name).exists();
+    let looks_like_a_root = ["bin", "usr", "etc", "lib"].iter().any(|name| has(name));
+    let (what, advice) = if path.is_file() {
+        ("a file", "unpack it to a directory first: tar -C DIRECTORY -xf FILE")
+    } else if looks_like_a_root {
+        return Ok(());
+    } else if has("oci-layout") || (has("index.json") && has("blobs")) {
+        (
+            "an OCI image layout",
+            "unpack the image first: umoci unpack --image LAYOUT:TAG BUNDLE, then \
+             aril run --rootfs BUNDLE/rootfs",
+        )
+    } else if has("manifest.json") {
+        (
+            "a saved image",
+            "unpack the image first: skopeo copy docker-archive:FILE.tar oci:LAYOUT:TAG, then \
+             umoci unpack --image LAYOUT:TAG BUNDLE, then aril run --rootfs BUNDLE/rootfs",
+        )
+    } else if has("config.json") && has("rootfs") {
+        ("a bundle", "run it by --bundle, or its root file system by --rootfs BUNDLE/rootfs")
+    } else {
+        return Ok(());
+    };
+    let text = format!("invalid rootfs: {} is {what}, not a root file system", path.display());
+    Err(Error::config(text).hint(advice))
 }
 
 fn mounts(texts: &[String], mapped: bool, edits: &mut Edits) -> Result<Option<NamedVolumes>> {
@@ -270,12 +390,14 @@ mod tests {
     #[test]
     fn nothing_asked_is_the_bundle_as_it_is() {
         let (b, s) = (Path::new("/no/bundle"), Path::new("/no/state"));
-        let resolved = resolve(Options::default(), "c", b, s, false).unwrap();
+        let b = Documents { bundle: b, config: None };
+        let policy = Policy::default();
+        let resolved = resolve(Options::default(), "c", b, s, &policy).unwrap();
         assert!(resolved.config.is_none() && resolved.volumes.is_none());
         let hostname = Some("h".to_owned());
         let options =
             Options { edits: Edits { hostname, ..Edits::default() }, ..Options::default() };
-        let error = resolve(options, "c", b, s, false).unwrap_err().to_string();
+        let error = resolve(options, "c", b, s, &policy).unwrap_err().to_string();
         assert!(error.contains("config.json not found in /no/bundle"), "{error}");
     }
 }

@@ -26,6 +26,11 @@ pub struct StateView {
     pub annotations: BTreeMap<String, String>,
     /// Who owns the state directory: told by `list`, empty in `state`.
     pub owner: String,
+    /// Where a foreground run that keeps its container has recorded it: 128 + N for signal N.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished: Option<String>,
 }
 
 /// Prints to stdout. A reader that has gone is an error like any other, not a panic.
@@ -50,7 +55,18 @@ pub fn list_ids(views: &[StateView]) -> String {
     views.iter().map(|view| format!("{}\n", view.id)).collect()
 }
 
+/// Exit statuses have a column where there is one.
 pub fn list_table(views: &[StateView]) -> String {
+    if views.iter().any(|view| view.exit_status.is_some()) {
+        let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER", "EXIT"].map(str::to_owned);
+        let row = |view: &StateView| {
+            let StateView { id, pid, status, bundle, created, owner, exit_status, .. } =
+                view.clone();
+            let exit = exit_status.map_or("-".to_owned(), |status| status.to_string());
+            [id, pid.to_string(), status, bundle, created, owner, exit]
+        };
+        return aligned(&std::iter::once(head).chain(views.iter().map(row)).collect::<Vec<_>>());
+    }
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let row = |view: &StateView| {
         let StateView { id, pid, status, bundle, created, owner, .. } = view.clone();
@@ -132,6 +148,8 @@ mod tests {
             created: "2026-01-02T03:04:05.6Z".into(),
             annotations: BTreeMap::new(),
             owner: String::new(),
+            exit_status: None,
+            finished: None,
         }
     }
 
@@ -177,6 +195,17 @@ mod tests {
             lines[2],
             "é                   42          running     /b          2026-01-02T03:04:05.6Z   #7"
         );
+    }
+
+    #[test]
+    fn exit_statuses_have_a_column_where_there_is_one() {
+        let mut ended = view("x", "/b");
+        ended.exit_status = Some(137);
+        let table = list_table(&[ended.clone(), view("y", "/b")]);
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[0].ends_with("   EXIT") && lines[1].ends_with(" 137"), "{table}");
+        assert!(lines[2].ends_with(" -"), "{table}");
+        assert!(state(&ended).contains("\"exitStatus\": 137"));
     }
 
     #[test]

@@ -8,35 +8,51 @@ use oci_spec::runtime::{
 };
 
 use super::command::Resources;
-use super::given::Given;
-use super::{table, value};
+use super::given::{Given, usage};
+use super::{options, table, value};
 use crate::error::{OsContext, Result};
 
 const BYTES: &str = "a size such as 512m, or -1 for no limit";
 
 pub fn flags() -> Vec<Arg> {
     let value = table::value;
-    vec![
-        value("resources", "FILE", "take all from this JSON file (- is stdin), and no other flag")
-            .short('r'),
-        value("blkio-weight", "N", "weight of block I/O, 10 to 1000"),
-        value("cpu-period", "USECS", "the period that the CPU quota is for"),
-        value("cpu-quota", "USECS", "CPU time in each period; -1 for no limit"),
-        value("cpu-burst", "USECS", "unused CPU time that may be used later"),
-        value("cpu-share", "N", "weight among others that want the CPU"),
-        value("cpu-rt-period", "USECS", "the period that the realtime quota is for"),
-        value("cpu-rt-runtime", "USECS", "realtime CPU time in each period"),
-        value("cpuset-cpus", "LIST", "the CPUs to run on, such as 0-2,7"),
-        value("cpuset-mems", "LIST", "the memory nodes to use"),
-        value("cpu-idle", "0|1", "run only when nobody else wants to"),
-        value("memory", "SIZE", "limit of memory, such as 512m; -1 for none"),
-        value("memory-reservation", "SIZE", "memory that is left to it when others need some"),
-        value("memory-swap", "SIZE", "limit of memory and swap together; -1 for none"),
-        value("pids-limit", "N", "the most processes; -1 for no limit"),
+    let mut flags = vec![
+        value(
+            "resources",
+            "FILE",
+            "Read all limits from this JSON file (-: stdin); other flags are ignored",
+        )
+        .short('r'),
+    ];
+    flags.extend(limit_flags());
+    flags.extend([
         value("kernel-memory", "SIZE", "").hide(true),
         value("kernel-memory-tcp", "SIZE", "").hide(true),
-        value("l3-cache-schema", "SCHEMA", "the cache to use, by resctrl: L3:0=f;1=f"),
-        value("mem-bw-schema", "SCHEMA", "memory bandwidth, by resctrl: MB:0=20;1=70"),
+        value("l3-cache-schema", "SCHEMA", "Cache to use, by resctrl: L3:0=f;1=f"),
+        value("mem-bw-schema", "SCHEMA", "Memory bandwidth, by resctrl: MB:0=20;1=70"),
+    ]);
+    flags
+}
+
+/// Those of a container, by Docker's names; runc's are aliases.
+pub fn limit_flags() -> Vec<Arg> {
+    let value = table::value;
+    vec![
+        value("blkio-weight", "N", "Relative weight of block I/O, 10 to 1000"),
+        value("cpu-period", "USECS", "Period of the CPU quota"),
+        value("cpu-quota", "USECS", "CPU time in each period (-1: unlimited)"),
+        value("cpu-burst", "USECS", "Unused CPU time that may be used later"),
+        value("cpu-shares", "N", "Relative weight of CPU time").alias("cpu-share"),
+        value("cpus", "N", "Limit of CPU time, in processors, such as 1.5"),
+        value("cpu-rt-period", "USECS", "Period of the realtime quota"),
+        value("cpu-rt-runtime", "USECS", "Realtime CPU time in each period"),
+        value("cpuset-cpus", "LIST", "CPUs to run on, such as 0-2,7"),
+        value("cpuset-mems", "LIST", "Memory nodes to use"),
+        value("cpu-idle", "0|1", "Run only when the CPU is idle"),
+        value("memory", "SIZE", "Memory limit, such as 512m (-1: unlimited)").short('m'),
+        value("memory-reservation", "SIZE", "Memory that is not reclaimed first"),
+        value("memory-swap", "SIZE", "Limit of memory and swap together (-1: unlimited)"),
+        value("pids-limit", "N", "Maximum number of processes (-1: unlimited)").alias("pids"),
     ]
 }
 
@@ -60,7 +76,7 @@ fn ignored(given: &Given) -> Vec<&'static str> {
     names.into_iter().filter(|name| given.raw(name).is_some()).collect()
 }
 
-fn limits(given: &Given) -> Result<LinuxResources> {
+pub(super) fn limits(given: &Given) -> Result<LinuxResources> {
     let mut limits = LinuxResources::default();
     limits.set_memory(Some(memory(given)?));
     limits.set_cpu(Some(cpu(given)?));
@@ -109,10 +125,17 @@ fn cpu(given: &Given) -> Result<LinuxCpu> {
         let parse = |text: &str| value::integer(text).and_then(|n| u64::try_from(n).ok());
         given.parsed(name, parse, "a number, not negative")
     };
+    let (mut quota, mut period) = (integer("cpu-quota")?, natural("cpu-period")?);
+    if let Some(milli) = given.parsed("cpus", options::thousandths, "a number such as 1.5")? {
+        if quota.is_some() || period.is_some() {
+            return Err(usage("--cpus cannot be used together with --cpu-quota or --cpu-period"));
+        }
+        (quota, period) = (i64::try_from(milli * 100).ok(), Some(100_000));
+    }
     let mut cpu = LinuxCpu::default();
-    cpu.set_shares(natural("cpu-share")?)
-        .set_quota(integer("cpu-quota")?)
-        .set_period(natural("cpu-period")?)
+    cpu.set_shares(natural("cpu-shares")?)
+        .set_quota(quota)
+        .set_period(period)
         .set_burst(natural("cpu-burst")?)
         .set_realtime_period(natural("cpu-rt-period")?)
         .set_realtime_runtime(integer("cpu-rt-runtime")?)

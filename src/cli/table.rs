@@ -8,11 +8,12 @@ use clap::{Arg, ArgAction, value_parser};
 
 use super::argv::{self, Order};
 use super::command::{
-    Command, Create, Edits, Exec, ExecProcess, Format, Global, Handover, Rootless, Run, Target,
+    CgroupManager, Command, Create, Edits, Exec, ExecProcess, Format, Global, Handover, Rootless,
+    Run, Target,
 };
 use super::given::{Given, operand, usage};
-use super::{Failure, help, log, network, options, resources, root, value};
-use crate::error::{Error, Result};
+use super::{Failure, help, log, network, options, policy, resources, root, suggest, value};
+use crate::error::Result;
 
 pub struct Verb {
     pub name: &'static str,
@@ -50,25 +51,25 @@ pub const VERBS: &[Verb] = &[
         operands: MAKES,
         most: REST,
         flags: create_flags,
-        ..one_id("create", "make a container that waits for start", |given, operands| {
+        ..one_id("create", "Create a container but do not start it", |given, operands| {
             Ok(Command::Create(create(given, operands)?))
         })
     },
-    one_id("start", "start the process of a created container", |_, operands| {
+    one_id("start", "Start a created container", |_, operands| {
         Ok(Command::Start { id: id(operands) })
     }),
     Verb {
         operands: MAKES,
         most: REST,
         flags: run_flags,
-        ..one_id("run", "create, start and wait, in one", run)
+        ..one_id("run", "Create and start a container, and wait for it to end", run)
     },
-    one_id("state", "print the state of a container, as JSON", |_, operands| {
+    one_id("state", "Print a container's state as JSON", |_, operands| {
         Ok(Command::State { id: id(operands) })
     }),
     Verb {
-        flags: || vec![format_flag(), switch("quiet", "print the ids only").short('q')],
-        ..bare("list", "list the containers below the state root", |given, _| {
+        flags: || vec![format_flag(), switch("quiet", "Print container ids only").short('q')],
+        ..bare("list", "List containers", |given, _| {
             Ok(Command::List { format: format(given)?, quiet: given.switch("quiet") })
         })
     },
@@ -77,47 +78,61 @@ pub const VERBS: &[Verb] = &[
         most: REST,
         order: Order::FlagsFirst,
         flags: || vec![format_flag()],
-        ..one_id("ps", "list the processes of a container, by the host's ps", ps)
+        ..one_id("ps", "List the processes of a container with the host's ps", ps)
     },
     Verb {
         operands: "<container-id> <command> [arguments]",
         most: REST,
         order: Order::FlagsFirst,
         flags: exec_flags,
-        ..one_id("exec", "run one more process in a container", exec)
+        ..one_id("exec", "Run a command in a running container", exec)
     },
     Verb {
         operands: "<container-id> [signal]",
         most: 2,
         order: Order::FlagsFirst,
         // Hidden: its one effect left is that a stopped container is no error.
-        flags: || vec![switch("all", "").short('a').hide(true)],
-        ..one_id("kill", "send a signal (by default TERM) to a container's first process", kill)
+        flags: || {
+            vec![
+                switch("all", "").short('a').hide(true),
+                value("signal", "SIGNAL", "The signal, by name or number").short('s'),
+                regex_flag(),
+            ]
+        },
+        ..one_id("kill", "Send a signal (TERM by default) to a container's init process", kill)
     },
     Verb {
-        flags: || vec![switch("force", "kill it first; no error if there is none").short('f')],
-        ..one_id("delete", "remove a container and all that was made for it", |given, operands| {
-            Ok(Command::Delete { id: id(operands), force: given.switch("force") })
+        flags: || {
+            vec![
+                switch("force", "Kill it first; succeed if it does not exist").short('f'),
+                regex_flag(),
+            ]
+        },
+        ..one_id("delete", "Delete a container and its resources", |given, operands| {
+            let (regex, force) = (given.switch("regex"), given.switch("force"));
+            Ok(Command::Delete { id: id(operands), regex, force })
         })
     },
-    one_id("pause", "freeze the processes of a container", |_, operands| {
+    one_id("pause", "Pause all processes of a container", |_, operands| {
         Ok(Command::Pause { id: id(operands) })
     }),
-    one_id("resume", "let them go on", |_, operands| Ok(Command::Resume { id: id(operands) })),
+    one_id("resume", "Resume a paused container", |_, operands| {
+        Ok(Command::Resume { id: id(operands) })
+    }),
     Verb {
         flags: resources::flags,
-        ..one_id("update", "change the limits of a container", |given, operands| {
+        ..one_id("update", "Update the resource limits of a container", |given, operands| {
             Ok(Command::Update { id: id(operands), resources: resources::read(given)? })
         })
     },
     Verb {
         flags: || {
             vec![
-                value("interval", "TIME", "how often to print what it uses [5s]"),
-                switch("stats", "print what it uses now, and end"),
+                value("interval", "TIME", "Interval between statistics [5s]"),
+                switch("stats", "Print statistics once"),
             ]
         },
-        ..one_id("events", "print what a container uses, and when memory runs out, as JSON", events)
+        ..one_id("events", "Stream statistics and OOM events of a container as JSON", events)
     },
     Verb {
         operands: "[container-id...]",
@@ -125,15 +140,19 @@ pub const VERBS: &[Verb] = &[
         flags: || {
             vec![
                 format_flag(),
-                value("interval", "TIME", "how often to look [1s]"),
-                switch("no-stream", "look once"),
+                value("interval", "TIME", "Interval between samples [1s]"),
+                switch("no-stream", "Print one sample"),
             ]
         },
-        ..bare("stats", "watch what containers use: CPU, memory, disks, processes, pressure", stats)
+        ..bare(
+            "stats",
+            "Show resource usage of containers: CPU, memory, disks, processes, pressure",
+            stats,
+        )
     },
     Verb {
         flags: || vec![format_flag()],
-        ..one_id("diff", "list what a container changed in its layers", |given, operands| {
+        ..one_id("diff", "List files that a container changed in its layers", |given, operands| {
             Ok(Command::Diff { id: id(operands), format: format(given)? })
         })
     },
@@ -142,25 +161,23 @@ pub const VERBS: &[Verb] = &[
         least: 2,
         most: 2,
         flags: || vec![pause_flag()],
-        ..one_id("commit", "keep what a container changed, as a layer", commit)
+        ..one_id("commit", "Write the changes of a container as a layer", commit)
     },
     Verb {
         operands: "<container-id> [file]",
         most: 2,
         flags: || vec![pause_flag()],
-        ..one_id("export", "write all files of a container to an archive (tar)", export)
+        ..one_id("export", "Write a container's file system to a tar archive", export)
     },
     Verb {
-        flags: || vec![format_flag(), switch("dry-run", "only say what would be removed")],
-        ..bare("reconcile", "remove what runtimes that were killed left", |given, _| {
+        flags: || vec![format_flag(), switch("dry-run", "Only print what would be removed")],
+        ..bare("reconcile", "Find and remove resources leaked by killed runtimes", |given, _| {
             Ok(Command::Reconcile { dry_run: given.switch("dry-run"), format: format(given)? })
         })
     },
     Verb {
-        flags: || {
-            vec![bundle_flag(), switch("rootless", "for a container without root privileges")]
-        },
-        ..bare("spec", "write a config.json to start from", |given, _| {
+        flags: || vec![bundle_flag(), switch("rootless", "Write it for a rootless container")],
+        ..bare("spec", "Write a default config.json", |given, _| {
             Ok(Command::Spec { bundle: given.bundle()?, rootless: given.switch("rootless") })
         })
     },
@@ -168,7 +185,7 @@ pub const VERBS: &[Verb] = &[
         operands: "[bundle]",
         most: 1,
         flags: || vec![bundle_flag()],
-        ..bare("plan", "print what create would do, without doing it", plan)
+        ..bare("plan", "Print what create would do, without doing it", plan)
     },
     Verb {
         operands: "[bundle]",
@@ -176,7 +193,7 @@ pub const VERBS: &[Verb] = &[
         flags: || vec![bundle_flag(), format_flag()],
         ..bare(
             "explain",
-            "say what a container may do to its host, with a grade",
+            "Explain what a container may do to its host, with a grade",
             |given, words| {
                 Ok(Command::Explain { bundle: bundle(given, words)?, format: format(given)? })
             },
@@ -187,7 +204,7 @@ pub const VERBS: &[Verb] = &[
         least: 1,
         most: REST,
         flags: || vec![format_flag()],
-        ..bare("volume", "list, make, remove and show named volumes", |given, words| {
+        ..bare("volume", "List, create, remove and inspect named volumes", |given, words| {
             Ok(Command::Volume { words, format: format(given)? })
         })
     },
@@ -196,39 +213,44 @@ pub const VERBS: &[Verb] = &[
         least: 1,
         most: REST,
         flags: network::flags,
-        ..bare("network", "make, list, show or remove networks of containers", network::read)
+        ..bare("network", "Create, list, inspect and remove container networks", network::read)
     },
-    bare("features", "print what this runtime can do, as JSON", |_, _| Ok(Command::Features)),
+    bare("features", "Print the runtime's features as JSON", |_, _| Ok(Command::Features)),
     Verb {
         operands: "[command]",
         most: 1,
-        ..bare("help", "print this, or the help of a command", |_, operands| {
+        ..bare("help", "Print this help, or the help of a command", |_, operands| {
             let verb = operands.first().map(|name| find(name)).transpose()?;
             Ok(Command::Help(verb.map_or_else(help::overview, help::of)))
         })
     },
-    bare("version", "print the version", |_, _| Ok(Command::Version)),
+    bare("version", "Print the version", |_, _| Ok(Command::Version)),
 ];
 
+fn is_verb(name: &str) -> bool {
+    VERBS.iter().any(|verb| verb.name == name)
+}
+
 pub fn find(name: &str) -> Result<&'static Verb> {
-    VERBS.iter().find(|verb| verb.name == name).ok_or_else(|| {
-        usage(format!("unknown command {name:?}")).hint("aril --help lists the commands")
-    })
+    VERBS
+        .iter()
+        .find(|verb| verb.name == name)
+        .ok_or_else(|| usage(format!("unknown command {name:?}{}", suggest::for_command(name))))
 }
 
 /// The flags before the verb, and the words from the verb on.
 pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsString>), Failure> {
     let table = plain("aril").args(global_flags());
-    let split = argv::split(words, &table, Order::FlagsFirst)
-        .map_err(|error| misused(error, help::overview()))?;
+    let split = argv::split(words, &table, Order::FlagsFirst)?;
     let given = Given::new(table, split.flags)?;
     let global = Global {
         root: root::choose(given.raw("root").map(|r| r.as_os_str()), &root::Caller::current())?,
         log: given.path("log")?,
         log_format: log_format(&given)?,
-        debug: given.switch("debug"),
-        systemd_cgroup: given.switch("systemd-cgroup"),
+        level: log_level(&given)?,
+        cgroup_manager: cgroup_manager(&given)?,
         rootless: rootless(&given)?,
+        annotations: policy::read(&given)?,
     };
     // They are verbs too, so that there is one way to say each.
     let rest = match () {
@@ -248,21 +270,21 @@ pub fn enters_container(verb: &OsStr) -> bool {
 /// The verb, its flags and its operands. Only the verb's own table is built.
 pub fn command(words: &[OsString]) -> std::result::Result<Command, Failure> {
     let (name, words) = words.split_first().ok_or_else(|| usage("no command given"))?;
-    let verb = find(&name.to_string_lossy())?;
+    let name = name.to_string_lossy();
+    if !is_verb(&name) && words.iter().any(|word| word == "-h" || word == "--help") {
+        // runc's words.
+        return Err(usage(format!("No help topic for '{name}'")).into());
+    }
+    let verb = find(&name)?;
     let table = verb.table();
-    let split = argv::split(words.iter().cloned(), &table, verb.order)
-        .map_err(|error| misused(error, help::of(verb)))?;
+    let split = argv::split(words.iter().cloned(), &table, verb.order)?;
     let given = Given::new(table, split.flags)?;
     if given.switch("help") {
         return Ok(Command::Help(help::of(verb)));
     }
-    verb.count(split.operands.len()).map_err(|error| misused(error, help::of(verb)))?;
+    verb.count(split.operands.len())?;
     let operands = split.operands.into_iter().map(operand).collect::<Result<_>>()?;
     Ok((verb.read)(&given, operands)?)
-}
-
-fn misused(error: Error, help: String) -> Failure {
-    Failure { help: Some(help), ..error.into() }
 }
 
 impl Verb {
@@ -274,6 +296,14 @@ impl Verb {
         format!("aril {} [flags] {}", self.name, self.operands).trim_end().to_owned()
     }
 
+    /// For `docker ps`, and for a name that is a word too many.
+    fn advice(&self, given: usize) -> &'static str {
+        match (self.name, given) {
+            ("ps", 0) => " (`aril list` lists the containers)",
+            _ => "",
+        }
+    }
+
     fn count(&self, given: usize) -> Result<()> {
         let (rule, n) = match (self.least, self.most) {
             (least, most) if (least..=most).contains(&given) => return Ok(()),
@@ -282,7 +312,7 @@ impl Verb {
             (_, most) => ("a maximum of", most),
         };
         let message = format!("aril: {:?} requires {rule} {n} argument(s)", self.name);
-        Err(usage(message))
+        Err(usage(format!("{message}: {}{}", self.usage(), self.advice(given))))
     }
 }
 
@@ -296,56 +326,71 @@ pub fn plain(name: &'static str) -> clap::Command {
 }
 
 pub fn global_flags() -> Vec<Arg> {
-    vec![
-        value("root", "DIR", "keep the state of containers in DIR [/run/aril]"),
-        value("log", "FILE", "append errors and warnings to FILE as well"),
-        value("log-format", "FORMAT", "text or json [text]"),
-        switch("debug", "log debug messages too"),
-        switch("systemd-cgroup", "have systemd make the cgroup: cgroupsPath is slice:prefix:name"),
-        value("rootless", "WHEN", "go on without a cgroup: true, false or auto [auto]"),
+    let mut flags = vec![
+        value("root", "DIR", "State directory [/run/aril]"),
+        value("log", "FILE", "Append errors and warnings to FILE"),
+        value("log-format", "FORMAT", "Format of the log: text or json [text]"),
+        switch("debug", "Log debug messages: each step and its duration"),
+        switch("systemd-cgroup", "Let systemd create the cgroup; cgroupsPath is slice:prefix:name"),
+        value("cgroup-manager", "MANAGER", "cgroupfs, systemd or disabled [cgroupfs]"),
+        value("log-level", "LEVEL", "error, warning or debug [warning]"),
+        value(
+            "rootless",
+            "WHEN",
+            "Continue without a cgroup if none can be created: true, false or auto [auto]",
+        ),
         // Of older runtimes: wrapper scripts still pass it.
         value("criu", "PATH", "").hide(true),
-        help_flag(),
-        switch("version", "print the version").short('v'),
-    ]
+    ];
+    flags.extend(policy::flags());
+    flags.extend([help_flag(), switch("version", "Print the version").short('v')]);
+    flags
 }
 
 fn help_flag() -> Arg {
-    switch("help", "print this help").short('h')
+    switch("help", "Print this help").short('h')
+}
+
+fn regex_flag() -> Arg {
+    switch("regex", "Take the id for a regular expression: all containers that match").short('r')
 }
 
 fn bundle_flag() -> Arg {
-    value("bundle", "DIR", "the directory with config.json [.]").short('b')
+    value("bundle", "DIR", "Bundle directory, which holds config.json [.]").short('b')
 }
 
 pub(super) fn format_flag() -> Arg {
-    value("format", "FORMAT", "table or json [table]").short('f')
+    value("format", "FORMAT", "Output format: table or json [table]").short('f')
 }
 
 fn pause_flag() -> Arg {
-    choice("pause", "freeze the container meanwhile [true]")
+    choice("pause", "Pause the container while it is read [true]")
 }
 
 fn handover_flags() -> [Arg; 4] {
     [
-        value("console-socket", "PATH", "send the terminal's master end to this unix socket"),
-        value("pidfd-socket", "PATH", "send the process's pidfd to this unix socket"),
-        value("pid-file", "FILE", "write the process number to FILE"),
-        value("preserve-fds", "N", "pass N more file descriptors, from 3 (or LISTEN_FDS) on [0]"),
+        value(
+            "console-socket",
+            "PATH",
+            "Send the terminal's master descriptor to this unix socket",
+        ),
+        value("pidfd-socket", "PATH", "Send a pidfd of the process to this unix socket"),
+        value("pid-file", "FILE", "Write the process ID to FILE"),
+        value("preserve-fds", "N", "Pass N more file descriptors, from 3 (after LISTEN_FDS) [0]"),
     ]
 }
 
 fn create_flags() -> Vec<Arg> {
-    let mut flags = vec![bundle_flag()];
+    let mut flags = vec![
+        bundle_flag(),
+        value("config", "FILE", "Read FILE instead of the bundle's config.json").short('f'),
+    ];
     flags.extend(handover_flags());
     flags.extend([
-        switch(
-            "no-pivot",
-            "move the root instead of pivot_root: for a host that runs on initramfs",
-        ),
-        switch("no-new-keyring", "keep the caller's session keyring"),
-        switch("timeline", "print where the time went to stderr"),
-        value("userns", "auto[:SIZE]", "a user namespace of ids that no other container has"),
+        switch("no-pivot", "Move the root instead of pivot_root, for a host on initramfs"),
+        switch("no-new-keyring", "Keep the caller's session keyring"),
+        switch("timeline", "Print the duration of each step to stderr"),
+        value("userns", "auto[:SIZE]", "User namespace with ids of no other container"),
     ]);
     flags.extend(options::flags());
     flags.extend(network::run_flags());
@@ -355,29 +400,38 @@ fn create_flags() -> Vec<Arg> {
 fn run_flags() -> Vec<Arg> {
     let mut flags = create_flags();
     flags.extend([
-        switch("detach", "do not wait for the process to end").short('d'),
-        switch("no-subreaper", "do not adopt the container's orphans"),
-        switch("keep", "do not delete the container when it ends"),
-        switch("seccomp-report", "at the end, list the system calls that seccomp refused"),
+        switch("detach", "Do not wait for the process to end").short('d'),
+        switch("interactive", "").short('i').hide(true),
+        switch("rm", "").hide(true),
+        switch("no-subreaper", "Do not become the reaper of orphaned processes"),
+        switch("keep", "Keep the container when it ends"),
+        switch("seccomp-report", "At the end, list system calls that seccomp rejected"),
     ]);
     flags
 }
 
 fn exec_flags() -> Vec<Arg> {
     let mut flags = vec![
-        value("process", "FILE", "take the whole process from this JSON file").short('p'),
-        value("cwd", "DIR", "the working directory"),
-        values("env", "NAME=VALUE", "add to the environment").short('e'),
-        choice("tty", "with a terminal, or without, whatever the config says").short('t'),
-        value("user", "UID[:GID]", "the user, in numbers").short('u'),
-        values("additional-gids", "GID", "add a group").short('g'),
-        value("process-label", "LABEL", "the SELinux label"),
-        value("apparmor", "PROFILE", "the AppArmor profile"),
-        switch("no-new-privs", "no new privileges through exec"),
-        values("cap", "CAP", "add a capability").short('c'),
-        values("cgroup", "PATH", "enter this cgroup below the container's ([controller,..:]PATH)"),
-        switch("ignore-paused", "allow it in a paused container, where it will hang"),
-        switch("detach", "do not wait for the process to end").short('d'),
+        value("process", "FILE", "Read the whole process from this JSON file").short('p'),
+        value("workdir", "DIR", "Working directory").short('w').alias("cwd"),
+        values(
+            "env",
+            "NAME[=VALUE]",
+            "Set an environment variable; without a value, copy the caller's",
+        )
+        .short('e'),
+        values("env-file", "FILE", "Read environment variables from FILE, a line each"),
+        choice("tty", "Allocate a terminal, or with =false none").short('t'),
+        value("user", "USER[:GROUP]", "User, by number or by the container's name").short('u'),
+        values("group-add", "GID", "Add a supplementary group").short('g').alias("additional-gids"),
+        value("process-label", "LABEL", "SELinux label"),
+        value("apparmor", "PROFILE", "AppArmor profile"),
+        switch("no-new-privs", "Set no_new_privs"),
+        values("cap-add", "CAP", "Add a capability, such as NET_ADMIN").short('c').alias("cap"),
+        switch("interactive", "").short('i').hide(true),
+        values("cgroup", "PATH", "Enter this cgroup below the container's: [controller,..:]PATH"),
+        switch("ignore-paused", "Allow it in a paused container, where it waits for resume"),
+        switch("detach", "Do not wait for the process to end").short('d'),
     ];
     flags.extend(handover_flags());
     flags
@@ -429,12 +483,11 @@ fn create(given: &Given, mut operands: Vec<String>) -> Result<Create> {
         id: id(operands),
         options: Box::new(options::read(given, args)?),
         bundle: given.bundle()?,
+        config: given.path("config")?,
         handover: handover(given)?,
         no_pivot: given.switch("no-pivot"),
         no_new_keyring: given.switch("no-new-keyring"),
         timeline: given.switch("timeline"),
-        userns: given.text("userns")?,
-        annotations: network::annotations(given)?,
     })
 }
 
@@ -445,6 +498,11 @@ fn ps(given: &Given, mut operands: Vec<String>) -> Result<Command> {
 
 fn run(given: &Given, operands: Vec<String>) -> Result<Command> {
     let (detach, seccomp_report) = (given.switch("detach"), given.switch("seccomp-report"));
+    if given.switch("rm") && (detach || given.switch("keep")) {
+        return Err(usage("--rm cannot be used together with --detach or --keep").hint(
+            "a foreground run deletes the container; `aril delete` deletes one that was detached or kept",
+        ));
+    }
     Ok(Command::Run(Run {
         create: create(given, operands)?,
         detach,
@@ -477,27 +535,38 @@ fn edits(given: &Given, args: Vec<String>) -> Result<Edits> {
     }
     Ok(Edits {
         args,
-        cwd: given.text("cwd")?,
-        env: given.texts("env")?,
-        tty: given.choice("tty")?,
+        cwd: given.text("workdir")?,
+        env: options::environment(given)?,
+        tty: given.choice("tty")?.unwrap_or(false),
         user: given.text("user")?,
-        additional_gids: given.numbers("additional-gids")?,
+        additional_gids: given.numbers("group-add")?,
         process_label: given.text("process-label")?,
         apparmor: given.text("apparmor")?,
         no_new_privs: given.switch("no-new-privs"),
-        capabilities: given.texts("cap")?,
+        capabilities: given.texts("cap-add")?.iter().map(|name| capability(name)).collect(),
     })
 }
 
+/// Docker's `NET_ADMIN` is the specification's `CAP_NET_ADMIN`.
+fn capability(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
+}
+
 fn kill(given: &Given, mut operands: Vec<String>) -> Result<Command> {
-    let name = if operands.len() == 2 { operands.pop() } else { None };
+    let operand = if operands.len() == 2 { operands.pop() } else { None };
+    let name = match (operand, given.text("signal")?) {
+        (Some(_), Some(_)) => return Err(usage("the signal is given twice")),
+        (operand, flag) => operand.or(flag),
+    };
     let signal = match &name {
         Some(name) => {
             value::signal(name).ok_or_else(|| usage(format!("unknown signal {name:?}")))?
         }
         None => libc::SIGTERM,
     };
-    Ok(Command::Kill { id: id(operands), signal, all: given.switch("all") })
+    let (regex, all) = (given.switch("regex"), given.switch("all"));
+    Ok(Command::Kill { id: id(operands), regex, signal, all })
 }
 
 fn events(given: &Given, operands: Vec<String>) -> Result<Command> {
@@ -562,6 +631,31 @@ fn log_format(given: &Given) -> Result<log::Format> {
         Some("json") => Ok(log::Format::Json),
         Some(other) => Err(usage(format!("invalid log-format: {other}"))),
     }
+}
+
+/// `--debug` says the same as `--log-level debug`.
+fn log_level(given: &Given) -> Result<log::Level> {
+    let parse = |text: &str| match text {
+        "error" => Some(log::Level::Error),
+        "warn" | "warning" | "info" => Some(log::Level::Warning),
+        "debug" => Some(log::Level::Debug),
+        _ => None,
+    };
+    let level = given.parsed("log-level", parse, "error, warning or debug")?;
+    let debug = given.switch("debug").then_some(log::Level::Debug);
+    Ok(debug.or(level).unwrap_or(log::Level::Warning))
+}
+
+fn cgroup_manager(given: &Given) -> Result<CgroupManager> {
+    let parse = |text: &str| match text {
+        "cgroupfs" => Some(CgroupManager::Cgroupfs),
+        "systemd" => Some(CgroupManager::Systemd),
+        "disabled" => Some(CgroupManager::Disabled),
+        _ => None,
+    };
+    let named = given.parsed("cgroup-manager", parse, "cgroupfs, systemd or disabled")?;
+    let by_switch = given.switch("systemd-cgroup").then_some(CgroupManager::Systemd);
+    Ok(named.or(by_switch).unwrap_or(CgroupManager::Cgroupfs))
 }
 
 fn rootless(given: &Given) -> Result<Rootless> {

@@ -13,11 +13,16 @@ pub fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-pub use crate::plan::edits::number;
+pub use crate::id::number;
 
-/// The same with a sign.
+/// The same with a sign, or in hexadecimal (`0x1f`), as Go reads it.
 pub fn integer(text: &str) -> Option<i64> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        let all_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
+        let n = all_hex.then(|| i64::from_str_radix(hex, 16).ok()).flatten()?;
+        return Some(if text.starts_with('-') { -n } else { n });
+    }
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
@@ -29,7 +34,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    let mut rest = text.strip_prefix('-').unwrap_or(text);
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest.is_empty() {
         return None;
     }
@@ -59,9 +64,13 @@ pub fn duration(text: &str) -> Option<Duration> {
 /// The kernel's highest signal number, real-time ones included.
 const LAST_SIGNAL: u32 = 64;
 
-/// A signal by number, or by name in any case with or without `SIG`; 0 probes.
+/// The first real-time signal as C libraries count, which keep two for themselves.
+const SIGRTMIN: u32 = 34;
+
+/// A signal by number, or by name in any case with or without `SIG`; 0 probes. Real-time signals are
+/// `RTMIN`, `RTMIN+n`, `RTMAX-n` and `RTMAX`.
 pub fn signal(text: &str) -> Option<i32> {
-    if let Some(n) = number(text) {
+    if let Some(n) = number(text.strip_prefix('+').unwrap_or(text)) {
         return (n <= LAST_SIGNAL).then_some(n as i32);
     }
     let upper = text.to_ascii_uppercase();
@@ -69,9 +78,26 @@ pub fn signal(text: &str) -> Option<i32> {
         "IOT" => "ABRT",
         "CLD" => "CHLD",
         "POLL" => "IO",
+        // Named so by the C library where nothing else has the number.
+        "UNUSED" => "SYS",
         name => name,
     };
+    if let Some(n) = real_time(name) {
+        return (SIGRTMIN..=LAST_SIGNAL).contains(&n).then_some(n as i32);
+    }
     format!("SIG{name}").parse().ok().map(|signal: Signal| signal as i32)
+}
+
+/// The number behind `RTMIN+3`.
+fn real_time(name: &str) -> Option<u32> {
+    let offset = |rest: &str, sign| match rest {
+        "" => Some(0),
+        rest => number(rest.strip_prefix(sign)?),
+    };
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        return SIGRTMIN.checked_add(offset(rest, '+')?);
+    }
+    LAST_SIGNAL.checked_sub(offset(name.strip_prefix("RTMAX")?, '-')?)
 }
 
 #[cfg(test)]
@@ -102,18 +128,53 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Some(n), "{text}");
         }
-        for bad in ["", "m", "-2", "1x", "1.", ".5k", "1  k", "1.2.3", "9223372036854775807k"] {
+        for (text, n) in
+            [(".5k", 512), ("1.", 1), ("+2m", 2 << 20), ("1e3", 1000), ("1E3 kib", 1000 << 10)]
+        {
+            assert_eq!(bytes(text), Some(n), "{text}");
+        }
+        for bad in [
+            "",
+            "m",
+            "-2",
+            "1x",
+            "1  k",
+            "1.2.3",
+            "9223372036854775807k",
+            ".",
+            "e3",
+            "1e999",
+            "inf",
+            "nan1",
+            "1e3x",
+            "--1",
+            "5 kk",
+            "1ek",
+        ] {
             assert_eq!(bytes(bad), None, "{bad}");
         }
-        assert_eq!(integer("-5"), Some(-5));
-        assert_eq!(integer("+5"), None);
+        for (text, n) in [("-5", -5), ("+5", 5), ("0x1F", 31), ("-0x1", -1), ("010", 10)] {
+            assert_eq!(integer(text), Some(n), "{text}");
+        }
+        for bad in ["", "-", "0x", "5k", "1.5", "--5", "0x+5", "+-5"] {
+            assert_eq!(integer(bad), None, "{bad}");
+        }
     }
 
     #[test]
     fn durations() {
-        for (text, ms) in
-            [("5s", 5000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("0", 0)]
-        {
+        for (text, ms) in [
+            ("5s", 5000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("1.5s", 1500),
+            ("0", 0),
+            ("+2s", 2000),
+            (".5s", 500),
+            ("1h", 3_600_000),
+            ("2000us", 2),
+            ("3000\u{b5}s", 3),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
         }
         assert_eq!(duration("-1s"), Some(Duration::ZERO));
@@ -132,7 +193,41 @@ mod tests {
         assert_eq!(signal("SIGIOT"), Some(libc::SIGABRT));
         assert_eq!(signal("cld"), Some(libc::SIGCHLD));
         assert_eq!(signal("SIGPOLL"), Some(libc::SIGIO));
-        for bad in ["", "SIG", "65", "-9", "RTMIN+1", "SIGSIGKILL", "NOPE"] {
+        for (name, n) in [
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("RTMIN+0", 34),
+            ("RTMIN+30", 64),
+            ("SIGRTMAX", 64),
+            ("rtmax-14", 50),
+            ("SIGRTMAX-30", 34),
+            ("SIGSTKFLT", 16),
+            ("PWR", 30),
+            ("UNUSED", 31),
+            ("+9", 9),
+            ("09", 9),
+        ] {
+            assert_eq!(signal(name), Some(n), "{name}");
+        }
+        for bad in [
+            "",
+            "SIG",
+            "65",
+            "-9",
+            "SIGSIGKILL",
+            "NOPE",
+            "RTMIN+31",
+            "RTMAX-31",
+            "RTMIN-1",
+            "RTMAX+1",
+            "RTMIN+",
+            "RTMIN3",
+            "RTMIN+x",
+            "RTMIN+4294967295",
+            "RT",
+            " 9",
+            "0x9",
+        ] {
             assert_eq!(signal(bad), None, "{bad:?}");
         }
     }

@@ -89,7 +89,7 @@ fn table(volumes: &[Volume]) -> String {
         let users = volume.users.join(",");
         [
             volume.name.clone(),
-            volume.created.map(rfc3339).unwrap_or_default(),
+            volume.created.map_or("-".to_owned(), rfc3339),
             if users.is_empty() { "-".to_owned() } else { users },
             volume.path.display().to_string(),
         ]

@@ -1,16 +1,18 @@
 //! The commands: an attachment comes, is looked at, goes.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use serde_json::Value;
 
-use super::config::{Call, network_of};
+use super::config::{Call, Environment, network_of};
 use super::delegate::{self, Given};
-use super::output::{Added, Failure, INVALID, MISSING, TAKEN, UNAVAILABLE};
+use super::output::{Added, Failure, INVALID, MISSING, NAMESPACE, TAKEN, UNAVAILABLE};
 use crate::error::{Context, Error, OsContext};
 use crate::network::definition::Network;
 use crate::network::lease::{Holder, Lease};
+use crate::network::publish::Published;
 use crate::network::{marker, parent, store};
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -27,8 +29,7 @@ fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
 
 pub fn add(call: &Call) -> Result<String> {
     let holder = holder(call);
-    let namespace = &call.environment.namespace;
-    let file = File::open(namespace).os("open", namespace)?;
+    let file = namespace_of(call)?;
     let Some(_making) = marker::make(&holder)? else {
         let text = format!("{} is attached to network {} already", holder.id, call.wanted.name);
         return Err(Failure {
@@ -42,6 +43,23 @@ pub fn add(call: &Call) -> Result<String> {
     })
 }
 
+/// The container's network namespace, which is another than this process's: a link in this one would be
+/// the host's, with a default route through itself.
+fn namespace_of(call: &Call) -> Result<File> {
+    let path = &call.environment.namespace;
+    // Opening a fifo must not wait.
+    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = open.os("open", path)?;
+    let (own, its) = (fs::metadata("/proc/self/ns/net"), file.metadata());
+    if let (Ok(own), Ok(its)) = (own, its)
+        && (own.dev(), own.ino()) == (its.dev(), its.ino())
+    {
+        let text = format!("CNI_NETNS: {path} is the network namespace that this plugin runs in");
+        return Err(Failure::new(NAMESPACE, text));
+    }
+    Ok(file)
+}
+
 fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
     let mut attachment = call.attachment.clone();
     let given = call.ipam.as_ref().map(|kind| delegate::add(kind, call)).transpose()?;
@@ -53,17 +71,32 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
         None => call.wanted.clone(),
     };
     let network = parent::ensure(&wanted)?;
+    // Every address of a family that the network does not have is none.
+    let reachable = |p: &Published| {
+        p.bound().is_some() || network.pools().any(|pool| p.is_of(pool.subnet.address.is_ipv4()))
+    };
+    attachment.published.retain(reachable);
     let lease = parent::claim(&attachment, holder)?;
     marker::note(holder, &lease)?;
     let Call { environment, version, .. } = call;
-    parent::attach_at(&lease, attachment.rate, file.as_fd(), &environment.interface)?;
+    let interface = &environment.interface;
+    for warning in parent::attach_at(&lease, attachment.rate, file.as_fd(), interface)? {
+        eprintln!("aril-cni: {warning}");
+    }
     let dns = given.as_ref().and_then(|given| given.dns.as_ref()).or(call.dns.as_ref());
     let (interface, namespace) = (&environment.interface, &environment.namespace);
     Ok(Added { version, network: &network, lease: &lease, interface, namespace, dns }.text())
 }
 
+/// What this interface of this container holds goes, on whichever network it is: the configuration may
+/// have changed since the ADD.
 pub fn del(call: &Call) -> Result<()> {
-    undo(call, &holder(call))
+    let Environment { container, interface, .. } = &call.environment;
+    let addresses = call.ipam.as_ref().map(|kind| delegate::run(kind, "DEL", call));
+    for (network, holder) in marker::all_with(container, interface)? {
+        marker::remove(&network, &holder)?;
+    }
+    addresses.transpose().map(drop)
 }
 
 /// What is not there is gone. The namespace may live on, so the link is removed from our side.
@@ -87,7 +120,7 @@ pub fn check(call: &Call) -> Result<()> {
         }
     }
     let environment = &call.environment;
-    let file = File::open(&environment.namespace).os("open", &environment.namespace)?;
+    let file = namespace_of(call)?;
     match parent::missing(&lease, file.as_fd(), &environment.interface)? {
         None => Ok(()),
         Some(what) => Err(missing(&what)),

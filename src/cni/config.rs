@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::go;
 use super::output::{DECODE, ENVIRONMENT, Failure, INVALID, UNSUPPORTED, VERSION, VERSIONS};
 use crate::network::definition::{self, Wanted};
 use crate::network::plan::Attachment;
@@ -86,7 +87,8 @@ impl Environment {
     /// Of `CNI_ARGS`, `IP`, which is an address that is asked for.
     fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
         let pairs = self.args.split(';').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == "IP").map(|(_, text)| address(text, ENVIRONMENT)).collect()
+        let wanted = |(key, text): &(&str, &str)| *key == "IP" && !text.is_empty();
+        pairs.filter(wanted).map(|(_, text)| address(text, ENVIRONMENT)).collect()
     }
 }
 
@@ -110,9 +112,11 @@ fn address(text: &str, code: u32) -> Result<IpAddr, Failure> {
     bare.parse().map_err(|_| Failure::new(code, format!("{text:?} is no address")))
 }
 
+/// The names are as [`go::parse`] returns them.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct Document {
+    #[serde(rename = "cniversion")]
     cni_version: Option<String>,
     name: String,
     bridge: Option<String>,
@@ -122,14 +126,16 @@ struct Document {
     open: bool,
     ipam: Ipam,
     dns: Option<Value>,
+    #[serde(rename = "runtimeconfig")]
     runtime_config: RuntimeConfig,
+    #[serde(rename = "prevresult")]
     prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid: Vec<Valid>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct Ipam {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -139,38 +145,45 @@ struct Ipam {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct Range {
     subnet: Option<String>,
     gateway: Option<String>,
     range: Option<String>,
+    #[serde(rename = "rangestart")]
     range_start: Option<Value>,
+    #[serde(rename = "rangeend")]
     range_end: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct RuntimeConfig {
+    #[serde(rename = "portmappings")]
     port_mappings: Vec<PortMapping>,
     bandwidth: Option<Bandwidth>,
     ips: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct PortMapping {
-    host_port: u16,
-    container_port: u16,
+    #[serde(rename = "hostport")]
+    host_port: i64,
+    #[serde(rename = "containerport")]
+    container_port: i64,
     protocol: String,
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostip")]
     host_ip: String,
 }
 
 /// Bits a second, as the container sees it.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct Bandwidth {
+    #[serde(rename = "ingressrate")]
     ingress_rate: u64,
+    #[serde(rename = "egressrate")]
     egress_rate: u64,
 }
 
@@ -178,9 +191,17 @@ struct Bandwidth {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Valid {
-    #[serde(rename = "containerID")]
+    #[serde(rename = "containerid")]
     pub container: String,
     pub ifname: String,
+}
+
+/// The value of `ipam.type` that means this plugin.
+const OWN: &str = "aril-cni";
+
+/// Whether `ipam.type` names another plugin.
+fn delegated(kind: &str) -> bool {
+    kind != OWN && is_container(kind)
 }
 
 /// One call of the plugin.
@@ -202,20 +223,42 @@ pub struct Call {
 
 /// The version that an answer is to have, whatever else the configuration is.
 pub fn version_of(input: &[u8]) -> String {
-    let found = serde_json::from_slice::<Value>(input).ok();
-    let found = found.and_then(|v| v.get("cniVersion")?.as_str().map(str::to_owned));
+    let found = go::parse(input).ok();
+    let found = found.and_then(|v| v.get("cniversion")?.as_str().map(str::to_owned));
     found.filter(|v| VERSIONS.contains(&v.as_str())).unwrap_or_else(|| NEWEST.to_owned())
 }
 
 impl Call {
+    /// The call of a DEL: what is needed to find the attachment, and nothing that could be wrong. What is
+    /// there is removed whatever the configuration has become since the ADD, or an engine that sends the
+    /// same again could never remove its container.
+    pub fn of_del(environment: &Environment, input: &[u8]) -> Result<Self, Failure> {
+        environment.check(Command::Del)?;
+        let document = go::parse(input).unwrap_or_default();
+        let text =
+            |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let name =
+            text(&document["bridge"]).or_else(|| text(&document["name"])).unwrap_or_default();
+        Ok(Self {
+            environment: environment.clone(),
+            version: version_of(input),
+            wanted: Wanted { name, ..Wanted::default() },
+            attachment: Attachment::default(),
+            ipam: text(&document["ipam"]["type"]).filter(|kind| delegated(kind)),
+            dns: None,
+            previous: None,
+            valid: Vec::new(),
+            input: input.to_vec(),
+        })
+    }
+
     pub fn parse(
         command: Command,
         environment: &Environment,
         input: &[u8],
     ) -> Result<Self, Failure> {
         environment.check(command)?;
-        let document: Document = serde_json::from_slice(input)
-            .map_err(|e| Failure::new(DECODE, format!("the configuration: {e}")))?;
+        let document = Document::decode(input)?;
         let version = document.cni_version.clone().unwrap_or_default();
         if !VERSIONS.contains(&version.as_str()) {
             let text = format!("cniVersion {version:?} is none of {}", VERSIONS.join(", "));
@@ -231,14 +274,14 @@ impl Call {
         if command == Command::Check && document.prev_result.is_none() {
             return invalid("CHECK needs prevResult");
         }
-        let ipam = document.ipam.kind.clone().filter(|kind| !kind.is_empty() && kind != "aril-cni");
+        let ipam = document.ipam.kind.clone().filter(|kind| !kind.is_empty() && kind != OWN);
         if ipam.as_ref().is_some_and(|kind| !is_container(kind)) {
             return invalid("ipam.type is no plugin's name");
         }
         let wanted = document.wanted(ipam.is_none())?;
         let runtime = &document.runtime_config;
         let mut addresses = environment.addresses()?;
-        for text in &runtime.ips {
+        for text in runtime.ips.iter().filter(|text| !text.is_empty()) {
             addresses.push(address(text, INVALID)?);
         }
         let attachment = Attachment {
@@ -246,6 +289,8 @@ impl Call {
             published: runtime.published()?,
             addresses,
             rate: runtime.bandwidth.as_ref().and_then(Bandwidth::rate),
+            // Engines hold the ports of their containers with sockets of their own: Podman does.
+            over_listeners: true,
         };
         Ok(Self {
             environment: environment.clone(),
@@ -261,7 +306,33 @@ impl Call {
     }
 }
 
+/// Go leaves a field out, or writes its zero value.
+fn given<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
+    value.filter(|value| *value != T::default())
+}
+
 impl Document {
+    fn decode(input: &[u8]) -> Result<Self, Failure> {
+        let wrong = |e| Failure::new(DECODE, format!("the configuration: {e}"));
+        let mut document: Self =
+            serde_json::from_value(go::parse(input).map_err(wrong)?).map_err(wrong)?;
+        document.bridge = given(document.bridge);
+        document.mtu = given(document.mtu);
+        document.subnet = given(document.subnet);
+        let own = &mut document.ipam;
+        for range in [&mut own.range].into_iter().chain(own.ranges.iter_mut().flatten()) {
+            range.subnet = given(range.subnet.take());
+            range.gateway = given(range.gateway.take());
+            range.range = given(range.range.take());
+            for edge in [&mut range.range_start, &mut range.range_end] {
+                *edge = edge.take().filter(|edge| edge != "");
+            }
+        }
+        // An empty set of ranges is none.
+        own.ranges.retain(|set| !set.is_empty());
+        Ok(document)
+    }
+
     fn wanted(&self, own_addresses: bool) -> Result<Wanted, Failure> {
         let name = self.bridge.clone().unwrap_or_else(|| self.name.clone());
         definition::check_name(&name).map_err(|e| {

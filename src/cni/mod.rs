@@ -13,6 +13,7 @@
 pub mod attachment;
 pub mod config;
 pub mod delegate;
+pub mod go;
 pub mod output;
 
 use std::ffi::OsString;
@@ -49,13 +50,15 @@ fn run(input: &[u8]) -> Result<String, Failure> {
     if command == Command::Version {
         return Ok(output::versions(&config::version_of(input)));
     }
+    if command == Command::Del {
+        return attachment::del(&Call::of_del(&environment, input)?).map(|()| String::new());
+    }
     let call = Call::parse(command, &environment, input)?;
     match command {
         Command::Add => attachment::add(&call),
-        Command::Del => attachment::del(&call).map(|()| String::new()),
         Command::Check => attachment::check(&call).map(|()| String::new()),
         Command::Gc => attachment::collect(&call).map(|()| String::new()),
         Command::Status => attachment::status(&call).map(|()| String::new()),
-        Command::Version => unreachable!("answered above"),
+        Command::Del | Command::Version => unreachable!("answered above"),
     }
 }

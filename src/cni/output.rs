@@ -18,6 +18,8 @@ pub const ENVIRONMENT: u32 = 4;
 pub const IO: u32 = 5;
 pub const DECODE: u32 = 6;
 pub const INVALID: u32 = 7;
+/// Of the library that plugins in Go are made with.
+pub const NAMESPACE: u32 = 8;
 /// The plugin cannot carry out an ADD.
 pub const UNAVAILABLE: u32 = 50;
 /// Ours: the kernel, or another process, refused.

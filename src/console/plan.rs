@@ -34,12 +34,15 @@ pub fn plan(input: &Input) -> Result<Option<Plan>> {
         (true, true, Some(socket)) => Route::Socket(socket.to_owned()),
         (true, true, None) => {
             return Err(Error::config(
-                "cannot allocate tty if runc will detach without setting console socket",
+                "cannot allocate tty if aril will detach without setting console socket",
+            )
+            .hint(
+                "a detached container has no terminal of its own: leave out --tty, or --detach",
             ));
         }
         (_, _, Some(_)) => {
             return Err(Error::config(
-                "cannot use console socket if runc will not detach or allocate tty",
+                "cannot use console socket if aril will not detach or allocate tty",
             ));
         }
         (true, false, None) => Route::Foreground,
@@ -75,10 +78,10 @@ mod tests {
     #[test]
     fn a_socket_goes_with_a_detached_terminal() {
         let cannot_allocate = Err(
-            "cannot allocate tty if runc will detach without setting console socket".to_owned(),
+            "cannot allocate tty if aril will detach without setting console socket".to_owned(),
         );
         let cannot_use =
-            Err("cannot use console socket if runc will not detach or allocate tty".to_owned());
+            Err("cannot use console socket if aril will not detach or allocate tty".to_owned());
         assert_eq!(planned(true, true, true), Ok(Some(Route::Socket("/s".into()))));
         assert_eq!(planned(true, true, false), cannot_allocate);
         assert_eq!(planned(true, false, true), cannot_use);

@@ -35,6 +35,13 @@ pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'stat
             "the profile is not loaded into the kernel: `apparmor_parser -r FILE` loads one, \
              `aa-status` lists those that are",
         ),
+        (_, Errno::EFBIG) => {
+            Some("the caller's limit on the size of files is too low: `ulimit -f`")
+        }
+        (_, Errno::EMFILE) => Some("the caller's limit on open files is too low: `ulimit -Hn`"),
+        ("getcwd", Errno::ENOENT) => Some(
+            "the current directory has been deleted: change to another, or name it by --bundle",
+        ),
         (_, Errno::ENOSPC) => Some("the file system is full, or out of inodes"),
         ("fsopen" | "mount", Errno::ENODEV) => {
             Some("the kernel does not know this type of file system: is its module loaded?")

@@ -33,6 +33,24 @@ pub enum Kind {
     State,
     /// The kernel, or another process, refused.
     System,
+    /// The container's program does not exist.
+    NoProgram,
+    /// The container's program exists, and cannot be executed.
+    NotExecutable,
+    /// The caller does not want to wait any longer.
+    Interrupted,
+}
+
+impl Kind {
+    /// The exit code by which `run` reports the error: that of shells and Docker for a program.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::NoProgram => 127,
+            Self::NotExecutable => 126,
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
 }
 
 /// Boxed, so that a `Result` costs one word on the path where nothing fails.
@@ -111,8 +129,21 @@ impl Error {
         self
     }
 
+    /// The same error, of another kind.
+    #[must_use]
+    #[cold]
+    pub fn of_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// Whether the container's program is what failed.
+    pub fn is_of_program(&self) -> bool {
+        matches!(self.0.kind, Kind::NoProgram | Kind::NotExecutable)
     }
 
     /// The kernel's answer, if it was the kernel who refused.

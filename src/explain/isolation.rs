@@ -5,7 +5,6 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType as Kind, Mount};
 
 use super::{Finding, Grade, Subject, add};
-use crate::spec::annotation;
 
 /// What sharing one with the host means.
 const KINDS: [(Kind, &str, Grade, &str); 5] = [
@@ -71,7 +70,7 @@ const SOCKETS: [&str; 5] =
 
 pub(super) fn mounts(subject: &Subject, findings: &mut Vec<Finding>) {
     let read_only = subject.spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false));
-    if annotation::value(subject.spec, annotation::LAYERS).is_none() {
+    if subject.grant.layers.is_none() {
         let (grade, text) = match read_only {
             true => (Grade::Tight, "its root cannot be written"),
             false => (Grade::Usual, "its root can be written"),
@@ -95,7 +94,7 @@ fn mounted(subject: &Subject, mount: &Mount) -> Option<(Grade, String)> {
     let read_only = has(&["ro", "rro"]);
     let to = mount.destination().display();
     let kind = mount.typ().as_deref().unwrap_or_default();
-    if !has(&["bind", "rbind"]) && kind != "bind" {
+    if !has(&["bind", "rbind"]) {
         return match kind {
             "sysfs" if !read_only => Some((
                 subject.if_root(Grade::Open),

@@ -6,7 +6,6 @@ use super::{Finding, Grade, Subject, add};
 use crate::error::Result;
 use crate::landlock;
 use crate::seccomp::coverage::{self, Verdict};
-use crate::spec::annotation;
 use crate::sys::Errno;
 
 /// System calls that escapes have gone by, and that programs seldom need.
@@ -126,7 +125,7 @@ pub(super) fn security_modules(subject: &Subject, findings: &mut Vec<Finding>) {
 }
 
 pub(super) fn landlock(subject: &Subject, findings: &mut Vec<Finding>) -> Result<()> {
-    let Some(text) = annotation::value(subject.spec, annotation::LANDLOCK) else { return Ok(()) };
+    let Some(text) = subject.grant.landlock.as_deref() else { return Ok(()) };
     let plan = landlock::plan::plan(text, subject.facts.landlock.ok_or(Errno::EOPNOTSUPP))?;
     let mut say = |grade, text: String| add(findings, "landlock", grade, text);
     if let Some(ruleset) = plan.ruleset {

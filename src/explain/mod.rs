@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::spec::annotation;
+use crate::spec::OperatorGrant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,8 +73,8 @@ pub struct Facts {
     pub landlock: Option<u32>,
 }
 
-pub fn explain(spec: &Spec, facts: &Facts) -> Result<Explanation> {
-    let subject = Subject::new(spec, facts);
+pub fn explain(spec: &Spec, grant: &OperatorGrant, facts: &Facts) -> Result<Explanation> {
+    let subject = Subject::new(spec, grant, facts);
     let mut findings = Vec::new();
     privileges::user(&subject, &mut findings);
     privileges::no_new_privileges(&subject, &mut findings);
@@ -96,19 +96,19 @@ pub fn explain(spec: &Spec, facts: &Facts) -> Result<Explanation> {
 /// The config, and what most topics depend on.
 struct Subject<'a> {
     spec: &'a Spec,
+    grant: &'a OperatorGrant,
     facts: &'a Facts,
     /// Its root is nobody on the host: by a user namespace, or because the caller is not root.
     mapped: bool,
 }
 
 impl<'a> Subject<'a> {
-    fn new(spec: &'a Spec, facts: &'a Facts) -> Self {
+    fn new(spec: &'a Spec, grant: &'a OperatorGrant, facts: &'a Facts) -> Self {
         let maps = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
         let holds_root = maps.unwrap_or_default().iter().any(|map| map.host_id() == 0);
         let user = crate::spec::has_namespace(spec, LinuxNamespaceType::User);
-        let chosen = annotation::value(spec, annotation::USERNS).is_some();
-        let mapped = facts.rootless || chosen || (user && !holds_root);
-        Self { spec, facts, mapped }
+        let mapped = facts.rootless || grant.userns.is_some() || (user && !holds_root);
+        Self { spec, grant, facts, mapped }
     }
 
     /// What only root of the host could turn against it.
@@ -118,10 +118,11 @@ impl<'a> Subject<'a> {
 
     fn has(&self, kind: LinuxNamespaceType) -> bool {
         let made = match kind {
-            LinuxNamespaceType::User => annotation::value(self.spec, annotation::USERNS).is_some(),
-            LinuxNamespaceType::Network => {
-                annotation::value(self.spec, annotation::NETWORK).is_some()
-            }
+            LinuxNamespaceType::User => self.grant.userns.is_some(),
+            LinuxNamespaceType::Network => match self.grant.network.as_deref() {
+                Some("host") => return false,
+                other => other.is_some(),
+            },
             _ => false,
         };
         made || crate::spec::has_namespace(self.spec, kind)

@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxIdMapping;
 
 use super::{Finding, Grade, Subject, add};
-use crate::spec::{annotation, sandbox};
+use crate::spec::sandbox;
 
 pub(super) fn user(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "user", grade, text);
@@ -12,7 +12,7 @@ pub(super) fn user(subject: &Subject, findings: &mut Vec<Finding>) {
     if subject.facts.rootless {
         return say(Grade::Tight, format!("runs as {who}, and on the host with your rights only"));
     }
-    if annotation::value(subject.spec, annotation::USERNS).is_some() {
+    if subject.grant.userns.is_some() {
         return say(Grade::Tight, format!("runs as {who}, by ids that no other container has"));
     }
     let maps = subject.spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
@@ -41,7 +41,7 @@ fn on_the_host(maps: &[LinuxIdMapping], uid: u32) -> Option<u32> {
 pub(super) fn no_new_privileges(subject: &Subject, findings: &mut Vec<Finding>) {
     let process = subject.spec.process().as_ref();
     let set = process.and_then(|process| process.no_new_privileges()).unwrap_or(false)
-        || annotation::value(subject.spec, annotation::LANDLOCK).is_some();
+        || subject.grant.landlock.is_some();
     let (grade, text) = match set {
         true => (Grade::Tight, "no program gains privileges by being executed (no_new_privs)"),
         false => (Grade::Usual, "set-user-id programs of its image may raise its privileges"),

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::spec::{Extensions, annotation};
 
 const CONFINED: Facts =
     Facts { rootless: false, apparmor: true, selinux: false, landlock: Some(6) };
@@ -36,8 +37,12 @@ fn usual() -> Value {
 }
 
 fn of(spec: &Value) -> Explanation {
+    granted(spec, &OperatorGrant::default())
+}
+
+fn granted(spec: &Value, grant: &OperatorGrant) -> Explanation {
     let spec = serde_json::from_value(spec.clone()).unwrap();
-    explain(&spec, &CONFINED).unwrap()
+    explain(&spec, grant, &CONFINED).unwrap()
 }
 
 /// What one change adds.
@@ -133,10 +138,20 @@ fn what_is_tight() {
     changed(|spec| spec["root"]["readonly"] = true.into(), Grade::Tight, "cannot be written");
     let limits = |spec: &mut Value| spec["linux"]["resources"]["memory"] = json!({"limit": 4096});
     changed(limits, Grade::Tight, "memory: 4096 bytes");
-    let rules = |spec: &mut Value| {
-        spec["annotations"] = json!({"io.aril.landlock": r#"{"tcp":{"bind":[]}}"#});
-    };
-    changed(rules, Grade::Tight, "restricts tcp bind");
+    let rules = || (annotation::LANDLOCK, r#"{"tcp":{"bind":[]}}"#);
+    let confined = granted(&usual(), &OperatorGrant::of(Extensions::of(&[rules()])));
+    assert!(confined.findings.iter().any(|f| f.text == "restricts tcp bind"), "{confined:#?}");
+}
+
+/// An annotation that was not allowed changes nothing.
+#[test]
+fn only_what_was_granted_counts() {
+    let network = |value| granted(&usual(), &OperatorGrant::of(Extensions::of(&[value])));
+    assert_eq!(network((annotation::NETWORK, "host")).grade, Grade::Loose);
+    assert_eq!(network((annotation::NETWORK, "none")), of(&usual()));
+    let mut annotated = usual();
+    annotated["annotations"] = json!({"io.aril.network": "host", "io.aril.userns": "auto"});
+    assert_eq!(of(&annotated), of(&usual()));
 }
 
 /// With ids that are nobody's on the host, a way to its root is not one.
@@ -155,5 +170,8 @@ fn a_user_namespace_closes_what_only_root_could_open() {
     assert_eq!(mapped(0).grade, Grade::Open);
     let rootless = Facts { rootless: true, ..CONFINED };
     let spec = serde_json::from_value(usual()).unwrap();
-    assert_eq!(explain(&spec, &rootless).unwrap().findings[0].grade, Grade::Tight);
+    assert_eq!(
+        explain(&spec, &OperatorGrant::default(), &rootless).unwrap().findings[0].grade,
+        Grade::Tight
+    );
 }

@@ -5,9 +5,11 @@
 //! - [`Proc`]: a procfs known to be one, taken before the container could have a say.
 //! - [`process`]: what /proc tells of one process.
 //! - [`tree`]: all of such a directory, in order, without recursion.
+//! - [`closed`]: directories and files of container content, closed to other users of the host.
 //! - [`record`]: small files of ours, replaced whole or not at all.
 //! - [`remove`]: a tree that a container has filled, whatever it is filled with.
 
+pub mod closed;
 mod proc;
 pub mod process;
 pub mod record;

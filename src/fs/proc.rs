@@ -68,6 +68,11 @@ impl Proc {
         openat2(self.0.as_fd(), path, flags, 0, 0)
     }
 
+    /// The mount namespace of the calling process.
+    pub fn mount_namespace(&self) -> sys::Result<OwnedFd> {
+        openat2(self.0.as_fd(), c"self/ns/mnt", libc::O_RDONLY, 0, 0)
+    }
+
     /// The whole of a file; `EFBIG` if it is longer than `limit` bytes.
     pub fn read(&self, path: &CStr, limit: usize) -> sys::Result<Vec<u8>> {
         let file = self.open(path, libc::O_RDONLY)?;

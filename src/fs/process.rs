@@ -28,6 +28,13 @@ pub fn in_pid_namespace_of(pid: HostPid) -> Vec<HostPid> {
     pids.into_iter().map(HostPid).collect()
 }
 
+/// The process that a thread belongs to; `None` when there is no such thread.
+pub fn of_thread(tid: HostPid) -> Option<HostPid> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+    group.trim().parse().ok().map(HostPid)
+}
+
 /// What tells one process from another of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -84,6 +91,14 @@ mod tests {
         let own = HostPid(std::process::id() as i32);
         assert!(in_pid_namespace_of(own).contains(&own));
         assert_eq!(in_pid_namespace_of(HostPid(0)), []);
+    }
+
+    #[test]
+    fn a_thread_belongs_to_its_process() {
+        let own = HostPid(std::process::id() as i32);
+        let thread = HostPid(nix::unistd::gettid().as_raw());
+        assert_eq!((of_thread(thread), of_thread(own)), (Some(own), Some(own)));
+        assert_eq!(of_thread(HostPid(0)), None);
     }
 
     #[test]

@@ -5,17 +5,16 @@
 //! in a directory that is already open, never through a path and never through a symlink
 //! (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579).
 
-use std::ffi::{CStr, CString, OsStr};
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
 
 use libc::{c_int, mode_t};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use super::Proc;
-use crate::path::clean;
 use crate::sys::{Errno, Result, open::openat2};
 
 const RESOLVE: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
@@ -33,11 +32,7 @@ pub struct Entry<'p> {
 /// As many as the kernel follows in one lookup.
 const MOST_LINKS: usize = 40;
 
-enum Made {
-    Directory(OwnedFd),
-    /// The path leads on, to this one of the container's.
-    Link(CString),
-}
+const DIRECTORY: c_int = libc::O_PATH | libc::O_DIRECTORY;
 
 impl Root {
     pub fn new(directory: OwnedFd) -> Self {
@@ -74,50 +69,69 @@ impl Root {
     /// The directory at `path`, made with its parents where missing. A symlink that leads to nothing
     /// is followed too, inside the root, as it would be if it led to something.
     pub fn mkdir_all(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
-        self.mkdir_from(path.to_bytes().len(), path, mode)
+        match self.open(path, libc::O_PATH | libc::O_DIRECTORY) {
+            Err(Errno::ENOENT) => self.mkdir_missing(path, mode),
+            other => other,
+        }
     }
 
     /// The same for a path that was just found missing, which is not looked up again.
     pub fn mkdir_missing(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
-        self.mkdir_from(parent_end(path.to_bytes()), path, mode)
+        self.make(path, mode, None)
     }
 
-    /// `end`: how much of the path may exist.
-    fn mkdir_from(&self, mut end: usize, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
-        let mut path = path.to_owned();
-        for _ in 0..MOST_LINKS {
-            match self.mkdir_or_link(path.to_bytes(), end, mode)? {
-                Made::Directory(directory) => return Ok(directory),
-                Made::Link(instead) => path = instead,
+    /// The file at `path`, or where a symlink of that name leads, which was just found missing: made, or
+    /// opened (`O_PATH`) if another process has made it in the meantime.
+    pub fn make_missing_file(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
+        self.make(path, 0o755, Some(mode))
+    }
+
+    /// Walks `path` one name at a time, from open directory to open directory: no name is looked up
+    /// twice, `..` leads back the way that was come, and never above the root. What is missing is made
+    /// as a directory, or the last name as a file of the mode `file`.
+    fn make(&self, path: &CStr, mode: mode_t, file: Option<mode_t>) -> Result<OwnedFd> {
+        let mut above = vec![openat2(self.0.as_fd(), c".", DIRECTORY, 0, RESOLVE)?];
+        let mut left: VecDeque<CString> = names(path.to_bytes())?;
+        let mut links = 0;
+        while let Some(name) = left.pop_front() {
+            let at = above.last().ok_or(Errno::EINVAL)?.as_fd();
+            if name.as_c_str() == c".." {
+                above.truncate((above.len() - 1).max(1));
+                continue;
             }
-            end = path.to_bytes().len();
-        }
-        Err(Errno::ELOOP)
-    }
-
-    fn mkdir_or_link(&self, path: &[u8], end: usize, mode: mode_t) -> Result<Made> {
-        let (mut directory, mut done) = self.deepest(path, end)?;
-        while let Some((name, end)) = next_part(path, done)? {
-            match mkdir(directory.as_fd(), &name, mode) {
-                Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                    let target = readlinkat(&directory, name.as_c_str()).map_err(|e| match e {
-                        Errno::EINVAL => Errno::ENOTDIR,
-                        other => other,
-                    })?;
-                    let rest = path[end..].strip_prefix(b"/").unwrap_or_default();
-                    let instead = Path::new("/")
-                        .join(OsStr::from_bytes(&path[..done]))
-                        .join(target)
-                        .join(OsStr::from_bytes(rest));
-                    // Clean, so that no `..` is left for mkdirat to climb by.
-                    let clean = clean(&instead).into_os_string().into_vec();
-                    return CString::new(clean).map(Made::Link).map_err(|_| Errno::EINVAL);
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let look = || openat(at, name.as_c_str(), flags, Mode::empty());
+            let last = left.is_empty();
+            let found = match look() {
+                Err(Errno::ENOENT) => match (last, file) {
+                    (true, Some(mode)) => create(at, &name, mode),
+                    _ => mkdir(at, &name, mode),
                 }
-                made => directory = made?,
+                // Another process was faster, and may have made a symlink.
+                .or_else(|errno| match errno {
+                    Errno::EEXIST | Errno::ENOTDIR | Errno::ELOOP => look(),
+                    other => Err(other),
+                })?,
+                other => other?,
+            };
+            match fstat(&found)?.st_mode & libc::S_IFMT {
+                libc::S_IFLNK if links == MOST_LINKS => return Err(Errno::ELOOP),
+                libc::S_IFLNK => {
+                    links += 1;
+                    let target = readlinkat(&found, c"")?.into_vec();
+                    if target.starts_with(b"/") {
+                        above.truncate(1);
+                    }
+                    for part in names(&target)?.into_iter().rev() {
+                        left.push_front(part);
+                    }
+                }
+                libc::S_IFDIR => above.push(found),
+                _ if last && file.is_some() => return Ok(found),
+                _ => return Err(Errno::ENOTDIR),
             }
-            done = end;
         }
-        Ok(Made::Directory(directory))
+        above.pop().ok_or(Errno::EINVAL)
     }
 
     /// The directory in which `path` is or would be, made (0755) with its parents where missing.
@@ -136,22 +150,7 @@ impl Root {
     /// symlink of that name points to.
     pub fn create_file(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
         let entry = self.parent(path)?;
-        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat(&entry.directory, entry.name, flags, Mode::from_bits_truncate(mode))
-    }
-
-    /// The longest leading part of `path[..end]` that exists, and where it ends.
-    fn deepest(&self, path: &[u8], mut end: usize) -> Result<(OwnedFd, usize)> {
-        loop {
-            let part = CString::new(if end == 0 { b"/" } else { &path[..end] })
-                .map_err(|_| Errno::EINVAL)?;
-            match self.open(&part, libc::O_PATH | libc::O_DIRECTORY) {
-                Err(Errno::ENOENT) if end > 0 => {
-                    end = parent_end(&path[..end]);
-                }
-                other => return other.map(|fd| (fd, end)),
-            }
-        }
+        create(entry.directory.as_fd(), entry.name, mode)
     }
 }
 
@@ -161,21 +160,15 @@ impl AsFd for Root {
     }
 }
 
-/// Where the part of `path` before its last slash ends.
-fn parent_end(path: &[u8]) -> usize {
-    path.iter().rposition(|b| *b == b'/').unwrap_or(0)
+/// The parts of a path between its slashes, without those that lead nowhere.
+fn names(path: &[u8]) -> Result<VecDeque<CString>> {
+    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.map(|part| CString::new(part).map_err(|_| Errno::EINVAL)).collect()
 }
 
-/// The part of `path` after `done` and its end.
-fn next_part(path: &[u8], done: usize) -> Result<Option<(CString, usize)>> {
-    let start = done + path[done..].iter().take_while(|b| **b == b'/').count();
-    let length = path[start..].iter().take_while(|b| **b != b'/').count();
-    let name = &path[start..start + length];
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-    Ok(Some((name, start + length)))
+fn create(directory: BorrowedFd<'_>, name: &CStr, mode: mode_t) -> Result<OwnedFd> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, name, flags, Mode::from_bits_truncate(mode))
 }
 
 /// Makes and opens one directory. Somebody else may have made it first, but not as a symlink.
@@ -191,6 +184,8 @@ fn mkdir(directory: BorrowedFd<'_>, name: &CStr, mode: mode_t) -> Result<OwnedFd
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
     use std::path::{Path, PathBuf};
 
@@ -259,6 +254,52 @@ mod tests {
         assert_eq!(root.mkdir_all(c"/round/c", 0o755).unwrap_err(), Errno::ELOOP);
         assert!(!folder.0.join("canary").exists() && !folder.0.join("up").exists());
         assert_eq!(root.open_no_symlinks(c"/console", libc::O_PATH).unwrap_err(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn a_file_is_made_where_a_dangling_link_leads() {
+        let folder = Folder::new("dangling");
+        std::fs::create_dir_all(folder.inside("real/deep")).unwrap();
+        symlink("real/deep", folder.inside("short")).unwrap();
+        // Relative to where the link is, not to how it was named.
+        symlink("../made/here", folder.inside("real/deep/up")).unwrap();
+        symlink("/absolute/there", folder.inside("out")).unwrap();
+        symlink("../../../../climbed", folder.inside("climb")).unwrap();
+        let root = folder.root();
+        for (path, made) in [
+            (c"/short/up", "real/made/here"),
+            (c"/out", "absolute/there"),
+            (c"/climb", "climbed"),
+            (c"/plain/file", "plain/file"),
+        ] {
+            root.make_missing_file(path, 0o644).unwrap();
+            assert!(folder.inside(made).is_file(), "{made}");
+            // As a second container does at the same time.
+            root.make_missing_file(path, 0o644).unwrap();
+        }
+        symlink("two", folder.inside("one")).unwrap();
+        symlink("one", folder.inside("two")).unwrap();
+        assert_eq!(root.make_missing_file(c"/one", 0o644).unwrap_err(), Errno::ELOOP);
+        assert_eq!(root.make_missing_file(c"/plain/file/x", 0o644).unwrap_err(), Errno::ENOTDIR);
+        assert_eq!(root.mkdir_missing(c"/plain/file", 0o755).unwrap_err(), Errno::ENOTDIR);
+    }
+
+    #[test]
+    fn many_make_the_same_at_once() {
+        let folder = Folder::new("many");
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for n in 0..100 {
+                        let path = CString::new(format!("/d{n}/e/file")).unwrap();
+                        folder.root().make_missing_file(&path, 0o644).unwrap();
+                        let path = CString::new(format!("/d{n}/e/directory")).unwrap();
+                        folder.root().mkdir_missing(&path, 0o755).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(folder.inside("d99/e/file").is_file());
     }
 
     #[test]

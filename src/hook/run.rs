@@ -258,9 +258,14 @@ mod tests {
 
     #[test]
     fn what_a_hook_leaves_behind_does_not_hold_us() {
-        let before = Instant::now();
-        assert_eq!(run_script("sleep 5 & exit 0", b""), Ok(()));
-        assert!(before.elapsed() < Duration::from_secs(4));
+        let pid = std::env::temp_dir().join(format!("aril-hook-{}", std::process::id()));
+        let script = format!("exec sleep 1000 & echo $! > {}; exit 0", pid.display());
+        assert_eq!(run_script(&script, b""), Ok(()));
+        let text = std::fs::read_to_string(&pid).unwrap();
+        std::fs::remove_file(&pid).unwrap();
+        let left = nix::unistd::Pid::from_raw(text.trim().parse().unwrap());
+        // It is still there: its end was not waited for.
+        nix::sys::signal::kill(left, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
     #[test]

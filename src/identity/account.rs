@@ -1,5 +1,5 @@
 //! A user by name, as `--user` of `run` has it: looked up in the image's own files, before there is a
-//! container. What is a number is never looked up (CVE-2016-3697).
+//! container. What is a number is never looked up as a name: [`Principal`].
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 
 use crate::error::{Error, Kind, OsContext, Result};
 use crate::fs::{Proc, Root};
+use crate::id::{Principal, number};
 use crate::spec::edit::Account;
 use crate::sys::Errno;
 use crate::sys::open::open;
@@ -19,6 +20,17 @@ const LONGEST: u64 = 10 << 20;
 
 /// `USER[:GROUP]`, each a number or a name in the image that the folders make, the lowest first.
 pub fn find(text: &str, layers: &[PathBuf]) -> Result<Account> {
+    let roots = layers
+        .iter()
+        .rev()
+        .map(|layer| open(layer, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", layer.display()))
+        .collect::<Result<Vec<_>>>()?;
+    let roots: Vec<_> = roots.into_iter().map(Root::new).collect();
+    find_in(text, &roots)
+}
+
+/// The same in a root, or in several: the topmost first.
+pub fn find_in(text: &str, roots: &[Root]) -> Result<Account> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
@@ -27,14 +39,10 @@ pub fn find(text: &str, layers: &[PathBuf]) -> Result<Account> {
         let text = format!("invalid value {text:?} for flag --user: want USER[:GROUP]");
         return Err(Error::new(Kind::Usage, text));
     }
-    let roots = layers
-        .iter()
-        .rev()
-        .map(|layer| open(layer, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", layer.display()))
-        .collect::<Result<Vec<_>>>()?;
-    let roots: Vec<_> = roots.into_iter().map(Root::new).collect();
-    let passwd = read(&roots, c"/etc/passwd")?;
-    let groups = read(&roots, c"/etc/group")?;
+    let user = principal(text, user)?;
+    let group = group.map(|group| principal(text, group)).transpose()?;
+    let passwd = read(roots, c"/etc/passwd")?;
+    let groups = read(roots, c"/etc/group")?;
     account(user, group, &passwd, &groups)
 }
 
@@ -57,20 +65,39 @@ fn read(roots: &[Root], path: &CStr) -> Result<String> {
     Ok(String::new())
 }
 
-fn account(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Result<Account> {
-    let entry = lines(passwd).find(|fields| match number(user) {
-        Some(uid) => fields.get(2).and_then(|field| number(field)) == Some(uid),
-        None => fields[0] == user,
+/// `text` is the whole of the option.
+fn principal<'a>(text: &str, part: &'a str) -> Result<Principal<'a>> {
+    Principal::parse(part).map_err(|why| {
+        let text = format!("invalid value {text:?} for flag --user: {part:?}: {why}");
+        Error::new(Kind::Usage, text)
+    })
+}
+
+fn account(
+    user: Principal,
+    group: Option<Principal>,
+    passwd: &str,
+    groups: &str,
+) -> Result<Account> {
+    let entry = lines(passwd).find(|fields| match user {
+        Principal::Number(uid) => fields.get(2).and_then(|field| number(field)) == Some(uid),
+        Principal::Name(name) => fields[0] == name,
     });
-    let uid = match (number(user), &entry) {
-        (Some(uid), _) => uid,
-        (None, Some(fields)) => id(fields, 2, user, "/etc/passwd")?,
-        (None, None) => return Err(missing("user", user, "/etc/passwd")),
+    let of_entry = |at| match (user, &entry) {
+        (Principal::Name(name), Some(fields)) => id(fields, at, name, "/etc/passwd").map(Some),
+        (Principal::Name(name), None) => Err(missing("user", name, "/etc/passwd")),
+        (Principal::Number(uid), Some(fields)) => {
+            id(fields, at, &uid.to_string(), "/etc/passwd").map(Some)
+        }
+        (Principal::Number(_), None) => Ok(None),
     };
-    let gid = match (group, &entry) {
-        (Some(group), _) => group_id(group, groups)?,
-        (None, Some(fields)) => id(fields, 3, user, "/etc/passwd")?,
-        (None, None) => 0,
+    let uid = match user {
+        Principal::Number(uid) => uid,
+        Principal::Name(_) => of_entry(2)?.unwrap_or_default(),
+    };
+    let gid = match group {
+        Some(group) => group_id(group, groups)?,
+        None => of_entry(3)?.unwrap_or_default(),
     };
     // With a group that is asked for, it is the only one.
     let name = entry.as_ref().map(|fields| fields[0]).filter(|_| group.is_none());
@@ -83,13 +110,14 @@ fn account(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Resul
     Ok(Account { uid, gid, additional_gids })
 }
 
-fn group_id(group: &str, groups: &str) -> Result<u32> {
-    if let Some(gid) = number(group) {
-        return Ok(gid);
-    }
-    let entry = lines(groups).find(|fields| fields[0] == group);
-    let entry = entry.ok_or_else(|| missing("group", group, "/etc/group"))?;
-    id(&entry, 2, group, "/etc/group")
+fn group_id(group: Principal, groups: &str) -> Result<u32> {
+    let name = match group {
+        Principal::Number(gid) => return Ok(gid),
+        Principal::Name(name) => name,
+    };
+    let entry = lines(groups).find(|fields| fields[0] == name);
+    let entry = entry.ok_or_else(|| missing("group", name, "/etc/group"))?;
+    id(&entry, 2, name, "/etc/group")
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -99,10 +127,6 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
 fn id(fields: &[&str], at: usize, name: &str, file: &str) -> Result<u32> {
     let found = fields.get(at).and_then(|field| number(field));
     found.ok_or_else(|| Error::config(format!("{file} of the image: {name} has no number")))
-}
-
-fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 fn missing(kind: &str, name: &str, file: &str) -> Error {
@@ -115,7 +139,8 @@ fn missing(kind: &str, name: &str, file: &str) -> Error {
 pub fn check_files(passwd: &str, groups: &str) {
     for user in ["root", "mail", "8", "1000"] {
         for group in [None, Some("adm"), Some("7")] {
-            let found = account(user, group, passwd, groups);
+            let parsed = |text| Principal::parse(text).expect("a name or a number");
+            let found = account(parsed(user), group.map(parsed), passwd, groups);
             let (Ok(found), Some(uid)) = (found, number(user)) else { continue };
             assert_eq!(found.uid, uid);
             assert!(group != Some("7") || found.gid == 7);
@@ -126,6 +151,11 @@ pub fn check_files(passwd: &str, groups: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn account(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Result<Account> {
+        let group = group.map(|group| principal("", group)).transpose()?;
+        super::account(principal("", user)?, group, passwd, groups)
+    }
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/:/bin/sh\n\
                           1000:x:0:0:a trap:/:/bin/sh\nbroken:x:y:z\n";
@@ -154,6 +184,17 @@ mod tests {
         }
         for text in ["", ":", "root:", ":root"] {
             assert!(find(text, &[]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_the_range_is_not_a_name() {
+        let passwd = "4294967296:x:0:0::/:/bin/sh\n-1:x:0:0::/:/bin/sh\n 0:x:0:0::/:\n";
+        for (user, group) in
+            [("4294967296", None), ("-1", None), (" 0", None), ("1000", Some("4294967296"))]
+        {
+            let text = account(user, group, passwd, "4294967296:x:0:\n").unwrap_err().to_string();
+            assert!(text.ends_with("from 0 to 4294967294"), "{text}");
         }
     }
 }

@@ -59,6 +59,7 @@ pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
         Step::Uid(uid) => unmapped(process::set_uid(*uid), "setuid", "uid", *uid),
         Step::SettleCwd { path } => settle_cwd(path, context.cwd_pending),
         Step::Capabilities(sets) => set_capabilities(sets),
+        Step::ReducedCapabilities(sets) => process::capset(sets).during("capset"),
         Step::Ambient(mask) => {
             set_ambient(*mask);
             Ok(())

@@ -5,7 +5,7 @@
 use std::os::fd::RawFd;
 
 use crate::error::fault::{Attempt, ChildResult};
-use crate::error::{Error, Result};
+use crate::error::{Error, OsContext, Result};
 use crate::sys::process;
 
 /// The first one after the standard three.
@@ -30,6 +30,10 @@ pub fn plan(
     Passed { listen, preserve }
 }
 
+fn is_inherited(fd: u32) -> bool {
+    i32::try_from(fd).is_ok_and(|fd| process::is_cloexec(fd) == Ok(false))
+}
+
 impl Passed {
     /// The first descriptor that is not passed.
     pub fn end(self) -> u32 {
@@ -44,28 +48,28 @@ impl Passed {
         }
     }
 
-    /// All of them must have come from the caller. What is marked close-on-exec cannot have
-    /// survived our own execve, so it is ours and must not leak.
+    /// Those of socket activation must all have come from the caller. What is marked close-on-exec
+    /// cannot have survived our own execve, so it is ours and must not leak.
     pub fn check(self) -> Result<()> {
         let listen_end = FIRST.saturating_add(self.listen);
-        for fd in FIRST..self.end() {
-            let inherited = i32::try_from(fd).is_ok_and(|fd| process::is_cloexec(fd) == Ok(false));
-            if inherited {
-                continue;
-            }
-            return Err(Error::system(match fd.checked_sub(listen_end) {
-                Some(index) => format!(
-                    "unable to stat preserved-fd {} (of {}): descriptor {fd} is not open",
-                    index + 1,
-                    self.preserve
-                ),
-                None => format!(
-                    "LISTEN_FDS={}: descriptor {fd} was not passed to the runtime",
-                    self.listen
-                ),
-            }));
+        match (FIRST..listen_end).find(|fd| !is_inherited(*fd)) {
+            None => Ok(()),
+            Some(fd) => Err(Error::system(format!(
+                "LISTEN_FDS={}: descriptor {fd} was not passed to the runtime",
+                self.listen
+            ))),
         }
-        Ok(())
+    }
+
+    /// Of the preserved descriptors not all need be open. Takes the free numbers below the last one
+    /// that is, so that nothing of the runtime's comes to be among them, where it would stay open until
+    /// execve; the number of preserved descriptors ends there. Called before anything is opened.
+    pub fn reserve(self) -> Result<u32> {
+        let first = FIRST.saturating_add(self.listen);
+        let last = (first..self.end()).rev().find(|fd| is_inherited(*fd));
+        let Some(last) = last else { return Ok(0) };
+        process::occupy(last as RawFd).os("eventfd", "a free descriptor")?;
+        Ok(last - first + 1)
     }
 
     /// Early in the child: nothing but the passed survives any execve.
@@ -116,16 +120,30 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_descriptor_is_named() {
-        // Whatever the test inherits, the 2^20th descriptor is not among it.
-        let message = plan(None, None, 7, 1 << 20).check().unwrap_err().to_string();
-        assert!(message.contains("(of 1048576): descriptor"), "{message}");
+    fn a_missing_descriptor_of_activation_is_named() {
+        let _ours: Vec<_> = (0..8).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let message = plan(Some("16"), Some("7"), 7, 0).check().unwrap_err().to_string();
+        assert!(message.starts_with("LISTEN_FDS=16: descriptor "), "{message}");
+        plan(None, None, 7, 16).check().unwrap();
     }
 
     #[test]
-    fn what_the_runtime_opened_is_not_the_callers() {
-        let _ours: Vec<_> = (0..8).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        assert!(plan(None, None, 7, 16).check().is_err());
+    fn gaps_among_preserved_descriptors_are_occupied() {
+        use std::os::fd::AsRawFd;
+
+        let end = crate::sys::spawn::in_child(|| {
+            process::close_range(FIRST, u32::MAX).unwrap();
+            assert_eq!(plan(None, None, 7, 1 << 20).reserve().unwrap(), 0);
+            let file = std::fs::File::open("/dev/null").unwrap();
+            let inherited = nix::unistd::dup(&file).unwrap();
+            assert_eq!((file.as_raw_fd(), inherited.as_raw_fd()), (3, 4));
+            drop(file);
+            // 3 is free, 4 is inherited, nothing else is open.
+            assert_eq!(plan(None, None, 7, 1 << 20).reserve().unwrap(), 2);
+            assert_eq!(std::fs::File::open("/dev/null").unwrap().as_raw_fd(), 5);
+            assert_eq!(process::is_cloexec(3), Ok(true));
+        });
+        assert_eq!(end, crate::sys::pidfd::Ended::Exited(0));
     }
 
     #[test]

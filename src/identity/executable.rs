@@ -12,6 +12,9 @@ use crate::error::{Error, Result, text};
 use crate::sys::Errno;
 use crate::sys::process::{self, Vector};
 
+/// The end of the error for a name that no directory of PATH has.
+pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
+
 /// `args`, ready for execve. Pure.
 pub fn argv(args: Option<&[String]>) -> Result<Vec<CString>> {
     let args = args.unwrap_or_default();
@@ -45,7 +48,7 @@ pub fn resolve(name: &CStr, path: &[u8]) -> ChildResult<CString> {
         }
         return Ok(candidate);
     }
-    Err(refused(name, "executable file not found in $PATH"))
+    Err(refused(name, NOT_IN_PATH))
 }
 
 /// Becomes `path`. Returns only the kernel's refusal. The vectors were made before a filter could

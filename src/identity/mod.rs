@@ -69,6 +69,8 @@ pub enum Step {
         path: CString,
     },
     Capabilities(CapabilitySets),
+    /// The same after the seccomp filter is loaded, where capset(2) is the only system call.
+    ReducedCapabilities(CapabilitySets),
     Ambient(u64),
 }
 
@@ -104,10 +106,20 @@ impl fmt::Display for Step {
             Self::SettleCwd { path } => {
                 write!(f, "check working directory {}", path.to_string_lossy())
             }
-            Self::Capabilities(sets) => write!(f, "capabilities {}", Sets(sets)),
+            Self::Capabilities(sets) | Self::ReducedCapabilities(sets) => {
+                write!(f, "capabilities {}", Sets(sets))
+            }
             Self::Ambient(mask) => write!(f, "ambient set {}", Names(*mask)),
         }
     }
+}
+
+/// The names of the capabilities in `mask`, sorted.
+fn names(mask: u64) -> Vec<String> {
+    let held = caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0);
+    let mut names: Vec<_> = held.map(|capability| capability.to_string()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// A mask of capabilities by name.

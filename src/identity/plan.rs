@@ -5,7 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, User};
 
-use super::{Keyring, Names, Step};
+use super::{Keyring, Names, Step, names};
 use crate::error::{Error, Result};
 use crate::path::c_path;
 use crate::sys::process::CapabilitySets;
@@ -27,6 +27,10 @@ pub struct Input<'a> {
     pub new_keyring: bool,
     /// Something needs no_new_privs, whatever the process says: Landlock.
     pub confined: bool,
+    /// The caller's supplementary groups stay: `run.oci.keep_original_groups`.
+    pub keep_groups: bool,
+    /// The permitted capabilities of the runtime. None: the process is in a user namespace, with all.
+    pub held: Option<u64>,
     pub user_namespace: bool,
     /// The runtime is not root.
     pub rootless: bool,
@@ -51,6 +55,7 @@ pub struct Plan {
     pub early: Vec<Step>,
     /// After it, and before one that is loaded with no_new_privs.
     pub late: Vec<Step>,
+    pub warnings: Vec<String>,
     pub no_new_privileges: bool,
 }
 
@@ -59,7 +64,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     let user = process.user();
     let cwd = cwd(process.cwd())?;
     let no_new_privileges = input.confined || process.no_new_privileges().unwrap_or(false);
-    let sets = capabilities(input.inherited(Process::capabilities))?;
+    let (sets, warnings) = capabilities(input.inherited(Process::capabilities), input.held)?;
 
     let selinux = input.selinux_label()?;
     let mut early = Vec::new();
@@ -89,7 +94,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     late.push(Step::SettleCwd { path: cwd });
     late.push(Step::Capabilities(sets.of_task));
     late.push(Step::Ambient(sets.ambient));
-    Ok(Plan { make_cwd, early, late, no_new_privileges })
+    Ok(Plan { make_cwd, early, late, no_new_privileges, warnings })
 }
 
 impl Input<'_> {
@@ -150,6 +155,9 @@ fn umask(user: &User) -> u32 {
 
 /// An empty list is set, too: it takes away the groups of the caller.
 fn groups(input: &Input) -> Result<Option<Step>> {
+    if input.keep_groups {
+        return Ok(None);
+    }
     let mut gids = input.process.user().additional_gids().clone().unwrap_or_default();
     // The kernel keeps them sorted, and twice what is there twice.
     gids.sort_unstable();
@@ -168,10 +176,14 @@ struct Sets {
     ambient: u64,
 }
 
-/// No capabilities object means no capabilities.
-fn capabilities(spec: Option<&LinuxCapabilities>) -> Result<Sets> {
-    let Some(spec) = spec else { return Ok(Sets::default()) };
-    let of_task = CapabilitySets {
+/// No capabilities object means no capabilities. A capability that the runtime itself lacks cannot be
+/// granted: the specification wants a warning and no failure (config.md, `process.capabilities`).
+fn capabilities(
+    spec: Option<&LinuxCapabilities>,
+    held: Option<u64>,
+) -> Result<(Sets, Vec<String>)> {
+    let Some(spec) = spec else { return Ok(Default::default()) };
+    let mut of_task = CapabilitySets {
         effective: mask(spec.effective()),
         permitted: mask(spec.permitted()),
         inheritable: mask(spec.inheritable()),
@@ -183,9 +195,26 @@ fn capabilities(spec: Option<&LinuxCapabilities>) -> Result<Sets> {
             Names(beyond)
         )));
     }
-    // What cannot be ambient is left out without a word: builders ask for it in every config.
-    let ambient = mask(spec.ambient()) & of_task.permitted & of_task.inheritable;
-    Ok(Sets { bounding: mask(spec.bounding()), of_task, ambient })
+    let mut warnings = Vec::new();
+    let lacking = (of_task.permitted | of_task.inheritable) & !held.unwrap_or(u64::MAX);
+    if lacking != 0 {
+        warnings.push(format!(
+            "ignoring capabilities that the runtime itself lacks: {}",
+            names(lacking).join(" ")
+        ));
+        for set in [&mut of_task.effective, &mut of_task.permitted, &mut of_task.inheritable] {
+            *set &= !lacking;
+        }
+    }
+    let wanted = mask(spec.ambient());
+    let ambient = wanted & of_task.permitted & of_task.inheritable;
+    // runc's words, one line for each.
+    warnings.extend(
+        names(wanted & !ambient)
+            .into_iter()
+            .map(|name| format!("can't raise ambient capability {name}: operation not permitted")),
+    );
+    Ok((Sets { bounding: mask(spec.bounding()), of_task, ambient }, warnings))
 }
 
 fn mask(set: &Option<Capabilities>) -> u64 {
@@ -212,6 +241,8 @@ mod tests {
             container: None,
             new_keyring: true,
             confined: false,
+            keep_groups: false,
+            held: None,
             user_namespace: false,
             rootless: false,
             setgroups_allowed: true,

@@ -5,6 +5,8 @@ use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::fcntl::OFlag;
+
 use super::gate;
 use super::protocol::{ChildEnd, Order, Report};
 use crate::error::Fault;
@@ -38,6 +40,8 @@ pub struct Child<'a> {
     pub trees: Vec<Option<OwnedFd>>,
     /// Present if `start` will come; else the parent says when.
     pub gate: Option<BorrowedFd<'a>>,
+    /// Standard descriptors that become copies of the first one.
+    pub released: Option<(BorrowedFd<'a>, &'a [RawFd])>,
     /// Where the terminal's master goes.
     pub console: Option<BorrowedFd<'a>>,
     pub hooks: &'a HookWorld<'a>,
@@ -79,6 +83,8 @@ pub fn main(mut child: Child<'_>) -> Infallible {
 /// What the steps hand to each other.
 struct World<'a> {
     rootfs: rootfs::child::State<'a>,
+    /// Of the step that runs.
+    number: u32,
     /// The container's root, once we live in it.
     inside: Option<Root>,
     cwd_pending: bool,
@@ -104,19 +110,21 @@ impl<'a> Child<'a> {
         // Never dropped: its descriptors are closed by number, and it ends with an exec or an exit.
         let mut world = ManuallyDrop::new(World {
             rootfs: rootfs::child::State::new(self.proc, std::mem::take(&mut self.trees)),
+            number: 0,
             inside: None,
             cwd_pending: false,
             home: None,
             executable: None,
             ruleset: None,
         });
-        let (before, filter) = self.script.before_and_after_ready();
+        let (before, after) = self.script.before_and_after_ready();
         for (number, step) in before.iter().enumerate() {
+            world.number = number as u32;
             self.step(step, &mut world).map_err(|fault| (number as u32, fault))?;
             self.mark(number);
         }
         self.link.send(&Report::Ready).during("send").map_err(outside_steps)?;
-        self.execute(&world, before.len(), filter)
+        self.execute(&mut world, before.len(), after)
     }
 
     fn mark(&self, step: usize) {
@@ -128,9 +136,18 @@ impl<'a> Child<'a> {
     /// Before any step: whose child we are, which signals count, and where we live.
     fn begin(&self) -> ChildResult<()> {
         process::set_parent_death_signal(libc::SIGKILL).during("prctl PR_SET_PDEATHSIG")?;
-        sys::signal::reset().during("sigprocmask")?;
+        sys::signal::reset_until_exec().during("sigprocmask")?;
         for step in self.cgroup {
             cgroup::child::run(step, self.tasks)?;
+        }
+        // A limit on open files may leave no room for one in each hierarchy. They are not dropped here.
+        for tasks in self.tasks.iter().flatten() {
+            nix::unistd::close(tasks.as_raw_fd()).during("close")?;
+        }
+        if let Some((null, numbers)) = self.released {
+            for number in numbers {
+                process::replace(*number, null).during("dup2")?;
+            }
         }
         self.wait_if_held()?;
         if let Some((init, kinds)) = self.joins {
@@ -161,7 +178,13 @@ impl<'a> Child<'a> {
                 self.link.send(&Report::Network).during("send")?;
                 self.link.expect(Order::Served).during("wait for the link")
             }
-            Step::Rootfs(step) => rootfs::child::run(step, &mut world.rootfs),
+            Step::Rootfs(step) => {
+                if world.rootfs.needs_parent(step)? {
+                    let source = self.request_source(world.number)?;
+                    world.rootfs.take_source(source);
+                }
+                rootfs::child::run(step, &mut world.rootfs)
+            }
             Step::RuntimeHooks => {
                 self.link.send(&Report::Hooks).during("send")?;
                 self.link.expect(Order::Served).during("wait for the hooks")
@@ -204,6 +227,14 @@ impl<'a> Child<'a> {
         }
     }
 
+    /// The source of the mount of step `number`, opened by the parent in this mount namespace.
+    fn request_source(&self, number: u32) -> ChildResult<OwnedFd> {
+        let namespace = self.proc.mount_namespace().during("open /proc/self/ns/mnt")?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = sys::open::open(c"/", flags).during("open /")?;
+        self.link.request_source(number, [namespace.as_fd(), root.as_fd()]).during("open_tree")
+    }
+
     fn run_hooks(&self, point: Point, env: &[CString], cwd: Option<&CStr>) -> ChildResult<()> {
         let state = (self.hooks.state)(point, nix::unistd::getpid().as_raw());
         let around = Surroundings { state: &state, env, cwd };
@@ -226,6 +257,8 @@ impl<'a> Child<'a> {
     /// as /proc/self/fd/7, must not lead to any of it (CVE-2024-21626).
     fn close_descriptors(&self, world: &mut World<'a>) -> ChildResult<()> {
         world.inside()?;
+        let set = |resource| self.script.rlimits.iter().any(|limit| limit.resource == resource);
+        process::restore_soft_limits(set);
         self.script.passed.close_others(&mut self.last_descriptors(world))
     }
 
@@ -246,20 +279,21 @@ impl<'a> Child<'a> {
         self.link.expect(Order::Served).during("wait for the seccomp agent")
     }
 
-    /// Waits to be let go, then is the program. `filter` is step `number`, if there is one: after it
-    /// nothing of ours happens but hooks and execve.
+    /// Waits for `start`, then executes the program. `steps`, of which the first is step `first`, load the
+    /// filter: what is needed after it is prepared before.
     fn execute(
         &self,
-        world: &World<'a>,
-        number: usize,
-        filter: Option<&seccomp::Filter>,
+        world: &mut World<'a>,
+        first: usize,
+        steps: &[Step],
     ) -> Result<Infallible, (u32, Fault)> {
         let outside_steps = |fault| (super::parent::NO_STEP, fault);
         self.wait_to_be_let_go().map_err(outside_steps)?;
         let program = &self.script.program;
         let mut variables = program.environment.variables.clone();
         variables.extend(world.home.clone());
-        let path: &CStr = world.executable.as_deref().unwrap_or(&program.argv[0]);
+        let executable = ManuallyDrop::new(world.executable.take());
+        let path: &CStr = executable.as_deref().unwrap_or(&program.argv[0]);
         let (argv, environment) = (Vector::new(&program.argv), Vector::new(&variables));
         if let Some(ruleset) = &world.ruleset {
             landlock::child::enforce(ruleset.as_fd()).map_err(outside_steps)?;
@@ -269,9 +303,8 @@ impl<'a> Child<'a> {
                 nix::unistd::close(fd).during("close").map_err(outside_steps)?;
             }
         }
-        if let Some(filter) = filter {
-            // Without a listener: `before_and_after_ready`.
-            seccomp::child::load(filter).map_err(|fault| (number as u32, fault))?;
+        for (number, step) in (first..).zip(steps) {
+            self.step(step, world).map_err(|fault| (number as u32, fault))?;
             self.mark(number);
         }
         if !self.script.hooks.at(Point::StartContainer).is_empty() {

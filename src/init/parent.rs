@@ -12,10 +12,12 @@ use oci_spec::runtime::State;
 use super::protocol::{self, ChildEnd, Order, ParentEnd, Report};
 use super::relay;
 use crate::error::fault::ChildResult;
-use crate::error::{Context, Error, Fault, OsContext, Result, text};
+use crate::error::{Context, Error, Fault, Kind as ErrorKind, OsContext, Result, text};
 use crate::id::HostPid;
+use crate::identity::executable::NOT_IN_PATH;
 use crate::namespace::{self, Kind, plan::Plan};
 use crate::plan::{Script, Step};
+use crate::rootfs;
 use crate::seccomp;
 use crate::seccomp::report::Refusals;
 use crate::sys::{self, Errno};
@@ -64,7 +66,13 @@ pub fn spawn(
     }
     let init = if plan.relay {
         let link = (parent_end, child_end);
-        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, cgroup, link, child)?
+        // From within a cgroup namespace no process can be cloned into a cgroup outside of it
+        // (ENOENT, where cgroup2 is mounted with nsdelegate): the relay is born in the container's.
+        let born = match plan.joined_before_clone.iter().any(|join| join.kind == Kind::Cgroup) {
+            true => (cgroup, None),
+            false => (None, cgroup),
+        };
+        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, born, link, child)?
     } else {
         spawn_directly(plan, cgroup, parent_end, child_end, child)?
     };
@@ -82,7 +90,7 @@ pub fn spawn_inside(
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let link = protocol::pair().os("socketpair", "")?;
-    spawn_by_relay(|| relay::enter_container(container), 0, cgroup, link, child)
+    spawn_by_relay(|| relay::enter_container(container), 0, (None, cgroup), link, child)
 }
 
 /// Nobody may look into this process, nor into a child, which inherits that: there is no moment at which
@@ -129,16 +137,17 @@ fn spawn_directly(
     })
 }
 
+/// With the cgroups that the relay and the child are born in.
 fn spawn_by_relay(
     enter: impl FnOnce() -> ChildResult<()>,
     clone_flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
+    (own_cgroup, cgroup): (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
     (link, child_end): (ParentEnd, ChildEnd),
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let parent_raw = link.as_raw();
     let disguise = sys::entry::show_as(DISGUISE);
-    let relay = sys::clone::clone3(0, None, || {
+    let relay = sys::clone::clone3(0, own_cgroup, || {
         let _ = nix::unistd::close(parent_raw);
         relay::main(enter, clone_flags, cgroup, child_end, child)
     })
@@ -192,16 +201,18 @@ fn refused(fault: &Fault) -> Error {
 /// What a fault says, behind what was being done. A program that cannot be had speaks for itself:
 /// callers look for the words at the end of the line.
 fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
-    let error = match script.steps.get(step as usize) {
-        None | Some(Step::LookUpProgram) => refused(fault),
-        Some(step) => refused(fault).context(step.to_string()),
-    };
     let said = fault.to_string();
+    let error = match script.steps.get(step as usize) {
+        Some(Step::LookUpProgram) => refused(fault).of_kind(of_program(&said)),
+        Some(step) => refused(fault).context(step.to_string()),
+        None => refused(fault),
+    };
     let executed = step == NO_STEP && said.starts_with("exec ");
+    let error = if executed { error.of_kind(of_program(&said)) } else { error };
     let refused = |errno| executed && said.ends_with(&*text::errno(errno));
     if refused(Errno::EACCES) && script.landlock().is_some() {
         error.hint(
-            "the rules of io.aril.landlock must allow to read and execute the program, its \
+            "the rules of --landlock must allow to read and execute the program, its \
              interpreter and its libraries",
         )
     } else if refused(Errno::ENOENT) {
@@ -210,6 +221,16 @@ fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
         error.hint("it is a program for another machine, or a script without a #! line")
     } else {
         error
+    }
+}
+
+/// Whether a program is missing, or cannot be executed.
+fn of_program(said: &str) -> ErrorKind {
+    let missing = [&*text::errno(Errno::ENOENT), &*text::errno(Errno::ENOTDIR), NOT_IN_PATH];
+    if missing.iter().any(|reason| said.ends_with(reason)) {
+        ErrorKind::NoProgram
+    } else {
+        ErrorKind::NotExecutable
     }
 }
 
@@ -244,6 +265,7 @@ impl Init {
                 Some(Report::Network) => self.serve(Request::Network, &mut serve)?,
                 Some(Report::Limits) => self.serve(Request::Limits, &mut serve)?,
                 Some(Report::Listener(fd)) => self.serve(Request::Listener(fd), &mut serve)?,
+                Some(Report::Source(step)) => self.open_source(script, step)?,
                 Some(Report::Failed { step, fault }) => {
                     return Err(in_init(failed(script, step, &fault)));
                 }
@@ -256,6 +278,24 @@ impl Init {
                 }
                 None => return Err(in_init(self.died())),
             }
+        }
+    }
+
+    /// Opens what the child cannot reach, in the child's mount namespace.
+    fn open_source(&self, script: &Script, number: u32) -> Result<()> {
+        let unexpected = || Error::os("receive", "from the container's process", Errno::EPROTO);
+        let step = match script.steps.get(number as usize) {
+            Some(Step::Rootfs(step)) => step,
+            _ => return Err(unexpected()),
+        };
+        let mut descriptors = self.link.take_descriptors().into_iter();
+        let (namespace, root) =
+            descriptors.next().zip(descriptors.next()).ok_or_else(unexpected)?;
+        let source =
+            rootfs::parent::open_source(step, namespace.as_fd(), root.as_fd()).map_err(in_init)?;
+        match self.link.send_source(source.as_fd()) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            other => other.os("send", "to the container's process"),
         }
     }
 
@@ -333,7 +373,11 @@ impl Init {
         self.send(Order::Run)?;
         match self.receive()? {
             None => Ok(self.keep()),
-            Some(Report::Failed { step, fault }) => Err(in_init(failed(script, step, &fault))),
+            Some(Report::Failed { step, fault }) => {
+                let error = failed(script, step, &fault);
+                // execve's refusal is a line of its own, as with runc.
+                Err(if error.is_of_program() { error } else { in_init(error) })
+            }
             Some(_) => Err(Error::os("receive", "from the container's process", Errno::EPROTO)),
         }
     }
@@ -360,6 +404,22 @@ impl Drop for Init {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_that_are_missing_are_told_from_those_that_cannot_be_executed() {
+        for (said, code) in [
+            ("exec: \"x\": executable file not found in $PATH", 127),
+            ("exec: \"/x\": stat /x: no such file or directory", 127),
+            ("exec: \"/etc/passwd/x\": stat /etc/passwd/x: not a directory", 127),
+            ("exec /x: no such file or directory", 127),
+            ("exec: \"/etc\": is a directory", 126),
+            ("exec: \"/x\": permission denied", 126),
+            ("exec /x: exec format error", 126),
+            ("exec: \"x\": cannot run executable found relative to current directory", 126),
+        ] {
+            assert_eq!(of_program(said).exit_code(), code, "{said}");
+        }
+    }
 
     #[test]
     fn a_child_that_is_faster_than_its_relay() {

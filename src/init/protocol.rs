@@ -1,6 +1,7 @@
 //! What parent and child say to each other: typed frames, one enum a direction, over a SEQPACKET
 //! pair, so that a frame arrives whole or not at all.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::Fault;
@@ -20,6 +21,9 @@ pub enum Report {
     /// Take the seccomp listener, by its number among the child's descriptors, then say
     /// [`Order::Served`].
     Listener(i32),
+    /// Open the source of the mount of this step in the child's mount namespace, which comes along with
+    /// the child's root directory, and send it.
+    Source(u32),
     Ready,
     /// A step was refused; nothing follows.
     Failed {
@@ -41,8 +45,9 @@ pub enum Order {
     Park,
 }
 
+/// The second: descriptors that came with the last report.
 #[derive(Debug)]
-pub struct ParentEnd(OwnedFd);
+pub struct ParentEnd(OwnedFd, RefCell<Vec<OwnedFd>>);
 
 #[derive(Debug)]
 pub struct ChildEnd(OwnedFd);
@@ -52,18 +57,31 @@ const FRAME: usize = 512;
 
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let (a, b) = socket::pair()?;
-    Ok((ParentEnd(a), ChildEnd(b)))
+    Ok((ParentEnd(a, RefCell::default()), ChildEnd(b)))
 }
 
 impl ParentEnd {
     /// The next report; `None` once the child has executed its program, or is gone.
     pub fn receive(&self) -> Result<Option<Report>> {
         let mut frame = [0; FRAME];
-        let length = read_frame(&self.0, &mut frame)?;
+        let (length, fds) = receive_frame(&self.0, &mut frame)?;
         if length == 0 {
             return Ok(None);
         }
+        if !fds.is_empty() {
+            *self.1.borrow_mut() = fds;
+        }
         decode(&frame[..length]).map(Some).ok_or(Errno::EPROTO)
+    }
+
+    /// The descriptors of the last report that had any.
+    pub fn take_descriptors(&self) -> Vec<OwnedFd> {
+        self.1.take()
+    }
+
+    /// Answers [`Report::Source`].
+    pub fn send_source(&self, source: BorrowedFd<'_>) -> Result<()> {
+        socket::send(self.0.as_fd(), &[Order::Served as u8], &[source]).map(drop)
     }
 
     pub fn send(&self, order: Order) -> Result<()> {
@@ -90,6 +108,18 @@ impl ChildEnd {
         let mut frame = [0; FRAME];
         let length = encode(report, &mut frame);
         write_frame(&self.0, &frame[..length])
+    }
+
+    /// Asks for the source of the mount of step `number`.
+    pub fn request_source(&self, number: u32, descriptors: [BorrowedFd<'_>; 2]) -> Result<OwnedFd> {
+        let mut frame = [0; FRAME];
+        let length = encode(&Report::Source(number), &mut frame);
+        socket::send(self.0.as_fd(), &frame[..length], &descriptors)?;
+        let (length, fds) = receive_frame(&self.0, &mut frame)?;
+        match fds.into_iter().next() {
+            Some(source) if frame[..length] == [Order::Served as u8] => Ok(source),
+            _ => Err(Errno::EPIPE),
+        }
     }
 
     /// `None` when the parent is gone.
@@ -124,6 +154,16 @@ fn read_frame(fd: &OwnedFd, frame: &mut [u8]) -> Result<usize> {
     }
 }
 
+fn receive_frame(fd: &OwnedFd, frame: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    loop {
+        match socket::receive(fd.as_fd(), frame) {
+            Err(Errno::EINTR) => continue,
+            Err(Errno::ECONNRESET) => return Ok((0, Vec::new())),
+            other => return other,
+        }
+    }
+}
+
 /// By write(2), which every seccomp profile that can run a program allows.
 fn write_frame(fd: &OwnedFd, frame: &[u8]) -> Result<()> {
     loop {
@@ -150,6 +190,7 @@ fn encode(report: &Report, frame: &mut [u8; FRAME]) -> usize {
         Report::Listener(fd) => put(4, 0, *fd, ""),
         Report::Ready => put(5, 0, 0, ""),
         Report::Network => put(7, 0, 0, ""),
+        Report::Source(step) => put(8, *step, 0, ""),
         Report::Failed { step, fault } => put(6, *step, fault.errno as i32, &fault.call),
     }
 }
@@ -164,6 +205,7 @@ fn decode(frame: &[u8]) -> Option<Report> {
         4 => Report::Listener(b),
         5 => Report::Ready,
         7 => Report::Network,
+        8 => Report::Source(a),
         6 => {
             let call = String::from_utf8_lossy(&frame[9..]).into_owned().into();
             Report::Failed { step: a, fault: Fault { call, errno: Errno::from_raw(b) } }
@@ -197,6 +239,7 @@ mod tests {
             Report::Limits,
             Report::Network,
             Report::Listener(5),
+            Report::Source(3),
             Report::Ready,
             Report::Failed { step: 9, fault: Fault { call: "mount".into(), errno: Errno::EBUSY } },
         ] {

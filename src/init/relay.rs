@@ -10,7 +10,7 @@ use super::protocol::{ChildEnd, Report};
 use crate::error::Fault;
 use crate::error::fault::{Attempt, ChildResult};
 use crate::namespace::{self, Kind, plan::Plan};
-use crate::sys;
+use crate::sys::{self, Errno};
 
 /// Runs in the relay: `enter`, then the clone.
 pub(super) fn main(
@@ -44,7 +44,18 @@ pub(super) fn enter(plan: &Plan) -> ChildResult<()> {
     for join in &plan.joined_before_clone {
         opened.push((join, namespace::child::open_namespace(join)?));
     }
+    // Root has to enter the others before the user namespace, in which it has no rights over them. An
+    // ordinary user has rights over those that the user namespace owns from within it alone.
+    let mut postponed = Vec::new();
     for (join, fd) in &opened {
+        match namespace::child::enter(join, fd) {
+            Err(fault) if fault.errno == Errno::EPERM && join.kind != Kind::User => {
+                postponed.push((join, fd));
+            }
+            entered => entered.map_err(|fault| named(join, fault))?,
+        }
+    }
+    for (join, fd) in postponed {
         namespace::child::enter(join, fd).map_err(|fault| named(join, fault))?;
     }
     if plan.new_time {

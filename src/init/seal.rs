@@ -18,7 +18,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::Errno;
 use crate::sys::mount::{Attributes, Extent, mount_setattr, open_tree};
-use crate::sys::process::{Vector, execute_descriptor};
+use crate::sys::process::{Vector, execute_descriptor, raise_open_files, restore_soft_limits};
 
 const OWN: &std::ffi::CStr = c"/proc/self/exe";
 
@@ -29,7 +29,14 @@ pub fn seal(command_line: &[OsString]) -> Result<()> {
     if flags.contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    let binary = match read_only_clone() {
+    let clone = match read_only_clone() {
+        Err(Errno::EMFILE) => {
+            raise_open_files();
+            read_only_clone()
+        }
+        other => other,
+    };
+    let binary = match clone {
         Ok(clone) => clone,
         // Without CAP_SYS_ADMIN over this mount namespace, or Linux before 5.12.
         Err(Errno::EPERM | Errno::ENOSYS | Errno::EINVAL) => {
@@ -89,6 +96,7 @@ fn execute(binary: &OwnedFd, command_line: &[OsString]) -> Result<()> {
             words(name)
         })
         .collect();
+    restore_soft_limits(|_| false);
     let errno =
         execute_descriptor(binary.as_fd(), &Vector::new(&arguments), &Vector::new(&environment));
     Err(Error::os("execveat", "the runtime's own binary", errno))

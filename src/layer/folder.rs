@@ -12,8 +12,8 @@ use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
 
 use super::pack::{Content, Sink};
 use super::{Entry, Form};
-use crate::error::{OsContext, Result};
-use crate::fs::{Tree, tree};
+use crate::error::{Error, OsContext, Result};
+use crate::fs::{Tree, closed, tree};
 use crate::sys::{self, Errno, xattr};
 
 /// Deletions need no privilege since Linux 5.8.
@@ -87,10 +87,16 @@ impl Folder {
             self.place(path)?
         };
         let (at, name) = (parent.as_fd(), name.as_c_str());
+        if path.is_empty() && !closed::is_trusted_user(entry.uid) {
+            let text = format!("the container's root belongs to user {}", entry.uid);
+            return Err(Error::state(format!("{text}, who could reach the layer's files"))
+                .hint("commit to an archive, FILE.tar"));
+        }
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         fchownat(at, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
             .os("chown", self.tree.shown(path))?;
-        if !matches!(entry.form, Form::Symlink(_)) {
+        // The root is closed below.
+        if !path.is_empty() && !matches!(entry.form, Form::Symlink(_)) {
             // Not a symlink: we made it.
             let mode = Mode::from_bits_truncate(entry.mode);
             fchmodat(at, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
@@ -99,6 +105,11 @@ impl Folder {
         for (key, value) in &entry.xattrs {
             set_xattr(at, name, key, value)
                 .os("setxattr", format!("{} {}", key.to_string_lossy(), self.tree.shown(path)))?;
+        }
+        if path.is_empty() {
+            closed::layer(at, entry.mode)
+                .os("close", self.tree.shown(path))
+                .map_err(|e| e.hint("commit to an archive, FILE.tar"))?;
         }
         set_time(at, name, entry.mtime).os("utimensat", self.tree.shown(path))
     }

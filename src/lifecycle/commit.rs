@@ -1,14 +1,13 @@
 //! `commit`: what a container changed, as a layer of its own.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::export::{Destination, Target, beside};
 use super::inside::Place;
 use super::{frozen, inspect, view};
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
-use crate::fs::remove;
+use crate::fs::{closed, remove};
 use crate::id::ContainerId;
 use crate::layer::Ids;
 use crate::layer::changes::Kind;
@@ -83,7 +82,7 @@ fn to_folder(
     }
     let beside = beside(path)?;
     remove::tree(&beside).os("remove", beside.display())?;
-    fs::DirBuilder::new().mode(0o700).create(&beside).os("mkdir", beside.display())?;
+    closed::create(&beside).os("mkdir", beside.display())?;
     let written = open_folder(&beside)
         .and_then(|folder| write(&mut Folder::new(folder, path.display().to_string())))
         .and_then(|skipped| {

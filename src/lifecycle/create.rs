@@ -1,13 +1,14 @@
 //! `create` and `run`: from a bundle to a process at the gate, or past it.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use super::handover::{Handover, Sockets};
+use super::handover::{Handover, Released, Sockets};
 use super::timeline::Timeline;
 use super::{foreground, inspect, network, notify, start, undo, userns};
 use crate::console::parent::Whose;
@@ -30,13 +31,14 @@ use crate::plan::compile::{self, Options};
 use crate::plan::facts::{HostFacts, Whose as Systemd};
 use crate::plan::{ContainerPlan, Step};
 use crate::seccomp::report::Refusals;
-use crate::spec::{self, Config};
-use crate::state::{NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id};
+use crate::spec::grant::Policy;
+use crate::spec::{self, Config, Extensions, OperatorGrant};
+use crate::state::{Exit, NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id};
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, pidfd::Ended};
 use crate::time::rfc3339;
 use crate::volume::{Claim, Volumes};
-use crate::{cgroup, limits, rootfs};
+use crate::{cgroup, identity, limits, rootfs};
 
 #[derive(Debug)]
 pub struct Create {
@@ -52,11 +54,13 @@ pub struct Create {
     /// The systemd that makes the cgroup: `--systemd-cgroup`.
     pub systemd: Option<Systemd>,
     pub rootless_cgroups: bool,
+    /// `--cgroup-manager disabled`.
+    pub no_cgroup: bool,
     pub timeline: bool,
-    /// `--userns`: see [`spec::annotation::USERNS`].
-    pub userns: Option<String>,
-    /// What options say instead of the config: they are the annotations of the same meaning.
-    pub annotations: Vec<(&'static str, String)>,
+    /// What options ask for beyond the config.
+    pub extensions: Extensions,
+    /// Which annotations of the config may ask for the same.
+    pub policy: Policy,
 }
 
 /// Those that the config mounts.
@@ -70,6 +74,8 @@ pub struct NamedVolumes {
 pub struct Run {
     pub create: Create,
     pub detach: bool,
+    /// A detached container does not keep its caller's pipes and terminal open.
+    pub release: bool,
     pub subreaper: bool,
     pub keep: bool,
     /// Count what the seccomp profile refuses. Not with `detach`.
@@ -105,33 +111,45 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
         making.count_refusals()?;
     }
     making.record.foreground = !request.detach && !request.keep;
+    if request.detach && request.release {
+        making.released = Some(Released::find()?);
+    }
     let signals = foreground::Signals::block()?;
     let init = making.spawn(false)?;
     making.announce(&init, &request.create)?;
-    let notify = notify::Socket::bind(making.slot.path())?;
-    let mut relay = making.sockets.relay()?;
+    let notify = notify::Socket::bind(making.slot.path(), init.pid)?;
+    let relay = making.sockets.relay()?;
     let pid = init.pid;
     let pidfd = init.run(&making.plan.script)?;
     making.time.mark("execute the program");
     start::poststart(&making.slot, &making.record, pidfd.as_fd())?;
-    if let Some(socket) = &notify {
-        socket.forward(pidfd.as_fd(), pid)?;
-    }
-    if request.detach {
-        return Ok(making.keep(0));
-    }
     making.moved = None;
     making.slot.unlock();
+    if request.detach {
+        if let Some(socket) = notify {
+            foreground::until_ready(pid, pidfd.as_fd(), Some(&signals), socket, warn)?;
+        }
+        return Ok(making.keep(0));
+    }
     let refusals = making.refusals.clone();
     let mut counted = refusals.as_ref().map(|refusals| refusals.borrow_mut());
-    let ended = foreground::wait(pid, &pidfd, &signals, relay.take(), counted.as_deref_mut())?;
+    let tasks = foreground::Tasks { relay, refusals: counted.as_deref_mut(), notify };
+    let ended = foreground::wait(pid, &pidfd, &signals, tasks, warn)?;
     drop(counted);
+    let Some(ended) = ended else {
+        making.undo = false;
+        let id = &request.create.id;
+        let hint = format!("`aril delete --force {id}` ends and removes it");
+        return Err(foreground::left(&format!("container {id}"), hint));
+    };
     making.time.mark("wait for its end");
     if ended == Ended::Signaled(libc::SIGKILL) {
         making.out_of_memory().iter().for_each(|why| warn(&why.to_string()));
     }
-    if !request.keep {
-        // The container's own code matters more than what its leftovers met.
+    // The container's own code matters more than what became of its record or its leftovers.
+    if request.keep {
+        making.record_end(&request.create.id, ended).unwrap_or_else(|e| warn(&e.to_string()));
+    } else {
         making.delete(&request.create.id).unwrap_or_else(|e| warn(&e.to_string()));
         making.time.mark("remove what is left");
     }
@@ -158,12 +176,15 @@ struct Making<'a> {
     shared: Option<network::Shared>,
     /// Devices of the host that it has got, until it runs.
     moved: Option<device::parent::Moved>,
-    /// Where the child marks its steps, if somebody wants to know.
+    /// Where the child marks its steps, if they are wanted.
     clock: Option<SharedClock>,
+    wants_timeline: bool,
     /// Named volumes, held until their content is complete.
     claims: Vec<Claim>,
     /// Where somebody wants to know what the seccomp profile refuses.
     refusals: Option<Rc<RefCell<Refusals>>>,
+    /// What a detached container does not keep of its caller's.
+    released: Option<Released>,
     undo: bool,
 }
 
@@ -181,31 +202,32 @@ impl<'a> Making<'a> {
             Some(config) => config.clone(),
             None => spec::load(&request.bundle)?,
         };
-        if let Some(value) = &request.userns {
-            spec::annotation::set(&mut config.spec, spec::annotation::USERNS, value.as_str());
-        }
-        for (key, value) in &request.annotations {
-            spec::annotation::set(&mut config.spec, key, value.as_str());
-        }
-        if pasta::is_wanted(&config.spec) {
+        let systemd = request.systemd.is_some();
+        let annotations = config.spec.annotations().iter().flatten();
+        let admitted = request.policy.admit(annotations, &request.extensions, systemd)?;
+        let grant = admitted.grant;
+        if pasta::is_wanted(&grant) {
             let privileged = nix::unistd::geteuid().is_root() && !process::in_user_namespace();
             pasta::edit(&mut config.spec, privileged)?;
             config.encode()?;
         }
-        let ids = userns::choose(store, &mut config)?;
+        let ids = userns::choose(store, &mut config, &grant)?;
         time.mark("load config.json");
-        let shared = network::edit(store, &mut config.spec)?;
-        let facts = HostFacts::gather(&config.spec, &request.bundle, request.systemd)?;
+        let shared = network::edit(store, &mut config.spec, &grant)?;
+        let facts = HostFacts::gather(&config.spec, &grant, &request.bundle, request.systemd)?;
         time.mark("look at the host");
         let options = request.options(store, detach);
-        let plan = compile::container(&request.id, &config.spec, &options, &facts)?;
+        let plan = compile::container(&request.id, &config.spec, &grant, &options, &facts)?;
         time.mark("plan");
-        config.warnings.iter().chain(&plan.warnings).for_each(|w| warn(w));
+        let warnings = config.warnings.iter().chain(&admitted.warnings).chain(&plan.warnings);
+        warnings.for_each(|w| warn(w));
         let sockets = request.handover.connect(plan.script.console.as_ref())?;
         let slot = store.create(&request.id)?;
-        let mut record = intent(&plan, &config, request);
+        let mut record = intent(&plan, &config, grant, request);
         record.ids = ids.as_ref().map(|ids| ids.claim);
-        let clock = request.timeline.then(|| SharedClock::new(plan.script.steps.len()));
+        record.boot = boot_id()?;
+        let clock = (request.timeline || crate::time::is_watched())
+            .then(|| SharedClock::new(plan.script.steps.len()));
         let clock = clock.transpose().os("mmap", "")?;
         let mut making = Self {
             warn,
@@ -222,8 +244,10 @@ impl<'a> Making<'a> {
             shared,
             moved: None,
             clock,
+            wants_timeline: request.timeline,
             claims: Vec::new(),
             refusals: None,
+            released: None,
             undo: true,
         };
         making.take_network()?;
@@ -267,12 +291,13 @@ impl<'a> Making<'a> {
 
     /// Intent first, then the effects on the host that do not need the process.
     fn prepare(&mut self, request: &Create, notify_directory: Option<&Path>) -> Result<()> {
-        self.slot.write(&self.record)?;
+        self.slot.write_intent(&self.record)?;
         if let Some(volumes) = &request.volumes {
             self.claim(volumes)?;
         }
         if let Some(overlay) = self.plan.script.overlay() {
-            rootfs::overlay::parent::prepare(overlay)?;
+            let warning = rootfs::overlay::parent::prepare(overlay)?;
+            warning.iter().for_each(|warning| (self.warn)(warning));
         }
         if let Some(path) = notify_directory {
             std::fs::create_dir(path).os("mkdir", path.display())?;
@@ -336,14 +361,25 @@ impl<'a> Making<'a> {
                 proc: &proc,
                 trees,
                 gate: gate.as_ref().map(AsFd::as_fd),
+                released: self.released.as_ref().map(Released::replaced),
                 console: self.sockets.console(),
                 hooks: &hooks,
                 clock: self.clock.as_ref(),
             })
         })?;
+        self.give_pipes();
         self.time.mark_clone();
         self.set_up(&proc, &init)?;
         Ok(init)
+    }
+
+    /// To the container's user, where it has one of its own on the host.
+    fn give_pipes(&self) {
+        let script = &self.plan.script;
+        let maps = self.plan.namespaces.maps.as_ref().filter(|_| script.console.is_none());
+        if let Some(uid) = maps.and_then(|maps| host_id(&maps.uid, script.program.uid)) {
+            identity::parent::give_pipes(uid);
+        }
     }
 
     /// The fifo, which the container's root must be able to open.
@@ -387,21 +423,30 @@ impl<'a> Making<'a> {
         self.move_devices(init)?;
         self.time.mark("set limits and the device filter");
         if let (Some(lease), Some(attachment)) = (&self.lease, &self.plan.network) {
-            attach(lease, attachment.rate, init.pid.0, init.pidfd())?;
+            let warnings = attach(lease, attachment.rate, init.pid.0, init.pidfd())?;
+            warnings.iter().for_each(|w| (self.warn)(w));
             self.time.mark("attach to the network");
         }
         self.write_down(init)?;
         self.time.mark("write down the process");
         let mut limited = false;
-        init.until_ready(&self.plan.script, |request| {
-            if request == Request::Hooks {
-                // They are to see the cgroup as it will be.
-                limited = true;
-                self.limit_memory(init)?;
+        let ready = init
+            .until_ready(&self.plan.script, |request| {
+                if request == Request::Hooks {
+                    // They are to see the cgroup as it will be.
+                    limited = true;
+                    self.limit_memory(init)?;
+                }
+                self.serve(request, init)
+            })
+            .map_err(|e| self.why_it_died(e));
+        if let Some(clock) = self.clock.as_ref().filter(|_| crate::time::is_watched()) {
+            self.time.tell_steps(clock, self.plan.script.steps.iter().map(ToString::to_string));
+            if ready.is_ok() {
+                crate::time::tell("init: closing the pipe to signal completion", 0);
             }
-            self.serve(request, init)
-        })
-        .map_err(|e| self.why_it_died(e))?;
+        }
+        ready?;
         self.claims.drain(..).try_for_each(Claim::filled)?;
         self.time.mark("wait until it is set up");
         if !limited {
@@ -480,7 +525,6 @@ impl<'a> Making<'a> {
         self.record.phase = Phase::Created;
         self.record.init_process_pid = init.pid;
         self.record.init_process_start = stat.start;
-        self.record.boot = boot_id()?;
         self.record.namespace_paths =
             self.plan.namespaces.kinds().map(|(kind, _)| namespace(kind)).collect();
         self.slot.write_config(&self.config)?;
@@ -502,12 +546,26 @@ impl<'a> Making<'a> {
     fn keep(mut self, code: u8) -> Outcome {
         self.undo = false;
         let mut time = std::mem::take(&mut self.time);
-        let timeline = self.clock.take().map(|clock| {
+        let clock = self.clock.take().filter(|_| self.wants_timeline);
+        let timeline = clock.map(|clock| {
             time.add_steps(&clock, self.plan.script.steps.iter().map(ToString::to_string));
             time
         });
         let refusals = self.refusals.as_ref().map(|refusals| refusals.borrow().to_string());
         Outcome { code, timeline, refusals }
+    }
+
+    /// Keeps the exit status, if the container has not been deleted by now. Its record may have been
+    /// written by others.
+    fn record_end(&mut self, id: &ContainerId, ended: Ended) -> Result<()> {
+        match self.slot.relock(id) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        let Some(mut record) = self.slot.read()? else { return Ok(()) };
+        let finished = rfc3339(SystemTime::now());
+        record.exit = Some(Exit { status: ended.code(), finished });
+        self.slot.write(&record)
     }
 
     /// At the end of a foreground run. Somebody else may have deleted it by now.
@@ -563,6 +621,7 @@ impl Create {
             no_pivot: self.no_pivot,
             new_keyring: self.new_keyring,
             rootless_cgroups: self.rootless_cgroups,
+            no_cgroup: self.no_cgroup,
             detach,
             console_socket: self.handover.console_socket.clone(),
             passed: self.handover.passed,
@@ -571,15 +630,15 @@ impl Create {
     }
 }
 
-fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
+fn intent(plan: &ContainerPlan, config: &Config, grant: OperatorGrant, request: &Create) -> Record {
     let mut annotations = config.spec.annotations().clone().unwrap_or_default();
+    // Aril's own report: one in the config would be a false one.
+    annotations.remove(spec::annotation::LANDLOCK_ENFORCED);
     if let Some(ruleset) = plan.script.landlock() {
         let enforced = format!("version {}: {}", ruleset.version, ruleset.restricts());
         annotations.insert(spec::annotation::LANDLOCK_ENFORCED.to_owned(), enforced);
     }
-    let mut labels: Vec<_> = annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    labels.push(format!("bundle={}", plan.bundle.display()));
-    labels.sort();
+    let labels = labels(&annotations, &plan.bundle);
     Record {
         aril_version: crate::state::VERSION,
         phase: Phase::Creating,
@@ -588,6 +647,7 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
         init_process_start: 0,
         boot: String::new(),
         foreground: false,
+        exit: None,
         created: rfc3339(SystemTime::now()),
         cgroup_paths: plan.cgroup.paths.clone(),
         namespace_paths: Default::default(),
@@ -601,8 +661,20 @@ fn intent(plan: &ContainerPlan, config: &Config, request: &Create) -> Record {
         bundle: plan.bundle.clone(),
         network: None,
         annotations: annotations.into_iter().collect(),
+        grant,
         overlay: plan.script.overlay().map(|overlay| overlay.layers.clone()),
         ids: None,
         config: Settings { rootfs: plan.rootfs.clone(), labels },
     }
+}
+
+/// As runc has them, which agents of the node read. The bundle's is the runtime's own: an annotation
+/// `bundle` would lead root's tools to a directory of its author's.
+fn labels(annotations: &HashMap<String, String>, bundle: &Path) -> Vec<String> {
+    const BUNDLE: &str = "bundle=";
+    let mut labels: Vec<_> = annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    labels.retain(|label| !label.starts_with(BUNDLE));
+    labels.push(format!("{BUNDLE}{}", bundle.display()));
+    labels.sort();
+    labels
 }

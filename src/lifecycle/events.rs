@@ -9,6 +9,7 @@ use super::inspect;
 use crate::cgroup::oom::Watch;
 use crate::cgroup::stats::{self, Stats};
 use crate::error::{Error, OsContext, Result};
+use crate::fs::process;
 use crate::id::ContainerId;
 use crate::limits::rdt;
 use crate::state::{Record, Store, observe};
@@ -39,20 +40,25 @@ fn read(record: &Record) -> Result<Sample> {
             rdt::parent::look()?.map(|host| rdt::stats::read(group, &host)).transpose()?
         }
     };
-    let cgroup = stats::read(&record.cgroup_paths)?;
+    let mut cgroup = stats::read(&record.cgroup_paths)?;
+    if record.cgroup_paths.is_empty() && record.private_pid_namespace {
+        // Of an ordinary user's: all that can be known without a cgroup.
+        cgroup.pids.current = process::in_pid_namespace_of(record.init_process_pid).len() as u64;
+    }
     Ok(Sample { cgroup, intel_rdt: intel_rdt.unwrap_or_default() })
 }
 
-/// Zeros would say that it uses nothing.
+/// Refuses a container that was removed from its cgroup: zeros would say that it uses nothing.
 fn counted(record: &Record) -> Result<()> {
-    if record.cgroup_paths.is_empty() {
-        return Err(Error::state(format!(
-            "container {} has no cgroup that counts what it uses",
-            record.id
-        ))
-        .hint("it was made without the permission to make one: see docs/rootless.md"));
+    let mut dirs = record.cgroup_paths.values();
+    match dirs.clone().next() {
+        Some(dir) if !dirs.any(|dir| dir.exists()) => Err(Error::state(format!(
+            "cannot read what container {} uses: its cgroup {} was removed",
+            record.id,
+            dir.display()
+        ))),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Tells of everything until the container stops.

@@ -7,23 +7,26 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::create::Outcome;
 use super::handover::Handover;
-use super::{foreground, inspect};
+use super::{foreground, inspect, view};
 use crate::console::parent::Whose;
-use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
-use crate::fs::Proc;
+use crate::error::{Context, Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
+use crate::fs::{Proc, Root};
 use crate::id::ContainerId;
+use crate::identity::account;
 use crate::init::child::{self, Child, Entry, HookWorld};
 use crate::init::parent::{self, Init, Request};
 use crate::namespace::{self, Kind};
 use crate::plan::ExecPlan;
 use crate::plan::compile::{self, ExecOptions};
-use crate::plan::edits::Edits;
+use crate::plan::edits::{self, Edits};
 use crate::plan::facts::ProcessFacts;
+use crate::spec::OperatorGrant;
 use crate::state::{Observed, Record, Status, Store, observe};
 use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
-use crate::{cgroup, limits, spec};
+use crate::time::step;
+use crate::{cgroup, identity, limits, spec};
 
 #[derive(Debug)]
 pub struct Exec {
@@ -52,23 +55,32 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     let observed = observe(&slot, &record)?;
     allowed(observed.status, request.ignore_paused)?;
     let config = inspect::stored_config(&slot)?;
-    let process = request.process(&config.spec, warn)?;
-    let plan = plan(request, &config.spec, &process)?;
+    let process = request.process(&config.spec, &record, &observed, warn)?;
+    let plan = plan(request, &config.spec, &record.grant, &process)?;
     plan.warnings.iter().for_each(|w| warn(w));
 
+    step("read the stored config, and plan");
     let mut sockets = request.handover.connect(plan.script.console.as_ref())?;
     let signals = foreground::Signals::block()?;
-    let target = cgroup::exec::target(&record.cgroup_paths, &request.cgroups)?;
+    let init = record.init_process_pid.0;
+    let target = cgroup::exec::target(&record.cgroup_paths, &request.cgroups, init)?;
     let entering = Entering { request, record: &record, observed: &observed, plan: &plan };
     let init = entering.spawn(&target, sockets.console())?;
+    step("wait until the process is set up");
     request.handover.deliver(&sockets, Whose::Exec, &init)?;
     let relay = sockets.relay()?;
     let pid = init.pid;
     let pidfd = init.run(&plan.script)?;
+    step("execute the program");
     if request.detach {
         return Ok(Outcome::default());
     }
-    let ended = foreground::wait(pid, &pidfd, &signals, relay, None)?;
+    let tasks = foreground::Tasks { relay, ..Default::default() };
+    let Some(ended) = foreground::wait(pid, &pidfd, &signals, tasks, warn)? else {
+        let hint = format!("`kill -9 {pid}` on the host ends it");
+        return Err(foreground::left(&format!("process {pid} of container {}", request.id), hint));
+    };
+    step("wait for its end");
     if ended == Ended::Signaled(libc::SIGKILL) {
         cgroup::memory::what_oom_ended(&record.cgroup_paths).iter().for_each(|why| warn(why));
     }
@@ -85,7 +97,7 @@ fn allowed(status: Status, ignore_paused: bool) -> Result<()> {
     }))
 }
 
-fn plan(request: &Exec, spec: &Spec, process: &Process) -> Result<ExecPlan> {
+fn plan(request: &Exec, spec: &Spec, grant: &OperatorGrant, process: &Process) -> Result<ExecPlan> {
     let both = spec.process().iter().chain(std::iter::once(process));
     let facts = ProcessFacts::gather(both, in_user_namespace());
     let options = ExecOptions {
@@ -93,11 +105,17 @@ fn plan(request: &Exec, spec: &Spec, process: &Process) -> Result<ExecPlan> {
         console_socket: request.handover.console_socket.clone(),
         passed: request.handover.passed,
     };
-    compile::exec(&request.id, spec, process, &options, &facts)
+    compile::exec(&request.id, spec, grant, process, &options, &facts)
 }
 
 impl Exec {
-    fn process(&self, spec: &Spec, warn: &dyn Fn(&str)) -> Result<Process> {
+    fn process(
+        &self,
+        spec: &Spec,
+        record: &Record,
+        observed: &Observed,
+        warn: &dyn Fn(&str),
+    ) -> Result<Process> {
         match &self.process {
             Source::File(path) => {
                 let (process, warnings) = spec::load_process(path)?;
@@ -106,10 +124,27 @@ impl Exec {
             }
             Source::Edited(edits) => {
                 let own = spec.process().clone();
-                edits.apply(own.ok_or_else(|| Error::config("the container has no process"))?, warn)
+                let own = own.ok_or_else(|| Error::config("the container has no process"))?;
+                match edits.user.as_deref().filter(|user| !edits::is_numeric(user)) {
+                    None => edits.apply(own, warn),
+                    Some(user) => named(edits, user, record, observed)?.apply(own, warn),
+                }
             }
         }
     }
+}
+
+/// With the ids of a user by name, as the container's own files have them now: by descriptor, and not a
+/// step out of its root.
+fn named(edits: &Edits, user: &str, record: &Record, observed: &Observed) -> Result<Edits> {
+    let init = observed.init().ok_or_else(stopped)?;
+    let root = Root::new(view::root_of_process(record.init_process_pid, init)?);
+    let found = account::find_in(user, &[root]);
+    let account = found.context(|| format!("find user {user:?} in the container"))?;
+    let mut edits = edits.clone();
+    edits.user = Some(format!("{}:{}", account.uid, account.gid));
+    edits.additional_gids.extend(account.additional_gids);
+    Ok(edits)
 }
 
 struct Entering<'a> {
@@ -146,13 +181,9 @@ impl Entering<'_> {
         moves: bool,
     ) -> Result<Init> {
         let init = match self.clone_into(target, moves, console) {
-            // Controllers are enabled for the children of the container's cgroup, so it cannot hold
-            // a process any more: where its init is, another can be.
-            Err(e) if e.errno() == Some(Errno::EBUSY) && self.request.cgroups.is_empty() => {
-                let beside = cgroup::exec::Target {
-                    dir: Some(cgroup::exec::beside(self.record.init_process_pid.0)?),
-                    ..cgroup::exec::Target::nowhere()
-                };
+            // The container's cgroup admits no process: the cgroup that its init is in does.
+            Err(e) if self.request.cgroups.is_empty() && admits_none(&e) => {
+                let beside = target.beside(self.record.init_process_pid.0)?;
                 self.clone_into(&beside, moves, console)?
             }
             // Where we are and where the container is have no parent that this user may write to:
@@ -202,6 +233,13 @@ impl Entering<'_> {
                 .map_err(|e| self.stopped_meanwhile(e))?;
         }
         let born_in = pid | if by_relay { Kind::User.flag() } else { 0 };
+        if user && self.plan.script.console.is_none() {
+            let map = namespace::parent::uid_map_of(self.record.init_process_pid.0);
+            let map = map.map_err(|e| self.stopped_meanwhile(e))?;
+            if let Some(uid) = namespace::host_id(&map, self.plan.script.program.uid) {
+                identity::parent::give_pipes(uid);
+            }
+        }
         let entry = Entry { rest: kinds & !born_in, user };
         let no_hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
         let cgroup = target.dir.as_ref().filter(|_| !held).map(AsFd::as_fd);
@@ -217,11 +255,13 @@ impl Entering<'_> {
                 proc: &proc,
                 trees: Vec::new(),
                 gate: None,
+                released: None,
                 console,
                 hooks: &no_hooks,
                 clock: None,
             })
         };
+        step("nsexec container setup: enter the container's namespaces");
         let init = if by_relay {
             parent::spawn_inside(container, cgroup, main)
         } else {
@@ -262,6 +302,11 @@ impl Entering<'_> {
             None => error,
         }
     }
+}
+
+/// See [`cgroup::exec::Target::beside`].
+fn admits_none(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENODEV))
 }
 
 fn stopped() -> Error {

@@ -1,7 +1,7 @@
 //! `export`: all that a container's root holds, as an archive. And where archives go.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::inside::Place;
 use super::{frozen, inspect, view};
 use crate::error::{Error, Kind, OsContext, Result};
-use crate::fs::Tree;
+use crate::fs::{Tree, closed};
 use crate::id::ContainerId;
 use crate::layer::Ids;
 use crate::layer::pack::{Archive, Packer};
@@ -109,12 +109,12 @@ impl Destination {
     fn file(path: &Path) -> Result<Self> {
         // What is no file (a pipe, a device) cannot be replaced by one.
         if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-            let out = File::create(path).os("create", path.display())?;
+            let out = OpenOptions::new().write(true).open(path).os("open", path.display())?;
             return Ok(Self { out: BufWriter::new(out), file: None });
         }
         let beside = beside(path)?;
         let _ = fs::remove_file(&beside);
-        let out = File::create_new(&beside).os("create", beside.display())?;
+        let out = closed::file(&beside)?;
         Ok(Self { out: BufWriter::new(out), file: Some((beside, path.to_owned())) })
     }
 

@@ -2,13 +2,15 @@
 //! status back.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::notify::{BARRIER, Socket};
 use crate::console::Relay;
-use crate::error::{OsContext, Result};
+use crate::error::{Error, Kind, OsContext, Result};
 use crate::id::HostPid;
 use crate::seccomp::report::Refusals;
 use crate::sys::pidfd::Ended;
@@ -32,70 +34,174 @@ pub(super) fn become_subreaper() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")
 }
 
+/// What is done while a process is waited for.
+#[derive(Default)]
+pub(super) struct Tasks<'a> {
+    pub relay: Option<Relay>,
+    pub refusals: Option<&'a mut Refusals>,
+    pub notify: Option<Socket>,
+}
+
+/// After so many interrupts on end a program is taken for one that ignores them, as by Docker's client.
+const INTERRUPTS: u32 = 3;
+/// How far apart they may be.
+const ON_END: Duration = Duration::from_secs(5);
+
+/// `None` if the caller has interrupted for the third time: the process lives on.
 pub(super) fn wait(
     pid: HostPid,
     pidfd: &OwnedFd,
     signals: &Signals,
-    mut relay: Option<Relay>,
-    mut refusals: Option<&mut Refusals>,
-) -> Result<Ended> {
+    mut tasks: Tasks,
+    warn: &dyn Fn(&str),
+) -> Result<Option<Ended>> {
+    let mut interrupts = Interrupts::default();
     loop {
-        let listener = refusals.as_deref().and_then(Refusals::descriptor);
-        let (signalled, ended) = wait_for(signals, pidfd, relay.as_ref(), listener)?;
-        if let Some(refusals) = &mut refusals {
+        let woken = wait_for(signals, pidfd, &tasks)?;
+        if let Some(refusals) = &mut tasks.refusals {
             refusals.answer()?;
         }
-        if let Some(terminal) = &mut relay
+        if let Some(terminal) = &mut tasks.relay
             && !terminal.advance()?
         {
-            relay = None;
+            tasks.relay = None;
         }
-        if signalled {
-            take_signals(pid, pidfd.as_fd(), signals, relay.as_ref())?;
+        if let Some(socket) = tasks.notify.as_mut().filter(|_| woken.notified) {
+            socket.advance(warn);
         }
-        if ended {
-            if let Some(terminal) = &mut relay {
+        if woken.signalled {
+            interrupts.count(take_signals(pid, pidfd.as_fd(), signals, tasks.relay.as_ref())?);
+        }
+        if woken.ended {
+            if let Some(terminal) = &mut tasks.relay {
                 terminal.drain()?;
             }
             let status = sys::pidfd::wait(pidfd.as_fd(), true).os("waitid", pid)?;
-            return Ok(status.unwrap_or(Ended::Exited(0)));
+            settle(tasks.notify, warn)?;
+            return Ok(Some(status.unwrap_or(Ended::Exited(0))));
+        }
+        if interrupts.are_enough() {
+            return Ok(None);
         }
     }
 }
 
-/// Whether a signal has come, and whether the process has ended; the terminal and the refusals move
-/// by themselves.
-fn wait_for(
-    signals: &Signals,
-    pidfd: &OwnedFd,
-    relay: Option<&Relay>,
-    listener: Option<BorrowedFd<'_>>,
-) -> Result<(bool, bool)> {
+/// Waits until a process has said that it is ready and the host has handled that, or until it has ended,
+/// or the caller has interrupted for the third time. Where there are `signals`, they go to the process.
+pub(super) fn until_ready(
+    pid: HostPid,
+    init: BorrowedFd<'_>,
+    signals: Option<&Signals>,
+    mut socket: Socket,
+    warn: &dyn Fn(&str),
+) -> Result<()> {
+    let mut interrupts = Interrupts::default();
+    let mut deadline = None;
+    while let Some(descriptor) = socket.descriptor() {
+        let mut polled =
+            vec![PollFd::new(descriptor, PollFlags::POLLIN), PollFd::new(init, PollFlags::POLLIN)];
+        polled.extend(signals.map(|signals| PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)));
+        let woken = poll_until(&mut polled, deadline)?;
+        let [notified, ended] = [0, 1].map(|n| is_ready(&polled[n]));
+        let signalled = polled.get(2).is_some_and(is_ready);
+        if let Some(signals) = signals.filter(|_| signalled) {
+            interrupts.count(take_signals(pid, init, signals, None)?);
+        }
+        // Data first: it may have said so, and ended.
+        if notified {
+            socket.advance(warn);
+            deadline = socket.awaits_host().then(|| Instant::now() + BARRIER);
+        } else if ended || !woken || interrupts.are_enough() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What was told as the last thing is to be handled while there is a process that it came from.
+fn settle(socket: Option<Socket>, warn: &dyn Fn(&str)) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let Some(mut socket) = socket else { return Ok(()) };
+    if !socket.awaits_host() {
+        socket.advance(warn);
+    }
+    if let Some(barrier) = socket.descriptor().filter(|_| socket.awaits_host()) {
+        let mut polled = [PollFd::new(barrier, PollFlags::POLLIN)];
+        poll_until(&mut polled, Some(Instant::now() + PATIENCE))?;
+    }
+    Ok(())
+}
+
+/// False if the time has passed.
+fn poll_until(polled: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(polled, timeout) {
+            Err(Errno::EINTR) => continue,
+            other => return Ok(other.os("poll", "")? > 0),
+        }
+    }
+}
+
+fn is_ready(polled: &PollFd<'_>) -> bool {
+    polled.revents().is_some_and(|events| !events.is_empty())
+}
+
+/// Interrupts that came one soon after another.
+#[derive(Default)]
+struct Interrupts {
+    last: Option<Instant>,
+    number: u32,
+}
+
+impl Interrupts {
+    fn count(&mut self, more: u32) {
+        if more == 0 {
+            return;
+        }
+        let soon = self.last.is_some_and(|last| last.elapsed() < ON_END);
+        self.number = if soon { self.number + more } else { more };
+        self.last = Some(Instant::now());
+    }
+
+    fn are_enough(&self) -> bool {
+        self.number >= INTERRUPTS
+    }
+}
+
+/// What a wait has ended for; the terminal and the refusals move by themselves.
+struct Woken {
+    signalled: bool,
+    ended: bool,
+    notified: bool,
+}
+
+fn wait_for(signals: &Signals, pidfd: &OwnedFd, tasks: &Tasks) -> Result<Woken> {
     let mut polled = vec![
         PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
     ];
-    polled.extend(relay.map(Relay::fds).into_iter().flatten());
+    let notify = tasks.notify.as_ref().and_then(Socket::descriptor);
+    polled.extend(notify.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    polled.extend(tasks.relay.as_ref().map(Relay::fds).into_iter().flatten());
+    let listener = tasks.refusals.as_deref().and_then(Refusals::descriptor);
     polled.extend(listener.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-    loop {
-        match poll(&mut polled, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            other => {
-                other.os("poll", "")?;
-                break;
-            }
-        };
-    }
-    let ready = |p: &PollFd<'_>| p.revents().is_some_and(|r| !r.is_empty());
-    Ok((ready(&polled[0]), ready(&polled[1])))
+    poll_until(&mut polled, None)?;
+    let notified = notify.is_some() && is_ready(&polled[2]);
+    Ok(Woken { signalled: is_ready(&polled[0]), ended: is_ready(&polled[1]), notified })
 }
 
+/// Passes signals on, and says how many were interrupts.
 fn take_signals(
     pid: HostPid,
     pidfd: BorrowedFd<'_>,
     signals: &Signals,
     relay: Option<&Relay>,
-) -> Result<()> {
+) -> Result<u32> {
+    let mut interrupts = 0;
     while let Some(signal) = sys::signal::next(signals.0.as_fd()).os("read", "signalfd")? {
         match signal {
             libc::SIGCHLD => reap_others(pid),
@@ -108,12 +214,18 @@ fn take_signals(
             // Go programs get these by the thousand from their own runtime and expect no effect.
             libc::SIGURG => {}
             other => match sys::pidfd::send_signal(pidfd, other) {
-                Ok(()) | Err(Errno::ESRCH) => {}
+                Ok(()) | Err(Errno::ESRCH) => interrupts += u32::from(other == libc::SIGINT),
                 Err(errno) => return Err(errno).os("kill", pid),
             },
         }
     }
-    Ok(())
+    Ok(interrupts)
+}
+
+/// The caller does not want to wait any longer.
+pub(super) fn left(what: &str, hint: String) -> Error {
+    let text = format!("interrupted {INTERRUPTS} times: {what} is left running");
+    Error::new(Kind::Interrupted, text).hint(hint)
 }
 
 /// Orphans that a subreaper was given; the process that we stay with is left to its pidfd.
@@ -128,5 +240,26 @@ fn reap_others(pid: HostPid) {
         if other == Pid::from_raw(pid.0) || waitpid(other, Some(WaitPidFlag::WNOHANG)).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupts_on_end() {
+        let mut interrupts = Interrupts::default();
+        for (more, enough) in [(1, false), (0, false), (1, false), (1, true)] {
+            interrupts.count(more);
+            assert_eq!(interrupts.are_enough(), enough);
+        }
+        // A long while after the second.
+        let last = Instant::now().checked_sub(ON_END);
+        let mut interrupts = Interrupts { last, number: 2 };
+        interrupts.count(1);
+        assert!(!interrupts.are_enough());
+        interrupts.count(2);
+        assert!(interrupts.are_enough());
     }
 }

@@ -1,7 +1,11 @@
 //! What passes between the caller and a new process: sockets, descriptors, the pid file.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
 
 use super::pid_file;
 use crate::console::parent::{Whose, connect, receive_master, send_pidfd};
@@ -9,7 +13,7 @@ use crate::console::{self, Relay, Route};
 use crate::error::{OsContext, Result};
 use crate::identity::descriptors::Passed;
 use crate::init::parent::Init;
-use crate::sys;
+use crate::sys::{self, open::open};
 
 /// As the command line has it; paths are absolute.
 #[derive(Debug, Default)]
@@ -28,6 +32,36 @@ pub(super) struct Sockets {
     /// Our end, in the foreground.
     foreground: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
+}
+
+/// Standard descriptors that a detached container is not to keep open: those whose other end waits for
+/// it to close them, or is a terminal.
+#[derive(Debug)]
+pub(super) struct Released {
+    null: OwnedFd,
+    numbers: Vec<RawFd>,
+}
+
+impl Released {
+    pub(super) fn find() -> Result<Self> {
+        let null = open("/dev/null", OFlag::O_RDWR).os("open", "/dev/null")?;
+        let terminals = [
+            std::io::stdin().is_terminal(),
+            std::io::stdout().is_terminal(),
+            std::io::stderr().is_terminal(),
+        ];
+        let waits = |(number, terminal): (RawFd, bool)| {
+            let path = format!("/proc/self/fd/{number}");
+            let pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+            (pipe || terminal).then_some(number)
+        };
+        Ok(Self { null, numbers: (0..).zip(terminals).filter_map(waits).collect() })
+    }
+
+    /// For the child.
+    pub(super) fn replaced(&self) -> (BorrowedFd<'_>, &[RawFd]) {
+        (self.null.as_fd(), &self.numbers)
+    }
 }
 
 impl Handover {

@@ -12,7 +12,7 @@ use crate::hook;
 use crate::id::{ContainerId, HostPid};
 use crate::network::pasta;
 use crate::path::c_path;
-use crate::spec::{self, annotation::NETWORK};
+use crate::spec;
 use crate::state::{Phase, Record, Slot, Status, Store, observe};
 use crate::sys::Errno;
 
@@ -43,34 +43,43 @@ pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
         let owner = fs::metadata(&directory).map(|m| m.uid()).os("stat", directory.display());
         match state(store, &id).and_then(|view| Ok(View { uid: owner?, ..view })) {
             Ok(view) => views.push(view),
-            Err(e) => broken.push(e.context(format!("container {id}"))),
+            Err(e) => broken.push(e),
         }
     }
     Ok((views, broken))
 }
 
-/// Every process in the container's cgroups, by host pid; where it has none, of its pid namespace.
+/// Every process in the container's cgroups, by host pid; where it has none, or its init process has
+/// left them, every process of its pid namespace, if that is its own.
 pub fn pids(store: &Store, id: &ContainerId) -> Result<Vec<HostPid>> {
     let slot = store.open(id)?;
     let record = record(&slot, id)?;
-    if record.cgroup_paths.is_empty() && record.private_pid_namespace {
-        let observed = observe(&slot, &record)?;
-        let init = observed.init().map(|_| record.init_process_pid);
-        return Ok(init.map(process::in_pid_namespace_of).unwrap_or_default());
+    let mut pids = cgroup::stored::pids(&record.cgroup_paths)?;
+    let init = record.init_process_pid;
+    if !pids.contains(&init.0) && observe(&slot, &record)?.init().is_some() {
+        if record.private_pid_namespace {
+            return Ok(process::in_pid_namespace_of(init));
+        }
+        pids.push(init.0);
+        pids.sort_unstable();
     }
-    Ok(cgroup::stored::pids(&record.cgroup_paths)?.into_iter().map(HostPid).collect())
+    Ok(pids.into_iter().map(HostPid).collect())
 }
 
 /// The record of a slot; a directory without one is what a killed create left.
 pub(super) fn record(slot: &Slot, id: &ContainerId) -> Result<Record> {
-    slot.read()?.ok_or_else(|| {
+    let read = slot.read().map_err(|e| {
+        let advice = format!("`aril delete --force {id}` removes what its create intended");
+        e.context(format!("container {id}")).hint(advice)
+    });
+    read?.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("container does not exist: {id}"))
             .hint("a create was interrupted: `aril delete --force` removes what it left")
     })
 }
 
 pub(super) fn uses_pasta(record: &Record) -> bool {
-    record.annotations.get(NETWORK).is_some_and(|network| network == pasta::NAME)
+    pasta::is_wanted(&record.grant)
 }
 
 /// The config as it was at create.

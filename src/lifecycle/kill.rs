@@ -1,10 +1,12 @@
 //! `kill`: a signal to a container.
 
+use super::undo;
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
 use crate::id::ContainerId;
 use crate::state::{Record, Status, Store, observe};
 use crate::sys::{self, Errno};
+use crate::time::step;
 
 /// `all`: a container that has stopped is no error; what it left in its cgroup is killed.
 pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
@@ -12,20 +14,21 @@ pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<(
     let slot = store.open(id)?;
     let record = super::inspect::record(&slot, id)?;
     let observed = observe(&slot, &record)?;
-    if signal == libc::SIGKILL
-        && !record.private_pid_namespace
-        && (observed.init().is_some() || all)
-    {
-        return cgroup::stored::kill_all(&record.cgroup_paths);
-    }
+    let rest = signal == libc::SIGKILL && !record.private_pid_namespace;
     let Some(init) = observed.init() else {
-        return if all { Ok(()) } else { Err(not_running()) };
+        // Its other processes may have outlived it.
+        let killed = rest && undo::kill_rest(&record)?;
+        return if killed || all { Ok(()) } else { Err(not_running()) };
     };
     match sys::pidfd::send_signal(init, signal) {
-        Err(Errno::ESRCH) if all => Ok(()),
+        Err(Errno::ESRCH) if all || rest => Ok(()),
         Err(Errno::ESRCH) => Err(not_running()),
         other => other.os("kill", record.init_process_pid),
     }?;
+    step(format_args!("send signal {signal} to init"));
+    if rest {
+        return cgroup::stored::kill_all(&record.cgroup_paths);
+    }
     if signal == libc::SIGKILL && observed.status == Status::Paused {
         thaw(&record)?;
     }

@@ -13,6 +13,7 @@ use crate::namespace::Kind;
 use crate::network::lease::{self, Holder, Lease, Reference};
 use crate::network::plan::{self, Mode};
 use crate::network::{marker, parent};
+use crate::spec::OperatorGrant;
 use crate::state::{Record, Slot, Store, observe};
 use crate::sys;
 use crate::sys::open::open;
@@ -32,10 +33,10 @@ impl Shared {
     }
 }
 
-/// Makes the config's network namespace what the annotations say. What comes back is needed until the
+/// Makes the config's network namespace what the operator granted. What comes back is needed until the
 /// container's process lives.
-pub fn edit(store: &Store, spec: &mut Spec) -> Result<Option<Shared>> {
-    let Some(mode) = plan::mode(spec.annotations())? else { return Ok(None) };
+pub fn edit(store: &Store, spec: &mut Spec, grant: &OperatorGrant) -> Result<Option<Shared>> {
+    let Some(mode) = plan::mode(grant)? else { return Ok(None) };
     let (shared, path) = match &mode {
         Mode::Container(id) => {
             let shared = share(store, id).context(|| format!("share the network of {id}"))?;
@@ -119,7 +120,7 @@ pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
             kind: "filter",
             name: "inet aril".to_owned(),
             why: "flushed while containers need it: it is made anew".to_owned(),
-            remove: Some(Box::new(|_| parent::repair())),
+            remove: Some(Box::new(|_| parent::repair().map(drop))),
         });
     }
     Ok(found)

@@ -11,21 +11,25 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use crate::error::{OsContext, Result};
 use crate::id::HostPid;
 use crate::state::NOTIFY;
-use crate::sys::Errno;
 
-const BARRIER_MS: u16 = 30_000;
+/// How long the host may take to handle what it was told.
+pub(super) const BARRIER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Socket {
     ours: UnixDatagram,
     host: PathBuf,
+    pid: HostPid,
+    told: bool,
+    /// Ends once the host has handled what it was told.
+    barrier: Option<PipeReader>,
 }
 
 /// The caller has a socket to be told on.
@@ -35,7 +39,7 @@ pub(super) fn wanted() -> bool {
 
 impl Socket {
     /// Binds the container's socket, if the caller wants to be told and create made its directory.
-    pub(super) fn bind(state_directory: &Path) -> Result<Option<Self>> {
+    pub(super) fn bind(state_directory: &Path, pid: HostPid) -> Result<Option<Self>> {
         let directory = state_directory.join(NOTIFY);
         let Some(host) = env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {
             return Ok(None);
@@ -43,57 +47,82 @@ impl Socket {
         if !directory.is_dir() {
             return Ok(None);
         }
-        let path = directory.join("notify.sock");
-        let ours = UnixDatagram::bind(&path).os("bind", path.display())?;
+        let path = directory.join(SOCKET);
+        let ours = bind(&directory).os("bind", path.display())?;
+        ours.set_nonblocking(true).os("fcntl", path.display())?;
         // Any user in the container may notify.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
             .os("chmod", path.display())?;
-        Ok(Some(Self { ours, host: host.into() }))
+        Ok(Some(Self { ours, host: host.into(), pid, told: false, barrier: None }))
     }
 
-    /// Waits for readiness, or for init's end.
-    pub(super) fn forward(&self, init: BorrowedFd<'_>, pid: HostPid) -> Result<()> {
-        let mut message = [0; 4096];
-        loop {
-            let mut polled = [
-                PollFd::new(self.ours.as_fd(), PollFlags::POLLIN),
-                PollFd::new(init, PollFlags::POLLIN),
-            ];
-            match poll(&mut polled, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                other => other.os("poll", "notify socket")?,
-            };
-            let readable = polled[0].revents().is_some_and(|r| r.contains(PollFlags::POLLIN));
-            if !readable {
-                return Ok(());
-            }
-            let length = self.ours.recv(&mut message).os("receive", "notify socket")?;
-            let ready = message[..length].split(|b| *b == b'\n').find(|l| l.starts_with(b"READY="));
-            if let Some(ready) = ready {
-                return self.tell_host(ready, pid);
-            }
+    /// Readable when there is something for [`Socket::advance`]; `None` once all is said and handled.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.barrier {
+            Some(barrier) => Some(barrier.as_fd()),
+            None => (!self.told).then(|| self.ours.as_fd()),
         }
     }
 
-    fn tell_host(&self, ready: &[u8], pid: HostPid) -> Result<()> {
+    /// Whether the host has yet to handle what it was told.
+    pub(super) fn awaits_host(&self) -> bool {
+        self.barrier.is_some()
+    }
+
+    /// Takes what has come, without waiting. A host that does not listen is no fault of the container's:
+    /// `warn` hears of it, once.
+    pub(super) fn advance(&mut self, warn: &dyn Fn(&str)) {
+        if self.told {
+            self.barrier = None;
+            return;
+        }
+        let mut message = [0; 4096];
+        while let Ok(length) = self.ours.recv(&mut message) {
+            let ready = message[..length].split(|b| *b == b'\n').find(|l| l.starts_with(b"READY="));
+            let Some(ready) = ready else { continue };
+            self.told = true;
+            match self.tell_host(ready) {
+                Ok(barrier) => self.barrier = Some(barrier),
+                Err(error) => warn(&format!("NOTIFY_SOCKET: the container is ready, but: {error}")),
+            }
+            return;
+        }
+    }
+
+    fn tell_host(&self, ready: &[u8]) -> Result<PipeReader> {
         let name = self.host.display();
         let address = address(&self.host).os("connect", name.to_string())?;
         let send = |payload: &[u8], fds: &[i32]| {
             let rights = [ControlMessage::ScmRights(fds)];
             let rights = if fds.is_empty() { &[][..] } else { &rights[..] };
             let parts = [IoSlice::new(payload)];
-            sendmsg(self.ours.as_raw_fd(), &parts, rights, MsgFlags::empty(), Some(&address))
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            sendmsg(self.ours.as_raw_fd(), &parts, rights, flags, Some(&address))
                 .map(drop)
                 .os("send", self.host.display())
         };
+        // A host that is slow may have its queue full: it is waited for.
+        self.ours.set_nonblocking(false).os("fcntl", "notify socket")?;
+        self.ours.set_write_timeout(Some(BARRIER)).os("setsockopt", "notify socket")?;
         send(ready, &[])?;
-        send(format!("MAINPID={pid}").as_bytes(), &[])?;
+        send(format!("MAINPID={}", self.pid).as_bytes(), &[])?;
         // systemd closes its copy of the pipe once it has handled all that came before.
         let (reader, writer) = std::io::pipe().os("pipe", "")?;
         send(b"BARRIER=1", &[writer.as_raw_fd()])?;
-        drop(writer);
-        wait_closed(&reader)
+        Ok(reader)
     }
+}
+
+const SOCKET: &str = "notify.sock";
+
+/// An address holds 107 bytes, and a state directory's path may have more.
+fn bind(directory: &Path) -> std::io::Result<UnixDatagram> {
+    let path = directory.join(SOCKET);
+    if path.as_os_str().len() < 100 {
+        return UnixDatagram::bind(path);
+    }
+    let directory = fs::File::open(directory)?;
+    UnixDatagram::bind(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
 }
 
 fn address(path: &Path) -> nix::Result<UnixAddr> {
@@ -102,9 +131,4 @@ fn address(path: &Path) -> nix::Result<UnixAddr> {
         [b'@', name @ ..] => UnixAddr::new_abstract(name),
         _ => UnixAddr::new(path),
     }
-}
-
-fn wait_closed(reader: &PipeReader) -> Result<()> {
-    let mut polled = [PollFd::new(reader.as_fd(), PollFlags::empty())];
-    poll(&mut polled, PollTimeout::from(BARRIER_MS)).map(drop).os("poll", "notify barrier")
 }

@@ -5,13 +5,17 @@ use crate::cgroup::freezer;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::state::{Status, Store, observe};
+use crate::time::step;
 
 /// A created container, too: its process then waits frozen.
 pub fn pause(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
     match observe(&slot, &record)?.status {
-        Status::Created | Status::Running => freezer::freeze(&record.cgroup_paths),
+        Status::Created | Status::Running => {
+            freezer::refuse_left(&record.cgroup_paths, record.init_process_pid.0)?;
+            freezer::freeze(&record.cgroup_paths).inspect(|()| step("freeze the cgroup"))
+        }
         Status::Creating | Status::Paused | Status::Stopped => Err(kill::not_running()),
     }
 }
@@ -20,7 +24,7 @@ pub fn resume(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
     match observe(&slot, &record)?.status {
-        Status::Paused => freezer::thaw(&record.cgroup_paths),
+        Status::Paused => freezer::thaw(&record.cgroup_paths).inspect(|()| step("thaw the cgroup")),
         _ => Err(Error::state("container not paused")),
     }
 }

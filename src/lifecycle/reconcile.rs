@@ -146,7 +146,9 @@ fn judge(slot: &Slot, boot: &str) -> Verdict {
         Some(record) => observe(slot, &record).map(|observed| Some((record, observed))),
     });
     match observed {
-        Err(e) => Verdict::Kept(format!("{e}; aril delete --force removes it all the same")),
+        Err(e) => {
+            Verdict::Kept(format!("{e}; aril delete --force removes what its create intended"))
+        }
         Ok(None) => Verdict::Remove(UNRECORDED, Vec::new()),
         Ok(Some((record, observed))) => of_record(&record, &observed, boot),
     }

@@ -2,27 +2,40 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::{inspect, notify, undo};
+use super::{foreground, inspect, notify, undo};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::hook::Point;
 use crate::id::ContainerId;
 use crate::init::gate;
 use crate::state::{Observed, Record, Slot, Status, Store, observe};
+use crate::time::step;
 
-pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
+/// `warn` hears of a host that cannot be told that the container is ready.
+pub fn start(store: &Store, id: &ContainerId, warn: &dyn Fn(&str)) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
     let observed = observe(&slot, &record)?;
     let stopped = |e| why_it_stopped(e, &record);
     allowed(observed.status).map_err(stopped)?;
-    let notify = notify::Socket::bind(slot.path())?;
+    let notify = notify::Socket::bind(slot.path(), record.init_process_pid)?;
     open_gate(&slot, &observed).map_err(stopped)?;
     slot.remove_fifo()?;
+    step("let the container's program start");
     let Some(init) = observed.init() else { return Ok(()) };
-    poststart(&slot, &record, init)?;
+    poststart(&slot, &record, init).inspect_err(|_| destroyed(&slot, &record, warn))?;
+    step("run the poststart hooks");
     drop(slot);
-    notify.map_or(Ok(()), |socket| socket.forward(init, record.init_process_pid))
+    let pid = record.init_process_pid;
+    notify.map_or(Ok(()), |socket| foreground::until_ready(pid, init, None, socket, warn))
+}
+
+/// After a poststart hook that failed the lifecycle goes on with step 12 of the specification: the container, whose
+/// processes have ended, is destroyed, and its poststop hooks run. `delete` has nothing left to do.
+fn destroyed(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) {
+    if let Err(error) = undo::after_end(slot, record, warn) {
+        warn(&format!("remove the container after its poststart hook failed: {error}"));
+    }
 }
 
 fn allowed(status: Status) -> Result<()> {

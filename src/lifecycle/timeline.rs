@@ -22,13 +22,27 @@ impl Timeline {
 
     /// A stage ended.
     pub fn mark(&mut self, stage: &'static str) {
+        crate::time::step(stage);
         self.stages.push((stage, now()));
     }
 
     /// The child began.
     pub fn mark_clone(&mut self) {
         self.cloned = now();
+        // The first words are those that runc's callers look for.
+        crate::time::step("nsexec container setup: clone the container's process");
         self.stages.push(("clone the container's process", self.cloned));
+    }
+
+    /// Tells of what the child wrote so far.
+    pub fn tell_steps(&self, clock: &SharedClock, names: impl Iterator<Item = String>) {
+        // Three lines have runc's words, by which its callers know that init's are there.
+        crate::time::tell("init: child process in init()", 0);
+        let mut before = self.cloned;
+        for (name, at) in names.enumerate().filter_map(|(n, name)| Some((name, clock.read(n)?))) {
+            crate::time::tell(format_args!("init: {name}"), at.saturating_sub(before));
+            before = at;
+        }
     }
 
     /// Takes over what the child wrote.

@@ -6,8 +6,9 @@ use super::{inside, inspect, network};
 use crate::error::{Error, OsContext, Result};
 use crate::network::pasta;
 use crate::rootfs::overlay;
-use crate::state::{Observed, Phase, Record, Slot, Status};
+use crate::state::{Observed, Phase, Record, Slot, Status, boot_id};
 use crate::sys;
+use crate::time::step;
 use crate::{cgroup, limits};
 
 /// How long a killed process may take to die: it may have a core to write, or memory to give back.
@@ -43,12 +44,30 @@ pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// Kills what a container left in its cgroup when its init ended, and says whether there was anything.
+pub(super) fn kill_rest(record: &Record) -> Result<bool> {
+    // After the machine has been started anew the cgroup is nobody's, or another container's.
+    let earlier_boot = !record.boot.is_empty() && boot_id()? != record.boot;
+    if earlier_boot || cgroup::stored::pids(&record.cgroup_paths)?.is_empty() {
+        return Ok(false);
+    }
+    cgroup::stored::kill_all(&record.cgroup_paths).map(|()| true)
+}
+
 /// Init has ended; the rest goes.
 pub(super) fn after_end(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
     if may_have_left(record) {
         cgroup::stored::kill_all(&record.cgroup_paths)?;
     }
     destroy(slot, record, warn)
+}
+
+/// A container that has stopped: what shares its cgroup and outlived init ends too, as with runc and crun.
+pub(super) fn end_rest(record: &Record) -> Result<()> {
+    if !record.private_pid_namespace {
+        kill_rest(record)?;
+    }
+    Ok(())
 }
 
 /// Whether processes can outlive init: a pid namespace of its own dies with it. A create that was
@@ -71,6 +90,7 @@ pub(super) fn destroy(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resu
     }
     cgroup::stored::remove(&record.cgroup_paths)
         .map_err(|e| e.context("unable to remove container's cgroup"))?;
+    step("remove the cgroup");
     if let Some(group) = &record.intel_rdt {
         errors.extend(limits::rdt::parent::remove(group).err());
     }
@@ -84,8 +104,11 @@ pub(super) fn destroy(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resu
         errors.extend(overlay::parent::undo(layers, slot.path()).err());
     }
     errors.extend(network::release(slot, record).err());
+    step("release network, layers and limits");
     errors.extend(slot.remove().err());
+    step("remove the state directory");
     inspect::run_poststop(&hooks, record, warn);
+    step("run the poststop hooks");
     first(errors)
 }
 

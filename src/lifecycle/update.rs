@@ -25,28 +25,45 @@ pub fn update(
         Status::Created | Status::Running | Status::Paused => {}
         Status::Creating | Status::Stopped => return Err(kill::not_running()),
     }
+    refuse_left(&record)?;
     let config = inspect::stored_config(&slot)?;
     let linux = config.spec.linux().as_ref();
     let before = linux.and_then(|l| l.resources().clone()).unwrap_or_default();
     let after = cgroup::update::merge(&before, asked);
+    crate::time::step("merge the limits");
     let document = with_limits(&config.bytes, &after, schemas)?;
     let changed = set(&record, &after)
         .and_then(|()| schemas.map_or(Ok(()), |rdt| set_schemas(&slot, &mut record, id, rdt)))
         .and_then(|()| slot.write_config(&document));
+    crate::time::step("write the limits");
     changed.inspect_err(|_| {
         // What was refused is the news, not what could not be undone.
         let _ = set(&record, &before);
     })
 }
 
+/// Limits of a cgroup that the container has left would be set, and hold nothing.
+fn refuse_left(record: &Record) -> Result<()> {
+    match cgroup::layout::left(&record.cgroup_paths, record.init_process_pid.0)? {
+        None => Ok(()),
+        Some((own, there)) => Err(Error::state(format!(
+            "cannot update container {}: it has left its cgroup {} and is in {}",
+            record.id,
+            own.display(),
+            there.display()
+        ))),
+    }
+}
+
 fn set(record: &Record, resources: &LinuxResources) -> Result<()> {
     let paths = &record.cgroup_paths;
     let limits = cgroup::plan::limits(Version::of(paths), resources)?;
-    cgroup::parent::set(paths, &limits)?;
-    if record.systemd_cgroup && cgroup::systemd::parent::set(paths, &limits)? {
-        cgroup::parent::set(paths, &limits)?;
+    cgroup::parent::check_usage(paths, &limits)?;
+    if record.systemd_cgroup {
+        // First, as it makes an idle cgroup busy again: the kernel refuses the weight of an idle one.
+        cgroup::systemd::parent::set(paths, &limits)?;
     }
-    Ok(())
+    cgroup::parent::set(paths, &limits)
 }
 
 /// A container that has no group of resctrl gets one by its id, as from runc.

@@ -1,4 +1,4 @@
-//! `io.aril.userns`: a range of ids for a container, before anything else of it is decided.
+//! `--userns auto`: a range of ids for a container, before anything else of it is decided.
 
 use std::fs::File;
 
@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 use crate::error::{Error, Result};
 use crate::namespace::auto::{self, Claim};
 use crate::namespace::{Mapping, parent};
-use crate::spec::{Config, annotation, has_namespace};
+use crate::spec::{Config, OperatorGrant, has_namespace};
 use crate::state::Store;
 
 /// Ids that were chosen, and nobody else chooses until this is dropped: by then the record must tell.
@@ -20,18 +20,20 @@ pub struct Choice {
     _lock: Flock<File>,
 }
 
-/// Chooses the ids if the config wants that, and writes them into it.
-pub fn choose(store: &Store, config: &mut Config) -> Result<Option<Choice>> {
-    if annotation::value(&config.spec, annotation::USERNS).is_none() {
-        return Ok(None);
+/// Chooses the ids if the operator wants that, and writes them into the config.
+pub fn choose(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Choice>> {
+    if grant.userns.is_none() {
+        return default_maps(config).map(|()| None);
     }
     let lock = store.lock_all()?;
-    Ok(preview(store, config)?.map(|claim| Choice { claim, _lock: lock }))
+    Ok(preview(store, config, grant)?.map(|claim| Choice { claim, _lock: lock }))
 }
 
 /// The same without holding on to them.
-pub fn preview(store: &Store, config: &mut Config) -> Result<Option<Claim>> {
-    let Some(value) = annotation::value(&config.spec, annotation::USERNS) else { return Ok(None) };
+pub fn preview(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Claim>> {
+    let Some(value) = grant.userns.as_deref() else {
+        return default_maps(config).map(|()| None);
+    };
     let size = auto::size(value)?;
     require_free(&config.spec)?;
     let grants = parent::grants()?;
@@ -40,6 +42,30 @@ pub fn preview(store: &Store, config: &mut Config) -> Result<Option<Claim>> {
     set(&mut config.spec, &maps.uid, &maps.gid);
     config.encode()?;
     Ok(Some(claim))
+}
+
+/// The maps of a new user namespace for which the config has none: as crun has them, the caller's own id
+/// is that of the container's user, and the caller's subordinate ids are the others.
+fn default_maps(config: &mut Config) -> Result<()> {
+    let spec = &config.spec;
+    let Some(linux) = spec.linux().as_ref() else { return Ok(()) };
+    let new = linux.namespaces().iter().flatten().any(|n| {
+        let path = n.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+        n.typ() == LinuxNamespaceType::User && path.is_none()
+    });
+    let given = |map: &Option<Vec<LinuxIdMapping>>| map.as_ref().is_some_and(|map| !map.is_empty());
+    if !new || given(linux.uid_mappings()) || given(linux.gid_mappings()) {
+        return Ok(());
+    }
+    let user = spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid()));
+    let (uid, gid) = user.unwrap_or_default();
+    // Without subordinate ids there is the caller's own alone.
+    let grants = parent::grants().unwrap_or_default();
+    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let uids = auto::default_map(uid, own.0, grants.uids.first().copied());
+    let gids = auto::default_map(gid, own.1, grants.gids.first().copied());
+    set(&mut config.spec, &uids, &gids);
+    config.encode()
 }
 
 /// Somebody else has decided already.
@@ -68,7 +94,10 @@ fn taken(store: &Store) -> Result<Vec<Claim>> {
     for id in store.ids()? {
         // Gone meanwhile, or a create that was killed before it wrote down what it had.
         let Ok(slot) = store.open(&id) else { continue };
-        taken.extend(slot.read()?.and_then(|record| record.ids));
+        // Intended or had: the ids are the same.
+        let record = slot.read().or_else(|e| slot.read_intent().map_err(|_| e));
+        let record = record.map_err(|e| e.context(format!("find the ids of container {id}")))?;
+        taken.extend(record.and_then(|record| record.ids));
     }
     Ok(taken)
 }

@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use super::inside::Place;
 use crate::error::{Error, OsContext, Result};
 use crate::fs::{Tree, process};
+use crate::id::HostPid;
 use crate::layer::Ids;
 use crate::layer::changes::{Change, Trees, changes};
 use crate::layer::ids::Range;
@@ -32,13 +33,19 @@ pub(super) fn of(record: &Record, observed: &Observed) -> Result<Tree> {
 /// A detached copy of the mount that is the process's root. It shows what is mounted there and
 /// nothing that is mounted on top: no procfs, no volume.
 fn of_process(record: &Record, init: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let link = format!("/proc/{}/root", record.init_process_pid);
-    let root = open(link.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", &link)?;
-    // Still there: so the number was its own when the link was followed.
-    sys::pidfd::send_signal(init, 0).os("kill", record.init_process_pid)?;
+    let root = root_of_process(record.init_process_pid, init)?;
     let copy = clone_in_its_namespace(init, root.as_fd())
         .os("open_tree", format!("the root of container {}", record.id))?;
     read_only(copy)
+}
+
+/// The process's root itself, with all that is mounted in it.
+pub(super) fn root_of_process(pid: HostPid, init: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let link = format!("/proc/{pid}/root");
+    let root = open(link.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", &link)?;
+    // Still there: so the number was its own when the link was followed.
+    sys::pidfd::send_signal(init, 0).os("kill", pid)?;
+    Ok(root)
 }
 
 /// A mount can be copied by a process of its own namespace only: a child goes there for it.
@@ -101,7 +108,7 @@ pub(super) fn layered(record: &Record, observed: &Observed) -> Result<Layered> {
     let layers = record.overlay.as_ref().ok_or_else(|| {
         let rootfs = record.config.rootfs.display();
         Error::state(format!("container {} writes to {rootfs} itself, not to a layer", record.id))
-            .hint("annotation io.aril.rootfs.upper gives a container a layer of its own")
+            .hint("`--upper ephemeral` of run and create gives a container a layer of its own")
     })?;
     let userxattr = !nix::unistd::geteuid().is_root() || process::in_user_namespace();
     let below = match layers.lowers.as_slice() {

@@ -36,11 +36,8 @@ pub struct Plan {
 }
 
 pub fn plan(input: &Input) -> Result<Plan> {
-    let mut plan = Plan {
-        rlimits: rlimits(input)?,
-        oom_score_adj: oom_score_adj(input.process)?,
-        ..Plan::default()
-    };
+    let mut plan =
+        Plan { rlimits: rlimits(input)?, oom_score_adj: oom_score_adj(input)?, ..Plan::default() };
     affinity(input, &mut plan)?;
     if let Some(scheduler) = inherited(input, Process::scheduler) {
         plan.steps.push(Step::Scheduler { attr: sched_attr(scheduler)?, cpuset: input.cpuset });
@@ -118,8 +115,10 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     }
 }
 
-fn oom_score_adj(process: &Process) -> Result<Option<i32>> {
-    match process.oom_score_adj() {
+/// An exec without one has the container's, as with runc.
+fn oom_score_adj(input: &Input) -> Result<Option<i32>> {
+    let own = input.process.oom_score_adj();
+    match own.or_else(|| input.container.and_then(Process::oom_score_adj)) {
         Some(score) if !(-1000..=1000).contains(&score) => {
             Err(Error::config(format!("invalid oomScoreAdj {score}: not from -1000 to 1000")))
         }
@@ -230,7 +229,7 @@ fn persona(personality: &LinuxPersonality, warnings: &mut Vec<String>) -> Step {
 pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Step> {
     use MemoryPolicyModeType::*;
     let list = policy.nodes().as_deref().map(str::trim).filter(|list| !list.is_empty());
-    let nodes = list.map(|list| IdSet::parse("memoryPolicy.nodes", list)).transpose()?;
+    let nodes = list.map(|list| IdSet::parse("memory policy nodes", list)).transpose()?;
     let name = policy.mode();
     // The order of `MPOL_*` in linux/mempolicy.h.
     let mode = match name {
@@ -243,16 +242,18 @@ pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Step> {
         MpolWeightedInterleave => 6,
     };
     match (name, &nodes) {
-        (MpolDefault | MpolLocal, Some(_)) => {
-            Err(Error::config(format!("memory policy mode {name} takes no nodes")))
-        }
+        (MpolDefault | MpolLocal, Some(nodes)) => Err(Error::config(format!(
+            "invalid memory policy: {name} mode requires 0 nodes but got {}",
+            nodes.count()
+        ))),
         (MpolDefault | MpolLocal | MpolPreferred, None) | (_, Some(_)) => {
             let flags = policy.flags().iter().flatten();
             let mode = flags.fold(mode, |mode, flag| mode | mempolicy_flag(*flag));
             Ok(Step::MemoryPolicy { mode, nodes: nodes.unwrap_or_default() })
         }
         (_, None) => {
-            Err(Error::config(format!("memory policy mode {name} needs at least one node")))
+            let text = format!("invalid memory policy: {name} mode needs at least one node");
+            Err(Error::config(text))
         }
     }
 }
@@ -400,11 +401,11 @@ mod tests {
             ),
             (
                 json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
-                "memory policy mode MPOL_LOCAL takes no nodes",
+                "invalid memory policy: MPOL_LOCAL mode requires 0 nodes but got 1",
             ),
             (
                 json!({"mode": "MPOL_INTERLEAVE"}),
-                "memory policy mode MPOL_INTERLEAVE needs at least one node",
+                "invalid memory policy: MPOL_INTERLEAVE mode needs at least one node",
             ),
         ] {
             assert_eq!(text(value), expected);

@@ -34,6 +34,11 @@ impl IdSet {
         &self.0
     }
 
+    /// How many IDs it has.
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
     fn add(&mut self, (first, last): (usize, usize)) {
         if self.0.len() <= last / BITS {
             self.0.resize(last / BITS + 1, 0);
@@ -93,6 +98,7 @@ mod tests {
         }
         assert_eq!(IdSet::parse("cpus", "1,64").unwrap().mask(), [2, 1]);
         assert_eq!(IdSet::default().to_string(), "none");
+        assert_eq!(IdSet::parse("cpus", "0-7,63-64").unwrap().count(), 10);
     }
 
     #[test]

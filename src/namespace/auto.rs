@@ -120,6 +120,22 @@ fn none_free(file: &str, grants: &Grants, ranges: &[Range], wanted: u32) -> Erro
     .hint("delete containers that are not needed, ask for fewer (auto:SIZE), or grant more")
 }
 
+/// `own` as `container`, and the ids around it from what is granted.
+pub fn default_map(container: u32, own: u32, granted: Option<Range>) -> Vec<Mapping> {
+    let Range { start, size } = granted.unwrap_or(Range { start: 0, size: 0 });
+    let below = container.min(size);
+    let maps = [
+        Mapping { container: 0, host: start, size: below },
+        Mapping { container, host: own, size: 1 },
+        Mapping {
+            container: container.saturating_add(1),
+            host: start.saturating_add(below),
+            size: size - below,
+        },
+    ];
+    maps.into_iter().filter(|map| map.size > 0).collect()
+}
+
 /// The container's ids from 0 on.
 pub fn maps(grants: &Grants, claim: &Claim) -> Maps {
     let map = |own: Option<u32>, range: Range| {
@@ -152,6 +168,18 @@ mod tests {
 
     fn grants(ranges: &[Range], own: Option<(u32, u32)>) -> Grants {
         Grants { own, name: "x".into(), uids: ranges.to_vec(), gids: ranges.to_vec() }
+    }
+
+    #[test]
+    fn default_maps() {
+        let map = |container, own, granted| {
+            let maps = default_map(container, own, granted);
+            maps.iter().map(|m| (m.container, m.host, m.size)).collect::<Vec<_>>()
+        };
+        assert_eq!(map(0, 0, None), [(0, 0, 1)]);
+        assert_eq!(map(0, 7, Some(range(1000, 10))), [(0, 7, 1), (1, 1000, 10)]);
+        assert_eq!(map(3, 7, Some(range(1000, 10))), [(0, 1000, 3), (3, 7, 1), (4, 1003, 7)]);
+        assert_eq!(map(30, 7, Some(range(1000, 10))), [(0, 1000, 10), (30, 7, 1)]);
     }
 
     #[test]

@@ -17,11 +17,30 @@ pub fn run(step: &Step, proc: &Proc) -> ChildResult<()> {
     match step {
         Step::Join(join) => enter(join, &open_namespace(join)?),
         Step::BecomeRoot => become_root(),
+        Step::NewTime(offsets) => new_time(offsets.as_deref()),
         Step::Unshare(kind) => sys::namespace::unshare(kind.flag()).during("unshare"),
         Step::Hostname(name) => sys::namespace::sethostname(name).during("sethostname"),
         Step::Domainname(name) => sys::namespace::setdomainname(name).during("setdomainname"),
         Step::Sysctl { key, value } => proc.write(key, value).during("write"),
     }
+}
+
+/// Makes a time namespace and enters it: unshare(2) makes it for children alone, and execve(2) enters
+/// it since Linux 6.1.
+fn new_time(offsets: Option<&str>) -> ChildResult<()> {
+    sys::namespace::unshare(sys::namespace::TIME).during("unshare CLONE_NEWTIME")?;
+    if let Some(lines) = offsets {
+        // The files of a hidden process belong to the host's root. No process but this one is in the
+        // new user namespace, whose rights it takes to look into it.
+        sys::process::set_dumpable(true).during("prctl PR_SET_DUMPABLE")?;
+        let file = open(c"/proc/self/timens_offsets", OFlag::O_WRONLY | OFlag::O_CLOEXEC);
+        let written = file.and_then(|file| nix::unistd::write(&file, lines.as_bytes()));
+        sys::process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")?;
+        written.during("write /proc/self/timens_offsets")?;
+    }
+    let own = open(c"/proc/self/ns/time_for_children", OFlag::O_RDONLY | OFlag::O_CLOEXEC);
+    let own = own.during("open /proc/self/ns/time_for_children")?;
+    sys::namespace::setns(own.as_fd(), sys::namespace::TIME).during("setns time")
 }
 
 /// Of the user namespace that was entered.

@@ -152,6 +152,9 @@ pub enum Step {
     BecomeRoot,
     /// What cannot come into being with the process.
     Unshare(Kind),
+    /// A time namespace of an ordinary user's, with lines for `/proc/self/timens_offsets`: only in
+    /// the new user namespace is there the right to make it.
+    NewTime(Option<String>),
     Hostname(CString),
     Domainname(CString),
     /// A value under `/proc/sys`, by its path in /proc (`sys/...`).
@@ -168,6 +171,7 @@ impl fmt::Display for Step {
                 write!(f, "join {} namespace {}", join.kind.oci(), join.path.to_string_lossy())
             }
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
+            Self::NewTime(_) => f.write_str("new time namespace"),
             Self::Unshare(kind) => write!(f, "new {} namespace", kind.oci()),
             Self::Hostname(name) => write!(f, "hostname {}", name.to_string_lossy()),
             Self::Domainname(name) => write!(f, "domainname {}", name.to_string_lossy()),

@@ -42,9 +42,10 @@ fn same_namespace(a: &Path, b: &Path) -> Result<bool> {
 fn maps_behind(path: &Path) -> Result<Maps> {
     let what = || format!("read the id maps of user namespace {}", path.display());
     let file = fs::File::open(path).os("open", path.display()).context(what)?;
+    let (ours, theirs) = sys::socket::pair().os("socketpair", "").context(what)?;
     let inside = sys::clone::clone3(0, None, || {
         let joined = sys::namespace::setns(file.as_fd(), libc::CLONE_NEWUSER);
-        if joined.is_ok() {
+        if joined.is_ok() && sys::socket::send(theirs.as_fd(), b"+", &[]).is_ok() {
             // Stay until the parent has read the maps and kills us; never outlive it.
             nix::unistd::pause();
         }
@@ -52,24 +53,34 @@ fn maps_behind(path: &Path) -> Result<Maps> {
     })
     .os("clone3", "")
     .context(what)?;
-    let result = read_joined_maps(&inside, path);
+    // Told by the child: of one that has gained capabilities, an ordinary user cannot see the namespace.
+    drop(theirs);
+    let joined = sys::socket::receive(ours.as_fd(), &mut [0]).is_ok_and(|(length, _)| length > 0);
+    let result = read_joined_maps(&inside, path, joined);
     let _ = sys::pidfd::send_signal(inside.pidfd.as_fd(), libc::SIGKILL);
     let _ = sys::pidfd::wait(inside.pidfd.as_fd(), true);
     result.context(what)
 }
 
-fn read_joined_maps(inside: &sys::clone::Spawned, namespace: &Path) -> Result<Maps> {
-    let own = format!("/proc/{}/ns/user", inside.pid);
-    while !same_namespace(Path::new(&own), namespace)? {
-        if sys::pidfd::wait_end(inside.pidfd.as_fd(), 1).os("poll", "pidfd")? {
-            return Err(Error::os("setns", namespace.display(), nix::errno::Errno::EPERM));
-        }
+fn read_joined_maps(inside: &sys::clone::Spawned, namespace: &Path, joined: bool) -> Result<Maps> {
+    if !joined {
+        return Err(Error::os("setns", namespace.display(), nix::errno::Errno::EPERM));
     }
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", inside.pid);
         fs::read_to_string(&path).os("read", &path).map(|text| parse_map(&text))
     };
     Ok(Maps { uid: read("uid_map")?, gid: read("gid_map")? })
+}
+
+/// The uid map of the user namespace that process `pid` is in.
+///
+/// # Errors
+///
+/// The process has ended.
+pub fn uid_map_of(pid: i32) -> Result<Vec<Mapping>> {
+    let path = format!("/proc/{pid}/uid_map");
+    fs::read_to_string(&path).os("read", &path).map(|text| parse_map(&text))
 }
 
 fn parse_map(text: &str) -> Vec<Mapping> {

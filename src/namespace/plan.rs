@@ -115,6 +115,10 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         plan.clone_flags &= !(Kind::Ipc.flag() as u64);
         plan.enter.push(Step::Unshare(Kind::Ipc));
     }
+    if plan.new_time && input.rootless && plan.is_new(Kind::User) {
+        plan.new_time = false;
+        plan.enter.push(Step::NewTime(plan.time_offsets.take()));
+    }
     if plan.is_new(Kind::Cgroup) {
         plan.enter.push(Step::Unshare(Kind::Cgroup));
     }
@@ -141,13 +145,7 @@ fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
             return Err(Error::config("rootless container requires user namespaces")
                 .hint("`aril spec --rootless` writes a config.json with one"));
         }
-        return if given {
-            Err(Error::config(
-                "user namespace mappings specified, but user namespace isn't enabled in the config",
-            ))
-        } else {
-            Ok(())
-        };
+        return Ok(());
     }
     if plan.is_new(Kind::User) {
         if maps.uid.is_empty() || maps.gid.is_empty() {
@@ -239,6 +237,12 @@ fn names(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
         if name.len() > 64 {
             return Err(Error::config(format!("{what} {name:?} is longer than 64 bytes")));
         }
+        // What it is, it is to everything that reads it: programs put it into files line by line.
+        if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(Error::config(format!(
+                "invalid {what} {name:?}: it contains white space or a control character"
+            )));
+        }
         let c_name = c_string(what, name.as_bytes())?;
         plan.names.push(if what == "hostname" {
             Step::Hostname(c_name)
@@ -321,8 +325,7 @@ mod tests {
         );
         let one = maps(r#"[{"containerID":0,"hostID":1000,"size":1}]"#);
         assert!(
-            refused(&Input { uid_mappings: &one, gid_mappings: &one, ..Input::default() })
-                .contains("user namespace isn't enabled")
+            plan(&Input { uid_mappings: &one, gid_mappings: &one, ..Input::default() }).is_ok()
         );
         let rootless = Input { rootless: true, ..Input::default() };
         assert_eq!(refused(&rootless), "rootless container requires user namespaces");

@@ -16,8 +16,9 @@ pub const DEFAULT: &str = "aril0";
 /// UDP port of RFC 7348.
 pub const VXLAN_PORT: u16 = 4789;
 
-/// Of a frame's headers when it goes through a tunnel over IPv4.
+/// Of a frame's headers when it goes through a tunnel, by the family of the outer addresses.
 const VXLAN_OVERHEAD: u32 = 50;
+const VXLAN_OVERHEAD6: u32 = 70;
 const ETHERNET_MTU: u32 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,13 @@ pub struct Vxlan {
     pub peers: Vec<IpAddr>,
 }
 
+impl Vxlan {
+    /// Whether hosts are reached by IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.peers.first().is_some_and(IpAddr::is_ipv6)
+    }
+}
+
 /// Its name is that of its bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -134,8 +142,11 @@ impl Wanted {
         check_name(&self.name)?;
         let driver = self.driver.as_deref().unwrap_or("bridge").parse()?;
         let vxlan = self.vxlan(driver)?;
-        let default_mtu =
-            if vxlan.is_some() { ETHERNET_MTU - VXLAN_OVERHEAD } else { ETHERNET_MTU };
+        let default_mtu = match &vxlan {
+            None => ETHERNET_MTU,
+            Some(vxlan) if vxlan.is_ipv6() => ETHERNET_MTU - VXLAN_OVERHEAD6,
+            Some(_) => ETHERNET_MTU - VXLAN_OVERHEAD,
+        };
         let mtu = self.mtu.unwrap_or(default_mtu);
         if !(1280..=65535).contains(&mtu) {
             return Err(wrong("mtu", &mtu.to_string(), "want 1280 to 65535"));
@@ -170,8 +181,15 @@ impl Wanted {
                 .hint("--vni, 1 to 16777215, the same on every host")
         })?;
         let peers: Vec<IpAddr> = parsed("peer", &self.peers)?;
-        if let Some(six) = peers.iter().find(|peer| !peer.is_ipv4()) {
-            return Err(wrong("peer", &six.to_string(), "hosts are reached by IPv4"));
+        if let Some(other) = peers.iter().find(|peer| peer.is_ipv4() != peers[0].is_ipv4()) {
+            return Err(wrong(
+                "peer",
+                &other.to_string(),
+                "all peers have addresses of one family",
+            ));
+        }
+        if let Some(nobody) = peers.iter().find(|p| p.is_unspecified() || p.is_multicast()) {
+            return Err(wrong("peer", &nobody.to_string(), "not the address of a host"));
         }
         Ok(Some(Vxlan { id, port: VXLAN_PORT, peers }))
     }
@@ -206,6 +224,7 @@ impl Network {
             internal: self.internal,
             open: !self.isolated && !self.internal,
             subnets: [self.ipv4, self.ipv6].map(|pool| pool.map(|pool| pool.subnet)),
+            tunnel: self.vxlan.as_ref().map(|vxlan| (vxlan.id, &vxlan.peers[..])),
         }
     }
 
@@ -333,6 +352,12 @@ mod tests {
         asked.peers = vec!["192.0.2.2".to_owned()];
         let network = asked.network().unwrap();
         assert_eq!((network.mtu, network.tunnel().as_deref()), (1450, Some("vx42")));
+        asked.peers = vec!["2001:db8::2".to_owned()];
+        assert_eq!(asked.network().unwrap().mtu, 1430);
+        for other in ["192.0.2.2", "::", "ff02::1"] {
+            asked.peers = vec!["2001:db8::2".to_owned(), other.to_owned()];
+            assert!(asked.network().is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -85,9 +85,10 @@ impl Lease {
             let published = *published;
             self.addresses.iter().map(move |to| Mapping { published, to: *to })
         };
-        self.published.iter().flat_map(to).filter(|mapping| {
-            mapping.published.address.is_none_or(|a| a.is_ipv4() == mapping.to.is_ipv4())
-        })
+        self.published
+            .iter()
+            .flat_map(to)
+            .filter(|mapping| mapping.published.is_of(mapping.to.is_ipv4()))
     }
 
     pub fn is_dead(&self) -> bool {
@@ -198,7 +199,7 @@ pub fn release(
 
 /// Addresses of `network` for `holder`, and the name of a link that nobody has.
 pub fn claim(network: &Network, attachment: &Attachment, holder: &Holder) -> Result<Lease> {
-    store::make_directory(&directory(&network.name))?;
+    crate::fs::closed::directory(&directory(&network.name))?;
     let claim = Claim { network, attachment, holder };
     claim.check()?;
     claim.make().context(|| format!("take an address of network {}", network.name))
@@ -228,8 +229,7 @@ impl Claim<'_> {
         }
         let families: Vec<bool> =
             self.network.pools().map(|pool| pool.subnet.address.is_ipv4()).collect();
-        let unreachable =
-            |p: &&Published| p.address.is_some_and(|a| !families.contains(&a.is_ipv4()));
+        let unreachable = |p: &&Published| !families.iter().any(|ipv4| p.is_of(*ipv4));
         match self.attachment.published.iter().find(unreachable) {
             None => Ok(()),
             Some(published) => Err(Error::config(format!(

@@ -18,7 +18,9 @@ const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
+const DELNEIGH: u16 = 29;
 const NEWQDISC: u16 = 36;
+const NEWTFILTER: u16 = 44;
 
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
@@ -124,17 +126,39 @@ pub fn new_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
     });
 }
 
-/// A port of a bridge that carries its frames to other hosts by UDP.
-pub fn new_vxlan(batch: &mut Batch, name: &str, bridge: u32, mtu: u32, id: u32, port: u16) {
+/// A device that carries frames to other hosts by UDP.
+#[derive(Debug)]
+pub struct Vxlan<'a> {
+    pub name: &'a str,
+    pub mtu: u32,
+    pub id: u32,
+    pub port: u16,
+    /// Of all hosts: a device has a socket of one family.
+    pub ipv6: bool,
+}
+
+/// It is down, and no bridge's port yet. It learns nothing of where hardware addresses are: a frame that was
+/// forged would teach it.
+pub fn new_vxlan(batch: &mut Batch, vxlan: &Vxlan<'_>) {
     const ID: u16 = 1;
     const LEARNING: u16 = 7;
     const PORT: u16 = 15;
-    batch.request(NEWLINK, CREATE, &ifinfomsg(0, true)).text(IFNAME, name).u32(MTU, mtu);
-    batch.u32(MASTER, bridge).nest(LINKINFO, |info| {
+    const LOCAL6: u16 = 17;
+    batch.request(NEWLINK, CREATE, &ifinfomsg(0, false)).text(IFNAME, vxlan.name);
+    batch.u32(MTU, vxlan.mtu).nest(LINKINFO, |info| {
         info.text(INFO_KIND, "vxlan").nest(INFO_DATA, |data| {
-            data.u32(ID, id).u8(LEARNING, 1).put(PORT, &port.to_be_bytes());
+            data.u32(ID, vxlan.id).u8(LEARNING, 0).put(PORT, &vxlan.port.to_be_bytes());
+            if vxlan.ipv6 {
+                // Any address; it says which family.
+                data.put(LOCAL6, &[0; 16]);
+            }
         });
     });
+}
+
+/// Makes a link a port of a bridge.
+pub fn enslave(batch: &mut Batch, index: u32, bridge: u32) {
+    change(batch, Which::Index(index), true).u32(MASTER, bridge);
 }
 
 /// Frames for everybody, and for whom nobody knows, go to `peer` too.
@@ -143,11 +167,7 @@ pub fn flood_to(batch: &mut Batch, vxlan: u32, peer: IpAddr) {
     const LINK_LAYER: u16 = 2;
     const PERMANENT: u16 = 0x80;
     const SELF: u8 = 2;
-    let mut header = [0; 12];
-    header[0] = libc::AF_BRIDGE as u8;
-    header[4..8].copy_from_slice(&vxlan.to_ne_bytes());
-    header[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
-    header[10] = SELF;
+    let header = ndmsg(libc::AF_BRIDGE as u8, vxlan, PERMANENT, SELF);
     batch.request(NEWNEIGH, APPEND, &header).put(LINK_LAYER, &[0; 6]);
     batch.put(DESTINATION, &octets(peer));
 }
@@ -187,16 +207,117 @@ pub fn no_link_local(batch: &mut Batch, link: Which<'_>) {
     });
 }
 
-/// Frames may leave by the port of a bridge that they came in by. Where br_netfilter is on, the bridge
-/// itself carries what comes back to a container through its own published port.
-pub fn hairpin(batch: &mut Batch, name: &str) {
+/// Makes the port of a bridge one hardware address's: frames from another are dropped (since Linux 5.16), and it
+/// can be taken over by no other port, nor by a frame that comes in by another. Frames for addresses that
+/// nobody knows do not go there. `hairpin`: frames may leave by the port that they came in by; where br_netfilter
+/// is on, the bridge itself carries what comes back to a container through its own published port.
+pub fn port(batch: &mut Batch, index: u32, mac: Mac, hairpin: bool) {
     const SLAVE_KIND: u16 = 4;
     const SLAVE_DATA: u16 = 5;
     const MODE: u16 = 4;
-    change(batch, Which::Name(name), false).nest(LINKINFO, |info| {
+    const LEARNING: u16 = 8;
+    const UNICAST_FLOOD: u16 = 9;
+    const LOCKED: u16 = 39;
+    const LINK_LAYER: u16 = 2;
+    const STATIC: u16 = 0x40;
+    const MASTER_STICKY: u8 = 0x04 | 0x40;
+    let asked = batch.request(
+        NEWNEIGH,
+        REPLACE,
+        &ndmsg(libc::AF_BRIDGE as u8, index, STATIC, MASTER_STICKY),
+    );
+    asked.put(LINK_LAYER, &mac);
+    change(batch, Which::Index(index), false).nest(LINKINFO, |info| {
         info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
-            data.u8(MODE, 1);
+            data.u8(LEARNING, 0).u8(UNICAST_FLOOD, 0).u8(LOCKED, 1);
+            if hairpin {
+                data.u8(MODE, 1);
+            }
         });
+    });
+}
+
+fn ndmsg(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[0] = family;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
+    header[10] = flags;
+    header
+}
+
+/// The hardware address of a neighbour, which no message of a neighbour changes.
+pub fn neighbour(batch: &mut Batch, index: u32, address: IpAddr, mac: Mac) {
+    const DESTINATION: u16 = 1;
+    const LINK_LAYER: u16 = 2;
+    const PERMANENT: u16 = 0x80;
+    let asked = batch.request(NEWNEIGH, REPLACE, &ndmsg(family(address), index, PERMANENT, 0));
+    asked.put(DESTINATION, &octets(address)).put(LINK_LAYER, &mac);
+}
+
+pub fn forget_neighbour(batch: &mut Batch, index: u32, address: IpAddr) {
+    const DESTINATION: u16 = 1;
+    let asked = batch.request(DELNEIGH, 0, &ndmsg(family(address), index, 0, 0));
+    asked.put(DESTINATION, &octets(address));
+}
+
+/// Settings of a link for IPv4, which are also files of `/proc/sys/net/ipv4/conf/LINK`.
+pub mod setting {
+    pub const PROXY_ARP: u16 = 3;
+    pub const ACCEPT_REDIRECTS: u16 = 4;
+    pub const SEND_REDIRECTS: u16 = 6;
+    pub const ACCEPT_SOURCE_ROUTE: u16 = 9;
+}
+
+pub fn set_ipv4(batch: &mut Batch, link: Which<'_>, settings: &[(u16, u32)]) {
+    const CONF: u16 = 1;
+    change(batch, link, false).nest(AF_SPEC, |families| {
+        families.nest(libc::AF_INET as u16, |ipv4| {
+            ipv4.nest(CONF, |conf| {
+                for (setting, value) in settings {
+                    conf.u32(*setting, *value);
+                }
+            });
+        });
+    });
+}
+
+const CLSACT: u32 = 0xffff_fff1;
+
+fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
+    let mut header = [0; 20];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&handle.to_ne_bytes());
+    header[12..16].copy_from_slice(&parent.to_ne_bytes());
+    header[16..20].copy_from_slice(&info.to_ne_bytes());
+    header
+}
+
+/// The place at which [`classify`] puts programs. Refused with `EEXIST` where it is there.
+pub fn new_classifiers(batch: &mut Batch, index: u32) {
+    const KIND: u16 = 1;
+    batch.request(NEWQDISC, CREATE, &tcmsg(index, 0xffff_0000, CLSACT, 0)).text(KIND, "clsact");
+}
+
+/// Has the kernel run `program` on every packet that comes in by the link, or with `leaving` that goes out, in
+/// the place of the one that was there.
+pub fn classify(batch: &mut Batch, index: u32, leaving: bool, program: BorrowedFd<'_>) {
+    const KIND: u16 = 1;
+    const OPTIONS: u16 = 2;
+    const INWARD: u32 = 0xffff_fff2;
+    const OUTWARD: u32 = 0xffff_fff3;
+    const FIRST: u32 = 1;
+    const ALL: u16 = 3;
+    const PROGRAM: u16 = 6;
+    const NAME: u16 = 7;
+    const FLAGS: u16 = 8;
+    const DIRECT: u32 = 1;
+    let parent = if leaving { OUTWARD } else { INWARD };
+    let info = FIRST << 16 | u32::from(ALL.to_be());
+    let asked = batch.request(NEWTFILTER, REPLACE, &tcmsg(index, 1, parent, info));
+    asked.text(KIND, "bpf").nest(OPTIONS, |options| {
+        options.u32(PROGRAM, program.as_raw_fd() as u32).text(NAME, "aril-guard");
+        options.u32(FLAGS, DIRECT);
     });
 }
 
@@ -248,9 +369,7 @@ pub fn limit(batch: &mut Batch, index: u32, rate: u64, burst: u32) {
     const ETHERNET: u8 = 1;
     /// Of bytes that wait: 50 ms of the rate besides the burst, as the tool's manual advises.
     const WAIT_DIVISOR: u64 = 20;
-    let mut header = [0; 20];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[12..16].copy_from_slice(&ROOT.to_ne_bytes());
+    let header = tcmsg(index, 0, ROOT, 0);
     let waiting = (rate / WAIT_DIVISOR).saturating_add(burst.into()).min(u32::MAX.into()) as u32;
     // struct tc_tbf_qopt: two tc_ratespec of 12 bytes, then limit, buffer and mtu.
     let mut parameters = [0; 36];
@@ -319,17 +438,50 @@ pub fn shown(socket: &mut Socket, batch: Batch) -> Result<Option<Found>, Refusal
     Ok(found)
 }
 
-/// Names of all links.
-pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
+/// All links.
+pub fn all(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
     let mut batch = Batch::new();
     batch.request(GETLINK, DUMP, &ifinfomsg(0, false)).u32(EXT_MASK, SKIP_STATISTICS);
-    let mut names = Vec::new();
-    socket.ask(batch, |reply| names.extend(Found::read(reply).map(|found| found.name)))?;
-    Ok(names)
+    let mut all = Vec::new();
+    socket.ask(batch, |reply| all.extend(Found::read(reply)))?;
+    Ok(all)
 }
 
-/// Whether some link of this namespace has the address.
-pub fn has_address(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
+/// Names of all links.
+pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
+    Ok(all(socket)?.into_iter().map(|found| found.name).collect())
+}
+
+/// Links, by their index, that have an IPv6 route which a router announced.
+pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
+    const BY_ROUTER: u8 = 9;
+    const OUTPUT: u16 = 4;
+    const CACHE: u16 = 12;
+    let mut header = [0; 12];
+    header[0] = libc::AF_INET6 as u8;
+    let mut batch = Batch::new();
+    batch.request(GETROUTE, DUMP, &header);
+    let mut found = Vec::new();
+    socket.ask(batch, |reply| {
+        let mut expires = false;
+        let mut output = None;
+        for (kind, bytes) in reply.attributes(12) {
+            match kind {
+                OUTPUT => output = Some(integer(bytes)),
+                // struct rta_cacheinfo: when it ends, which only an announced route does.
+                CACHE => expires = bytes.get(8..12).is_some_and(|at| integer(at) != 0),
+                _ => {}
+            }
+        }
+        if expires || reply.payload.get(5) == Some(&BY_ROUTER) {
+            found.extend(output);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Whether the link of that index has the address.
+pub fn has_address(socket: &mut Socket, index: u32, address: IpAddr) -> Result<bool, Refusal> {
     const BYTES: u16 = 1;
     const LOCAL: u16 = 2;
     let mut batch = Batch::new();
@@ -338,7 +490,8 @@ pub fn has_address(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal
     socket.ask(batch, |reply| {
         let mut attributes: Attributes<'_> = reply.attributes(8);
         let is_it = |kind: u16| kind == BYTES || kind == LOCAL;
-        found |= attributes.any(|(kind, bytes)| is_it(kind) && ip(bytes) == Some(address));
+        let here = reply.payload.get(4..8).map(integer) == Some(index);
+        found |= here && attributes.any(|(kind, bytes)| is_it(kind) && ip(bytes) == Some(address));
     })?;
     Ok(found)
 }

@@ -16,6 +16,7 @@ use super::lease::{self, Holder, Lease, Reference};
 use super::parent;
 use super::store;
 use crate::error::{Error, OsContext, Result};
+use crate::fs::closed;
 
 /// Of attachments that are there.
 const ATTACHMENTS: &str = "/run/aril/@cni";
@@ -37,6 +38,17 @@ pub fn all_of(network: &str) -> Result<Vec<Holder>> {
     Ok(names.into_iter().map(|id| of(network, id)).collect())
 }
 
+/// The attachments that one interface of a container has, by network. There is one at most, unless
+/// an ADD was killed and the next one named another network.
+pub fn all_with(container: &str, interface: &str) -> Result<Vec<(String, Holder)>> {
+    let networks = store::entries(Path::new(ATTACHMENTS))?.into_iter();
+    let all = networks.map(|network| {
+        let holder = holder(&network, container, interface);
+        (network, holder)
+    });
+    Ok(all.filter(|(_, holder)| folder(holder).exists()).collect())
+}
+
 fn folder(holder: &Holder) -> PathBuf {
     holder.root.join(&holder.id)
 }
@@ -49,8 +61,8 @@ pub struct Making(#[allow(dead_code, reason = "held for its drop")] Flock<File>)
 pub fn make(holder: &Holder) -> Result<Option<Making>> {
     let path = folder(holder);
     loop {
-        fs::create_dir_all(&holder.root).os("mkdir", holder.root.display())?;
-        match fs::create_dir(&path) {
+        closed::directory(&holder.root)?;
+        match closed::create(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(None),
             // The last of the network's attachments has gone just now.
             Err(e) if e.kind() == ErrorKind::NotFound => continue,

@@ -9,16 +9,16 @@
 //! itself (hosts of its own, or a hostname that another has too) gets a copy that is kept up to date
 //! with the others.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::plan::{Mode, given, list, mode};
+use super::plan::{Mode, list, mode};
 use crate::error::{Error, Result};
-use crate::spec::annotation::{NETWORK, NETWORK_DNS, NETWORK_DNS_SEARCH, NETWORK_HOSTS};
+use crate::spec::Extensions;
+use crate::spec::annotation::{NETWORK_DNS, NETWORK_DNS_SEARCH, NETWORK_HOSTS};
 
 pub mod parent;
 
@@ -54,7 +54,7 @@ pub struct Names {
 
 #[derive(Debug)]
 pub struct Input<'a> {
-    pub annotations: &'a Option<HashMap<String, String>>,
+    pub extensions: &'a Extensions,
     pub hostname: Option<&'a str>,
     /// Of the config: who mounts something there wants that.
     pub mounts: &'a [Mount],
@@ -65,37 +65,40 @@ pub struct Input<'a> {
 
 /// The names of a container on a network of ours, the host's, or that of a pasta.
 pub fn plan(input: &Input<'_>) -> Result<Option<Names>> {
-    let annotations = input.annotations;
-    let named = match mode(annotations)? {
+    let extensions = input.extensions;
+    let named = match mode(extensions)? {
         Some(Mode::Bridge(_) | Mode::Container(_) | Mode::Host) => true,
-        Some(Mode::None) => given(annotations, NETWORK) != Some("none"),
+        Some(Mode::None) => extensions.network.as_deref() != Some("none"),
         Some(Mode::Path(_)) | None => false,
     };
     if !named || !input.mount_namespace {
-        return no_names(annotations);
+        return no_names(extensions);
     }
     let covered = |place: &&str| input.mounts.iter().any(|m| covers(m.destination(), place));
-    let hosts: Vec<String> = list(annotations, NETWORK_HOSTS, "host")?;
-    let search: Vec<String> = list(annotations, NETWORK_DNS_SEARCH, "search domain")?;
+    let hosts: Vec<String> = list(&extensions.hosts, "host")?;
+    let search: Vec<String> = list(&extensions.dns_search, "search domain")?;
     search.iter().try_for_each(|domain| check("search domain", domain))?;
+    let hostname = input.hostname.filter(|name| !name.is_empty());
+    hostname.map_or(Ok(()), |name| check("hostname", name))?;
     Ok(Some(Names {
-        hostname: input.hostname.filter(|name| !name.is_empty()).map(str::to_owned),
-        servers: list(annotations, NETWORK_DNS, "address of a DNS server")?,
+        hostname: hostname.map(str::to_owned),
+        servers: list(&extensions.dns, "address of a DNS server")?,
         search,
         hosts: hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
-        on_the_host: mode(annotations)? == Some(Mode::Host),
+        on_the_host: mode(extensions)? == Some(Mode::Host),
         places: PLACES
             .into_iter()
             .filter(|place| !covered(place) && !input.impossible.contains(place))
-            .filter(|place| *place != HOSTNAME || input.hostname.is_some_and(|n| !n.is_empty()))
+            .filter(|place| *place != HOSTNAME || hostname.is_some())
             .collect(),
     }))
 }
 
-fn no_names(annotations: &Option<HashMap<String, String>>) -> Result<Option<Names>> {
-    let keys = [NETWORK_DNS, NETWORK_DNS_SEARCH, NETWORK_HOSTS];
-    let asked = |key: &&str| given(annotations, key).is_some_and(|value| !value.is_empty());
-    match keys.into_iter().find(asked) {
+fn no_names(extensions: &Extensions) -> Result<Option<Names>> {
+    let Extensions { dns, dns_search, hosts, .. } = extensions;
+    let all = [(NETWORK_DNS, dns), (NETWORK_DNS_SEARCH, dns_search), (NETWORK_HOSTS, hosts)];
+    let given = |(_, value): &(&str, &Option<String>)| value.iter().any(|v| !v.is_empty());
+    match all.into_iter().find(given).map(|(key, _)| key) {
         None => Ok(None),
         Some(key) => Err(Error::config(format!("{key} without a network that has names"))
             .hint("ask for one: --network bridge")),
@@ -107,12 +110,18 @@ fn covers(destination: &Path, place: &str) -> bool {
     destination == Path::new(place) || destination == Path::new("/etc")
 }
 
+/// A character of a DNS name, or of a container's id.
+fn is_of_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+')
+}
+
+/// Checks what becomes a part of a file that is read line by line, and that other containers read too.
 fn check(what: &str, name: &str) -> Result<()> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    if !name.is_empty() && name.len() <= 253 && name.bytes().all(allowed) {
+    if !name.is_empty() && name.len() <= 253 && name.chars().all(is_of_a_name) {
         return Ok(());
     }
-    Err(Error::config(format!("invalid {what} {name:?}")))
+    Err(Error::config(format!("invalid {what} {name:?}"))
+        .hint("a name has letters, digits and . - _ +, at most 253 of them"))
 }
 
 /// `NAME:ADDRESS`, or with `=`.
@@ -203,9 +212,14 @@ fn words<'t>(text: &'t str, keyword: &'t str) -> impl Iterator<Item = &'t str> {
 /// How long lines are a multiple of, so that another's place is likely to be long enough.
 const GRAIN: usize = 64;
 
-/// What is written where, so that `text`, a hosts file, has this line too.
-fn insertion(text: &str, address: IpAddr, names: &str) -> (usize, String) {
-    let mut line = format!("{address}\t{names}");
+/// What is written where, so that `text`, a hosts file, has this line too. The file belongs to all
+/// containers of a network: whatever a name is, it stays one word of one line.
+fn insertion(text: &str, address: IpAddr, names: &[&str]) -> (usize, String) {
+    let mut line = format!("{address}\t");
+    for (n, name) in names.iter().enumerate() {
+        line.extend((n > 0).then_some(' '));
+        line.extend(name.chars().map(|c| if is_of_a_name(c) { c } else { '?' }));
+    }
     let wanted = (line.len() + 1).next_multiple_of(GRAIN);
     let mut at = 0;
     let (place, length) = loop {

@@ -6,18 +6,19 @@
 //! definitions and leases say, by whoever finds it gone.
 
 mod filter;
+mod settings;
 
-use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use super::definition::{DEFAULT, Network, Wanted, link_local, mac};
+use super::definition::{DEFAULT, Network, Vxlan, Wanted, link_local, mac};
 use super::firewall::{self, Transaction};
+use super::guard;
 use super::lease::{self, Holder, Lease, Reference};
-use super::link::{self, Place, Veth};
+use super::link::{self, Place, Veth, Which, setting};
+use super::listener;
 use super::plan::Attachment;
 use super::rate::Rate;
 use super::store;
@@ -28,7 +29,8 @@ use crate::sys::open::open;
 use crate::sys::{self, Errno};
 
 pub use filter::{is_flushed, repair};
-use filter::{publish, repair_locked, tolerant, unpublish};
+use filter::{publish, repair_locked, tolerant};
+use settings::has_ipv6;
 
 /// The container's end of its link.
 const INSIDE: &str = "eth0";
@@ -57,16 +59,24 @@ pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
         None if attachment.network == DEFAULT => default_network()?,
         None => store::get(&attachment.network)?,
     };
+    if !attachment.published.is_empty() && !attachment.over_listeners {
+        let families: Vec<_> = network.pools().map(|pool| pool.gateway.is_ipv4()).collect();
+        listener::check(&attachment.published, &families)?;
+    }
     lease::claim(&network, attachment, holder)
 }
 
-/// Gives the process behind `pidfd` its link: address, routes, and the ports that lead to it.
-pub fn attach(lease: &Lease, rate: Option<Rate>, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+/// Gives the process behind `pidfd` its link: address, routes, and the ports that lead to it. What comes back
+/// is for the operator: protections that this host cannot give.
+pub fn attach(
+    lease: &Lease,
+    rate: Option<Rate>,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+) -> Result<Vec<String>> {
     let network = store::get(&lease.network)?;
     let end = End { place: Place::Process(pid), namespace: pidfd, name: INSIDE };
-    make_link(&network, lease, rate, end)
-        .and_then(|()| publish(&network, lease))
-        .context(|| format!("attach to network {}", network.name))
+    connect(&network, lease, rate, end)
 }
 
 /// The same for a network namespace that is open, with a name for the link's end in it.
@@ -75,11 +85,31 @@ pub fn attach_at(
     rate: Option<Rate>,
     namespace: BorrowedFd<'_>,
     name: &str,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let network = store::get(&lease.network)?;
-    make_link(&network, lease, rate, End { place: Place::File(namespace), namespace, name })
-        .and_then(|()| publish(&network, lease))
-        .context(|| format!("attach to network {}", network.name))
+    connect(&network, lease, rate, End { place: Place::File(namespace), namespace, name })
+}
+
+fn connect(
+    network: &Network,
+    lease: &Lease,
+    rate: Option<Rate>,
+    end: End<'_>,
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let connected = make_link(network, lease, rate, end, &mut warnings).and_then(|()| {
+        warnings.extend(settings::open_loopback(lease)?);
+        publish(network, lease, &mut warnings)
+    });
+    connected.context(|| format!("attach to network {}", network.name))?;
+    Ok(warnings)
+}
+
+/// The opposite, but for the link: with the container's ports goes what the host holds of it.
+fn unpublish(lease: &Lease) -> Result<()> {
+    filter::unpublish(lease)?;
+    settings::close_loopback(lease)?;
+    settings::forget_neighbours(lease)
 }
 
 /// The link goes, whether or not its namespace does.
@@ -95,21 +125,29 @@ pub fn detach(lease: &Lease) -> Result<()> {
 /// What is not there of an attachment: the first thing that is found missing.
 pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<Option<String>> {
     let mut host = routes()?;
+    let mut peer = 0;
     for link in [&lease.network, &lease.link] {
         let found = link::find(&mut host, link).map_err(|r| refused(r, link))?;
-        if !found.is_some_and(|found| found.up) {
-            return Ok(Some(format!("link {link} of the host is gone, or down")));
+        match found.filter(|found| found.up) {
+            Some(found) => peer = found.peer,
+            None => return Ok(Some(format!("link {link} of the host is gone, or down"))),
         }
     }
-    let mut inside = socket_in(namespace)?;
+    let mut inside = socket_in(namespace, || Ok(()))?;
     let found = link::find(&mut inside, name).map_err(|r| refused(r, name))?;
-    if !found.is_some_and(|found| found.up) {
+    let Some(found) = found.filter(|found| found.up) else {
         return Ok(Some(format!("link {name} of the container is gone, or down")));
+    };
+    if found.index != peer {
+        return Ok(Some(format!(
+            "link {name} of the container is not the other end of {}",
+            lease.link
+        )));
     }
     for address in &lease.addresses {
-        let known = link::has_address(&mut inside, *address).map_err(|r| refused(r, name))?;
-        if !known {
-            return Ok(Some(format!("address {address} of the container is gone")));
+        let known = link::has_address(&mut inside, peer, *address);
+        if !known.map_err(|r| refused(r, name))? {
+            return Ok(Some(format!("address {address} of the container's {name} is gone")));
         }
     }
     let table = firewall::is_whole(&mut filter_socket()?).map_err(|r| refused(r, "table aril"))?;
@@ -170,37 +208,46 @@ struct End<'a> {
     name: &'a str,
 }
 
-fn make_link(network: &Network, lease: &Lease, rate: Option<Rate>, end: End<'_>) -> Result<()> {
+fn make_link(
+    network: &Network,
+    lease: &Lease,
+    rate: Option<Rate>,
+    end: End<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     let mut host = routes()?;
-    let bridge = bridge_of(&mut host, network)?;
+    let bridge = bridge_of(&mut host, network, warnings)?;
     let mut batch = Batch::new();
+    let own = mac(lease.addresses[0]);
     let veth = Veth {
         here: &lease.link,
         bridge: Some(bridge),
         there: end.name,
         place: end.place,
-        mac: mac(lease.addresses[0]),
+        mac: own,
         mtu: network.mtu,
     };
     link::new_veth(&mut batch, &veth);
     if has_ipv6() {
-        link::no_link_local(&mut batch, link::Which::Name(&lease.link));
-    }
-    if !lease.published.is_empty() {
-        link::hairpin(&mut batch, &lease.link);
+        link::no_link_local(&mut batch, Which::Name(&lease.link));
     }
     link::get(&mut batch, &lease.link);
-    link::up(&mut batch, link::Which::Name(&lease.link));
+    link::up(&mut batch, Which::Name(&lease.link));
     let what = || format!("link {} of bridge {}", lease.link, network.name);
     let found = link::shown(&mut host, batch).map_err(|r| full_bridge(refused(r, &what())))?;
     let found =
         found.ok_or_else(|| Error::system(format!("the kernel does not show {}", what())))?;
-    let mut inside = socket_in(end.namespace)?;
+    settings::deaf(&lease.link)?;
+    let mut inside = socket_in(end.namespace, || settings::deaf(end.name))?;
     let batch = inside_requests(network, lease, rate, found.peer);
     inside.transact(batch).map_err(|r| refused(r, "addresses and routes of the container"))?;
     let mut batch = Batch::new();
     if let Some(rate) = rate.and_then(|rate| rate.inward) {
         link::limit(&mut batch, found.index, rate, Rate::burst(rate));
+    }
+    link::port(&mut batch, found.index, own, !lease.published.is_empty());
+    for address in lease.addresses.iter().filter(|address| address.is_ipv6()) {
+        link::neighbour(&mut batch, bridge, *address, own);
     }
     // Our end has a carrier now that the other is up, and drops frames until the kernel has seen to it.
     link::get(&mut batch, &lease.link);
@@ -210,12 +257,18 @@ fn make_link(network: &Network, lease: &Lease, rate: Option<Rate>, end: End<'_>)
 fn inside_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: u32) -> Batch {
     let mut batch = Batch::new();
     if has_ipv6() {
-        link::no_link_local(&mut batch, link::Which::Index(index));
+        link::no_link_local(&mut batch, Which::Index(index));
     }
     for (pool, address) in network.pools().zip(&lease.addresses) {
         link::add_address(&mut batch, index, pool.subnet.with(*address));
     }
-    link::up(&mut batch, link::Which::Index(index));
+    // Setting nobody else's: what the gateway's hardware address is, and where else to send, is not for
+    // neighbours to say.
+    link::set_ipv4(&mut batch, Which::Index(index), &[(setting::ACCEPT_REDIRECTS, 0)]);
+    link::up(&mut batch, Which::Index(index));
+    for pool in network.pools() {
+        link::neighbour(&mut batch, index, pool.gateway, network.mac());
+    }
     if !network.internal {
         for pool in network.pools() {
             let everywhere = Subnet { address: pool.gateway, prefix: 0 };
@@ -242,43 +295,41 @@ fn no_tbf(error: Error) -> Error {
     }
 }
 
-fn has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
-}
-
-/// A socket in the network namespace of `namespace`, a pidfd (Linux 5.8) or a namespace's file. This
-/// process is single-threaded and back in its own before anything else happens.
-fn socket_in(namespace: BorrowedFd<'_>) -> Result<Socket> {
+/// A socket in the network namespace of `namespace`, a pidfd (Linux 5.8) or a namespace's file, in which `inside`
+/// is done before. This process is single-threaded and back in its own before anything else happens.
+fn socket_in(namespace: BorrowedFd<'_>, inside: impl FnOnce() -> Result<()>) -> Result<Socket> {
     let own = "/proc/self/ns/net";
     let home = open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC).os("open", own)?;
     sys::namespace::setns(namespace, libc::CLONE_NEWNET)
         .os("setns", "the container's network namespace")?;
+    let done = inside();
     let socket = Socket::open(ROUTE);
     sys::namespace::setns(home.as_fd(), libc::CLONE_NEWNET).os("setns", own)?;
+    done?;
     socket.os("socket", "NETLINK_ROUTE in the container")
 }
 
 /// The index of the network's bridge, which is made where it is missing or not finished.
-fn bridge_of(socket: &mut Socket, network: &Network) -> Result<u32> {
+fn bridge_of(socket: &mut Socket, network: &Network, warnings: &mut Vec<String>) -> Result<u32> {
     let find = |socket: &mut Socket| {
         link::find(socket, &network.name).map_err(|r| refused(r, &network.name))
     };
     if let Some(found) = find(socket)?.filter(|found| found.up) {
         return Ok(found.index);
     }
-    make(network)?;
+    warnings.extend(make(network)?);
     find(socket)?
         .map(|found| found.index)
         .ok_or_else(|| Error::system(format!("bridge {} is gone again", network.name)))
 }
 
-/// Makes what is missing of a network.
-pub fn make(network: &Network) -> Result<()> {
+/// Makes what is missing of a network. What comes back is a protection that this host cannot give.
+pub fn make(network: &Network) -> Result<Option<String>> {
     let _lock = store::lock()?;
     make_locked(network).context(|| format!("make network {}", network.name))
 }
 
-fn make_locked(network: &Network) -> Result<()> {
+fn make_locked(network: &Network) -> Result<Option<String>> {
     let mut socket = routes()?;
     let refuse = |r| permission(refused(r, &format!("bridge {}", network.name)));
     let index = match link::find(&mut socket, &network.name).map_err(refuse)? {
@@ -292,13 +343,15 @@ fn make_locked(network: &Network) -> Result<()> {
             found.ok_or_else(|| Error::system("the kernel does not show the bridge"))?.index
         }
     };
-    sysctls(network)?;
+    let warning = settings::of_bridge(&mut socket, network, index)?;
+    settings::forwarding(&mut socket, network)?;
+    settings::reopen_loopback(network)?;
     let mut batch = Batch::new();
     for pool in network.pools() {
         link::add_address(&mut batch, index, pool.subnet.with(pool.gateway));
     }
     if has_ipv6() {
-        link::no_link_local(&mut batch, link::Which::Index(index));
+        link::no_link_local(&mut batch, Which::Index(index));
     }
     if network.ipv6.is_some() {
         // The kernel asks for neighbours with it, so it must not wait for a second to be sure of it.
@@ -310,11 +363,12 @@ fn make_locked(network: &Network) -> Result<()> {
     tunnel(&mut socket, network, index)?;
     repair_locked(Some(network))?;
     let mut batch = Batch::new();
-    link::up(&mut batch, link::Which::Index(index));
+    link::up(&mut batch, Which::Index(index));
     for route in &network.routes {
         link::add_route(&mut batch, route.to, route.via);
     }
-    socket.transact(batch).map_err(|r| refused(r, "the bridge's routes"))
+    socket.transact(batch).map_err(|r| refused(r, "the bridge's routes"))?;
+    Ok(warning)
 }
 
 fn permission(error: Error) -> Error {
@@ -331,11 +385,19 @@ fn tunnel(socket: &mut Socket, network: &Network, bridge: u32) -> Result<()> {
     let refuse = |r| refused(r, &format!("vxlan device {name}"));
     if link::find(socket, &name).map_err(refuse)?.is_none() {
         let mut batch = Batch::new();
-        link::new_vxlan(&mut batch, &name, bridge, network.mtu, vxlan.id, vxlan.port);
+        let Vxlan { id, port, .. } = *vxlan;
+        let device = link::Vxlan { name: &name, mtu: network.mtu, id, port, ipv6: vxlan.is_ipv6() };
+        link::new_vxlan(&mut batch, &device);
         socket.transact(batch).map_err(refuse)?;
     }
     let found = link::find(socket, &name).map_err(refuse)?;
     let index = found.ok_or_else(|| Error::system(format!("{name} is gone again")))?.index;
+    settings::deaf(&name)?;
+    settings::attach(socket, index, &[(false, guard::tunnel())])
+        .context(|| format!("guard vxlan device {name}"))?;
+    let mut batch = Batch::new();
+    link::enslave(&mut batch, index, bridge);
+    socket.transact(batch).map_err(refuse)?;
     let mut batch = Batch::new();
     vxlan.peers.iter().for_each(|peer| link::flood_to(&mut batch, index, *peer));
     if batch.is_empty() {
@@ -359,56 +421,6 @@ fn no_overlap(socket: &mut Socket, network: &Network) -> Result<()> {
                 pool.subnet
             ))
             .hint("choose another --subnet; for the default network, `aril network rm aril0`"));
-        }
-    }
-    Ok(())
-}
-
-/// Forwarding is the host's, not a bridge's: answers come in by other links. Only what is off is
-/// turned on, and written down first.
-fn sysctls(network: &Network) -> Result<()> {
-    if network.ipv4.is_some() {
-        // Published ports of 127.0.0.1; the filter's `guard` closes what it opens.
-        let own = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", network.name);
-        fs::write(&own, "1").os("write", &own)?;
-        if !network.internal {
-            turn_on("/proc/sys/net/ipv4/ip_forward")?;
-        }
-    }
-    if network.ipv6.is_some() && !network.internal {
-        let forwarding = "/proc/sys/net/ipv6/conf/all/forwarding";
-        if is_off(forwarding)? {
-            keep_router_advertisements()?;
-            turn_on(forwarding)?;
-        }
-    }
-    Ok(())
-}
-
-fn is_off(path: &str) -> Result<bool> {
-    Ok(fs::read_to_string(path).os("read", path)?.trim() == "0")
-}
-
-fn turn_on(path: &str) -> Result<()> {
-    if !is_off(path)? {
-        return Ok(());
-    }
-    let record = Path::new(store::STATE).join("forwarding");
-    let mut lines = fs::read_to_string(&record).unwrap_or_default();
-    lines.push_str(&format!("{path} was 0\n"));
-    crate::fs::record::write(&record, 0o600, lines.as_bytes())?;
-    fs::write(path, "1").os("write", path).map_err(|e| {
-        e.hint("containers need the host to forward; turn it on yourself, or make the network --internal")
-    })
-}
-
-/// A host that forwards IPv6 takes no routes from routers any more, unless told to.
-fn keep_router_advertisements() -> Result<()> {
-    let all = Path::new("/proc/sys/net/ipv6/conf");
-    for name in store::entries(all)? {
-        let path = all.join(name).join("accept_ra");
-        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
-            fs::write(&path, "2").os("write", path.display())?;
         }
     }
     Ok(())
@@ -515,6 +527,7 @@ pub fn remove(name: &str) -> Result<()> {
         }
     }
     store::remove(name)?;
+    settings::forget(name)?;
     lease::forget(name)
 }
 

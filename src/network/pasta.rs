@@ -15,7 +15,8 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
-use crate::spec::annotation::{self, NETWORK};
+use crate::spec::Extensions;
+use crate::spec::annotation::NETWORK;
 use crate::sys::pidfd;
 
 /// The value of [`NETWORK`] that asks for it.
@@ -36,8 +37,8 @@ const CLOSED: [&str; 11] = [
     "none",
 ];
 
-pub fn is_wanted(spec: &Spec) -> bool {
-    annotation::value(spec, NETWORK) == Some(NAME)
+pub fn is_wanted(extensions: &Extensions) -> bool {
+    extensions.network.as_deref() == Some(NAME)
 }
 
 /// Gives the config the network namespace that pasta connects. `privileged`: the runtime is the host's

@@ -1,6 +1,5 @@
-//! From annotations to what the container's network will be. No look at the host.
+//! What the operator granted -> what the container's network will be. No look at the host.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,9 +12,10 @@ use super::publish::Published;
 use super::rate::Rate;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::spec::Extensions;
 use crate::spec::annotation::{NETWORK, NETWORK_ADDRESS, NETWORK_PUBLISH, NETWORK_RATE};
 
-/// What an annotation asks for. Without one, the network namespace is all that the config says.
+/// Which network namespace the container has. Without a mode, the one that the config says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// A network namespace with nothing but loopback.
@@ -30,13 +30,15 @@ pub enum Mode {
 }
 
 /// A place on a network of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attachment {
     pub network: String,
     pub published: Vec<Published>,
     /// Those that were asked for; the others are free ones.
     pub addresses: Vec<IpAddr>,
     pub rate: Option<Rate>,
+    /// Ports are published though a process of the host listens on them.
+    pub over_listeners: bool,
 }
 
 impl fmt::Display for Attachment {
@@ -47,15 +49,9 @@ impl fmt::Display for Attachment {
     }
 }
 
-type Annotations = Option<HashMap<String, String>>;
-
-pub(super) fn given<'a>(annotations: &'a Annotations, key: &str) -> Option<&'a str> {
-    annotations.as_ref()?.get(key).map(String::as_str)
-}
-
-/// What `io.aril.network` says.
-pub fn mode(annotations: &Annotations) -> Result<Option<Mode>> {
-    let Some(text) = given(annotations, NETWORK) else { return Ok(None) };
+/// What `--network` says.
+pub fn mode(extensions: &Extensions) -> Result<Option<Mode>> {
+    let Some(text) = extensions.network.as_deref() else { return Ok(None) };
     let (kind, of) = match text.split_once(':') {
         Some((kind, of)) => (kind, Some(of)),
         None => (text, None),
@@ -80,37 +76,38 @@ pub fn mode(annotations: &Annotations) -> Result<Option<Mode>> {
 }
 
 /// The attachment, if the mode is one.
-pub fn attachment(annotations: &Annotations, rootless: bool) -> Result<Option<Attachment>> {
-    let network = match mode(annotations)? {
+pub fn attachment(extensions: &Extensions, rootless: bool) -> Result<Option<Attachment>> {
+    let network = match mode(extensions)? {
         Some(Mode::Bridge(_)) if rootless => {
             return Err(Error::config(format!("{NETWORK}=bridge needs root"))
                 .hint("without root, use --network pasta, host or none"));
         }
         Some(Mode::Bridge(name)) => name,
-        other => return no_extras(annotations, other.is_some()).map(|()| None),
+        other => return no_extras(extensions, other.is_some()).map(|()| None),
     };
-    let published = list(annotations, NETWORK_PUBLISH, "port to publish")?;
+    let published = list(&extensions.publish, "port to publish")?;
     conflicts(&published)?;
-    let addresses: Vec<IpAddr> = list(annotations, NETWORK_ADDRESS, "address")?;
+    let addresses: Vec<IpAddr> = list(&extensions.address, "address")?;
     if addresses.iter().filter(|a| a.is_ipv4()).count() > 1
         || addresses.iter().filter(|a| a.is_ipv6()).count() > 1
     {
         return Err(Error::config(format!("{NETWORK_ADDRESS}: one address of a family")));
     }
-    let rate = given(annotations, NETWORK_RATE).map(str::parse).transpose();
-    let rate = rate.map_err(|why: String| Error::config(format!("invalid network rate {why}")))?;
-    Ok(Some(Attachment { network, published, addresses, rate }))
+    let rate = extensions.rate.as_deref().map(str::parse).transpose();
+    let rate = rate.map_err(|why: String| Error::config(format!("invalid rate {why}")))?;
+    let over_listeners = extensions.publish_over_listener;
+    Ok(Some(Attachment { network, published, addresses, rate, over_listeners }))
 }
 
-fn no_extras(annotations: &Annotations, has_mode: bool) -> Result<()> {
-    let extra = [NETWORK_PUBLISH, NETWORK_ADDRESS, NETWORK_RATE]
-        .into_iter()
-        .find(|key| given(annotations, key).is_some_and(|value| !value.is_empty()));
-    match extra {
+fn no_extras(extensions: &Extensions, has_mode: bool) -> Result<()> {
+    let Extensions { publish, address, rate, .. } = extensions;
+    let extras = [(NETWORK_PUBLISH, publish), (NETWORK_ADDRESS, address), (NETWORK_RATE, rate)];
+    let given = |(_, value): &(&str, &Option<String>)| value.iter().any(|v| !v.is_empty());
+    match extras.into_iter().find(given).map(|(key, _)| key) {
         None => Ok(()),
         Some(key) if has_mode => Err(Error::config(format!(
             "{key} needs a network of its own, and {NETWORK} is {:?}",
-            given(annotations, NETWORK).unwrap_or_default()
+            extensions.network.as_deref().unwrap_or_default()
         ))
         .hint("ports are published by the container that owns the network namespace")),
         Some(key) => Err(Error::config(format!("{key} without {NETWORK}"))
@@ -118,15 +115,11 @@ fn no_extras(annotations: &Annotations, has_mode: bool) -> Result<()> {
     }
 }
 
-pub(super) fn list<T: std::str::FromStr>(
-    annotations: &Annotations,
-    key: &str,
-    what: &str,
-) -> Result<Vec<T>>
+pub(super) fn list<T: std::str::FromStr>(texts: &Option<String>, what: &str) -> Result<Vec<T>>
 where
     T::Err: fmt::Display,
 {
-    let texts = given(annotations, key).unwrap_or_default();
+    let texts = texts.as_deref().unwrap_or_default();
     let words = texts.split(',').map(str::trim).filter(|word| !word.is_empty());
     let refuse = |word: &str, e: T::Err| {
         let e = e.to_string();
@@ -173,17 +166,13 @@ pub fn edit(spec: &mut Spec, mode: &Mode, path: Option<PathBuf>) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn annotations(pairs: &[(&str, &str)]) -> Annotations {
-        Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
-    }
-
     fn refused(pairs: &[(&str, &str)]) -> String {
-        attachment(&annotations(pairs), false).unwrap_err().to_string()
+        attachment(&Extensions::of(pairs), false).unwrap_err().to_string()
     }
 
     #[test]
     fn modes() {
-        let mode = |text| mode(&annotations(&[(NETWORK, text)]));
+        let mode = |text| mode(&Extensions::of(&[(NETWORK, text)]));
         assert_eq!(mode("none").unwrap(), Some(Mode::None));
         assert_eq!(mode("bridge").unwrap(), Some(Mode::Bridge("aril0".to_owned())));
         assert_eq!(mode("bridge:n").unwrap(), Some(Mode::Bridge("n".to_owned())));
@@ -194,13 +183,13 @@ mod tests {
         {
             assert!(mode(bad).is_err(), "{bad}");
         }
-        assert_eq!(super::mode(&None).unwrap(), None);
+        assert_eq!(super::mode(&Extensions::default()).unwrap(), None);
     }
 
     #[test]
     fn attachments() {
         let found = attachment(
-            &annotations(&[
+            &Extensions::of(&[
                 (NETWORK, "bridge:n"),
                 (NETWORK_PUBLISH, "80:80, 127.0.0.1:53:53/udp"),
                 (NETWORK_ADDRESS, "10.0.0.9,fd00::9"),
@@ -210,9 +199,9 @@ mod tests {
         );
         let found = found.unwrap().unwrap();
         assert_eq!((found.published.len(), found.addresses.len()), (2, 2));
-        assert_eq!(attachment(&annotations(&[(NETWORK, "host")]), true).unwrap(), None);
+        assert_eq!(attachment(&Extensions::of(&[(NETWORK, "host")]), true).unwrap(), None);
         let bridge = (NETWORK, "bridge");
-        let rootless = attachment(&annotations(&[bridge]), true).unwrap_err().to_string();
+        let rootless = attachment(&Extensions::of(&[bridge]), true).unwrap_err().to_string();
         assert!(rootless.contains("needs root"));
         assert!(refused(&[(NETWORK, "host"), (NETWORK_PUBLISH, "80:80")]).contains("is \"host\""));
         assert!(refused(&[(NETWORK_PUBLISH, "80:80")]).contains("without io.aril.network"));
@@ -220,7 +209,7 @@ mod tests {
         assert!(refused(&[bridge, (NETWORK_PUBLISH, "80:1,80:2")]).contains("the same port"));
         assert!(refused(&[bridge, (NETWORK_ADDRESS, "10.0.0.1,10.0.0.2")]).contains("one address"));
         assert!(refused(&[bridge, (NETWORK_ADDRESS, "x")]).contains("invalid address \"x\""));
-        assert!(refused(&[bridge, (NETWORK_RATE, "x")]).contains("invalid network rate"));
+        assert!(refused(&[bridge, (NETWORK_RATE, "x")]).contains("invalid rate \"x\": expected"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Published {
-    /// `None`: every address of the host.
+    /// `None`: every address of the host. Unspecified (`0.0.0.0`, `::`): every address of that family.
     pub address: Option<IpAddr>,
     pub protocol: Protocol,
     pub host: u16,
@@ -45,10 +45,27 @@ impl Published {
         self.host + (self.count - 1)
     }
 
+    /// The one address of the host that the port is published on, if it is one.
+    pub fn bound(self) -> Option<IpAddr> {
+        self.address.filter(|address| !address.is_unspecified())
+    }
+
+    /// Whether the port is published on addresses of that family.
+    pub fn is_of(self, ipv4: bool) -> bool {
+        self.address.is_none_or(|address| address.is_ipv4() == ipv4)
+    }
+
+    /// Whether the host itself reaches the port at 127.0.0.0/8.
+    pub fn is_on_loopback(self) -> bool {
+        self.is_of(true) && self.bound().is_none_or(|address| address.is_loopback())
+    }
+
     /// Whether one port of the host would have to lead to two places.
     pub fn conflicts(self, other: Self) -> bool {
+        let both = |ipv4| self.is_of(ipv4) && other.is_of(ipv4);
         self.protocol == other.protocol
-            && self.address == other.address
+            && self.bound() == other.bound()
+            && (both(true) || both(false))
             && self.host <= other.last()
             && other.host <= self.last()
     }
@@ -98,9 +115,10 @@ impl FromStr for Published {
     }
 }
 
-/// The address, if there is one, and the rest. `0.0.0.0` and `[::]` are every address.
+/// The address, if there is one, and the rest. An IPv4 address that is written as an IPv6 one
+/// (`::ffff:192.0.2.1`) is the IPv4 address: packets have no other.
 fn address(text: &str) -> Result<(Option<IpAddr>, &str), String> {
-    let parsed = |address: IpAddr| (!address.is_unspecified()).then_some(address);
+    let parsed = |address: IpAddr| Some(address.to_canonical());
     if let Some(bracketed) = text.strip_prefix('[') {
         let (address, rest) = bracketed.split_once("]:").ok_or("want [ADDRESS]:PORT:PORT")?;
         let address: Ipv6Addr =
@@ -163,8 +181,12 @@ mod tests {
             ("8080:80", "8080:80/tcp"),
             ("53:53/udp", "53:53/udp"),
             ("127.0.0.1:1:2/sctp", "127.0.0.1:1:2/sctp"),
-            ("0.0.0.0:1:2", "1:2/tcp"),
-            ("[::]:1:2", "1:2/tcp"),
+            ("0.0.0.0:1:2", "0.0.0.0:1:2/tcp"),
+            ("[::]:1:2", "[::]:1:2/tcp"),
+            ("[0:0::0]:1:2", "[::]:1:2/tcp"),
+            ("[::ffff:0.0.0.0]:1:2", "0.0.0.0:1:2/tcp"),
+            ("[::ffff:127.0.0.1]:1:2", "127.0.0.1:1:2/tcp"),
+            ("[::ffff:c000:201]:1:2", "192.0.2.1:1:2/tcp"),
             ("[::1]:1-3:5-7", "[::1]:1-3:5-7/tcp"),
             ("1-65535:1-65535", "1-65535:1-65535/tcp"),
         ] {
@@ -197,10 +219,30 @@ mod tests {
     }
 
     #[test]
+    fn what_loopback_answers() {
+        for yes in
+            ["9:9", "0.0.0.0:9:9", "127.0.0.1:9:9", "127.9.9.9:9:9", "[::ffff:127.0.0.1]:9:9"]
+        {
+            assert!(parse(yes).is_on_loopback(), "{yes}");
+        }
+        for no in ["[::]:9:9", "[::1]:9:9", "192.0.2.1:9:9"] {
+            assert!(!parse(no).is_on_loopback(), "{no}");
+        }
+    }
+
+    #[test]
     fn conflicts() {
         assert!(parse("1-9:1-9").conflicts(parse("9:80")));
         assert!(!parse("1-9:1-9").conflicts(parse("10:80")));
         assert!(!parse("9:9").conflicts(parse("9:9/udp")));
         assert!(!parse("9:9").conflicts(parse("127.0.0.1:9:9")));
+        assert!(!parse("0.0.0.0:9:9").conflicts(parse("[::]:9:9")));
+        assert!(!parse("0.0.0.0:9:9").conflicts(parse("127.0.0.1:9:9")));
+        assert!(!parse("[::]:9:9").conflicts(parse("[fd00::1]:9:9")));
+        for every in ["0.0.0.0:9:9", "[::]:9:9", "9:9"] {
+            assert!(parse("9:9").conflicts(parse(every)) && parse(every).conflicts(parse("9:9")));
+            assert!(parse(every).conflicts(parse(every)));
+        }
+        assert!(parse("[::ffff:127.0.0.1]:9:9").conflicts(parse("127.0.0.1:9:9")));
     }
 }

@@ -31,10 +31,10 @@ impl FromStr for Rate {
             let place = match part.split_once('=') {
                 Some(("in", _)) => &mut rate.inward,
                 Some(("out", _)) => &mut rate.outward,
-                _ => return Err(format!("{part:?}: want in=RATE or out=RATE")),
+                _ => return Err(format!("{part:?}: expected in=RATE or out=RATE")),
             };
             if place.replace(bytes(&part[part.find('=').map_or(0, |at| at + 1)..])?).is_some() {
-                return Err(format!("{text:?} says one direction twice"));
+                return Err(format!("{text:?}: one direction twice"));
             }
         }
         Ok(rate)
@@ -56,7 +56,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     match bits.map(|bits| bits / 8) {
         // Below this a full frame would wait for seconds.
         Some(bytes) if bytes >= 1_000 => Ok(bytes),
-        _ => Err(format!("{text:?} is no rate: want bits a second, 8k or more, such as 10mbit")),
+        _ => Err(format!("{text:?}: expected a number with kbit, mbit or gbit, at least 8kbit")),
     }
 }
 

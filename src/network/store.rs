@@ -5,16 +5,15 @@
 //! the host, whatever state root a container has: two roots that gave out addresses of one bridge by
 //! themselves would give one out twice.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::definition::Network;
 use crate::error::{Context, Error, Kind, OsContext, Result};
-use crate::fs::record;
+use crate::fs::{closed, record};
 use crate::sys::open::open;
 
 pub const DEFINITIONS: &str = "/var/lib/aril/networks";
@@ -34,15 +33,11 @@ pub fn lock() -> Result<Lock> {
 
 /// The directory is made where it is missing.
 pub(super) fn lock_directory(path: &Path) -> Result<Lock> {
-    make_directory(path)?;
+    closed::directory(path)?;
     let file =
         File::from(open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).os("open", path.display())?);
     let lock = Flock::lock(file, FlockArg::LockExclusive);
     lock.map(Lock).map_err(|(_, errno)| Error::os("flock", path.display(), errno))
-}
-
-pub(super) fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).os("mkdir", path.display())
 }
 
 fn file(name: &str) -> PathBuf {
@@ -83,7 +78,7 @@ pub fn all() -> Result<Vec<Network>> {
 }
 
 pub fn save(network: &Network) -> Result<()> {
-    make_directory(Path::new(DEFINITIONS))?;
+    closed::directory(Path::new(DEFINITIONS))?;
     let text = serde_json::to_vec_pretty(network)
         .map_err(|e| Error::system(format!("encode network {}: {e}", network.name)))?;
     record::write(&file(&network.name), 0o644, &text)

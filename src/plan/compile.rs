@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, Mount, Process, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxIdMapping, LinuxIdMappingBuilder, Mount, Process, Spec,
+};
 
 use super::facts::{HostFacts, ProcessFacts};
 use super::process::{self, Whose};
@@ -13,6 +15,7 @@ use crate::hook::Point;
 use crate::id::ContainerId;
 use crate::identity::descriptors::Passed;
 use crate::namespace::Kind;
+use crate::spec::OperatorGrant;
 use crate::{cgroup, hook, limits, namespace, network, rootfs, spec};
 
 /// Where the directory of the notify socket appears, and what sd_notify(3) is told.
@@ -30,6 +33,8 @@ pub struct Options {
     pub no_pivot: bool,
     pub new_keyring: bool,
     pub rootless_cgroups: bool,
+    /// `--cgroup-manager disabled`.
+    pub no_cgroup: bool,
     /// The runtime returns before the process ends.
     pub detach: bool,
     pub console_socket: Option<PathBuf>,
@@ -41,6 +46,7 @@ pub struct Options {
 pub fn container(
     id: &ContainerId,
     spec: &Spec,
+    grant: &OperatorGrant,
     options: &Options,
     facts: &HostFacts,
 ) -> Result<ContainerPlan> {
@@ -56,13 +62,15 @@ pub fn container(
         layout: &facts.cgroups,
         owner: cgroup_owner(spec, process, &namespaces),
         rootless: options.rootless_cgroups,
-        systemd: facts.systemd.as_ref().map(|manager| cgroup::systemd::plan::Input {
-            manager,
-            annotations: spec.annotations().as_ref(),
-        }),
+        none: options.no_cgroup,
+        may_use_devices: !facts.process.rootless && !facts.in_user_namespace,
+        systemd: facts
+            .systemd
+            .as_ref()
+            .map(|manager| cgroup::systemd::plan::Input { manager, annotations: &grant.systemd }),
     })?;
     let names = network::names::plan(&network::names::Input {
-        annotations: spec.annotations(),
+        extensions: grant,
         hostname: spec.hostname().as_deref(),
         mounts: spec.mounts().as_deref().unwrap_or(&[]),
         mount_namespace: namespaces.has(Kind::Mount),
@@ -70,7 +78,7 @@ pub fn container(
     })?;
     let mut own: Vec<_> = options.notify_directory.iter().map(|d| notify_mount(d)).collect();
     own.extend(names.iter().flat_map(|names| names.mounts(&options.state_directory)));
-    let rootfs = rootfs(spec, linux, options, facts, &namespaces, &cgroup, &own)?;
+    let rootfs = rootfs(spec, grant, options, facts, &namespaces, &cgroup, &own)?;
     let mut person = process::compile(&process::Input {
         id,
         process,
@@ -83,11 +91,11 @@ pub fn container(
         console_socket: options.console_socket.as_deref(),
         passed: options.passed,
         user_namespace: namespaces.has(Kind::User),
-        landlock: spec::annotation::value(spec, spec::annotation::LANDLOCK),
+        grant,
         facts: &facts.process,
     })?;
     let hooks = hook::plan::plan(spec.hooks().as_ref())?;
-    let network = network::plan::attachment(spec.annotations(), facts.process.rootless)?;
+    let network = network::plan::attachment(grant, facts.process.rootless)?;
     let mut wait = network.as_ref().map(|_| Step::Network(network::Step::WaitForLink));
 
     let mut steps = Vec::with_capacity(128);
@@ -117,6 +125,13 @@ pub fn container(
     let mut warnings = person.warnings;
     warnings.extend(cgroup.warnings.iter().cloned());
     warnings.extend(rootfs.warnings);
+    if options.no_cgroup && !namespaces.has(Kind::User) && may_make_devices(process) {
+        warnings.push(
+            "--cgroup-manager=disabled: no device filter is in force, and CAP_MKNOD lets the container \
+             make and open any device of the host"
+                .to_owned(),
+        );
+    }
     let no_place = facts.no_place_for.iter().filter(|_| names.is_some());
     warnings.extend(no_place.map(|place| {
         format!("{place} stays as it is: the rootfs has none, and none can be made in it")
@@ -142,6 +157,11 @@ pub fn container(
     })
 }
 
+fn may_make_devices(process: &Process) -> bool {
+    let bounding = process.capabilities().as_ref().and_then(|all| all.bounding().as_ref());
+    bounding.is_some_and(|set| set.contains(&Capability::Mknod))
+}
+
 fn rdt(id: &ContainerId, linux: &Linux, facts: &HostFacts) -> Result<Option<limits::rdt::Plan>> {
     let Some(rdt) = linux.intel_rdt() else { return Ok(None) };
     limits::rdt::plan(limits::rdt::Input { id: id.as_str(), rdt, host: facts.resctrl.as_ref() })
@@ -156,10 +176,11 @@ pub struct ExecOptions {
     pub passed: Passed,
 }
 
-/// `process` in a running container that was made from `spec`.
+/// `process` in a running container that was made from `spec` and `grant`.
 pub fn exec(
     id: &ContainerId,
     spec: &Spec,
+    grant: &OperatorGrant,
     process: &Process,
     options: &ExecOptions,
     facts: &ProcessFacts,
@@ -179,7 +200,7 @@ pub fn exec(
         console_socket: options.console_socket.as_deref(),
         passed: options.passed,
         user_namespace,
-        landlock: spec::annotation::value(spec, spec::annotation::LANDLOCK),
+        grant,
         facts,
     })?;
     let mut steps: Vec<_> = person.terminal.take().into_iter().collect();
@@ -226,16 +247,17 @@ fn cgroup_owner(spec: &Spec, process: &Process, namespaces: &namespace::plan::Pl
 
 fn rootfs(
     spec: &Spec,
-    linux: &Linux,
+    grant: &OperatorGrant,
     options: &Options,
     facts: &HostFacts,
     namespaces: &namespace::plan::Plan,
     cgroup: &cgroup::Plan,
     extra: &[Mount],
 ) -> Result<rootfs::Plan> {
+    let unspecified = || Error::config("process and linux must be specified");
+    let linux = spec.linux().as_ref().ok_or_else(unspecified)?;
     let hierarchies = hierarchies(cgroup);
     let mount_point = Path::new(cgroup::layout::MOUNT);
-    let annotation = |key| spec::annotation::value(spec, key);
     let maps = namespaces.maps.as_ref();
     let uid_mappings = maps.map(|maps| as_in_config(&maps.uid)).unwrap_or_default();
     let gid_mappings = maps.map(|maps| as_in_config(&maps.gid)).unwrap_or_default();
@@ -243,9 +265,9 @@ fn rootfs(
         bundle: &options.bundle,
         rootfs: &facts.rootfs,
         overlay: rootfs::overlay::plan::Input {
-            layers: annotation(spec::annotation::LAYERS),
-            upper: annotation(spec::annotation::UPPER),
-            show: annotation(spec::annotation::SHOW),
+            layers: grant.layers.as_deref(),
+            upper: grant.upper.as_deref(),
+            show: grant.show.as_deref(),
             root: &facts.rootfs,
             bundle: &options.bundle,
             state_directory: &options.state_directory,
@@ -265,10 +287,11 @@ fn rootfs(
         mount_namespace: namespaces.has(Kind::Mount),
         user_namespace: namespaces.has(Kind::User) || facts.in_user_namespace,
         foreign_network: namespaces.is_new(Kind::User) && !namespaces.has(Kind::Net),
+        foreign_ipc: namespaces.is_new(Kind::User) && !namespaces.has(Kind::Ipc),
         rootless: facts.process.rootless,
         uid_mappings: &uid_mappings,
         gid_mappings: &gid_mappings,
-        map_root: spec::annotation::value(spec, spec::annotation::USERNS).is_some(),
+        map_root: grant.userns.is_some(),
         cgroup: match cgroup.version {
             cgroup::Version::V1 => rootfs::plan::CgroupView::Legacy(&hierarchies),
             cgroup::Version::V2 => rootfs::plan::CgroupView::Unified(

@@ -3,15 +3,15 @@
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::error::{Error, Kind, Result};
+use crate::id::Principal;
 
-/// Decimal digits and nothing else: `str::parse` would take a sign.
-pub fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-/// `uid[:gid]`, all of it: what follows a number must not be dropped (CVE-2026-30892), and a name is
-/// never looked up (CVE-2016-3697). Without a group, the config's stays.
+/// `uid[:gid]`, all of it: what follows a number must not be dropped (CVE-2026-30892), and names have
+/// become numbers by now (CVE-2016-3697). Without a group, the config's stays.
 fn user(text: &str) -> Result<(u32, Option<u32>)> {
+    let number = |text| match Principal::parse(text) {
+        Ok(Principal::Number(id)) => Some(id),
+        Ok(Principal::Name(_)) | Err(_) => None,
+    };
     let parsed = match text.split_once(':') {
         Some((uid, gid)) => number(uid).zip(number(gid)).map(|(uid, gid)| (uid, Some(gid))),
         None => number(text).map(|uid| (uid, None)),
@@ -24,15 +24,20 @@ fn user(text: &str) -> Result<(u32, Option<u32>)> {
     })
 }
 
+/// Whether no part of the value of `--user` is a name: what resembles a number is never looked up.
+pub fn is_numeric(text: &str) -> bool {
+    !text.split(':').any(|part| matches!(Principal::parse(part), Ok(Principal::Name(_))))
+}
+
 /// What the flags change.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edits {
     /// Never empty.
     pub args: Vec<String>,
     pub cwd: Option<String>,
     pub env: Vec<String>,
-    /// Even to false.
-    pub tty: Option<bool>,
+    /// The terminal is that of the exec alone: config.json says what the container's own process has.
+    pub tty: bool,
     /// `uid[:gid]`
     pub user: Option<String>,
     pub additional_gids: Vec<u32>,
@@ -52,9 +57,7 @@ impl Edits {
         let mut env = process.env().clone().unwrap_or_default();
         env.extend(self.env.iter().cloned());
         process.set_env(Some(env));
-        if let Some(tty) = self.tty {
-            process.set_terminal(Some(tty));
-        }
+        process.set_terminal(Some(self.tty));
         if self.process_label.is_some() {
             process.set_selinux_label(self.process_label.clone());
         }
@@ -148,7 +151,7 @@ mod tests {
     fn only_what_was_given_changes() {
         let p = edits().apply(process(), &|_| panic!()).unwrap();
         assert_eq!(p.args().as_deref(), Some(&["ls".to_owned()][..]));
-        assert_eq!(p.terminal(), Some(true));
+        assert_eq!(p.terminal(), Some(false));
         assert_eq!((p.user().uid(), p.user().gid()), (1, 2));
         assert_eq!(p.env().as_deref(), Some(&["X=1".to_owned()][..]));
     }
@@ -156,7 +159,7 @@ mod tests {
     #[test]
     fn a_uid_alone_keeps_the_group() {
         let user = Some("7".to_owned());
-        let p = Edits { user, additional_gids: vec![4], tty: Some(false), ..edits() };
+        let p = Edits { user, additional_gids: vec![4], ..edits() };
         let p = p.apply(process(), &|_| panic!()).unwrap();
         assert_eq!((p.user().uid(), p.user().gid()), (7, 2));
         assert_eq!(p.user().additional_gids().as_deref(), Some(&[3, 4][..]));

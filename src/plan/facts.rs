@@ -18,8 +18,9 @@ use crate::identity::{self, SecurityModules};
 use crate::network::names::PLACES;
 use crate::path::absolute;
 use crate::rootfs::overlay::plan::lowers_of;
-use crate::spec::annotation;
+use crate::spec::Extensions;
 use crate::sys::open::open;
+use crate::sys::process::capget;
 use crate::{limits, namespace};
 
 /// The systemd that is to make the cgroup.
@@ -56,10 +57,17 @@ pub struct ProcessFacts {
     /// Not root.
     pub rootless: bool,
     pub setgroups_allowed: bool,
+    /// The permitted capabilities of the runtime.
+    pub capabilities: u64,
 }
 
 impl HostFacts {
-    pub fn gather(spec: &Spec, bundle: &Path, systemd: Option<Whose>) -> Result<Self> {
+    pub fn gather(
+        spec: &Spec,
+        extensions: &Extensions,
+        bundle: &Path,
+        systemd: Option<Whose>,
+    ) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or(&[]);
         let sets_sysctls =
@@ -71,8 +79,8 @@ impl HostFacts {
         let in_user_namespace = in_user_namespace();
         let rootfs = rootfs(spec, bundle)?;
         Ok(Self {
-            layer_owners: layer_owners(spec, &rootfs, bundle)?,
-            no_place_for: no_place_for(spec, &rootfs)?,
+            layer_owners: layer_owners(spec, extensions, &rootfs, bundle)?,
+            no_place_for: no_place_for(spec, extensions, &rootfs)?,
             rootfs,
             cgroups: cgroup::Layout::observe(cgroups_path)?,
             systemd: systemd
@@ -100,6 +108,8 @@ impl ProcessFacts {
             security: identity::parent::security_modules(processes),
             rootless: !nix::unistd::geteuid().is_root(),
             setgroups_allowed: !in_user_namespace || setgroups_allowed(),
+            // Without an answer of the kernel, it is the kernel that refuses later.
+            capabilities: capget().map_or(u64::MAX, |sets| sets.permitted),
         }
     }
 }
@@ -111,7 +121,10 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let path = absolute(bundle, root.path());
     let what = || format!("invalid rootfs {}", path.display());
     let real = path.canonicalize().os("stat", path.display()).map_err(|e| e.context(what()))?;
-    if real != path {
+    // The bundle may be behind a symlink, as /var/run is one; what the config names may not be one.
+    let within = |bundle: PathBuf| absolute(&bundle, root.path()) == real;
+    let relative = root.path().is_relative();
+    if real != path && !(relative && bundle.canonicalize().is_ok_and(within)) {
         return Err(Error::config(format!(
             "invalid rootfs: not an absolute path, or a symlink: {} is {}",
             path.display(),
@@ -119,6 +132,7 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
         ))
         .hint("write the path without symlinks in root.path, and call with such a --bundle"));
     }
+    let path = real;
     if path == Path::new("/") {
         return Err(Error::config("invalid rootfs: / is the host's own root")
             .hint("a container needs a root directory of its own"));
@@ -129,9 +143,14 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn layer_owners(spec: &Spec, root: &Path, bundle: &Path) -> Result<Vec<u32>> {
+fn layer_owners(
+    spec: &Spec,
+    extensions: &Extensions,
+    root: &Path,
+    bundle: &Path,
+) -> Result<Vec<u32>> {
     let mapped = spec.linux().as_ref().is_some_and(|l| l.uid_mappings().is_some());
-    let lowers = if mapped { lowers_of(spec, root, bundle)? } else { None };
+    let lowers = if mapped { lowers_of(extensions, root, bundle)? } else { None };
     let owner = |lower: &PathBuf| {
         let found = std::fs::metadata(lower).os("stat", lower.display());
         found.map(|metadata| metadata.uid()).map_err(|e| e.context("read the layers"))
@@ -139,10 +158,10 @@ fn layer_owners(spec: &Spec, root: &Path, bundle: &Path) -> Result<Vec<u32>> {
     lowers.iter().flatten().map(owner).collect()
 }
 
-fn no_place_for(spec: &Spec, rootfs: &Path) -> Result<Vec<&'static str>> {
-    let asked = |key| annotation::value(spec, key).is_some();
+fn no_place_for(spec: &Spec, extensions: &Extensions, rootfs: &Path) -> Result<Vec<&'static str>> {
+    let Extensions { network, layers, upper, .. } = extensions;
     // With layers, what is missing is made in the topmost.
-    if !asked(annotation::NETWORK) || asked(annotation::LAYERS) || asked(annotation::UPPER) {
+    if network.is_none() || layers.is_some() || upper.is_some() {
         return Ok(Vec::new());
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -113,14 +113,13 @@ impl Script {
         })
     }
 
-    /// The steps before the process is ready, and the filter that is loaded after: where it comes
-    /// last it waits for `start`, so that no call of ours but execve is made under it. With a
-    /// listener it cannot wait: the agent has that from `create`.
-    pub fn before_and_after_ready(&self) -> (&[Step], Option<&seccomp::Filter>) {
-        match self.steps.split_last() {
-            Some((Step::Seccomp(filter), before)) if !filter.notifies() => (before, Some(filter)),
-            _ => (&self.steps, None),
-        }
+    /// The steps before the process is ready, and those after `start`: the filter, which waits so that
+    /// Aril makes no system calls under it but capset(2) and execve(2), and what follows it. A filter
+    /// with a listener cannot wait: the agent has the listener from `create`.
+    pub fn before_and_after_ready(&self) -> (&[Step], &[Step]) {
+        let waits = |step: &Step| matches!(step, Step::Seccomp(filter) if !filter.notifies());
+        let filter = self.steps.iter().position(waits);
+        self.steps.split_at(filter.unwrap_or(self.steps.len()))
     }
 
     pub fn landlock(&self) -> Option<&landlock::Ruleset> {

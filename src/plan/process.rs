@@ -12,6 +12,7 @@ use crate::id::ContainerId;
 use crate::identity::descriptors::Passed;
 use crate::identity::{environment, executable};
 use crate::limits::{IdSet, Rlimit};
+use crate::spec::OperatorGrant;
 use crate::{console, hook, identity, landlock, limits, seccomp};
 
 /// Whose process it is.
@@ -37,8 +38,7 @@ pub struct Input<'a> {
     pub console_socket: Option<&'a Path>,
     pub passed: Passed,
     pub user_namespace: bool,
-    /// The annotation.
-    pub landlock: Option<&'a str>,
+    pub grant: &'a OperatorGrant,
     pub facts: &'a ProcessFacts,
 }
 
@@ -70,7 +70,9 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         process: input.process,
         container,
         new_keyring: input.new_keyring,
-        confined: input.landlock.is_some(),
+        confined: input.grant.landlock.is_some(),
+        keep_groups: input.grant.keep_groups,
+        held: (!input.user_namespace).then_some(input.facts.capabilities),
         user_namespace: input.user_namespace,
         rootless: input.facts.rootless,
         setgroups_allowed: input.facts.setgroups_allowed,
@@ -80,16 +82,17 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         process: input.process,
         container,
         personality: input.linux.personality().as_ref(),
-        memory_policy: input.linux.memory_policy().as_ref().filter(|_| container.is_none()),
+        memory_policy: input.linux.memory_policy().as_ref(),
         cpuset: sets_cpus(input.linux),
     })?;
     let seccomp = seccomp(input.linux)?;
-    let landlock =
-        input.landlock.map(|text| landlock::plan::plan(text, landlock::parent::version()));
+    let rules = input.grant.landlock.as_deref();
+    let landlock = rules.map(|text| landlock::plan::plan(text, landlock::parent::version()));
     let landlock = landlock.transpose()?;
     let program = program(input)?;
 
-    let mut warnings = limits.warnings;
+    let mut warnings = identity.warnings;
+    warnings.extend(limits.warnings);
     warnings.extend(landlock.iter().filter_map(|plan| plan.warning.clone()));
     let (filter, listener) = match seccomp {
         None => (None, None),
@@ -165,16 +168,11 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// A filter needs CAP_SYS_ADMIN or no_new_privs: without the latter it is loaded before
-    /// privileges go; with it, last, so that a profile need not allow what dropping them takes.
-    fn steps(self) -> Vec<Step> {
+    /// The filter is loaded last, so that a profile need not allow what Aril does. Loading it takes
+    /// CAP_SYS_ADMIN or no_new_privs (seccomp(2)): without the latter, the process keeps that
+    /// capability until the filter is loaded, and one capset(2) is made under it.
+    fn steps(mut self) -> Vec<Step> {
         let mut steps = Vec::new();
-        let (mut before, mut after) = (None, None);
-        if self.no_new_privileges {
-            after = self.filter;
-        } else {
-            before = self.filter;
-        }
         steps.extend(self.limits.into_iter().map(Step::Limits));
         if self.needs_home {
             steps.push(Step::Home);
@@ -188,10 +186,26 @@ impl Order<'_> {
         }
         steps.extend(self.ruleset.map(Step::Landlock));
         steps.push(Step::CloseDescriptors);
-        steps.extend(before.map(Step::Seccomp));
+        let privileged = self.filter.is_some() && !self.no_new_privileges;
+        let reduced = privileged.then(|| keep_administration(&mut self.late)).flatten();
         steps.extend(self.late.into_iter().map(Step::Identity));
         steps.push(Step::LookUpProgram);
-        steps.extend(after.map(Step::Seccomp));
+        steps.extend(self.filter.map(Step::Seccomp));
+        steps.extend(reduced.map(Step::Identity));
         steps
     }
+}
+
+/// Adds CAP_SYS_ADMIN to the capabilities that the process has before the filter. Returns the step
+/// that takes it away again, unless the config grants it.
+fn keep_administration(late: &mut [identity::Step]) -> Option<identity::Step> {
+    let administration = caps::Capability::CAP_SYS_ADMIN.bitmask();
+    let sets = late.iter_mut().find_map(|step| match step {
+        identity::Step::Capabilities(sets) => Some(sets),
+        _ => None,
+    })?;
+    let configured = *sets;
+    sets.permitted |= administration;
+    sets.effective |= administration;
+    (configured != *sets).then_some(identity::Step::ReducedCapabilities(configured))
 }

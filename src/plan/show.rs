@@ -16,7 +16,7 @@ impl fmt::Display for ContainerPlan {
         writeln!(f, "\nhost:")?;
         self.host(f)?;
         writeln!(f, "\ncontainer process:")?;
-        let (before, filter) = self.script.before_and_after_ready();
+        let (before, after) = self.script.before_and_after_ready();
         for step in before {
             writeln!(f, "  {step}")?;
         }
@@ -24,8 +24,8 @@ impl fmt::Display for ContainerPlan {
         if self.script.landlock().is_some() {
             writeln!(f, "  enforce landlock")?;
         }
-        if let Some(filter) = filter {
-            writeln!(f, "  {filter}")?;
+        for step in after {
+            writeln!(f, "  {step}")?;
         }
         for hook in self.script.hooks.at(Point::StartContainer) {
             writeln!(f, "  startContainer hook {hook}")?;

@@ -34,8 +34,10 @@ pub use pivot::check_table;
 pub struct State<'p> {
     proc: &'p Proc,
     root: Option<Root>,
-    /// The sources that the parent opened.
+    /// The overlay, if the parent made it.
     trees: Vec<Option<OwnedFd>>,
+    /// That of the next bind, if it is open already.
+    source: Option<OwnedFd>,
     /// The directory of the last node or symlink: they come in a row.
     nodes: Option<(CString, OwnedFd)>,
     /// What covers hidden files: the container's /dev/null, verified.
@@ -62,6 +64,7 @@ impl<'p> State<'p> {
             proc,
             root: None,
             trees,
+            source: None,
             nodes: None,
             null: None,
             empty: None,
@@ -81,6 +84,27 @@ impl<'p> State<'p> {
     /// The container's root, once it is open: before the pivot and after.
     pub fn root(&self) -> ChildResult<&Root> {
         self.root.as_ref().ok_or(Fault::refused("the rootfs is not open yet"))
+    }
+
+    /// Whether the parent has to open the source of the mount; else it is open after this.
+    pub fn needs_parent(&mut self, step: &Step) -> ChildResult<bool> {
+        match step {
+            Step::Bind(mount) if mount.id_map.is_some() => Ok(true),
+            Step::Bind(mount) if mount.in_user_namespace => match mount.open() {
+                Err(Errno::EACCES) => Ok(true),
+                other => {
+                    self.source = Some(other.map_err(|errno| bind::refused(mount, errno))?);
+                    Ok(false)
+                }
+            },
+            Step::CloneRoot { mapped, .. } => Ok(mapped.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    /// The source that the parent has opened.
+    pub fn take_source(&mut self, source: OwnedFd) {
+        self.source = Some(source);
     }
 
     /// Done with, to be closed some time: before the program runs, all that it does not get is
@@ -107,11 +131,8 @@ pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
     }
     match step {
         Step::Propagate { flags, .. } => pivot::propagate(*flags),
-        Step::Isolate { ancestors } => pivot::isolate(ancestors),
-        Step::CloneRoot { path, mapped } => {
-            let tree = mapped.as_ref().and_then(|(tree, _)| state.trees.get_mut(*tree)?.take());
-            pivot::clone_root(state, path, tree)
-        }
+        Step::Isolate { ancestors, slave } => pivot::isolate(ancestors, *slave),
+        Step::CloneRoot { path, slave, .. } => pivot::clone_root(state, path, *slave),
         Step::Overlay(overlay) => pivot::attach_overlay(state, overlay),
         Step::OpenRoot { path } => pivot::open_root(state, path),
         Step::Mount(mount) => new_mount::run(state, mount),
@@ -151,12 +172,12 @@ impl State<'_> {
         let opened = if target.ordinary {
             root.open_no_symlinks(path, libc::O_PATH | libc::O_DIRECTORY)
         } else {
-            root.open(path, libc::O_PATH)
+            root.open(path, libc::O_PATH | if target.keep_link { libc::O_NOFOLLOW } else { 0 })
         };
         let place = match opened {
             Ok(fd) => Place { fd, made: false },
             Err(Errno::ENOENT) if missing == Missing::File => {
-                Place { fd: root.create_file(path, 0o644).during("create")?, made: true }
+                Place { fd: root.make_missing_file(path, 0o644).during("create")?, made: true }
             }
             Err(Errno::ENOENT) => {
                 Place { fd: root.mkdir_missing(path, 0o755).during("mkdir")?, made: true }

@@ -12,8 +12,10 @@
 //! up once, inside the root, and what was found is what is mounted on. Nothing of the container's
 //! is ever looked up by a path of the host.
 //!
-//! A bind's source is a path of the host and is looked up before the pivot. Where the container's
-//! user could not reach it, or it must be ID-mapped, the parent opens it ([`parent::open_trees`]).
+//! A bind's source is a path of the host and is looked up before the pivot, by the child: a copy of
+//! a mount of its own namespace keeps the flags that the kernel has locked for a user namespace, and
+//! what earlier mounts of the list have put there. Where the container's user cannot reach it, or it
+//! must be ID-mapped, the parent enters the child's mount namespace for it ([`parent::open_source`]).
 
 pub mod child;
 pub mod options;
@@ -23,8 +25,10 @@ pub mod plan;
 
 use std::ffi::{CStr, CString};
 use std::fmt;
+use std::os::fd::OwnedFd;
 
-use crate::sys::mount::{Attributes, Extent};
+use crate::sys;
+use crate::sys::mount::{Attributes, Extent, open_tree, open_tree_nofollow};
 
 /// What the child does, in order; see the module.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,15 +48,18 @@ pub enum Step {
         flags: u64,
         name: String,
     },
-    /// Makes the mount that holds the rootfs private: the nearest of these that is a mount.
+    /// Makes the mount that holds the rootfs private, or a slave: the nearest of these that is a mount.
     Isolate {
         ancestors: Vec<CString>,
+        slave: bool,
     },
     /// Clones the rootfs onto itself; from here on paths are the container's.
     CloneRoot {
         path: CString,
-        /// The parent makes the clone, as the n-th of its trees, with owners mapped.
-        mapped: Option<(usize, IdMap)>,
+        /// The parent makes the clone, with owners mapped.
+        mapped: Option<IdMap>,
+        /// What the host mounts below the rootfs later appears in the container.
+        slave: bool,
     },
     /// In the place of that, layers; from here on too.
     Overlay(Box<overlay::Overlay>),
@@ -102,6 +109,8 @@ pub struct Target {
     pub in_proc: bool,
     /// No part may be a symlink, and it must be a directory.
     pub ordinary: bool,
+    /// A symlink at the end is mounted on, not followed.
+    pub keep_link: bool,
 }
 
 /// What is done to a mount once it is there.
@@ -122,6 +131,8 @@ pub struct NewMount {
     pub data: Vec<Datum>,
     /// Take over the mode of the directory that is covered.
     pub inherit_mode: bool,
+    /// In a user namespace: a directory of the host that is bound where the kernel refuses the mount.
+    pub instead: Option<CString>,
     pub copy_up: bool,
     /// A security label that can only be set on the mounted root.
     pub label: Option<CString>,
@@ -155,13 +166,25 @@ pub struct BindMount {
     pub change: Option<Change>,
     /// On /proc itself: what is bound must be a procfs.
     pub proc_only: bool,
-    /// The parent opens the source, as the n-th of its trees.
-    pub tree: Option<usize>,
+    /// The container's user, who may be unable to reach the source, opens it: else the parent does.
+    pub in_user_namespace: bool,
     pub id_map: Option<IdMap>,
     /// An empty volume: it begins with what it covers.
     pub fill: bool,
+    pub links: options::Links,
     pub finish: Finish,
     pub options: String,
+}
+
+impl BindMount {
+    /// A detached copy of the source, as the calling process sees it.
+    fn open(&self) -> sys::Result<OwnedFd> {
+        if self.links.copy || self.links.keep_source {
+            open_tree_nofollow(&self.source, self.extent)
+        } else {
+            open_tree(None, &self.source, self.extent)
+        }
+    }
 }
 
 /// How a bind shall differ from its source.
@@ -232,12 +255,17 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Propagate { name, .. } => write!(f, "make / {name}"),
-            Step::Isolate { ancestors } => match ancestors.first() {
-                Some(rootfs) => write!(f, "make the mount of {} private", Text(rootfs)),
-                None => f.write_str("make the mount of the rootfs private"),
-            },
-            Step::CloneRoot { path, mapped: None } => write!(f, "bind {} on itself", Text(path)),
-            Step::CloneRoot { path, mapped: Some(_) } => {
+            Step::Isolate { ancestors, slave } => {
+                let how = if *slave { "a slave" } else { "private" };
+                match ancestors.first() {
+                    Some(rootfs) => write!(f, "make the mount of {} {how}", Text(rootfs)),
+                    None => write!(f, "make the mount of the rootfs {how}"),
+                }
+            }
+            Step::CloneRoot { path, mapped: None, .. } => {
+                write!(f, "bind {} on itself", Text(path))
+            }
+            Step::CloneRoot { path, mapped: Some(_), .. } => {
                 write!(f, "bind {} on itself (id-mapped)", Text(path))
             }
             Step::Overlay(overlay) => overlay.fmt(f),

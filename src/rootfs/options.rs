@@ -29,18 +29,22 @@ enum Meaning {
     /// Fill a new tmpfs with what it hides.
     CopyUp,
     IdMap(Extent),
+    /// For a bind whose source or target is a symlink.
+    Link(Links),
     /// What the kernel does anyway, or has no meaning by now.
     Nothing,
 }
 
-use Meaning::{Bind, Clear, CopyUp, IdMap, Nothing, Propagation, Recursive, Remount, Set};
+use Meaning::{Bind, Clear, CopyUp, IdMap, Link, Nothing, Propagation, Recursive, Remount, Set};
 
 /// Sorted by name, for `features` prints them in this order.
 const TABLE: &[(&str, Meaning)] = &[
     ("async", Clear(MS_SYNCHRONOUS)),
     ("atime", Clear(MS_NOATIME)),
     ("bind", Bind(Extent::One)),
+    ("copy-symlink", Link(Links { copy: true, ..Links::NONE })),
     ("defaults", Nothing),
+    ("dest-nofollow", Link(Links { keep_target: true, ..Links::NONE })),
     ("dev", Clear(MS_NODEV)),
     ("diratime", Clear(MS_NODIRATIME)),
     ("dirsync", Set(MS_DIRSYNC)),
@@ -94,6 +98,7 @@ const TABLE: &[(&str, Meaning)] = &[
     ("shared", Propagation(MS_SHARED)),
     ("silent", Nothing),
     ("slave", Propagation(MS_SLAVE)),
+    ("src-nofollow", Link(Links { keep_source: true, ..Links::NONE })),
     ("strictatime", Set(MS_STRICTATIME)),
     ("suid", Clear(MS_NOSUID)),
     ("symfollow", Clear(MS_NOSYMFOLLOW)),
@@ -129,6 +134,21 @@ const ATTRIBUTES: [(u64, u64); 8] = [
     (MS_NOATIME, ATTR_NOATIME),
 ];
 
+/// What becomes of symlinks, which else are followed. These options are crun's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Links {
+    /// `copy-symlink`: if the source is a symlink, the same symlink is made at the target.
+    pub copy: bool,
+    /// `src-nofollow`: if the source is a symlink, that itself is bound.
+    pub keep_source: bool,
+    /// `dest-nofollow`: if the target is a symlink, that itself is mounted on.
+    pub keep_target: bool,
+}
+
+impl Links {
+    const NONE: Self = Self { copy: false, keep_source: false, keep_target: false };
+}
+
 /// The options of one mount, read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -142,6 +162,7 @@ pub struct Options {
     pub propagation: Vec<u64>,
     pub recursive: Attributes,
     pub copy_up: bool,
+    pub links: Links,
     pub id_map: Option<Extent>,
     /// What stood behind `idmap=` or `ridmap=`.
     pub id_map_words: Option<String>,
@@ -173,12 +194,21 @@ impl Options {
                 self.flags &= !flag;
                 self.cleared |= flag;
             }
-            Bind(extent) => self.bind = Some(extent),
+            // Flags add up: MS_BIND, and MS_BIND with MS_REC.
+            Bind(extent) => {
+                let tree = [Some(extent), self.bind].contains(&Some(Extent::Tree));
+                self.bind = Some(if tree { Extent::Tree } else { Extent::One });
+            }
             Remount => self.remount = true,
             Propagation(kind) => self.propagation.push(kind),
             Recursive(set, clear) => self.apply_recursive(set, clear),
             CopyUp => self.copy_up = true,
             IdMap(extent) => self.id_map = Some(extent),
+            Link(links) => {
+                self.links.copy |= links.copy;
+                self.links.keep_source |= links.keep_source;
+                self.links.keep_target |= links.keep_target;
+            }
             Nothing => {}
         }
     }
@@ -192,14 +222,17 @@ impl Options {
         true
     }
 
-    /// What is both set and cleared is set, whichever came later: so the kernel has it, and runc.
+    /// The later option wins, as in runc since 1.2; but `rrelatime`, which is no bit, undoes nothing.
     fn apply_recursive(&mut self, set: u64, clear: u64) {
         let all = &mut self.recursive;
+        if clear != ATTR_ATIME {
+            all.set &= !clear;
+        }
         if set & ATTR_ATIME != 0 {
             all.set &= !ATTR_ATIME;
         }
         all.set |= set;
-        all.clear = (all.clear | clear) & !(all.set & !ATTR_ATIME);
+        all.clear = (all.clear | clear) & !set;
         if (all.set | all.clear) & ATTR_ATIME != 0 {
             // A field, not bits: the kernel wants it cleared as a whole, whatever it becomes.
             all.clear |= ATTR_ATIME;
@@ -224,7 +257,9 @@ impl Options {
             // nosymfollow, which kernels before 5.14 do not know.
             ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | attributes(self.cleared)
         };
-        if self.flags & OF_ATIME != 0 || self.cleared & MS_NOATIME != 0 {
+        // Not to be strict is to be relative; not to be relative is nothing that the kernel can do.
+        let strict = MS_NOATIME | MS_STRICTATIME;
+        if self.flags & OF_ATIME != 0 || self.cleared & strict != 0 {
             clear |= ATTR_ATIME;
         }
         if self.flags & OF_ATIME != 0 {
@@ -237,7 +272,8 @@ impl Options {
 
 /// The attributes that the config names as to be cleared: a source whose lock forbids it is refused.
 pub fn demanded(options: &Options) -> u64 {
-    attributes(options.cleared)
+    let atime = if options.flags & OF_ATIME != 0 { ATTR_ATIME } else { 0 };
+    attributes(options.cleared) & !atime
 }
 
 /// One attribute of an atime class alone, as the kernel's mount(2) orders them.
@@ -293,7 +329,7 @@ mod tests {
         {
             assert!(recognised().contains(&needed), "{needed}");
         }
-        assert_eq!(TABLE.len(), 62);
+        assert_eq!(TABLE.len(), 65);
     }
 
     #[test]
@@ -306,6 +342,7 @@ mod tests {
                 Clear(flag) => assert_eq!((read.flags, read.cleared), (0, flag), "{name}"),
                 Bind(extent) => assert_eq!(read.bind, Some(extent), "{name}"),
                 IdMap(extent) => assert_eq!(read.id_map, Some(extent), "{name}"),
+                Link(links) => assert_eq!(read.links, links, "{name}"),
                 Propagation(kind) => {
                     assert_eq!(read.propagation, [kind], "{name}");
                     assert_eq!(propagation(name), Some(kind), "{name}");
@@ -322,6 +359,14 @@ mod tests {
     }
 
     #[test]
+    fn binds_add_up() {
+        for both in ["rbind,bind", "bind,rbind", "rbind,rw,bind"] {
+            assert_eq!(parse(both).bind, Some(Extent::Tree), "{both}");
+        }
+        assert_eq!(parse("bind,bind").bind, Some(Extent::One));
+    }
+
+    #[test]
     fn the_later_option_wins() {
         assert_eq!(parse("ro,rw").flags, 0);
         assert_eq!(parse("ro,rw").cleared, MS_RDONLY);
@@ -329,14 +374,22 @@ mod tests {
     }
 
     #[test]
-    fn of_recursive_ones_that_which_sets_wins() {
-        for both in ["rro,rrw", "rrw,rro"] {
-            let read = parse(both).recursive;
-            assert_eq!((read.set, read.clear), (ATTR_RDONLY, 0), "{both}");
-        }
-        for both in ["rnoatime,ratime", "ratime,rnoatime", "rrelatime,rnoatime"] {
-            let read = parse(both).recursive;
-            assert_eq!((read.set, read.clear), (ATTR_NOATIME, ATTR_ATIME), "{both}");
+    fn the_later_recursive_option_wins() {
+        for (options, set, clear) in [
+            ("rro,rrw", 0, ATTR_RDONLY),
+            ("rrw,rro", ATTR_RDONLY, 0),
+            ("rnodev,rdev", 0, ATTR_NODEV),
+            ("rdev,rnodev", ATTR_NODEV, 0),
+            ("rnoatime,ratime", 0, ATTR_ATIME),
+            ("ratime,rnoatime", ATTR_NOATIME, ATTR_ATIME),
+            ("rstrictatime,rnostrictatime", 0, ATTR_ATIME),
+            ("rnoatime,rstrictatime", ATTR_STRICTATIME, ATTR_ATIME),
+            ("rstrictatime,rnoatime", ATTR_NOATIME, ATTR_ATIME),
+            ("rrelatime,rnoatime", ATTR_NOATIME, ATTR_ATIME),
+            ("rnoatime,rrelatime", ATTR_NOATIME, ATTR_ATIME),
+        ] {
+            let read = parse(options).recursive;
+            assert_eq!((read.set, read.clear), (set, clear), "{options}");
         }
     }
 

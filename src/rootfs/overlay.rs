@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! [`plan`] decides which folders, from the annotations alone. The overlay itself is one detached
+//! [`plan`] decides which folders, from what the operator granted alone. The overlay itself is one detached
 //! mount ([`mount`]), made by the parent where that has the privileges (the host's root), else by the
 //! child in its user namespace, and attached in the container's mount namespace only: the host's
 //! mount table never learns of it, and it ends with the namespace.

@@ -1,105 +1,87 @@
-//! On the host, before the clone: the overlay, and sources of binds that the child could not open as
-//! it must.
+//! On the host: the overlay, before the clone, and sources of binds that the child cannot open as it
+//! must.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{chroot, fchdir};
 
-use super::{IdMap, Step, overlay};
-use crate::error::{Context, OsContext, Result};
-use crate::sys::mount::{Attributes, Extent, mount_setattr, open_tree};
+use super::{Step, overlay};
+use crate::error::{Context, Error, OsContext, Result};
+use crate::sys;
+use crate::sys::mount::{Extent, open_tree};
+use crate::sys::namespace::setns;
 
 pub mod id_map;
 
-/// Opens them in the order that [`BindMount::tree`] and [`overlay::Overlay::tree`] count. They are detached copies, in no mount
-/// table, and go away with the last process that holds them. None: the child shall try by itself.
+/// Makes the overlay, which is the first of the trees that the child gets, if the parent has to.
 pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Option<OwnedFd>>> {
     let mut trees = Vec::new();
     for step in steps {
-        match step {
-            Step::Bind(bind) if bind.tree.is_some() => {
-                trees.push(
-                    open(&bind.source, bind.extent, bind.id_map.as_ref())
-                        .context(|| step.to_string())?,
-                );
-            }
-            Step::Overlay(overlay) if overlay.tree.is_some() => {
-                trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
-            }
-            Step::CloneRoot { path, mapped: Some((_, map)) } => {
-                trees.push(open(path, Extent::Tree, Some(map)).context(|| step.to_string())?);
-            }
-            _ => {}
+        if let Step::Overlay(overlay) = step
+            && overlay.tree.is_some()
+        {
+            trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
         }
     }
     Ok(trees)
 }
 
-fn open(path: &CStr, extent: Extent, id_map: Option<&IdMap>) -> Result<Option<OwnedFd>> {
-    let source = path.to_string_lossy();
-    let tree = match open_tree(None, path, extent) {
-        // An ordinary user may copy mounts only in a namespace of their own: the child's.
-        Err(Errno::EPERM) if id_map.is_none() => return Ok(None),
-        other => other.os("open_tree", &source)?,
+/// Opens the source of a mount in the child's mount `namespace`, where the child's root directory is
+/// `root`: a detached copy, with owners mapped if the step says so. A copy made there has the flags that
+/// the kernel locks for another user namespace (`ro`, `nosuid`, `nodev`, `noexec`).
+pub fn open_source(
+    step: &Step,
+    namespace: BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
+) -> Result<OwnedFd> {
+    let (path, id_map) = match step {
+        Step::Bind(bind) => (&bind.source, bind.id_map.as_ref()),
+        Step::CloneRoot { path, mapped, .. } => (path, mapped.as_ref()),
+        _ => return Err(Error::system("the step has no source")).context(|| step.to_string()),
     };
-    // A copy of a shared mount is its peer: what the container mounts below it would reach the
-    // host. As a slave it still learns of what the host mounts.
-    let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
-    match mount_setattr(tree.as_fd(), Extent::Tree, slave) {
-        // Linux before 5.12.
-        Err(Errno::ENOSYS) if id_map.is_none() => return Ok(None),
-        other => other.os("mount_setattr", &source)?,
-    }
+    let source = path.to_string_lossy();
+    let open = || match step {
+        Step::Bind(bind) => bind.open(),
+        _ => open_tree(None, path, Extent::Tree),
+    };
+    let tree = match in_mount_namespace(namespace, root, open)? {
+        // Of an ordinary user: the child's own refusal is what there is to say.
+        Err(Errno::EPERM) => Err(Errno::EACCES),
+        other => other,
+    };
+    let tree = tree.os("open_tree", &source).context(|| step.to_string())?;
     if let Some(map) = id_map {
-        id_map::apply(tree.as_fd(), Path::new(&*source), map)?;
+        id_map::apply(tree.as_fd(), Path::new(&*source), map).context(|| step.to_string())?;
     }
-    Ok(Some(tree))
+    Ok(tree)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rootfs::{BindMount, Target};
-    use nix::sys::stat::fstat;
-
-    fn bind(id_map: Option<IdMap>) -> BindMount {
-        BindMount {
-            source: c"/tmp".into(),
-            extent: Extent::One,
-            target: Target { path: c"/x".into(), in_proc: false, ordinary: false },
-            change: None,
-            proc_only: false,
-            tree: Some(0),
-            id_map,
-            fill: false,
-            finish: Default::default(),
-            options: String::new(),
-        }
+/// Runs `open` in another mount namespace and comes back.
+fn in_mount_namespace<T>(
+    namespace: BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
+    open: impl FnOnce() -> sys::Result<T>,
+) -> Result<sys::Result<T>> {
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let own =
+        sys::open::open("/proc/self/ns/mnt", OFlag::O_RDONLY).os("open", "/proc/self/ns/mnt")?;
+    let own_root = sys::open::open("/", directory).os("open", "/")?;
+    let cwd = sys::open::open(".", directory).ok();
+    if let Err(errno) = setns(namespace, libc::CLONE_NEWNS) {
+        return Ok(Err(errno));
     }
+    let opened = enter(root).and_then(|()| open());
+    setns(own.as_fd(), libc::CLONE_NEWNS).os("setns", "/proc/self/ns/mnt")?;
+    enter(own_root.as_fd()).os("chroot", "/")?;
+    cwd.map_or(Ok(()), fchdir).os("fchdir", ".")?;
+    Ok(opened)
+}
 
-    #[test]
-    fn owners_are_shown_as_mapped() {
-        if !nix::unistd::geteuid().is_root() {
-            return eprintln!("skipped: not root");
-        }
-        let before = std::fs::read("/proc/self/mountinfo").unwrap();
-        let map = IdMap { extent: Extent::One, uids: vec![[0, 4000, 9]], gids: vec![[0, 5000, 9]] };
-        let tree = open(c"/tmp", Extent::One, Some(&map)).unwrap().unwrap();
-        let stat = fstat(&tree).unwrap();
-        assert_eq!((stat.st_uid, stat.st_gid), (4000, 5000));
-        assert_eq!(std::fs::read("/proc/self/mountinfo").unwrap(), before);
-    }
-
-    #[test]
-    fn says_what_is_missing() {
-        let source = c"/nonexistent/source".into();
-        let steps = [Step::Bind(Box::new(BindMount { source, ..bind(None) }))];
-        assert_eq!(
-            open_trees(steps.iter()).unwrap_err().to_string(),
-            "bind /nonexistent/source on /x: open_tree /nonexistent/source: \
-             no such file or directory"
-        );
-    }
+/// setns(2) leads to the root of the namespace, which need not be that of the process.
+fn enter(root: BorrowedFd<'_>) -> sys::Result<()> {
+    fchdir(root)?;
+    chroot(".")
 }

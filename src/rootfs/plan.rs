@@ -40,6 +40,8 @@ pub struct Input<'a> {
     pub user_namespace: bool,
     /// A new user namespace, and the network of the host: a sysfs of that cannot be mounted.
     pub foreign_network: bool,
+    /// A new user namespace, and the IPC namespace of the host: an mqueue of that cannot be mounted.
+    pub foreign_ipc: bool,
     /// The runtime is not root.
     pub rootless: bool,
     /// Those of the container's user namespace, if it has one.
@@ -120,6 +122,7 @@ fn refuse_without_namespace(input: &Input<'_>) -> Result<()> {
 
 fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
     let flags = root_propagation(input)?;
+    let slave = flags & MS_SLAVE != 0 && input.propagation.is_some_and(|name| !name.is_empty());
     let rootfs = host_path(input.rootfs)?;
     // What is unbindable cannot be cloned, so that has to wait for the pivot.
     let (flags, name) = match input.propagation {
@@ -127,26 +130,27 @@ fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
         _ => (MS_SLAVE | MS_REC, "rslave"),
     };
     plan.enter.push(Step::Propagate { flags, name: name.to_owned() });
-    // Else our mounts would appear on the host: `/` alone, or nothing, has left its peers.
-    if flags & MS_SHARED != 0 || flags & MS_REC == 0 {
+    // Else our mounts would appear on the host: `/` alone, or nothing, has left its peers. And what is
+    // bound from beside the rootfs is private, as with runc and crun.
+    let beside = !slave && flags & MS_PRIVATE == 0 && mounts::inherit_propagation(input);
+    if flags & MS_SHARED != 0 || flags & MS_REC == 0 || beside {
         let ancestors = input.rootfs.ancestors().map(host_path).collect::<Result<_>>()?;
-        plan.enter.push(Step::Isolate { ancestors });
+        plan.enter.push(Step::Isolate { ancestors, slave });
     }
     plan.enter.push(match overlay::plan::overlay(&input.overlay)? {
         Some(overlay) => Step::Overlay(Box::new(overlay)),
-        None => Step::CloneRoot { path: rootfs, mapped: mapped_root(input) },
+        None => Step::CloneRoot { path: rootfs, mapped: mapped_root(input), slave },
     });
     Ok(())
 }
 
-fn mapped_root(input: &Input<'_>) -> Option<(usize, IdMap)> {
+fn mapped_root(input: &Input<'_>) -> Option<IdMap> {
     let map = || IdMap {
         extent: Extent::Tree,
         uids: ranges(input.uid_mappings),
         gids: ranges(input.gid_mappings),
     };
-    // Before all binds: the first of the parent's trees.
-    (input.map_root && !input.rootless).then(|| (0, map()))
+    (input.map_root && !input.rootless).then(map)
 }
 
 fn root_propagation(input: &Input<'_>) -> Result<u64> {

@@ -20,9 +20,9 @@ pub fn facts() -> Facts {
 pub fn hand_over(listener: &Listener, pid: i32, state: State, fd: BorrowedFd<'_>) -> Result<()> {
     let path = listener.path.display();
     let message = message(listener, pid, state)?;
-    let agent = sys::socket::connect(&listener.path)
-        .os("connect", &path)
-        .map_err(|e| e.context("connect with the seccomp agent of the profile"))?;
+    let agent = sys::socket::connect(&listener.path).os("connect", &path).map_err(|e| {
+        e.context("failed to connect with seccomp agent specified in the seccomp profile")
+    })?;
     let sent = sys::socket::send(agent.as_fd(), &message, &[fd]).os("sendmsg", &path)?;
     File::from(agent).write_all(&message[sent..]).os("write", path)
 }
@@ -94,8 +94,8 @@ mod tests {
             hand_over(&listener, 1, State::default(), std::io::stderr().as_fd()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "connect with the seccomp agent of the profile: connect /nowhere/agent: \
-             no such file or directory"
+            "failed to connect with seccomp agent specified in the seccomp profile: \
+             connect /nowhere/agent: no such file or directory"
         );
     }
 }

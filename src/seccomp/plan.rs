@@ -29,6 +29,7 @@ pub fn compile(spec: &LinuxSeccomp, facts: &Facts) -> Result<Plan> {
     let listener = listener(spec)?;
     let flags = flags(spec, facts, listener.is_some())?;
     let profile = Profile::read(spec)?;
+    check_architectures(spec)?;
     let arches = arches(spec, facts.native);
     let tables = arches.iter().map(|arch| profile.table(*arch)).collect::<Result<Vec<_>>>()?;
 
@@ -107,6 +108,31 @@ fn flags(spec: &LinuxSeccomp, facts: &Facts, notifies: bool) -> Result<u32> {
         bits |= bit;
     }
     Ok(bits)
+}
+
+/// As libseccomp and runc: the specification has no native architecture, and a filter has one byte
+/// order, which is little-endian on each architecture that this program is built for.
+fn check_architectures(spec: &LinuxSeccomp) -> Result<()> {
+    use oci_spec::runtime::Arch::*;
+    for arch in spec.architectures().iter().flatten() {
+        match arch {
+            ScmpArchNative => {
+                return Err(Error::config(
+                    "string SCMP_ARCH_NATIVE is not a valid arch for seccomp",
+                ));
+            }
+            ScmpArchMips | ScmpArchMips64 | ScmpArchMips64n32 | ScmpArchPpc | ScmpArchPpc64
+            | ScmpArchS390 | ScmpArchS390x | ScmpArchParisc | ScmpArchParisc64 | ScmpArchM68k
+            | ScmpArchSheb => {
+                return Err(Error::config(format!(
+                    "error adding architecture to seccomp filter: {arch} is big-endian, this machine \
+                     is not"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The native one first, each once.

@@ -4,13 +4,18 @@ use super::flags::Flags;
 use super::status::Status;
 use super::wire::{Any, Message, Writer};
 
-/// The protocol's version that we serve; 3 brought sharing a sandbox's shim.
-const VERSION: u64 = 3;
+/// Version in a JSON answer. containerd 1.7 rejects any other; 2.0 to 2.2, which send the same request, accept 2 and 3.
+/// `MAX_SHIM_VERSION` does not tell them apart: every release sets it to 2.
+const JSON_VERSION: u64 = 2;
+/// Version in a protobuf answer. With 3, containerd connects the containers of a sandbox to the sandbox's shim
+/// without another `start`.
+const PROTOBUF_VERSION: u64 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     /// Before containerd 1.7: an address and no more.
     Address,
+    /// containerd 1.7 to 2.2.
     Json,
     /// Since containerd 2.3.
     Protobuf,
@@ -47,12 +52,14 @@ impl Asked {
             Form::Address => address.as_bytes().to_vec(),
             Form::Json => {
                 // An address is a path of ours, with nothing in it to be escaped.
-                format!(r#"{{"version":{VERSION},"address":"{address}","protocol":"ttrpc"}}"#)
+                format!(r#"{{"version":{JSON_VERSION},"address":"{address}","protocol":"ttrpc"}}"#)
                     .into_bytes()
             }
-            Form::Protobuf => {
-                Writer::new().number(1, VERSION).bytes(2, address).bytes(3, "ttrpc").finish()
-            }
+            Form::Protobuf => Writer::new()
+                .number(1, PROTOBUF_VERSION)
+                .bytes(2, address)
+                .bytes(3, "ttrpc")
+                .finish(),
         }
     }
 }
@@ -85,7 +92,7 @@ mod tests {
         assert_eq!((&json.form, &json.options), (&Form::Json, &None));
         let text = json.answer("unix:///s");
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(value["version"], 3);
+        assert_eq!(value["version"], 2, "containerd 1.7 rejects 3");
         assert_eq!((&value["address"], &value["protocol"]), (&"unix:///s".into(), &"ttrpc".into()));
 
         let negative_level = u64::MAX - 7;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::membership::Home;
 use super::options::Options;
+use crate::cli::log::STDERR_IS_THE_CONTAINERS;
 use crate::error::{Error, OsContext, Result, text};
 use crate::fs::record;
 use crate::path::{c_path, c_string};
@@ -45,6 +46,11 @@ impl Command<'_> {
         if self.options.systemd_cgroup {
             words.push(c"--systemd-cgroup".into());
         }
+        if self.words.first() == Some(&"create") {
+            for word in self.options.annotation_words() {
+                words.push(c_string("argument", word.as_bytes())?);
+            }
+        }
         for word in self.words {
             words.push(c_string("argument", word.as_bytes())?);
         }
@@ -55,7 +61,11 @@ impl Command<'_> {
     pub fn spawn(&self, stdio: [BorrowedFd; 3]) -> Result<i32> {
         let argv = self.argv()?;
         let cwd = c_path("bundle", self.bundle)?;
-        let env = environment();
+        let mut env = environment();
+        if self.log.is_some() {
+            let variable = format!("{STDERR_IS_THE_CONTAINERS}=1");
+            env.push(c_string("environment", variable.as_bytes())?);
+        }
         let image = Image {
             path: &argv[0],
             argv: Vector::new(&argv),
@@ -135,12 +145,25 @@ struct Record {
     msg: String,
 }
 
+fn records(log: &Path) -> Vec<Record> {
+    let log = record::read(log, LONGEST).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// What a command warned of, such as annotations that it ignored.
+pub fn warnings(log: &Path) -> Vec<String> {
+    let warnings = records(log).into_iter().filter(|record| record.level == "warning");
+    warnings.map(|record| record.msg).collect()
+}
+
 /// Why a command failed: the last error of its log, else what it printed, else how it ended.
 pub fn why(log: Option<&Path>, output: &str, ended: Ended) -> String {
-    let log = log.and_then(|path| record::read(path, LONGEST).ok()).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let mut records = log.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
-    let last = records.rfind(|r| r.level == "error" || r.level == "fatal");
+    let last = log
+        .map(records)
+        .unwrap_or_default()
+        .into_iter()
+        .rfind(|r| r.level == "error" || r.level == "fatal");
     let text = last.map_or_else(|| output.to_owned(), |record| record.msg.trim().to_owned());
     match ended {
         _ if !text.is_empty() => text,
@@ -204,6 +227,7 @@ mod tests {
                        {\"level\":\"warning\",\"msg\":\"other\"}\n";
         std::fs::write(&path, records).unwrap();
         assert_eq!(why(Some(&path), "printed", Ended::Exited(1)), "last");
+        assert_eq!(warnings(&path), ["other"]);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(why(Some(&path), "printed", Ended::Exited(1)), "printed");
         assert_eq!(why(None, "", Ended::Signaled(9)), "the runtime was killed by signal 9");

@@ -2,25 +2,35 @@
 //! never locked for it, never grows, and has nothing in it that could stay behind.
 //!
 //! It must be an overlay of directories and no more, of our own runtime, and nobody may want to see it:
-//! hooks of the host do. `io.aril.rootfs.show` lets everybody see it all the same.
+//! hooks of the host do. `io.aril.rootfs.show`, where the operator allows it, lets the host see it all the same.
 
 use serde_json::json;
 
 use super::model::Config;
 use super::options::Options;
 use super::rootfs::Mount;
-use crate::spec::annotation;
+use crate::cli::policy::policy;
+use crate::error::Result;
+use crate::spec::Extensions;
 
 /// The words of `create` by which it mounts the rootfs; none if that is for us to do.
 pub fn words(mounts: &[Mount], options: &Options, config: &Config) -> Option<Vec<String>> {
     let [mount] = mounts else { return None };
     let ours = options.binary_name.is_empty() && !options.no_pivot_root && !options.rootfs_on_host;
-    let shown = config.annotations.get(annotation::SHOW).is_some_and(|value| value == "true");
-    let unseen = shown || !config.has_hooks();
+    let shown = || shown(options, config).unwrap_or(false);
+    let unseen = !config.has_hooks() || shown();
     if !ours || !unseen || config.has_user_namespace() {
         return None;
     }
     overlay(mount)
+}
+
+/// Whether the runtime will show the rootfs to the host. An error is the runtime's to report, which reads
+/// the same.
+fn shown(options: &Options, config: &Config) -> Result<bool> {
+    let policy = policy(options.rules()?);
+    let admitted = policy.admit(&config.annotations, &Extensions::default(), false)?;
+    Ok(admitted.grant.show.as_deref() == Some("true"))
 }
 
 fn overlay(mount: &Mount) -> Option<Vec<String>> {
@@ -92,14 +102,21 @@ mod tests {
 
     #[test]
     fn hooks_of_the_host_see_a_rootfs() {
-        let of = |text: &str| {
+        let by = |options: &Options, text: &str| {
             let config: Config = serde_json::from_str(text).unwrap();
-            words(&[mount(&PLAIN)], &Options::default(), &config).is_some()
+            words(&[mount(&PLAIN)], options, &config).is_some()
         };
+        let of = |text: &str| by(&Options::default(), text);
         assert!(of(r#"{"hooks":{"prestart":[]}}"#) && of(r#"{"hooks":null}"#));
         assert!(!of(r#"{"hooks":{"createRuntime":[{"path":"/x"}]}}"#));
         assert!(!of(r#"{"linux":{"namespaces":[{"type":"user"}]}}"#));
         let shown = r#""annotations":{"io.aril.rootfs.show":"true"}"#;
-        assert!(of(&format!(r#"{{"hooks":{{"prestart":[{{"path":"/x"}}]}},{shown}}}"#)));
+        let hooked = format!(r#"{{"hooks":{{"prestart":[{{"path":"/x"}}]}},{shown}}}"#);
+        // The author of a pod does not decide it.
+        assert!(!of(&hooked));
+        let allows =
+            |key: &str| Options { allow_annotations: vec![key.to_owned()], ..Options::default() };
+        assert!(by(&allows("io.aril.rootfs.show"), &hooked));
+        assert!(!by(&allows("io.aril.*"), &hooked));
     }
 }

@@ -11,7 +11,7 @@ use super::delete::ATTEMPTS;
 use super::model::{Phase, Reply, Who};
 use super::server::{Server, kill};
 use super::status::{Code, Status};
-use super::stdio::{self, Logger, Open, Terminal, Wanted};
+use super::stdio::{self, Logger, Open, Relayed, Terminal, Wanted};
 use super::ttrpc::Answer;
 use super::wire::{Any, Writer};
 use crate::cgroup::layout;
@@ -98,7 +98,11 @@ impl Server {
     pub(super) fn make(&mut self, who: &Who, reply: Reply) -> Result<(), Status> {
         let container = self.containers.get_mut(&who.id).ok_or_else(not_created)?;
         let owner = (container.options.io_uid, container.options.io_gid);
-        let relayed = container.config.is_labelled();
+        let relayed = match container.config.is_labelled() {
+            true => Relayed::All,
+            false if who.is_init() => Relayed::Nothing,
+            false => Relayed::OutputFifos,
+        };
         let process = container.process(&who.exec).ok_or_else(not_created)?;
         let mut open = stdio::open(&Wanted { stdio: &process.stdio, owner, relayed })?;
         let Some((logger, readers)) = open.logger.take() else {
@@ -293,6 +297,9 @@ impl Server {
             |verb: &str| Status::unknown(format!("OCI runtime {verb} failed: {}", reason()));
         match verb {
             Verb::Create(made) => {
+                for warning in command::warnings(&log) {
+                    self.log.warn(&format!("{}: {warning}", who.id));
+                }
                 let outcome = if success { Ok(made) } else { Err(failure("create")) };
                 self.created(&who, reply, outcome, ended);
             }

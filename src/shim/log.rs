@@ -19,8 +19,16 @@ impl Log {
     }
 
     pub fn error(&mut self, message: &str) {
+        self.write("error", message);
+    }
+
+    pub fn warn(&mut self, message: &str) {
+        self.write("warning", message);
+    }
+
+    fn write(&mut self, level: &str, message: &str) {
         if let Some(file) = &mut self.0 {
-            let line = line(SystemTime::now(), message);
+            let line = line(SystemTime::now(), level, message);
             // A daemon that is away, or slow, loses lines.
             let _ = file.write_all(line.as_bytes());
         }
@@ -28,8 +36,9 @@ impl Log {
 }
 
 /// In the form of logrus, which the daemon's other shims use.
-fn line(time: SystemTime, message: &str) -> String {
-    format!("time={:?} level=error msg={message:?} runtime=io.containerd.aril.v2\n", rfc3339(time))
+fn line(time: SystemTime, level: &str, message: &str) -> String {
+    let time = rfc3339(time);
+    format!("time={time:?} level={level} msg={message:?} runtime=io.containerd.aril.v2\n")
 }
 
 #[cfg(test)]
@@ -39,7 +48,7 @@ mod tests {
     #[test]
     fn lines_as_logrus_writes_them() {
         assert_eq!(
-            line(SystemTime::UNIX_EPOCH, "a \"b\""),
+            line(SystemTime::UNIX_EPOCH, "error", "a \"b\""),
             "time=\"1970-01-01T00:00:00Z\" level=error msg=\"a \\\"b\\\"\" runtime=io.containerd.aril.v2\n"
         );
     }

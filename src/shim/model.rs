@@ -182,6 +182,8 @@ pub struct Config {
 #[serde(default)]
 struct Linux {
     namespaces: Vec<Namespace>,
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -214,6 +216,15 @@ impl Config {
         self.linux.namespaces.iter().any(|ns| ns.r#type == "user")
     }
 
+    /// Whether the cgroup path has the systemd driver's form, `slice:prefix:name`. An empty slice means the default one.
+    pub fn has_systemd_cgroup(&self) -> bool {
+        let path = self.linux.cgroups_path.as_deref().unwrap_or_default();
+        let parts: Vec<&str> = path.split(':').collect();
+        let [slice, _, name] = parts[..] else { return false };
+        let is_slice = slice.is_empty() || slice.ends_with(".slice");
+        is_slice && !name.is_empty() && !path.contains('/')
+    }
+
     pub fn has_hooks(&self) -> bool {
         let some = |list: &serde_json::Value| list.as_array().is_some_and(|list| !list.is_empty());
         self.hooks.iter().flatten().any(|(_, list)| some(list))
@@ -223,9 +234,10 @@ impl Config {
         !self.process.selinux_label.is_empty()
     }
 
-    /// The containers of one group share a shim.
+    /// The containers of one group share a shim. containerd writes the id of a container's pod itself, over
+    /// whatever the pod's author wrote, so that counts first; the other is for clients of containerd.
     pub fn group(&self) -> Option<&str> {
-        const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+        const GROUPS: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.containerd.runc.v2.group"];
         GROUPS.iter().find_map(|key| self.annotations.get(*key)).map(String::as_str)
     }
 }
@@ -249,9 +261,43 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_the_systemd_driver() {
+        let of = |path: &str| {
+            config(&format!(r#"{{"linux":{{"cgroupsPath":"{path}"}}}}"#)).has_systemd_cgroup()
+        };
+        for path in [
+            "system.slice:docker:0123",
+            "kubepods-burstable-podx.slice:cri-containerd:0123",
+            ":docker:0123",
+            "user.slice::0123",
+        ] {
+            assert!(of(path), "{path}");
+        }
+        for path in [
+            "",
+            "/system.slice/a",
+            "a:b:c",
+            "/x.slice:b:c",
+            "x.slice:b",
+            "x.slice:b:c:d",
+            "x.slice:b:",
+            "x.slice:a/b:c",
+        ] {
+            assert!(!of(path), "{path}");
+        }
+        assert!(!config(r#"{"linux":{"cgroupsPath":null}}"#).has_systemd_cgroup());
+    }
+
+    #[test]
     fn pods_share_a_shim() {
         let pod = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"s"}}"#;
         assert_eq!(config(pod).group(), Some("s"));
         assert_eq!(config("{}").group(), None);
+        let of_client = r#"{"annotations":{"io.containerd.runc.v2.group":"g"}}"#;
+        assert_eq!(config(of_client).group(), Some("g"));
+        // The author of a pod does not choose the shim of another.
+        let hostile = r#"{"annotations":{"io.containerd.runc.v2.group":"other",
+            "io.kubernetes.cri.sandbox-id":"s"}}"#;
+        assert_eq!(config(hostile).group(), Some("s"));
     }
 }

@@ -13,11 +13,14 @@ use super::status::Status;
 use super::wire::{Any, Message};
 use crate::error::{Error, Result};
 use crate::fs::record;
+use crate::spec::grant::Rules;
 
 /// Where containerd's shim for runc keeps its state when not told.
 const ROOT: &str = "/run/containerd/runc";
 const FILE: &str = "options.json";
 const RUNC: &str = "containerd.runc.v1.Options";
+/// What clients of containerd 1.x send for a runtime that is not `io.containerd.runc`, to name the owner of streams.
+const LEGACY: &str = "containerd.linux.runc.CreateOptions";
 const GENERIC: &str = "runtimeoptions.v1.Options";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,10 @@ pub struct Options {
     pub systemd_cgroup: bool,
     /// Ours alone, `RootfsOnHost` in TOML: see [`super::inside`].
     pub rootfs_on_host: bool,
+    /// `AllowAnnotations`, `DenyAnnotations`, `StrictAnnotations`: the runtime's options of these names.
+    pub allow_annotations: Vec<String>,
+    pub deny_annotations: Vec<String>,
+    pub strict_annotations: bool,
 }
 
 impl Options {
@@ -46,6 +53,9 @@ impl Options {
         }
         if name == RUNC {
             return Self::decode_runc(&any.value);
+        }
+        if name == LEGACY {
+            return Self::decode_legacy(&any.value);
         }
         if name.ends_with(GENERIC) {
             return Self::decode_generic(&any.value);
@@ -64,7 +74,19 @@ impl Options {
             binary_name: message.text(6)?.to_owned(),
             root: message.text(7)?.to_owned(),
             systemd_cgroup: message.flag(9),
-            rootfs_on_host: false,
+            ..Self::default()
+        })
+    }
+
+    fn decode_legacy(bytes: &[u8]) -> std::result::Result<Self, Status> {
+        let message = Message::parse(bytes)?;
+        Ok(Self {
+            no_pivot_root: message.flag(1),
+            no_new_keyring: message.flag(8),
+            shim_cgroup: message.text(9)?.to_owned(),
+            io_uid: message.number(10) as u32,
+            io_gid: message.number(11) as u32,
+            ..Self::default()
         })
     }
 
@@ -82,15 +104,44 @@ impl Options {
     /// The flat table that the options are. What is not known is somebody else's.
     fn from_toml(text: &str) -> std::result::Result<Self, Status> {
         let mut options = Self::default();
-        for line in text.lines().map(str::trim) {
+        let mut lines = text.lines().map(str::trim);
+        while let Some(line) = lines.next() {
             if line.is_empty() || line.starts_with(['#', '[']) {
                 continue;
             }
             let wrong = || Status::invalid(format!("runtime options: cannot read {line:?}"));
             let (key, value) = line.split_once('=').ok_or_else(wrong)?;
-            options.set(key.trim().trim_matches('"'), value.trim()).ok_or_else(wrong)?;
+            let mut value = value.trim().to_owned();
+            while value.starts_with('[') && !value.ends_with(']') {
+                value += lines.next().ok_or_else(wrong)?;
+            }
+            options.set(key.trim().trim_matches('"'), &value).ok_or_else(wrong)?;
         }
+        options.rules()?;
         Ok(options)
+    }
+
+    /// What the operator lets annotations do.
+    pub fn rules(&self) -> Result<Rules> {
+        let mut rules = Rules::default();
+        self.allow_annotations.iter().try_for_each(|text| rules.allow(text))?;
+        self.deny_annotations.iter().try_for_each(|text| rules.deny(text))?;
+        if self.strict_annotations {
+            rules.be_strict();
+        }
+        Ok(rules)
+    }
+
+    /// The same as options of the runtime's `create`.
+    pub fn annotation_words(&self) -> impl Iterator<Item = String> {
+        let words = |option: &'static str, keys: &[String]| {
+            keys.iter().map(|key| format!("{option}={key}")).collect::<Vec<_>>()
+        };
+        let strict = self.strict_annotations.then(|| "--strict-annotations".to_owned());
+        words("--allow-annotation", &self.allow_annotations)
+            .into_iter()
+            .chain(words("--deny-annotation", &self.deny_annotations))
+            .chain(strict)
     }
 
     /// None: the value is of another kind than the key's.
@@ -105,6 +156,9 @@ impl Options {
             "Root" => self.root = string(value)?,
             "SystemdCgroup" => self.systemd_cgroup = value.parse().ok()?,
             "RootfsOnHost" => self.rootfs_on_host = value.parse().ok()?,
+            "AllowAnnotations" => self.allow_annotations = strings(value)?,
+            "DenyAnnotations" => self.deny_annotations = strings(value)?,
+            "StrictAnnotations" => self.strict_annotations = value.parse().ok()?,
             _ => {}
         }
         Some(())
@@ -145,6 +199,16 @@ fn string(value: &str) -> Option<String> {
     })
 }
 
+/// An array of them.
+fn strings(value: &str) -> Option<Vec<String>> {
+    let inner = value.strip_prefix('[')?.strip_suffix(']')?.trim();
+    let inner = inner.strip_suffix(',').unwrap_or(inner).trim();
+    if inner.is_empty() {
+        return Some(Vec::new());
+    }
+    inner.split(',').map(|item| string(item.trim())).collect()
+}
+
 /// Our own aril is the one beside us.
 fn find(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
@@ -180,6 +244,44 @@ mod tests {
         assert_eq!(runc.state_root("k8s.io"), Path::new("/r/k8s.io"));
         assert_eq!(generic.unwrap(), runc);
         assert_eq!(Options::decode(&Any::default()).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn annotations_are_the_operators_to_allow() {
+        let toml = "AllowAnnotations = [\"io.aril.landlock\", 'io.aril.network.*',]\n\
+                    DenyAnnotations = [\n  \"run.oci.*\"\n]\nStrictAnnotations = true\n";
+        let options = Options::from_toml(toml).unwrap();
+        let words: Vec<_> = options.annotation_words().collect();
+        assert_eq!(
+            words,
+            [
+                "--allow-annotation=io.aril.landlock",
+                "--allow-annotation=io.aril.network.*",
+                "--deny-annotation=run.oci.*",
+                "--strict-annotations",
+            ]
+        );
+        assert!(options.rules().is_ok());
+        assert_eq!(Options::from_toml("AllowAnnotations = []").unwrap(), Options::default());
+        for bad in
+            ["AllowAnnotations = \"a\"", "AllowAnnotations = [a]", "AllowAnnotations = [\"a\""]
+        {
+            assert!(Options::from_toml(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_of_clients_of_containerd_1() {
+        let legacy = Writer::new().number(1, 1).bytes(9, "/c").number(10, 5).number(11, 6);
+        let legacy = Options::decode(&Any::new(LEGACY, legacy.finish())).unwrap();
+        let expected = Options {
+            no_pivot_root: true,
+            shim_cgroup: "/c".into(),
+            io_uid: 5,
+            io_gid: 6,
+            ..Options::default()
+        };
+        assert_eq!(legacy, expected);
     }
 
     #[test]

@@ -22,7 +22,9 @@ use crate::namespace::plan::{Input, Plan, plan};
 const CONFIG: &str = "runtime.v1.PodSandboxConfig";
 /// runtime.v1.NamespaceMode.
 const POD: u64 = 0;
+const CONTAINER: u64 = 1;
 const NODE: u64 = 2;
+const TARGET: u64 = 3;
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
@@ -52,11 +54,12 @@ impl Pod {
         let linux = config.message(8)?;
         let modes = linux.message(2)?.message(1)?;
         let user = modes.all(5).next().map(Message::parse).transpose()?;
+        let has_user_namespace = user.as_ref().map(in_user_namespace).transpose()?;
         let pod = Self {
             hostname: config.text(2)?.to_owned(),
             host_ipc: modes.number(3) == NODE,
             shares_pids: !name.is_empty() && modes.number(2) == POD,
-            has_user_namespace: user.is_some_and(|user| user.number(1) == POD),
+            has_user_namespace: has_user_namespace.unwrap_or_default(),
             sysctls: linux.all(3).map(entry).collect::<std::result::Result<_, _>>()?,
             dns: config.all(4).next().map(resolv_conf).transpose()?,
             cgroup: linux.text(1)?.into(),
@@ -176,6 +179,26 @@ impl Pod {
     }
 }
 
+/// What a runtime.v1.UserNamespace asks for, with the refusals of containerd's own sandboxer.
+fn in_user_namespace(user: &Message) -> std::result::Result<bool, Status> {
+    let refused =
+        |why: String| Err(Status::invalid(format!("user namespace configuration: {why}")));
+    let mappings = [user.all(2).count(), user.all(3).count()];
+    match user.number(1) {
+        POD => Ok(true),
+        NODE if mappings != [0, 0] => {
+            let [uids, gids] = mappings;
+            refused(format!(
+                "cannot use mode NODE with mappings: got {uids} uid mappings and {gids} gid mappings"
+            ))
+        }
+        NODE => Ok(false),
+        CONTAINER => refused("unsupported mode CONTAINER: expected POD or NODE".into()),
+        TARGET => refused("unsupported mode TARGET: expected POD or NODE".into()),
+        other => refused(format!("unsupported mode {other}: expected POD or NODE")),
+    }
+}
+
 /// In the bundle of a pod, and where its containers see them.
 const FILES: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
@@ -251,6 +274,21 @@ mod tests {
         assert!(pod(user, "").unwrap_err().message.contains("podsandbox"));
         let node = own_pids().message(5, Writer::new().number(1, NODE));
         assert!(!pod(node, "").unwrap().needs_anchor());
+    }
+
+    #[test]
+    fn a_user_namespace_is_the_pods_or_the_hosts() {
+        let refused = |user: Writer| {
+            let refused = pod(own_pids().message(5, user), "/n").unwrap_err();
+            assert_eq!(refused.code, crate::shim::status::Code::InvalidArgument);
+            refused.message
+        };
+        for (mode, name) in [(CONTAINER, "CONTAINER"), (TARGET, "TARGET"), (9, "9")] {
+            let message = refused(Writer::new().number(1, mode));
+            assert!(message.contains(&format!("unsupported mode {name}:")), "{message}");
+        }
+        let mapped = Writer::new().number(1, NODE).message(2, Writer::new().number(3, 1));
+        assert!(refused(mapped).contains("1 uid mappings and 0 gid mappings"));
     }
 
     #[test]

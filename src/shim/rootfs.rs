@@ -3,14 +3,25 @@
 
 use std::path::{Path, PathBuf};
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount as nix_mount, umount2};
 
 use super::status::Status;
 use super::wire::{Message, Writer};
+use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::error::{Error, OsContext, Result};
-use crate::path::absolute;
+use crate::path::{absolute, c_path};
+use crate::rootfs::IdMap;
 use crate::rootfs::options::Options;
+use crate::rootfs::overlay::parent::in_namespace_of_its_own;
+use crate::rootfs::parent::id_map::{apply, user_namespace};
+use crate::sys::mount::{
+    ATTR_RDONLY, Attributes, Extent, mount_setattr, mount_setattr_idmap, move_mount, open_tree,
+};
+use crate::sys::open::open;
 
 /// containerd.types.Mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +87,11 @@ fn target_of(rootfs: &Path, mount: &Mount) -> Result<PathBuf> {
 
 fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
     let target = target_of(rootfs, mount)?;
-    let options = Options::parse(mount.options.iter().map(String::as_str));
+    let (id_map, options) = id_map_of(&mount.options)?;
+    let options = Options::parse(options);
+    if let Some(map) = id_map {
+        return mount_mapped(mount, &target, &options, &map);
+    }
     let failed = |errno| {
         let what = format!("{} on {}", mount.source, target.display());
         Error::os("mount", what, errno).context("failed to mount rootfs component".to_owned())
@@ -84,7 +99,7 @@ fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
     let bind = options.bind.is_some() || mount.kind == "bind";
     let mut flags = MsFlags::from_bits_retain(options.flags as _);
     if bind {
-        let tree = options.bind == Some(crate::sys::mount::Extent::Tree);
+        let tree = options.bind == Some(Extent::Tree);
         let bind = MsFlags::MS_BIND | if tree { MsFlags::MS_REC } else { MsFlags::empty() };
         nix_mount(Some(mount.source.as_str()), &target, NONE, bind, NONE).map_err(failed)?;
         if !flags.is_empty() {
@@ -103,6 +118,116 @@ fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
 
 const NONE: Option<&str> = None;
 
+/// The mapping that containerd 2 asks for by `uidmap=` and `gidmap=`, as its own mount code understands them: triplets
+/// *container id:host id:count*, comma separated. The second value is the options without them.
+fn id_map_of(options: &[String]) -> Result<(Option<IdMap>, Vec<&str>)> {
+    let (mut uids, mut gids, mut rest) = (None, None, Vec::new());
+    for option in options {
+        match option.split_once('=') {
+            Some(("uidmap", value)) => uids = Some(ranges(option, value)?),
+            Some(("gidmap", value)) => gids = Some(ranges(option, value)?),
+            _ => rest.push(option.as_str()),
+        }
+    }
+    match (uids, gids) {
+        (None, None) => Ok((None, rest)),
+        (Some(uids), Some(gids)) => Ok((Some(IdMap { extent: Extent::One, uids, gids }), rest)),
+        _ => Err(Error::config("mount options uidmap and gidmap: one is missing, both are needed")),
+    }
+}
+
+fn ranges(option: &str, value: &str) -> Result<Vec<[u32; 3]>> {
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok());
+    let range = |text: &str| {
+        let mut parts = text.split(':');
+        let range = [number(parts.next())?, number(parts.next())?, number(parts.next())?];
+        (parts.next().is_none() && range[2] > 0).then_some(range)
+    };
+    value.split(',').map(range).collect::<Option<Vec<_>>>().ok_or_else(|| {
+        Error::config(format!(
+            "mount option {option}: expected CONTAINER-ID:HOST-ID:COUNT, comma separated"
+        ))
+    })
+}
+
+/// Mounts with owners as the map shows them: the lower layers of an overlay, whose upper directory the snapshotter has
+/// given to the mapped root (Linux 5.19), or else the source itself.
+fn mount_mapped(mount: &Mount, target: &Path, options: &Options, map: &IdMap) -> Result<()> {
+    let failed = |error: Error| error.context("failed to mount rootfs component".to_owned());
+    let place = open(target, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", target.display())?;
+    let tree = match mount.kind.as_str() {
+        "overlay" => mapped_overlay(mount, target, options, map).map_err(failed)?,
+        kind if kind == "bind" || options.bind.is_some() => {
+            mapped_bind(Path::new(&mount.source), options, map).map_err(failed)?
+        }
+        kind => {
+            let text = format!("mount options uidmap and gidmap: not supported for type {kind:?}");
+            return Err(Error::config(text));
+        }
+    };
+    move_mount(tree.as_fd(), place.as_fd()).os("move_mount", target.display()).map_err(failed)
+}
+
+fn mapped_bind(source: &Path, options: &Options, map: &IdMap) -> Result<OwnedFd> {
+    let extent = options.bind.unwrap_or(Extent::One);
+    let tree = open_tree(None, &c_path("mount source", source)?, extent)
+        .os("open_tree", source.display())?;
+    let map = IdMap { extent, uids: map.uids.clone(), gids: map.gids.clone() };
+    apply(tree.as_fd(), source, &map)?;
+    if let Some(change) = options.change() {
+        mount_setattr(tree.as_fd(), Extent::One, change).os("mount_setattr", source.display())?;
+    }
+    Ok(tree)
+}
+
+/// The layers, of which overlayfs takes no detached mount before Linux 6.15, are mapped at the target in a mount
+/// namespace of its own: the host never sees them.
+fn mapped_overlay(mount: &Mount, target: &Path, options: &Options, map: &IdMap) -> Result<OwnedFd> {
+    let lower = options.data.iter().find_map(|option| option.strip_prefix("lowerdir="));
+    let layers: Vec<&Path> = lower.into_iter().flat_map(|l| l.split(':')).map(Path::new).collect();
+    let common = common(&layers).ok_or_else(|| {
+        Error::config("id-mapped overlay: its layers have no directory in common")
+    })?;
+    let (source, at) = (c_path("layers", &common)?, c_path("rootfs", target)?);
+    let data = relative(&options.data, &layers, &common);
+    let flags = MsFlags::from_bits_retain(options.flags as _);
+    let namespace = user_namespace(map)?;
+    let assemble = || {
+        let layers = mapped_layers(&source, namespace.as_fd())?;
+        let place = open(target, OFlag::O_PATH | OFlag::O_DIRECTORY).during("open rootfs")?;
+        move_mount(layers.as_fd(), place.as_fd()).during("move_mount layers")?;
+        nix::unistd::chdir(at.as_c_str()).during("chdir layers")?;
+        nix_mount(
+            Some(mount.source.as_str()),
+            at.as_c_str(),
+            Some("overlay"),
+            flags,
+            Some(data.as_str()),
+        )
+        .during("mount overlay")?;
+        open_tree(None, &at, Extent::One).during("open_tree overlay")
+    };
+    in_namespace_of_its_own(assemble).map_err(|fault: Fault| {
+        let what = format!("{} on {}", common.display(), target.display());
+        let error = Error::os(fault.call, what, fault.errno);
+        match fault.errno {
+            Errno::EINVAL | Errno::ENOSYS => error.hint(
+                "id-mapped overlay layers need Linux 5.19 and a file system that supports id-mapped mounts",
+            ),
+            _ => error,
+        }
+    })
+}
+
+fn mapped_layers(common: &std::ffi::CStr, namespace: BorrowedFd<'_>) -> ChildResult<OwnedFd> {
+    let tree = open_tree(None, common, Extent::One).during("open_tree layers")?;
+    mount_setattr_idmap(tree.as_fd(), Extent::One, namespace)
+        .during("mount_setattr (MOUNT_ATTR_IDMAP)")?;
+    let read_only = Attributes { set: ATTR_RDONLY, ..Attributes::default() };
+    mount_setattr(tree.as_fd(), Extent::One, read_only).during("mount_setattr layers")?;
+    Ok(tree)
+}
+
 /// The kernel takes a page of options. An overlay of many layers says less when the directory that all
 /// of them are in is the current one.
 fn shortened(options: &[String]) -> (Option<PathBuf>, String) {
@@ -114,14 +239,18 @@ fn shortened(options: &[String]) -> (Option<PathBuf>, String) {
     };
     let layers: Vec<&Path> = layers.split(':').map(Path::new).collect();
     let Some(common) = common(&layers) else { return (None, data) };
+    (Some(common.clone()), relative(options, &layers, &common))
+}
+
+/// The options as text, with the layers named from the directory `common`.
+fn relative(options: &[String], layers: &[&Path], common: &Path) -> String {
     let short: Vec<String> = layers
         .iter()
-        .map(|layer| layer.strip_prefix(&common).unwrap_or(layer).display().to_string())
+        .map(|layer| layer.strip_prefix(common).unwrap_or(layer).display().to_string())
         .collect();
     let short = format!("lowerdir={}", short.join(":"));
     let rest = options.iter().map(|o| if o.starts_with("lowerdir=") { &short } else { o });
-    let data = rest.cloned().collect::<Vec<_>>().join(",");
-    (Some(common), data)
+    rest.cloned().collect::<Vec<_>>().join(",")
 }
 
 /// The nearest directory above all of them.
@@ -211,6 +340,27 @@ mod tests {
         assert!(at("/../a").unwrap().ends_with("a"));
         assert!(at("out/etc").unwrap_err().to_string().contains("leads out of the rootfs"));
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn maps_of_a_user_namespaced_pod() {
+        let of = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            let (map, rest) = id_map_of(&options)?;
+            Ok::<_, Error>((map, rest.join(" ")))
+        };
+        let (map, rest) =
+            of(&["index=off", "uidmap=0:65536:10,10:5:1", "gidmap=0:7:3", "lowerdir=/a:/b"])
+                .unwrap();
+        let map = map.unwrap();
+        assert_eq!((map.uids, map.gids), (vec![[0, 65536, 10], [10, 5, 1]], vec![[0, 7, 3]]));
+        assert_eq!(rest, "index=off lowerdir=/a:/b");
+        assert!(of(&["ro"]).unwrap().0.is_none());
+        for wrong in ["uidmap=", "uidmap=0:1", "uidmap=0:1:0", "uidmap=0:1:2:3", "uidmap=a:1:2"] {
+            let refused = of(&[wrong, "gidmap=0:1:2"]).unwrap_err().to_string();
+            assert!(refused.contains(wrong), "{refused}");
+        }
+        assert!(of(&["uidmap=0:1:2"]).unwrap_err().to_string().contains("one is missing"));
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! Nothing is copied where nothing has to be: the container gets the fifo, the file or the logger's
 //! pipe itself. Of a fifo the shim keeps the end that is the client's, so that a client may go and come
-//! back without the container seeing an end of its input or a broken output. Two cases are relayed
-//! ([`super::relay`]): a terminal, and streams of a container with an SELinux label, which may use
-//! pipes of its runtime but not engines' fifos.
+//! back without the container seeing an end of its input or a broken output. Three cases are relayed
+//! ([`super::relay`]): a terminal; streams of a container with an SELinux label, which may use
+//! pipes of its runtime but not engines' fifos; and the fifos that an exec writes to. A process that an exec leaves
+//! behind inherits its outputs: with a fifo itself, the client would see no end of it even after Delete, and
+//! containerd waits for that end (`drain_exec_sync_io_timeout` works by Delete).
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -119,8 +121,15 @@ pub struct Wanted<'a> {
     pub stdio: &'a Stdio,
     /// Whom the container's ends belong to.
     pub owner: (u32, u32),
-    /// Pipes, and a relay, in the place of fifos.
-    pub relayed: bool,
+    pub relayed: Relayed,
+}
+
+/// Streams that get a pipe and a relay in place of the engine's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relayed {
+    Nothing,
+    OutputFifos,
+    All,
 }
 
 pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
@@ -132,6 +141,7 @@ pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
         // One terminal, one output.
         stderr = Stream::Null;
     }
+    let fifos = [&stdout, &stderr].map(|stream| matches!(stream, Stream::Fifo(_)));
     let mut held = Held::default();
     let mut logger = None;
     let mut input = match stdin {
@@ -171,13 +181,16 @@ pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
     }
     let mut relays = Vec::new();
     let mut relayed_input = None;
-    if *relayed {
-        for output in outputs.iter_mut().filter_map(Option::as_mut) {
+    for (output, is_fifo) in outputs.iter_mut().zip(fifos) {
+        let wanted = *relayed == Relayed::All || (*relayed == Relayed::OutputFifos && is_fifo);
+        if let Some(output) = output.as_mut().filter(|_| wanted) {
             let (reader, writer) = pipe().os("pipe2", "output")?;
             process::set_nonblocking(&reader).os("fcntl", "output")?;
             process::set_nonblocking(&*output).os("fcntl", "output")?;
             relays.push((reader, std::mem::replace(output, writer)));
         }
+    }
+    if *relayed == Relayed::All {
         if let Some(fifo) = input.as_mut() {
             let (reader, writer) = pipe().os("pipe2", "stdin")?;
             process::set_nonblocking(&writer).os("fcntl", "stdin")?;
@@ -309,7 +322,8 @@ mod tests {
     fn a_client_may_come_late_and_go() {
         let dir = Dir::new("late");
         let stdio = Stdio { stdout: dir.fifo("out"), stdin: dir.fifo("in"), ..Stdio::default() };
-        let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: false }).unwrap();
+        let open =
+            open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing }).unwrap();
         let [stdin, stdout, _] = open.child;
         let (mut stdin, mut stdout) = (File::from(stdin), File::from(stdout));
         stdout.write_all(b"early").unwrap();
@@ -327,9 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn output_fifos_alone_are_relayed_for_an_exec() {
+        let dir = Dir::new("exec");
+        let stderr = format!("file://{}/log", dir.0.display());
+        let stdio =
+            Stdio { stdin: dir.fifo("in"), stdout: dir.fifo("out"), stderr, terminal: false };
+        let relayed = Relayed::OutputFifos;
+        let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed }).unwrap();
+        assert!(open.input.is_none());
+        let [(_, sink)] = &open.outputs[..] else { panic!("one relay: {:?}", open.outputs) };
+        let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        let fifo = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&stdio.stdout).unwrap());
+        assert_eq!(inode(sink), fifo);
+        assert_ne!(inode(&open.child[1]), fifo, "the process gets a pipe");
+    }
+
+    #[test]
     fn missing_ends_are_named() {
         let stdio = Stdio { stdout: "/nonexistent/out".into(), ..Stdio::default() };
-        let failed = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: false }).unwrap_err();
+        let failed =
+            open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing }).unwrap_err();
         assert_eq!(failed.message, "stat /nonexistent/out: no such file or directory");
     }
 
@@ -338,7 +369,8 @@ mod tests {
         let dir = Dir::new("file");
         let log = format!("file://{}/new/log", dir.0.display());
         let stdio = Stdio { stdout: log.clone(), stderr: log, ..Stdio::default() };
-        let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: false }).unwrap();
+        let open =
+            open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing }).unwrap();
         let [_, stdout, stderr] = open.child;
         File::from(stdout).write_all(b"one ").unwrap();
         File::from(stderr).write_all(b"two").unwrap();

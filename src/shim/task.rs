@@ -4,6 +4,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::exits::wait_response;
 use super::inside;
 use super::jobs::{already_finished, no_exec, not_created};
@@ -115,9 +117,16 @@ impl Server {
             return Err(Status::new(Code::Unimplemented, text));
         }
         let mounts = message.all(3).map(Mount::parse).collect::<Result<Vec<_>, Status>>()?;
-        let options = Options::decode(&Any::parse(message.bytes(10))?)?;
+        let mut options = Options::decode(&Any::parse(message.bytes(10))?)?;
+        // containerd passes options to shims of its own only where a pod has a user namespace, and Docker none to a
+        // shim that it knows by name alone.
+        let mut config = Config::read(&bundle);
+        options.systemd_cgroup |= config.has_systemd_cgroup();
         self.join_pod(id, &bundle, &options)?;
-        let config = Config::read(&bundle);
+        if self.sandbox.is_some() {
+            // join_pod has written what the pod adds to it.
+            config = Config::read(&bundle);
+        }
         let container = Container {
             inside: inside::words(&mounts, &options, &config),
             config,
@@ -219,7 +228,9 @@ impl Server {
             return Err(Status::new(Code::AlreadyExists, text));
         }
         let spec = Any::parse(message.bytes(7))?;
-        let process = Process::new(stdio(message, 3)?, Phase::Created, spec.value);
+        let stdio = stdio(message, 3)?;
+        let spec = with_terminal(spec.value, stdio.terminal);
+        let process = Process::new(stdio, Phase::Created, spec);
         container.execs.insert(who.exec.clone(), process);
         let event = Writer::new().bytes(1, &who.id).bytes(2, &who.exec);
         self.publish("exec-added", "TaskExecAdded", event);
@@ -366,6 +377,18 @@ fn stdio(message: &Message, first: u64) -> Result<Stdio, Status> {
     Ok(Stdio { stdin, stdout, stderr, terminal: message.flag(first) })
 }
 
+/// process.json with the request's `terminal`, which decides: a client may send the container's own process, whose
+/// field says what init has. A document that cannot be read stays as it is: the runtime says why.
+fn with_terminal(spec: Vec<u8>, terminal: bool) -> Vec<u8> {
+    let Ok(Value::Object(mut process)) = serde_json::from_slice(&spec) else { return spec };
+    let said = process.get("terminal").and_then(Value::as_bool).unwrap_or_default();
+    if said == terminal {
+        return spec;
+    }
+    process.insert("terminal".into(), terminal.into());
+    Value::Object(process).to_string().into_bytes()
+}
+
 /// containerd.v1.types.Status.
 fn status(process: &Process, paused: bool) -> u64 {
     const CREATED: u64 = 1;
@@ -400,6 +423,22 @@ mod tests {
         }
         for name in ["", "../x", "a/b", ".", "a\0"] {
             assert_eq!(check_name(name).unwrap_err().code, Code::InvalidArgument, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_request_decides_on_the_terminal_of_an_exec() {
+        let of = |spec: &str, terminal| {
+            let spec = with_terminal(spec.as_bytes().to_vec(), terminal);
+            String::from_utf8(spec).unwrap()
+        };
+        let value =
+            |text: String| serde_json::from_str::<Value>(&text).unwrap()["terminal"].clone();
+        assert_eq!(value(of(r#"{"terminal":true,"args":["sh"]}"#, false)), false);
+        assert_eq!(value(of(r#"{"args":["sh"]}"#, true)), true);
+        assert_eq!(value(of(r#"{"terminal":false}"#, true)), true);
+        for same in [r#"{ "terminal": true }"#, r#"{ "terminal":null,"x":1}"#, "nonsense", "[]"] {
+            assert_eq!(of(same, same.contains("true")), same, "untouched");
         }
     }
 

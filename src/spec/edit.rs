@@ -6,12 +6,12 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources,
-    Mount, Process, Spec, User,
+    Capabilities, Capability, LinuxCapabilities, LinuxResources, Mount, Process, Spec, User,
 };
 
-use super::annotation;
 use super::sandbox;
+use serde_json::Value;
+
 use crate::error::{Error, Kind, Result};
 
 /// As given; nothing changes what is not.
@@ -21,15 +21,8 @@ pub struct Edits {
     pub everyday: Option<Everyday>,
     /// The program and its arguments; empty: as the spec says.
     pub args: Vec<String>,
-    /// Folders, lowest first.
-    pub layers: Vec<PathBuf>,
-    pub upper: Option<String>,
-    pub show: bool,
-    /// Bytes; -1 is no limit.
-    pub memory: Option<i64>,
-    /// Of all processors together, in thousandths of one.
-    pub milli_cpus: Option<u64>,
-    pub pids: Option<i64>,
+    /// Without devices; what is not set stays as it is.
+    pub limits: Option<Box<LinuxResources>>,
     pub env: Vec<String>,
     pub workdir: Option<PathBuf>,
     pub user: Option<Account>,
@@ -40,8 +33,6 @@ pub struct Edits {
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub mounts: Vec<Mount>,
-    /// The annotation's document.
-    pub landlock: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -49,6 +40,8 @@ pub struct Everyday {
     pub root: PathBuf,
     /// The container's, and so its host name.
     pub name: String,
+    /// Masked besides those that every container has masked: of this host's hardware.
+    pub masked: Vec<String>,
 }
 
 /// A user by numbers, with the groups that it is in.
@@ -64,12 +57,9 @@ impl Edits {
         if let Some(ours) = &self.everyday {
             everyday(spec, ours)?;
         }
-        self.set_root(spec)?;
+        self.set_root(spec);
         self.set_mounts(spec);
-        self.set_limits(spec);
-        if let Some(rules) = &self.landlock {
-            annotation::set(spec, annotation::LANDLOCK, rules.as_str());
-        }
+        self.set_limits(spec)?;
         if let Some(name) = &self.hostname {
             spec.set_hostname(Some(name.clone()));
         }
@@ -82,27 +72,12 @@ impl Edits {
         self.set_sandbox(spec)
     }
 
-    fn set_root(&self, spec: &mut Spec) -> Result<()> {
-        if !self.layers.is_empty() {
-            let names: Vec<_> = self.layers.iter().map(|layer| layer.to_str()).collect();
-            let names: Option<Vec<_>> = names.into_iter().collect();
-            let names = names.ok_or_else(|| Error::config("the name of a layer is not UTF-8"))?;
-            let list = serde_json::to_string(&names)
-                .map_err(|e| Error::config(format!("encode the layers: {e}")))?;
-            annotation::set(spec, annotation::LAYERS, list);
-        }
-        if let Some(upper) = &self.upper {
-            annotation::set(spec, annotation::UPPER, upper.as_str());
-        }
-        if self.show {
-            annotation::set(spec, annotation::SHOW, "true");
-        }
+    fn set_root(&self, spec: &mut Spec) {
         if self.read_only
             && let Some(root) = spec.root_mut()
         {
             root.set_readonly(Some(true));
         }
-        Ok(())
     }
 
     /// One in the place of another that the config has at the same destination.
@@ -116,28 +91,19 @@ impl Edits {
         spec.set_mounts(Some(mounts));
     }
 
-    fn set_limits(&self, spec: &mut Spec) {
-        let Some(linux) = spec.linux_mut() else { return };
-        if self.memory.is_none() && self.milli_cpus.is_none() && self.pids.is_none() {
-            return;
-        }
-        let mut resources = linux.resources().clone().unwrap_or_else(no_resources);
-        if let Some(limit) = self.memory {
-            let mut memory = resources.memory().unwrap_or(LinuxMemory::default());
-            memory.set_limit(Some(limit));
-            resources.set_memory(Some(memory));
-        }
-        if let Some(milli) = self.milli_cpus {
-            let mut cpu = resources.cpu().clone().unwrap_or_else(LinuxCpu::default);
-            cpu.set_period(Some(PERIOD)).set_quota(Some((milli * PERIOD / 1000) as i64));
-            resources.set_cpu(Some(cpu));
-        }
-        if let Some(limit) = self.pids {
-            let mut pids = LinuxPids::default();
-            pids.set_limit(limit);
-            resources.set_pids(Some(pids));
-        }
-        linux.set_resources(Some(resources));
+    fn set_limits(&self, spec: &mut Spec) -> Result<()> {
+        let (Some(asked), Some(linux)) = (&self.limits, spec.linux_mut()) else { return Ok(()) };
+        let resources = linux.resources().clone().unwrap_or_else(no_resources);
+        let encode = |resources: &LinuxResources| {
+            serde_json::to_value(resources)
+                .map_err(|e| Error::config(format!("encode the limits: {e}")))
+        };
+        let mut merged = encode(&resources)?;
+        merge(&mut merged, encode(asked)?);
+        let merged = serde_json::from_value(merged);
+        let merged = merged.map_err(|e| Error::config(format!("merge the limits: {e}")))?;
+        linux.set_resources(Some(merged));
+        Ok(())
     }
 
     fn set_process(&self, process: &mut Process) -> Result<()> {
@@ -195,10 +161,19 @@ impl Edits {
     }
 }
 
-/// Of the CPU quota, in microseconds.
-const PERIOD: u64 = 100_000;
+/// What is asked for, over what there is.
+fn merge(into: &mut Value, asked: Value) {
+    match (into, asked) {
+        (Value::Object(into), Value::Object(asked)) => {
+            for (key, value) in asked {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, asked) => *into = asked,
+    }
+}
 
-/// Its own default is not: it has devices.
+/// Without the devices that oci-spec's default has.
 fn no_resources() -> LinuxResources {
     let mut resources = LinuxResources::default();
     resources.set_devices(None);
@@ -264,6 +239,7 @@ fn everyday(spec: &mut Spec, ours: &Everyday) -> Result<()> {
         masked.extend(
             strings(&sandbox::MASKED)
                 .into_iter()
+                .chain(ours.masked.iter().cloned())
                 .filter(|path| !masked.contains(path))
                 .collect::<Vec<_>>(),
         );
@@ -323,7 +299,9 @@ mod tests {
 
     #[test]
     fn limits_keep_what_is_beside_them() {
-        let edits = Edits { memory: Some(1 << 20), milli_cpus: Some(1500), ..Edits::default() };
+        let asked = r#"{"memory":{"limit":1048576},"cpu":{"quota":150000}}"#;
+        let limits = Some(Box::new(serde_json::from_str(asked).unwrap()));
+        let edits = Edits { limits, ..Edits::default() };
         let spec = edited(edits);
         let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
         assert_eq!(resources.memory().unwrap().limit(), Some(1 << 20));
@@ -373,19 +351,29 @@ mod tests {
 
     #[test]
     fn everyday_containers_are_sandboxed_by_what_they_hold() {
-        let refused = |edits: Edits| {
+        let allowed = |edits: Edits| {
             let mut spec = spec();
-            let everyday = Some(Everyday { root: "/image".into(), name: "name".into() });
+            let everyday = Some(Everyday {
+                root: "/image".into(),
+                name: "name".into(),
+                masked: strings(&["/sys/hot"]),
+            });
             let edits = Edits { everyday, ..edits };
             edits.apply(&mut spec).unwrap();
             let linux = spec.linux().as_ref().unwrap();
             assert_eq!(spec.root().as_ref().unwrap().path().to_str(), Some("/image"));
             let profile = linux.seccomp().as_ref().unwrap();
-            profile.syscalls().iter().flatten().flat_map(|s| s.names().clone()).collect::<Vec<_>>()
+            let masked = linux.masked_paths().as_ref().unwrap();
+            assert!(
+                ["/proc/interrupts", "/sys/hot"]
+                    .iter()
+                    .all(|path| masked.contains(&path.to_string()))
+            );
+            profile.syscalls().as_ref().unwrap()[0].names().clone()
         };
-        let plain = refused(Edits::default());
-        assert!(plain.contains(&"mount".to_owned()) && plain.contains(&"bpf".to_owned()));
-        let admin = refused(Edits { cap_add: strings(&["SYS_ADMIN"]), ..Edits::default() });
-        assert!(!admin.contains(&"mount".to_owned()) && admin.contains(&"kexec_load".to_owned()));
+        let plain = allowed(Edits::default());
+        assert!(!plain.contains(&"mount".to_owned()) && !plain.contains(&"bpf".to_owned()));
+        let admin = allowed(Edits { cap_add: strings(&["SYS_ADMIN"]), ..Edits::default() });
+        assert!(admin.contains(&"mount".to_owned()) && !admin.contains(&"kexec_load".to_owned()));
     }
 }

@@ -2,13 +2,17 @@
 
 pub mod annotation;
 pub mod edit;
+mod extensions;
+pub mod grant;
 mod load;
 mod place;
 pub mod sandbox;
 pub mod size;
 mod validate;
 
-pub use load::{Config, load, load_process, parse, parse_resources};
+pub use extensions::Extensions;
+pub use grant::OperatorGrant;
+pub use load::{Config, load, load_file, load_process, parse, parse_resources};
 pub use validate::{has_namespace, validate, validate_process};
 
 /// The version of the runtime specification that this code was written against.

@@ -1,11 +1,13 @@
 //! Amounts of bytes as people write them.
 
-/// A number with a binary suffix in any case (`512m`, `1GiB`, `1.5 k`), or -1.
+/// A number with a binary suffix in any case (`512m`, `1GiB`, `1.5 k`, `.5g`, `1e3`), or -1: whatever
+/// runc's command line takes.
 pub fn bytes(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
     }
-    let end = text.bytes().position(|b| !b.is_ascii_digit() && b != b'.').unwrap_or(text.len());
+    // The unit begins behind the last digit, so that an exponent is a part of the number.
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (amount, suffix) = text.split_at(end);
     let shift = match suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -16,7 +18,8 @@ pub fn bytes(text: &str) -> Option<i64> {
         "p" | "pb" | "pib" => 50,
         _ => return None,
     };
-    if amount.starts_with('.') || amount.ends_with('.') {
+    let unsigned = amount.strip_prefix('+').unwrap_or(amount);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
     match amount.parse::<i64>() {

@@ -8,6 +8,7 @@
 //! | entry of `<root>/<id>/` | meaning |
 //! |---|---|
 //! | `state.json` | the [`Record`]; keys that node agents read have runc's names |
+//! | `intent.json` | the same as it was intended, before there was anything; read where `state.json` is missing, or damaged |
 //! | `config.json` | the bundle's, as it was at create |
 //! | `exec.fifo` | exists while the container is created and not started |
 //! | `notify/` | the socket directory of `NOTIFY_SOCKET` |
@@ -20,5 +21,5 @@ mod record;
 mod store;
 
 pub use observe::{Observed, Status, boot_id, observe};
-pub use record::{Phase, Record, Settings, VERSION};
+pub use record::{Exit, Phase, Record, Settings, VERSION};
 pub use store::{FIFO, NOTIFY, Slot, Store};

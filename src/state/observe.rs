@@ -65,7 +65,8 @@ pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
         return Ok(Observed { status, init: None });
     }
     let init = live(record.init_process_pid, record.init_process_start)?;
-    let status = if init.is_some() && cgroup::freezer::is_frozen(&record.cgroup_paths)? {
+    let pid = record.init_process_pid.0;
+    let status = if init.is_some() && cgroup::freezer::has_frozen(&record.cgroup_paths, pid)? {
         Status::Paused
     } else if init.is_none() {
         Status::Stopped
@@ -76,6 +77,7 @@ pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
     } else {
         Status::Running
     };
+    crate::time::step(format_args!("look at the container: {status}"));
     Ok(Observed { status, init })
 }
 

@@ -10,9 +10,10 @@ use crate::limits::rdt::Group;
 use crate::namespace::auto::Claim;
 use crate::network::lease::Reference;
 use crate::rootfs::overlay::Layers;
+use crate::spec::OperatorGrant;
 
 /// Raised when a reader of the older form could go wrong.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,6 +42,9 @@ pub struct Record {
     /// A `run` waits for its end, and will delete it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreground: bool,
+    /// How init ended, where a foreground run that keeps the container has seen it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
     /// RFC 3339, UTC.
     pub created: String,
     pub cgroup_paths: BTreeMap<String, PathBuf>,
@@ -59,8 +63,12 @@ pub struct Record {
     /// Where its network's part is written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Reference>,
+    /// Those of the config, for `state` and hooks. Nothing acts on them: see `grant`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What the operator granted at create, which later verbs act on.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub grant: OperatorGrant,
     /// The rootfs, where it is made of layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Layers>,
@@ -68,6 +76,31 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Claim>,
     pub config: Settings,
+}
+
+fn is_empty(grant: &OperatorGrant) -> bool {
+    *grant == OperatorGrant::default()
+}
+
+impl Record {
+    /// A record of an older format, as today's code reads it. In format 1 every annotation of Aril's
+    /// acted, so they are the grant.
+    pub fn upgraded(mut self) -> Self {
+        if self.aril_version < 2 {
+            self.grant = OperatorGrant::of_format_1(&self.annotations);
+            self.aril_version = VERSION;
+        }
+        self
+    }
+}
+
+/// The end of a container's init process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 128 + N if signal N ended it.
+    pub status: i32,
+    /// RFC 3339, UTC.
+    pub finished: String,
 }
 
 /// The part of runc's `config` that others read.

@@ -1,8 +1,8 @@
 //! The state root, `<root>/<id>/`, and its locks.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::Record;
 use super::record::VERSION;
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::record::{self, Prepared};
-use crate::fs::remove;
+use crate::fs::{closed, remove};
 use crate::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::open::open;
@@ -23,8 +23,39 @@ pub const FIFO: &str = "exec.fifo";
 /// Directory of the notify socket.
 pub const NOTIFY: &str = "notify";
 
+/// Root's default state root.
+pub const SYSTEM: &str = "/run/aril";
+
 const RECORD: &str = "state.json";
+/// What create intended, from before there was anything: what is left of a container can be found by it
+/// where the record is damaged.
+const INTENT: &str = "intent.json";
 const CONFIG: &str = "config.json";
+
+/// Annotations are the largest part of a record; whatever is longer is none of ours.
+const LONGEST: usize = 64 << 20;
+
+/// The part of a record that every version has.
+#[derive(serde::Deserialize)]
+struct Version {
+    aril_version: u32,
+}
+
+impl Version {
+    fn is_newer(&self) -> bool {
+        self.aril_version > VERSION
+    }
+
+    #[cold]
+    fn refused(&self, path: &Path) -> Error {
+        Error::system(format!(
+            "{} was written by a newer aril (format {}, this one reads {VERSION})",
+            path.display(),
+            self.aril_version
+        ))
+        .hint("use that version for this container")
+    }
+}
 
 /// A verb holds the lock for milliseconds, but hooks run under it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -59,13 +90,15 @@ impl Store {
         lock.map_err(|(_, errno)| Error::os("flock", self.root.display(), errno))
     }
 
+    /// Makes the root, or checks one that exists.
     fn make_root(&self) -> Result<()> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.root)
-            .os("mkdir", self.root.display())
-            .context(|| "create the state directory".to_owned())
+        match fs::metadata(&self.root) {
+            Ok(meta) if meta.is_dir() => {
+                closed::check_root(&self.root, &meta, self.root == Path::new(SYSTEM))
+            }
+            _ => closed::directory(&self.root),
+        }
+        .context(|| "create the state directory".to_owned())
     }
 
     /// Makes the directory of a new container and takes its lock. The mkdir decides between two
@@ -82,15 +115,8 @@ impl Store {
 
     fn make(&self, id: &ContainerId) -> Result<Slot> {
         let path = self.root.join(id);
-        // 0711: with a user namespace the container's root passes through to its fifo.
-        let mut builder = DirBuilder::new();
-        builder.mode(0o711);
-        let mut made = builder.create(&path);
-        if matches!(&made, Err(e) if e.kind() == ErrorKind::NotFound) {
-            self.make_root()?;
-            made = builder.create(&path);
-        }
-        match made {
+        self.make_root()?;
+        match closed::create(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(Error::new(
                     Kind::Exists,
@@ -122,6 +148,7 @@ impl Store {
     pub fn lock(&self, id: &ContainerId) -> Result<Slot> {
         let mut slot = self.open(id)?;
         slot.take_lock(id)?;
+        crate::time::step("lock the container");
         Ok(slot)
     }
 
@@ -207,23 +234,42 @@ impl Slot {
         if self.lock.is_none() { self.take_lock(id) } else { Ok(()) }
     }
 
-    /// The record, or `None` where a create was killed before it wrote one.
+    /// The record, or what create intended until there is one; `None` where a create was killed before it
+    /// wrote either.
     pub fn read(&self) -> Result<Option<Record>> {
-        let path = self.path.join(RECORD);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.os("read", path.display())?,
-        };
-        let record: Record = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::system(format!("{}: {e}", path.display())))?;
-        if record.aril_version > VERSION {
-            return Err(Error::system(format!(
-                "{} was written by a newer aril (format {}, this one reads {VERSION})",
-                path.display(),
-                record.aril_version
-            )));
+        match self.read_file(RECORD) {
+            Ok(None) => self.read_intent(),
+            other => other,
         }
-        Ok(Some(record))
+    }
+
+    /// What create intended: without a process.
+    pub fn read_intent(&self) -> Result<Option<Record>> {
+        self.read_file(INTENT)
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Record>> {
+        let path = self.path.join(name);
+        let bytes = match record::read(&path, LONGEST) {
+            Err(e) if e.errno() == Some(Errno::ENOENT) => return Ok(None),
+            other => other?,
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| {
+            let newer = serde_json::from_slice::<Version>(&bytes).ok().filter(Version::is_newer);
+            newer.map_or_else(
+                || Error::system(format!("{} is damaged: {e}", path.display())),
+                |version| version.refused(&path),
+            )
+        })?;
+        let version = Version { aril_version: record.aril_version };
+        if version.is_newer() { Err(version.refused(&path)) } else { Ok(Some(record.upgraded())) }
+    }
+
+    /// Before any effect.
+    pub fn write_intent(&self, record: &Record) -> Result<()> {
+        self.prepare_file(INTENT, record)?
+            .commit()
+            .context(|| "write the container's record".to_owned())
     }
 
     pub fn write(&self, record: &Record) -> Result<()> {
@@ -232,9 +278,13 @@ impl Slot {
 
     /// The record as it will be, for [`Prepared::commit`] when it has become true.
     pub fn prepare(&self, record: &Record) -> Result<Prepared> {
+        self.prepare_file(RECORD, record)
+    }
+
+    fn prepare_file(&self, name: &str, record: &Record) -> Result<Prepared> {
         let text = serde_json::to_vec(record)
             .map_err(|e| Error::system(format!("encode the record: {e}")))?;
-        record::prepare(&self.path.join(RECORD), 0o600, &text)
+        record::prepare(&self.path.join(name), 0o600, &text)
             .context(|| "write the container's record".to_owned())
     }
 
@@ -244,8 +294,7 @@ impl Slot {
     }
 
     pub fn read_config(&self) -> Result<Vec<u8>> {
-        let path = self.path.join(CONFIG);
-        fs::read(&path).os("read", path.display())
+        record::read(&self.path.join(CONFIG), LONGEST)
     }
 
     /// Makes the fifo at which init waits, whoever it is by then: `owner` is the container's root.
@@ -272,7 +321,7 @@ impl Slot {
     /// Removes the directory with all in it: what is always there by name, and if that was not all,
     /// whatever else.
     pub fn remove(&self) -> Result<()> {
-        for name in [RECORD, CONFIG] {
+        for name in [RECORD, CONFIG, INTENT] {
             let _ = fs::remove_file(self.path.join(name));
         }
         match fs::remove_dir(&self.path).or_else(|e| match e.kind() {

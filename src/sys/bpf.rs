@@ -1,4 +1,4 @@
-//! bpf(2), as far as device filters of cgroups need it.
+//! bpf(2), as far as device filters of cgroups and guards of bridges need it.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -21,6 +21,7 @@ const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const PROG_QUERY: libc::c_long = 16;
 
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
 const F_REPLACE: u32 = 4;
@@ -91,13 +92,22 @@ unsafe fn own(fd: libc::c_long) -> OwnedFd {
 
 /// Verifies and compiles a device filter. The kernel sets close-on-exec.
 pub fn load_device_filter(program: &[Insn]) -> Result<OwnedFd> {
+    load(program, *b"aril_devices\0\0\0\0", PROG_TYPE_CGROUP_DEVICE, CGROUP_DEVICE)
+}
+
+/// Verifies and compiles a classifier of packets, for tc-bpf(8).
+pub fn load_classifier(program: &[Insn]) -> Result<OwnedFd> {
+    load(program, *b"aril_guard\0\0\0\0\0\0", PROG_TYPE_SCHED_CLS, 0)
+}
+
+fn load(program: &[Insn], name: [u8; 16], prog_type: u32, attach_type: u32) -> Result<OwnedFd> {
     let mut attr = Load {
-        prog_type: PROG_TYPE_CGROUP_DEVICE,
+        prog_type,
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
-        prog_name: *b"aril_devices\0\0\0\0",
-        expected_attach_type: CGROUP_DEVICE,
+        prog_name: name,
+        expected_attach_type: attach_type,
         ..Load::default()
     };
     // SAFETY: `insns` points at `insn_cnt` instructions that `program` keeps alive, `license` at a

@@ -39,9 +39,7 @@ pub unsafe fn start(
     words: *const *const libc::c_char,
     main: fn(Vec<OsString>) -> u8,
 ) -> libc::c_int {
-    // A reader that has gone shall be an error of the write, not the end of us.
-    // SAFETY: SIG_IGN is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    settle();
     let words: Vec<&CStr> = (0..count as usize)
         .map(|n| {
             // SAFETY: the C runtime passes `count` pointers to NUL-terminated strings that live as
@@ -56,6 +54,44 @@ pub unsafe fn start(
         COMMAND_LINE_LENGTH.store(length, Relaxed);
     }
     main(words.iter().map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect()).into()
+}
+
+/// Makes up for what a caller may have left: signals, a small stack, closed standard descriptors.
+fn settle() {
+    // A reader that has gone, and the caller's limits of file size and CPU time, shall be errors of
+    // calls, not the end of this process. The status of children is wanted, whatever the caller ignores.
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGXCPU] {
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    super::signal::default(libc::SIGCHLD);
+    super::process::raise_stack();
+    let poll = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+    let mut standard = [poll(0), poll(1), poll(2)];
+    // SAFETY: three pollfds that live across the call.
+    unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
+    if standard.iter().any(|fd| fd.revents & libc::POLLNVAL != 0) {
+        open_standard();
+    }
+}
+
+/// The next files that are opened would become standard input, output and error, of the container too.
+#[cold]
+fn open_standard() {
+    loop {
+        // SAFETY: a NUL-terminated path.
+        let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        match fd {
+            // Without /dev/null there is no safe way on.
+            ..0 => std::process::abort(),
+            0..=2 => {}
+            _ => {
+                // SAFETY: opened above, and used by nobody.
+                unsafe { libc::close(fd) };
+                return;
+            }
+        }
+    }
 }
 
 /// While this lives /proc/PID/cmdline of this process, and for good that of a child cloned meanwhile,

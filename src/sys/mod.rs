@@ -13,6 +13,7 @@ pub mod open;
 pub mod pidfd;
 pub mod process;
 pub mod quota;
+pub mod regex;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -128,6 +128,17 @@ pub fn open_tree(dir: Option<BorrowedFd<'_>>, path: &CStr, extent: Extent) -> Re
     check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }).map(owned)
 }
 
+/// The same of the mount at the absolute `path`, where a symlink at its end is not followed.
+pub fn open_tree_nofollow(path: &CStr, extent: Extent) -> Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC
+        | libc::AT_SYMLINK_NOFOLLOW as c_uint
+        | extent.bits();
+    // SAFETY: path is NUL terminated and only read.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+        .map(owned)
+}
+
 /// Attaches the detached mount `from` on top of the open file or directory `to`.
 pub fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;

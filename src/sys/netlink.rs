@@ -19,6 +19,8 @@ use super::{Errno, Result, check};
 
 /// Links, addresses, routes, queueing: rtnetlink(7).
 pub const ROUTE: i32 = libc::NETLINK_ROUTE;
+/// Sockets: sock_diag(7).
+pub const SOCK_DIAG: i32 = libc::NETLINK_SOCK_DIAG;
 /// nftables.
 pub const NETFILTER: i32 = libc::NETLINK_NETFILTER;
 

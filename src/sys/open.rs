@@ -22,6 +22,32 @@ pub fn open(path: &(impl NixPath + ?Sized), flags: OFlag) -> Result<OwnedFd> {
     openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::empty())
 }
 
+/// When a file was made, in seconds and nanoseconds since 1970, where its file system knows that: by
+/// statx(2), for which std has no function with musl. A symlink is not followed.
+pub fn birth_time(path: &CStr) -> Result<Option<(i64, u32)>> {
+    const STATX_BTIME: u32 = 0x800;
+    /// `stx_btime` in `struct statx`.
+    const BTIME: usize = 80;
+    let mut statx = [0_u8; 256];
+    // SAFETY: the kernel reads a NUL-terminated path and writes one struct statx, of 256 bytes.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            STATX_BTIME,
+            statx.as_mut_ptr(),
+        )
+    })?;
+    let word =
+        |at: usize| u32::from_ne_bytes([statx[at], statx[at + 1], statx[at + 2], statx[at + 3]]);
+    let known = word(0) & STATX_BTIME != 0;
+    let mut seconds = [0; 8];
+    seconds.copy_from_slice(&statx[BTIME..BTIME + 8]);
+    Ok(known.then(|| (i64::from_ne_bytes(seconds), word(BTIME + 8))))
+}
+
 /// Opens `path` below `dir`; `resolve` holds `RESOLVE_*`.
 pub fn openat2(
     dir: BorrowedFd<'_>,

@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::mem::size_of_val;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libc::{c_char, c_int, c_long, c_ulong};
 
@@ -193,6 +194,52 @@ pub fn prlimit(pid: libc::pid_t, resource: u32, soft: u64, hard: u64) -> Result<
     Ok(())
 }
 
+/// Soft limits that were raised: resource, soft and hard limit as the caller set
+/// them; the resource is -1 where it did not.
+static RAISED: [[AtomicU64; 3]; 2] = [const { [const { AtomicU64::new(u64::MAX) }; 3] }; 2];
+
+/// As the kernel numbers them: C libraries differ on the type.
+const RLIMIT_STACK: u32 = 3;
+const RLIMIT_NOFILE: u32 = 7;
+
+/// Room on this process's stack. What it executes gets the caller's limit by [`restore_soft_limits`].
+pub fn raise_stack() {
+    raise(RLIMIT_STACK, 1 << 20, 8 << 20, &RAISED[0]);
+}
+
+/// The same for descriptors, of which a container needs one for each mount that is prepared.
+pub fn raise_open_files() {
+    raise(RLIMIT_NOFILE, u64::MAX, u64::MAX, &RAISED[1]);
+}
+
+/// Raises a soft limit below `enough`, as far as the hard limit allows, to `most` at the most.
+fn raise(resource: u32, enough: u64, most: u64, kept: &[AtomicU64; 3]) {
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let new = ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes one rlimit64, and reads none from a null pointer.
+    let read = check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &raw mut old) });
+    if read.is_err() || old.rlim_cur >= old.rlim_max.min(enough) {
+        return;
+    }
+    if prlimit(0, resource, old.rlim_max.min(most), old.rlim_max).is_ok() {
+        kept[1].store(old.rlim_cur, Relaxed);
+        kept[2].store(old.rlim_max, Relaxed);
+        kept[0].store(u64::from(resource), Relaxed);
+    }
+}
+
+/// Gives this process the caller's limits again, but for those resources that `other` sets otherwise.
+/// Once: before another program.
+pub fn restore_soft_limits(other: impl Fn(u32) -> bool) {
+    for [resource, soft, hard] in &RAISED {
+        let Ok(resource) = u32::try_from(resource.swap(u64::MAX, Relaxed)) else { continue };
+        if !other(resource) {
+            // A soft limit can always be lowered.
+            let _ = prlimit(0, resource, soft.load(Relaxed), hard.load(Relaxed));
+        }
+    }
+}
+
 /// `struct sched_attr`, in the size of its first version.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -281,6 +328,26 @@ pub fn cloexec_from(first: u32) -> Result<()> {
 pub fn is_cloexec(fd: RawFd) -> Result<bool> {
     let flags = plain(libc::SYS_fcntl, [fd as c_ulong, libc::F_GETFD as c_ulong, 0, 0, 0])?;
     Ok(flags & c_long::from(libc::FD_CLOEXEC) != 0)
+}
+
+/// Gives every number up to `last` that is free to a descriptor that is of no use to anybody,
+/// and close-on-exec, until this process executes another program.
+pub fn occupy(last: RawFd) -> Result<()> {
+    loop {
+        let args = [0, libc::EFD_CLOEXEC as c_ulong, 0, 0, 0];
+        // The kernel takes the lowest number that is free.
+        let fd = plain(libc::SYS_eventfd2, args)? as RawFd;
+        if fd > last {
+            return nix::unistd::close(fd);
+        }
+    }
+}
+
+/// Makes `number` a copy of `fd`, which execve keeps. What was open there is closed: nothing in this
+/// process may own it.
+pub fn replace(number: RawFd, fd: impl AsFd) -> Result<()> {
+    // SAFETY: takes integers only; the standard descriptors have no owner.
+    check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }.into()).map(drop)
 }
 
 /// Of the open file: whoever shares it does not block either.

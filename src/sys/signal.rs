@@ -25,23 +25,41 @@ pub fn block_all() -> Result<()> {
 
 /// What a daemon may have left ignored, or nohup, or a script's shell for what it puts in the background;
 /// exec resets handlers, but not these. The container has a session of its own: no terminal of the
-/// caller's signals it.
-const OFTEN_IGNORED: [i32; 8] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGPIPE,
-    libc::SIGCHLD,
-    libc::SIGTERM,
-    libc::SIGQUIT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
+/// caller's signals it. Where a disposition cannot be set, KILL and STOP, it is the default.
+const STANDARD: std::ops::RangeInclusive<i32> = 1..=31;
 
 /// Default dispositions and an empty mask: what a container's first program expects to start with.
 pub fn reset() -> Result<()> {
-    for signal in OFTEN_IGNORED {
+    for signal in STANDARD {
         default(signal);
     }
+    unblock_all()
+}
+
+/// The same for a process that waits for its program: what asks it to end ends it, although it may be
+/// the first of its pid namespace, which the kernel protects from signals without a handler. execve
+/// resets the handlers.
+pub fn reset_until_exec() -> Result<()> {
+    for signal in STANDARD {
+        match signal {
+            libc::SIGHUP | libc::SIGINT | libc::SIGTERM | libc::SIGQUIT => {
+                let handler = end_by as extern "C" fn(libc::c_int);
+                // SAFETY: the handler calls nothing but _exit, which is async-signal-safe.
+                unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+            }
+            other => default(other),
+        }
+    }
+    unblock_all()
+}
+
+/// Ends with the status that shells give to a signal.
+extern "C" fn end_by(signal: libc::c_int) {
+    // SAFETY: ends the process at once, and runs nothing of it.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+fn unblock_all() -> Result<()> {
     // SAFETY: sigemptyset initialises the set that sigprocmask then reads.
     check(
         unsafe {

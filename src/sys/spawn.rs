@@ -137,6 +137,7 @@ fn become_image(
     if let Err(errno) = signal::reset() {
         return (EXEC, errno);
     }
+    process::restore_soft_limits(|_| false);
     if let Err(errno) = detach_or_bind(extras) {
         return (EXEC, errno);
     }

@@ -21,15 +21,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::{Context, Error, Kind, OsContext, Result};
-use crate::fs::{record, remove};
+use crate::fs::{closed, record, remove};
+use crate::path::c_path;
 use crate::spec;
 use crate::sys::Errno;
-use crate::sys::open::open;
+use crate::sys::open::{birth_time, open};
 
 const DATA: &str = "data";
 const USERS: &str = "users";
@@ -105,17 +106,14 @@ impl Volumes {
     /// Only the owner passes: what is in a volume may be set-uid.
     fn make(&self, name: &str) -> Result<()> {
         let directory = self.directory(name);
-        let make = |path: &Path, mode: u32, recursive: bool| {
-            let made = DirBuilder::new().recursive(recursive).mode(mode).create(path);
-            match made {
+        let data = directory.join(DATA);
+        closed::directory(&directory)
+            .and_then(|()| match DirBuilder::new().mode(0o755).create(&data) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                    Err(Error::io("mkdir", path.display(), &e))
+                    Err(Error::io("mkdir", data.display(), &e))
                 }
                 _ => Ok(()),
-            }
-        };
-        make(&directory, 0o700, true)
-            .and_then(|()| make(&directory.join(DATA), 0o755, false))
+            })
             .context(|| format!("make volume {name}"))
     }
 
@@ -139,12 +137,17 @@ impl Volumes {
     pub fn find(&self, name: &str) -> Result<Volume> {
         plan::check_name(name)?;
         let path = self.source(name);
-        let meta = match fs::symlink_metadata(self.directory(name)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(not_found(name)),
-            other => other.os("stat", self.directory(name).display())?,
+        let directory = self.directory(name);
+        let born = match birth_time(&c_path("volume", &directory)?) {
+            Err(Errno::ENOENT) => return Err(not_found(name)),
+            other => other.os("statx", directory.display())?,
         };
+        // A file system that does not know says 0, if it says anything.
+        let created = born
+            .filter(|(seconds, _)| *seconds > 0)
+            .map(|(seconds, nanos)| UNIX_EPOCH + Duration::new(seconds.cast_unsigned(), nanos));
         let users = self.users(name)?.iter().map(|user| id_of(user)).collect();
-        Ok(Volume { name: name.to_owned(), path, created: meta.created().ok(), users })
+        Ok(Volume { name: name.to_owned(), path, created, users })
     }
 
     /// Refused while a container uses it.

@@ -183,6 +183,9 @@ impl Place {
     fn runtime(&self, program: &Path, name: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("--root").arg(self.state.join(name)).stdin(Stdio::null());
+        if name == "aril" {
+            command.args(["--allow-annotation", "io.aril.rootfs.layers"]);
+        }
         command
     }
 

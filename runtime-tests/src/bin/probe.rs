@@ -763,7 +763,7 @@ fn timers(facts: &mut Facts) {
 /// Calls that filters and capabilities decide, made so that they can do no harm if allowed.
 fn calls(facts: &mut Facts) {
     type Call<'a> = (&'a str, libc::c_long, [libc::c_long; 4]);
-    let calls: [Call; 15] = [
+    let calls: [Call; 18] = [
         ("unshare nothing", libc::SYS_unshare, [0; 4]),
         ("setns -1", libc::SYS_setns, [-1, 0, 0, 0]),
         ("mount null", libc::SYS_mount, [0; 4]),
@@ -775,6 +775,9 @@ fn calls(facts: &mut Facts) {
         ("personality 0", libc::SYS_personality, [0; 4]),
         ("ptrace traceme of a stranger", libc::SYS_ptrace, [16, 0, 0, 0]),
         ("socket vsock", libc::SYS_socket, [40, 1, 0, 0]),
+        ("socket vsock beyond 32 bits", libc::SYS_socket, [1 << 32 | 40, 1, 0, 0]),
+        ("socket alg", libc::SYS_socket, [38, 5, 0, 0]),
+        ("syslog size", libc::SYS_syslog, [10, 0, 0, 0]),
         ("socket raw", libc::SYS_socket, [2, 3, 1, 0]),
         ("process_vm_readv", libc::SYS_process_vm_readv, [0; 4]),
         ("call number 5000", 5000, [0; 4]),
@@ -783,7 +786,6 @@ fn calls(facts: &mut Facts) {
     for (name, number, [a, b, c, d]) in calls {
         // SAFETY: every pointer argument is null, which these calls answer with an errno.
         let result = unsafe { libc::syscall(number, a, b, c, d, 0, 0) };
-        // Descriptors and earlier personalities are not the point.
         let result = if result >= 0 { "allowed".into() } else { answer(result) };
         facts.add("call", format_args!("{name}: {result}"));
     }

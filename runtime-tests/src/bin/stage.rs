@@ -4,7 +4,10 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
@@ -38,7 +41,8 @@ fn main() -> ExitCode {
 
 fn play() -> Result<ExitCode> {
     let mut words = std::env::args_os().skip(1);
-    let mut record = None;
+    let program = std::env::args_os().skip_while(|word| word != "--").nth(1);
+    let (mut record, mut opened) = (None, None);
     loop {
         let word = words.next().context(USAGE)?;
         let mut argument = || words.next().context(USAGE);
@@ -50,7 +54,10 @@ fn play() -> Result<ExitCode> {
             Some("mounts") => private_mounts()?,
             Some("network") => network(&argument()?)?,
             Some("cgroup") => enter_cgroup(&argument()?)?,
-            Some("user") => become_user(&argument()?)?,
+            Some("user") => {
+                opened = open(program.as_ref());
+                become_user(&argument()?)?;
+            }
             Some("without") => without(&argument()?)?,
             Some("marked") => marked()?,
             Some("terminal") => controlling_terminal()?,
@@ -60,12 +67,25 @@ fn play() -> Result<ExitCode> {
             _ => bail!("no stage {}\n{USAGE}", word.display()),
         }
     }
-    let mut command = Command::new(words.next().context(USAGE)?);
-    command.args(words);
+    let name = words.next().context(USAGE)?;
+    let mut command = match &opened {
+        Some(file) => Command::new(format!("/proc/self/fd/{}", file.as_raw_fd())),
+        None => Command::new(&name),
+    };
+    command.arg0(&name).args(words);
     match record {
         None => Err(command.exec()).with_context(|| format!("exec {command:?}")),
         Some(file) => reap(&mut command, &file),
     }
+}
+
+/// The program, opened while its path can be walked: a repository below /root is closed to other users. A name without
+/// a slash is looked up in PATH by execvp(3) instead.
+fn open(program: Option<&OsString>) -> Option<fs::File> {
+    let path = Path::new(program?);
+    let mut options = fs::OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH);
+    path.is_absolute().then(|| options.open(path).ok()).flatten()
 }
 
 fn private_mounts() -> Result<()> {
@@ -111,7 +131,7 @@ fn full(path: &OsString) -> Result<()> {
     let flags = MsFlags::empty();
     mount(Some("full"), path.as_os_str(), Some("tmpfs"), flags, Some("size=4k,mode=755"))
         .context("mount tmpfs")?;
-    let mut filler = fs::File::create(std::path::Path::new(path).join(".filler"))?;
+    let mut filler = fs::File::create(Path::new(path).join(".filler"))?;
     while filler.write_all(&[0; 4096]).is_ok() {}
     Ok(())
 }
@@ -126,7 +146,7 @@ fn network(script: &OsString) -> Result<()> {
 }
 
 fn enter_cgroup(dir: &OsString) -> Result<()> {
-    let procs = std::path::Path::new(dir).join("cgroup.procs");
+    let procs = Path::new(dir).join("cgroup.procs");
     fs::write(&procs, "0").with_context(|| format!("enter {}", procs.display()))
 }
 

@@ -46,7 +46,7 @@ fn left() -> String {
 
 /// What a server says.
 fn ask(to: SocketAddr) -> std::io::Result<String> {
-    let patience = Duration::from_secs(2);
+    let patience = Duration::from_secs(20);
     let mut server = TcpStream::connect_timeout(&to, patience)?;
     server.set_read_timeout(Some(patience))?;
     server.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;

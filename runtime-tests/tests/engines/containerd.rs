@@ -172,18 +172,24 @@ fn a_rootfs_that_the_host_does_not_see() {
         let image = "docker.io/local/box:1";
         ctr.run(&["images", "import", &place.image(image)]).ok();
         let options = place.file("options.toml", "RootfsOnHost = true\n");
+        let allow = "AllowAnnotations = [\"io.aril.rootfs.show\"]\n";
+        let allow = place.file("allow.toml", allow);
+        let show = ["--annotation", "io.aril.rootfs.show=true"];
+        let shown = [&show[..], &["--runtime-config-path", &allow]].concat();
+        let on_host = ["--runtime-config-path", options.as_str()];
         let seen = || {
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
             mounts.contains("io.containerd.runtime.v2.task")
         };
         for (flags, expected) in [
-            (None, false),
-            (Some(["--annotation", "io.aril.rootfs.show=true"]), true),
-            (Some(["--runtime-config-path", &options]), true),
+            (&[][..], false),
+            // Its author does not decide it.
+            (&show, false),
+            (&shown, true),
+            (&on_host, true),
         ] {
             let cgroup = format!("{}/c", place.cgroup());
             let shim = ["run", "-d", "--runtime", "io.containerd.aril.v2", "--cgroup", &cgroup];
-            let flags = flags.as_ref().map_or(&[][..], |flags| flags);
             let script = "echo new > /new; exec sleep 1000";
             let words = [image, "c", "sh", "-c", script];
             ctr.run(&[&shim[..], flags, &words].concat()).ok();

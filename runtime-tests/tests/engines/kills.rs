@@ -166,7 +166,7 @@ fn remove_all(containerd: &Containerd) {
 /// For nothing to be left.
 pub fn wait_long<T: Debug>(what: &str, left: impl Fn() -> Vec<T>) {
     // A shim that was never asked for a container waits for a minute.
-    const PATIENCE: Duration = Duration::from_secs(90);
+    const PATIENCE: Duration = Duration::from_secs(300);
     let start = Instant::now();
     loop {
         let left = left();

@@ -19,7 +19,8 @@ pub fn block(page: &str, kind: &str) -> String {
 /// The lines of the `sh` block, without their first word, each with the line of the `text` block
 /// that it prints.
 pub fn commands(page: &str, program: &str) -> Vec<(String, String)> {
-    let (typed, printed) = (block(page, "sh"), block(page, "text"));
+    let engine = page.trim_end_matches(".md");
+    let (typed, printed) = (block(page, &format!("sh {engine}")), block(page, "text"));
     let word = |line: &str| {
         let rest = line.strip_prefix(program);
         rest.unwrap_or_else(|| panic!("{page}: {line}")).to_owned()

@@ -47,7 +47,12 @@ fn session() {
             terminals(podman, common);
             health(podman, common);
             let id = pod(podman, common);
-            podman.run(&["pod", "rm", "-f", "-t", "0", "p"]).ok();
+            // With every runtime, Podman 4.3 does not wait for conmon to leave the pod's cgroup, fails, and
+            // removes the pod when it is asked again.
+            wait_until("the pod is removed", || {
+                podman.run(&["pod", "rm", "-f", "-t", "0", "p"]).code == Some(0)
+                    || podman.run(&["pod", "exists", "p"]).code == Some(1)
+            });
             // Podman 4.3 leaves that of a pod, with every runtime.
             place.remove_cgroup(&id);
         });
@@ -179,5 +184,62 @@ fn lifecycle() {
         podman.run(&["start", "c"]).ok();
         podman.run(&["kill", "c"]).ok();
         podman.run(&["wait", "c"]).ok().prints("137");
+    });
+}
+
+/// Podman before 4.6, Debian 12's, copies the annotations of an image's manifest to config.json. Their author
+/// gets nothing of the host but a warning, until the operator allows the key.
+#[test]
+fn an_image_with_annotations() {
+    privately("podman::an_image_with_annotations", TOOLS, |place| {
+        in_podman(place, "", |podman, common| {
+            let host = place.path("host");
+            std::fs::create_dir_all(format!("{host}/etc")).expect("a directory");
+            place.file("host/etc/secret", "of the host\n");
+            let layers = serde_json::json!([place.rootfs(), host]).to_string();
+            let upper = serde_json::json!({"upper": host, "work": place.path("work")}).to_string();
+            let hostile = [
+                format!("io.aril.rootfs.layers={layers}"),
+                format!("io.aril.rootfs.upper={upper}"),
+                "io.aril.network=host".to_owned(),
+                "io.aril.network.publish=22:22".to_owned(),
+            ];
+            let file = place.file("Containerfile", "FROM box\n");
+            let policy = place.path("policy.json");
+            let mut build = vec!["build", "--signature-policy", &policy, "-t", "evil", "-f", &file];
+            build.extend(hostile.iter().flat_map(|pair| ["--annotation", pair.as_str()]));
+            podman.run(&build).ok();
+            let run = |flags: &[&str]| {
+                let script = "cat /etc/secret; touch /etc/owned; ls /sys/class/net | wc -l";
+                let words = ["--name", "c", "evil", "sh", "-c", script];
+                podman.run(&[flags, &["run"], common, &words].concat())
+            };
+            // Podman has the runtime's log in a file, and shows it where the runtime fails.
+            let log = || {
+                let config = podman.ask(&["inspect", "-f", "{{.OCIConfigPath}}", "c"]);
+                let text = std::fs::read_to_string(&config).expect("config.json");
+                assert!(hostile.iter().all(|pair| text.contains(pair.split('=').next().unwrap())));
+                let beside = podman.ask(&["inspect", "-f", "{{.ConmonPidFile}}", "c"]);
+                let log = std::path::Path::new(&beside).with_file_name("oci-log");
+                let log = std::fs::read_to_string(log).expect("the runtime's log");
+                podman.run(&["rm", "-f", "-t", "0", "c"]).ok();
+                log
+            };
+            assert_eq!(run(&[]).ok().stdout, "1\n");
+            let said = log();
+            let keys = "io.aril.network, io.aril.network.publish, io.aril.rootfs.layers, \
+                        io.aril.rootfs.upper ignored: the operator has not allowed";
+            assert!(said.contains(keys) && said.lines().count() == 1, "{said}");
+            assert!(!std::path::Path::new(&host).join("etc/owned").exists());
+            let allow = ["--runtime-flag", "allow-annotation=io.aril.rootfs.layers"];
+            assert_eq!(run(&allow).ok().stdout, "of the host\n1\n");
+            let said = log();
+            assert!(said.contains("ignored") && !said.contains("layers"), "{said}");
+            // A warning before an error hides neither its text nor its code.
+            let missing = [&["run", "--rm"], common, &["evil", "missing"]].concat();
+            podman.run(&missing).exits(127).says("executable file not found in $PATH");
+            let strict = run(&["--runtime-flag", "strict-annotations"]);
+            strict.exits(126).says("--strict-annotations: annotations io.aril.network, ");
+        });
     });
 }

@@ -282,6 +282,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// As nobody should.
     pub fn kill(mut self) {
         let _ = self.child.kill();

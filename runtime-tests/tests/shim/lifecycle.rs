@@ -220,3 +220,43 @@ fn what_kind_of_runtime_it_is() {
     assert!(out.stdout.contains("opencontainers/runtime-spec/1/features/Features"), "{out:?}");
     assert!(out.stdout.contains("\"ociVersionMin\""), "{out:?}");
 }
+
+/// Annotations are a pod's author's: what they may do is an option of the runtime, and the daemon's log
+/// says what was ignored.
+#[test]
+fn annotations_act_if_the_options_allow_them() {
+    use std::io::Read;
+
+    let confined = |allowed: &str| {
+        let edit = |spec: &mut serde_json::Value| {
+            spec["annotations"]["io.aril.landlock"] = r#"{"fs":[],"mode":"best-effort"}"#.into();
+            spec["annotations"]["io.aril.network"] = "host".into();
+        };
+        let place = place_for(Container::new(View::Host).args(["true"]).edit(edit))?;
+        if !place.is_aril() {
+            runtime_tests::skip::inapplicable("options of its own");
+            return None;
+        }
+        let config = place.container.path("config.json");
+        let mut shim = place.start();
+        let before = std::fs::read(&config).expect("config.json");
+        let request = shim.request_with_toml(&Streams::default(), allowed);
+        shim.client.ok("Create", request);
+        assert_eq!(std::fs::read(&config).expect("config.json"), before, "the engine's stays");
+        let init = shim.init();
+        shim.client.ok("Start", init);
+        let status = shim.wait("");
+        shim.finish();
+        let mut log = String::new();
+        (&place.log).read_to_string(&mut log).expect("the log");
+        Some((status, log))
+    };
+    let Some((status, log)) = confined("") else { return };
+    let said =
+        "annotations io.aril.landlock, io.aril.network ignored: the operator has not allowed";
+    assert!(status == 0 && log.contains(said) && log.contains("level=warning"), "{status} {log}");
+    let Some((status, log)) = confined("AllowAnnotations = [\"io.aril.*\"]\n") else { return };
+    assert!(status != 0 || log.contains("landlock is not enforced"), "{status} {log}");
+    assert!(log.contains("annotation io.aril.network ignored: it reaches the host"), "{log}");
+    assert!(!log.contains("io.aril.landlock"), "{log}");
+}

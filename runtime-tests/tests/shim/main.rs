@@ -5,6 +5,7 @@ mod figures;
 mod lifecycle;
 mod place;
 mod robust;
+mod rootfs;
 mod sandbox;
 mod streams;
 mod wire;

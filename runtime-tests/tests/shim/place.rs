@@ -36,7 +36,7 @@ pub struct Place {
     shim: PathBuf,
     pub events: Events,
     /// What the shim says of itself.
-    _log: File,
+    pub log: File,
 }
 
 /// A place, if shims can be tested here.
@@ -50,8 +50,8 @@ pub fn place_for(mut container: Container) -> Option<Place> {
     let shim = skip::is_root().then(shim_under_test)??;
     let log = container.path("log");
     mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
-    let _log = reader(&log.display().to_string());
-    let place = Place { container, shim, events: Events::default(), _log };
+    let log = reader(&log.display().to_string());
+    let place = Place { container, shim, events: Events::default(), log };
     place.listen();
     Some(place)
 }
@@ -211,6 +211,22 @@ impl Shim<'_> {
     }
 
     pub fn request_for(&self, id: &str, bundle: &Path, streams: &Streams, options: Out) -> Out {
+        let request = self.request_without_options(id, bundle, streams);
+        request.any(10, "containerd.runc.v1.Options", &options.0)
+    }
+
+    /// With options as containerd passes those of a runtime that it does not know: TOML.
+    pub fn request_with_toml(&self, streams: &Streams, toml: &str) -> Out {
+        let Container { id, dir, runtime, .. } = &self.place.container;
+        let root = self.place.container.path("r");
+        let (binary, root) = (runtime.path.display(), root.display());
+        let toml = format!("BinaryName = \"{binary}\"\nRoot = \"{root}\"\n{toml}");
+        let options = out().bytes(1, "io.containerd.aril.v2").bytes(3, toml);
+        let request = self.request_without_options(id, dir, streams);
+        request.any(10, "runtimeoptions.v1.Options", &options.0)
+    }
+
+    fn request_without_options(&self, id: &str, bundle: &Path, streams: &Streams) -> Out {
         out()
             .bytes(1, id)
             .bytes(2, bundle.display().to_string())
@@ -218,7 +234,6 @@ impl Shim<'_> {
             .bytes(5, &streams.stdin)
             .bytes(6, &streams.stdout)
             .bytes(7, &streams.stderr)
-            .any(10, "containerd.runc.v1.Options", &options.0)
     }
 
     #[track_caller]

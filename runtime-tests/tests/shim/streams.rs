@@ -8,7 +8,7 @@ use runtime_tests::container::wait_until;
 use runtime_tests::{Container, View};
 
 use crate::place::{Streams, fifo, place_for, reader, rest};
-use crate::wire::Client;
+use crate::wire::{Client, out};
 
 #[test]
 fn fifos_carry_all_three_streams() {
@@ -157,8 +157,67 @@ fn shim_size(init: &crate::wire::Out, columns: u64, rows: u64) -> crate::wire::O
     init.clone().number(3, columns).number(4, rows)
 }
 
-/// What an exec has left behind holds its output open: a Delete gets its answer all the same, and where the shim
-/// copies, the client its end.
+/// The answer says why; the container's own stderr stays empty, as under containerd's shim for runc.
+#[test]
+fn a_failure_is_not_written_to_the_containers_stderr() {
+    let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };
+    let mut shim = place.start();
+    let bundle = place.another_bundle_with("second", |spec| {
+        spec["process"]["args"] = serde_json::json!(["missing"]);
+    });
+    shim.run(&Streams::default());
+    let [stdout, stderr] = ["out", "err"].map(|name| fifo(&place, name));
+    let (output, errors) = (reader(&stdout), reader(&stderr));
+    let streams = Streams { stdout, stderr, ..Streams::default() };
+    shim.add("e", &["missing"], &streams);
+    let exec = shim.exec("e");
+    let refused = shim.client.refused("Start", exec.clone());
+    assert!(refused.text.contains("executable file not found in $PATH"), "{}", refused.text);
+    shim.client.ok("Delete", exec);
+    assert_eq!((rest(output).as_str(), rest(errors).as_str()), ("", ""));
+    let mut second = place.start_in("second", &bundle);
+    let log = place.container.path("second-err");
+    let stderr = format!("file://{}", log.display());
+    let streams = Streams { stderr, ..Streams::default() };
+    let create = second.request_for("second", &bundle, &streams, place.options());
+    let refused = second.client.refused("Create", create);
+    assert!(refused.text.contains("executable file not found in $PATH"), "{}", refused.text);
+    assert_eq!(std::fs::read_to_string(log).expect("stderr"), "");
+    second.client.send("Shutdown", out().bytes(1, "second"));
+    wait_until("the second shim's end", || runtime_tests::host::is_gone(second.pid));
+    shim.finish();
+}
+
+/// A client may send the process of config.json with another terminal than init has.
+#[test]
+fn the_request_decides_on_the_terminal_of_an_exec() {
+    let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };
+    let mut shim = place.start();
+    shim.run(&Streams::default());
+    for terminal in [false, true] {
+        let name = format!("e{terminal}");
+        let stdout = fifo(&place, &name);
+        let output = reader(&stdout);
+        let process = serde_json::json!({
+            "args": ["sh", "-c", "test -t 1 && echo terminal || echo none"], "cwd": "/",
+            "env": ["PATH=/bin"], "terminal": !terminal, "user": {"uid": 0, "gid": 0},
+        });
+        let kind = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+        let request = shim.exec(&name).number(3, terminal.into()).bytes(5, &stdout);
+        let request = request.any(7, kind, process.to_string().as_bytes());
+        shim.client.ok("Exec", request);
+        let exec = shim.exec(&name);
+        shim.client.ok("Start", exec.clone());
+        shim.wait(&name);
+        shim.client.ok("Delete", exec);
+        let expected = if terminal { "terminal\r\n" } else { "none\n" };
+        assert_eq!(rest(output), expected);
+    }
+    shim.finish();
+}
+
+/// A process that an exec leaves behind holds its output open: a Delete gets its answer all the same, and the client
+/// the end of the output.
 #[test]
 fn an_output_that_somebody_keeps_open() {
     // Takes for itself the label that the kernel of most test hosts knows nothing of.
@@ -191,9 +250,7 @@ fn an_output_that_somebody_keeps_open() {
         other.send("Delete", exec);
         assert_eq!(shim.status(""), "running");
         other.receive().expect("deleted");
-        if !label.is_empty() || !place.is_aril() {
-            assert_eq!(rest(output), "said\n", "its end");
-        }
+        assert_eq!(rest(output), "said\n", "its end");
         shim.finish();
     }
 }

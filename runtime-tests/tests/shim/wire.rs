@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 pub use runtime_tests::protobuf::{In, Out, out};
 
@@ -47,7 +46,7 @@ pub struct Client {
 impl Client {
     pub fn connect(path: &Path) -> Self {
         let socket = UnixStream::connect(path).expect("the shim's socket");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
+        socket.set_read_timeout(Some(runtime_tests::container::PATIENCE)).expect("a time-out");
         Self { socket, stream: 1, service: "containerd.task.v2.Task" }
     }
 

@@ -30,7 +30,7 @@ fn a_folder_is_enough() {
         assert!(!c.rootfs().join("new").exists());
         c.leaves_nothing();
         run(&c, &[], &["sh", "-c", "exit 7"]).exits(7);
-        run(&c, &[], &["no-such-program"]).exits(1).says("executable file not found in $PATH");
+        run(&c, &[], &["no-such-program"]).exits(127).says("executable file not found in $PATH");
         c.leaves_nothing();
     });
 }
@@ -103,6 +103,31 @@ fn what_it_may() {
     });
 }
 
+/// CVE-2026-31431: sockets of the family AF_ALG, through which a page of any readable file was written.
+#[test]
+fn what_the_default_profile_refuses() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let out = run(&c, &[], &["probe"]).ok();
+        for line in [
+            "socket alg: refused with errno 1",
+            "socket vsock: refused with errno 1",
+            "socket vsock beyond 32 bits: refused with errno 1",
+            "syslog size: refused with errno 1",
+            "personality 8: allowed",
+            "mount null: refused with errno 1",
+            "clone3 null: refused with errno 38",
+            "call number 5000: refused with errno 38",
+            "socket raw: allowed",
+        ] {
+            let line = format!("call {line}");
+            assert!(out.stdout.lines().any(|seen| seen == line), "{line:?} in {out:#?}");
+        }
+        let hidden = run(&c, &[], &["wc", "-c", "/proc/interrupts"]).ok();
+        assert_eq!(hidden.stdout, "0 /proc/interrupts\n");
+    });
+}
+
 #[test]
 fn how_much_it_may_use() {
     on_the_host(|view| {
@@ -161,10 +186,11 @@ fn what_is_wrong_is_refused() {
             (&["--volume", "/tmp:/x/.."], "the destination is the root"),
             (&["--volume", "/tmp:/x", "--tmpfs", "/x/"], "--volume and --tmpfs have /x twice"),
             (&["--tmpfs", "relative"], "the path is not absolute"),
-            (&["-it"], "-t gives a terminal; standard input is always the program's"),
-            (&["--rm"], "`run` deletes the container when its program ends"),
+            (&["-it"], "a terminal in the foreground needs one to be shown on"),
+            (&["--rm", "-d"], "--rm cannot be used together with --detach or --keep"),
+            (&["--name", "x"], "the name is a word: aril run --rootfs DIR NAME -- COMMAND"),
             (&["--layer", "/no/such/layer"], "/no/such/layer: no such file or directory"),
-            (&["--bundle", "/tmp"], "--rootfs and --bundle cannot be used together"),
+            (&["--bundle", "/tmp"], "--rootfs cannot be used together with --bundle or --config"),
             (&["--user", "a:b:c"], "no user \"a\""),
         ] {
             run(&c, options, &["true"]).exits(1).says(text);
@@ -172,5 +198,112 @@ fn what_is_wrong_is_refused() {
         }
         let missing = c.call(["run", "--rootfs", "/no/such/folder", &c.id, "--", "true"]).output();
         missing.exits(1).says("/no/such/folder: no such file or directory");
+    });
+}
+
+/// `x=$(aril run -d ...)` is the id, at once: a container keeps no pipe or terminal of its caller's open,
+/// but files and sockets, and with a bundle all that runc's callers count on.
+#[test]
+fn detached_it_prints_its_id_and_lets_go_of_pipes() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let rootfs = c.rootfs();
+        let rootfs = rootfs.to_str().expect("utf-8");
+        let seen =
+            "for i in 0 1 2; do readlink /proc/self/fd/$i; done >/seen; echo out; sleep 1000";
+        let words =
+            ["run", "-d", "--rootfs", rootfs, "--upper", "tmpfs", &c.id, "--", "sh", "-c", seen];
+        let shell = "x=$(\"$@\" 2>&1 </dev/null); echo \"<$x>\"";
+        let out = c.call(words).in_shell(shell).ok().stdout;
+        assert_eq!(out, format!("<{}>\n", c.id));
+        assert_eq!(c.status(), "running");
+        let look = || c.exec(["cat", "/seen"]).ok().stdout;
+        assert_eq!(look().lines().nth(2), Some("/dev/null"));
+        c.delete_by_force().silent();
+        // A file stays.
+        let file = c.path("output");
+        let shell = format!("\"$@\" >{}", file.display());
+        c.call(words).in_shell(&shell).ok();
+        runtime_tests::container::wait_until("the output", || {
+            fs::read_to_string(&file).is_ok_and(|text| text.contains("out\n"))
+        });
+        let text = fs::read_to_string(&file).expect("the output");
+        assert!(text.contains(&format!("{}\n", c.id)), "{text}");
+        c.delete_by_force().silent();
+        c.leaves_nothing();
+    });
+    in_each_view(|view| {
+        let c = Container::new(view).script("echo from the bundle");
+        let shell = "x=$(\"$@\" </dev/null); echo \"<$x>\"";
+        let out = c.run_call(&["-d"]).in_shell(shell).ok().stdout;
+        assert_eq!(out, "<from the bundle>\n");
+        c.wait_for("stopped");
+        c.delete().silent();
+    });
+}
+
+/// What people take for a root file system.
+#[test]
+fn images_and_bundles_are_told_from_root_file_systems() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let make = |name: &str, files: &[&str]| {
+            let dir = c.directory(name);
+            for file in files {
+                match file.strip_suffix('/') {
+                    Some(directory) => fs::create_dir(dir.join(directory)).expect("a directory"),
+                    None => fs::write(dir.join(file), "{}").expect("a file"),
+                }
+            }
+            dir
+        };
+        let file = c.file("image.tar", "");
+        for (path, what, advice) in [
+            (
+                make("layout", &["oci-layout", "index.json", "blobs/"]),
+                "an OCI image layout",
+                "umoci",
+            ),
+            (make("saved", &["manifest.json", "repositories"]), "a saved image", "skopeo copy"),
+            (make("bundle", &["config.json", "rootfs/"]), "a bundle", "--bundle"),
+            (file, "a file", "tar -C"),
+        ] {
+            let path = path.to_str().expect("utf-8");
+            let out = c.call(["run", "--rootfs", path, &c.id, "--", "sh"]).output();
+            let text = format!("{path} is {what}, not a root file system");
+            out.exits(1).says(&text).says("hint: ").says(advice);
+            c.leaves_nothing();
+        }
+        // It has all that, and is one.
+        for (name, text) in [("oci-layout", "{}"), ("manifest.json", "[]")] {
+            fs::write(c.rootfs().join(name), text).expect("a file");
+        }
+        run(&c, &[], &["true"]).ok();
+    });
+}
+
+#[test]
+fn limits_by_dockers_names_and_by_runcs() {
+    on_the_host(|view| {
+        let Some(c) = image(view) else { return };
+        let limit = |options: &[&str]| {
+            let rootfs = c.rootfs();
+            let rootfs = rootfs.to_str().expect("utf-8");
+            let words = [&["create", "--rootfs", rootfs][..], options, &[&c.id, "--", "true"]];
+            c.call(words.concat()).ok();
+            let config = fs::read(c.root.join(&c.id).join("config.json")).expect("a config");
+            let config: Value = serde_json::from_slice(&config).expect("json");
+            c.delete().silent();
+            config["linux"]["resources"].clone()
+        };
+        for name in ["--pids-limit", "--pids"] {
+            assert_eq!(limit(&[name, "33"])["pids"]["limit"], 33);
+        }
+        for name in ["--cpu-shares", "--cpu-share"] {
+            assert_eq!(limit(&[name, "512"])["cpu"]["shares"], 512);
+        }
+        let cpu = limit(&["--cpus", "1.5"])["cpu"].clone();
+        assert_eq!((&cpu["quota"], &cpu["period"]), (&150_000.into(), &100_000.into()));
+        c.leaves_nothing();
     });
 }

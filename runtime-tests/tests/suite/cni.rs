@@ -159,6 +159,29 @@ fn added_checked_deleted() {
     engine.has_nothing_left();
 }
 
+/// CVE-2021-41091: what a plugin makes before the first container is as closed as what that makes.
+#[test]
+fn a_state_root_made_by_the_plugin_is_closed() {
+    let Some(engine) = Engine::new() else { return };
+    engine.sandbox("c1");
+    let (input, plugin) = (config("1.1.0"), engine.plugin.display());
+    let modes = engine.host.sh(&format!(
+        "rm -rf /run/aril; umask 0; printf %s '{input}' | env CNI_COMMAND=ADD CNI_CONTAINERID=c1 \
+         CNI_IFNAME=eth0 CNI_NETNS=/run/netns/c1 CNI_PATH=/x {plugin} > /dev/null; \
+         stat -c %a /run/aril /run/aril/@cni /run/aril/@cni/net1"
+    ));
+    assert_eq!(modes.trim(), "700\n700\n700");
+    // And one that is open is closed by the next container.
+    engine.host.sh("chmod 755 /run/aril");
+    engine.host.sh(&format!(
+        "{} run --rootfs {} seen -- true; stat -c %a /run/aril | grep -x 700",
+        engine.aril.runtime.path.display(),
+        engine.aril.rootfs().display()
+    ));
+    engine.ok("DEL", "c1", &config("1.1.0"));
+    engine.has_nothing_left();
+}
+
 #[test]
 fn each_version_has_its_result() {
     let Some(engine) = Engine::new() else { return };
@@ -190,7 +213,8 @@ fn errors_have_the_specifications_codes() {
     assert_eq!(engine.fails("FROB", "c1", &good), 4);
     assert_eq!(engine.fails("ADD", "../c1", &good), 4);
     assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "mtu", json!("x"))), 6);
-    let (answer, code) = engine.raw("CNI_COMMAND=DEL CNI_CONTAINERID=c CNI_IFNAME=e", "{");
+    let add = "CNI_COMMAND=ADD CNI_CONTAINERID=c CNI_IFNAME=e CNI_NETNS=/run/netns/c1";
+    let (answer, code) = engine.raw(add, "{");
     assert_eq!((answer["code"].as_u64(), code), (Some(6), 1));
     assert_eq!(engine.fails("ADD", "c1", &with(good.clone(), "name", json!("a name"))), 7);
     assert_eq!(engine.fails("CHECK", "c1", &good), 7);
@@ -303,5 +327,125 @@ fn another_plugin_gives_out_addresses() {
     engine.ok("CHECK", "c1", &with(config.clone(), "prevResult", result));
     engine.ok("DEL", "c1", &config);
     assert_eq!(engine.host.sh("ls /run/host-local/net1 | grep 10.83 || true"), "");
+    engine.has_nothing_left();
+}
+
+#[test]
+fn go_programs_write_null_and_names_in_another_case() {
+    let Some(engine) = Engine::new() else { return };
+    engine.sandbox("c1");
+    let empty = [
+        json!({"runtimeConfig": {"portMappings": null}}),
+        json!({"runtimeConfig": {"ips": null, "bandwidth": null}}),
+        json!({"runtimeConfig": null, "dns": null, "prevResult": null, "capabilities": null}),
+        json!({"bridge": "", "mtu": 0, "args": null}),
+        json!({"ipam": {"type": "", "routes": null, "ranges": [[{"subnet": "10.81.0.0/24", "gateway": ""}], null]}}),
+    ];
+    for members in empty {
+        let mut config = json!({"cniVersion": "1.0.0", "name": "net1", "type": "aril-cni", "subnet": "10.81.0.0/24"});
+        if members.get("ipam").is_some() {
+            config.as_object_mut().expect("an object").remove("subnet");
+        }
+        for (key, value) in members.as_object().expect("an object") {
+            config[key] = value.clone();
+        }
+        engine.ok("ADD", "c1", &config);
+        engine.ok("DEL", "c1", &config);
+        engine.has_nothing_left();
+    }
+    // As go-cni sends it.
+    let runtime = json!({
+        "PortMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+        "Bandwidth": {"IngressRate": 80_000_000, "IngressBurst": 1, "EgressRate": 0, "EgressBurst": 0}
+    });
+    let config = json!({"CNIVersion": "1.0.0", "Name": "net1", "RuntimeConfig": runtime});
+    engine.ok("ADD", "c1", &config);
+    let (container, host) = (engine.namespace("c1"), engine.host.namespace());
+    assert!(tcp(&host, "10.81.0.1:8080".parse().expect("an address"), &container, 80).is_some());
+    assert!(engine.host.sh("tc qdisc show").contains("rate 80Mbit"));
+    // The same, on one family alone.
+    engine.ok("DEL", "c1", &config);
+    engine.ok("DEL", "c1", &json!({"Name": "net1"}));
+    engine.has_nothing_left();
+}
+
+#[test]
+fn a_del_removes_what_is_there_whatever_it_is_told() {
+    let Some(engine) = Engine::new() else { return };
+    let good = config("1.0.0");
+    let mut odd: Vec<String> = [
+        json!({}),
+        json!({"cniVersion": "7.0.0", "name": "net1"}),
+        json!({"cniVersion": "1.0.0", "name": "a name"}),
+        with(good.clone(), "mtu", json!("x")),
+        with(good.clone(), "name", json!("another")),
+        with(good.clone(), "ipam", json!([1])),
+        with(good.clone(), "runtimeConfig", json!({"portMappings": {}, "ips": "x"})),
+        with(good.clone(), "prevResult", json!(7)),
+    ]
+    .iter()
+    .map(ToString::to_string)
+    .collect();
+    odd.extend(["", "{", "null", "[]"].map(str::to_owned));
+    engine.sandbox("c1");
+    for input in odd {
+        engine.ok("ADD", "c1", &good);
+        // The namespace may be anything by now, or nothing.
+        for namespace in ["CNI_NETNS=/run/netns/c1", "CNI_NETNS=/nowhere", "CNI_NETNS=", ""] {
+            let del = format!("CNI_COMMAND=DEL CNI_CONTAINERID=c1 CNI_IFNAME=eth0 {namespace}");
+            let (answer, code) = engine.raw(&del, &input);
+            assert_eq!((code, &answer), (0, &Value::Null), "{input}");
+        }
+        engine.has_nothing_left();
+    }
+}
+
+#[test]
+fn namespaces_and_interfaces_that_are_not_what_the_call_says() {
+    let Some(engine) = Engine::new() else { return };
+    let config = config("1.0.0");
+    engine.sandbox("c1");
+    let add = |namespace: &str, interface: &str| {
+        let call = format!(
+            "CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME={interface} CNI_NETNS={namespace}"
+        );
+        let (answer, code) = engine.raw(&call, &config.to_string());
+        assert_eq!(code, 1, "{namespace} {interface}: {answer}");
+        answer["code"].as_u64()
+    };
+    // The plugin's own.
+    assert_eq!(add("/proc/self/ns/net", "eth0"), Some(8));
+    engine
+        .host
+        .sh("mkfifo /run/netns/fifo; ip netns exec c1 ip link add eth7 type veth peer name eth8");
+    for (namespace, interface) in [
+        ("/run/netns/fifo", "eth0"),
+        ("/run/netns", "eth0"),
+        ("/proc/self/ns/mnt", "eth0"),
+        ("/proc/self/ns/user", "eth0"),
+        ("/run/netns/c1", "lo"),
+        ("/run/netns/c1", "eth7"),
+    ] {
+        assert_eq!(add(namespace, interface), Some(100), "{namespace} {interface}");
+        engine.has_nothing_left();
+    }
+    assert!(engine.host.sh("ip netns exec c1 ip link").contains("eth7"));
+    // CHECK looks at the link that ADD made, not at one of the same name with the same address.
+    let result = engine.ok("ADD", "c1", &config);
+    let checked = with(config.clone(), "prevResult", result);
+    engine.ok("CHECK", "c1", &checked);
+    engine.host.sh(
+        "ip netns exec c1 ip addr flush dev eth0; ip netns exec c1 ip link set eth7 up; \
+         A=$(ls /run/aril/@network/leases/net1 | grep 10.81); \
+         ip netns exec c1 ip addr add $A/24 dev eth7",
+    );
+    assert_eq!(engine.fails("CHECK", "c1", &checked), 102);
+    engine.host.sh(
+        "ip netns exec c1 ip link set eth0 down; ip netns exec c1 ip link set eth0 name eth9; \
+         ip netns exec c1 ip link set eth7 down; ip netns exec c1 ip link set eth7 name eth0; \
+         ip netns exec c1 ip link set eth0 up",
+    );
+    assert_eq!(engine.fails("CHECK", "c1", &checked), 102);
+    engine.ok("DEL", "c1", &config);
     engine.has_nothing_left();
 }

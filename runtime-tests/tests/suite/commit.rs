@@ -108,10 +108,9 @@ fn a_directory_is_a_layer() {
                 assert_eq!(time(c.path("layer")).expect("a layer"), root);
             }
             c.delete_by_force().ok();
-            let c = c.edit(|spec| {
-                spec["annotations"]["io.aril.rootfs.layers"] = "rootfs:layer".into();
-                spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
-            });
+            let c = c
+                .annotated("io.aril.rootfs.layers", "rootfs:layer")
+                .annotated("io.aril.rootfs.upper", "ephemeral");
             c.create();
             assert!(c.verb("diff").ok().stdout.is_empty(), "nothing on top");
             // But the time of the new upper directory's root, which comes first.

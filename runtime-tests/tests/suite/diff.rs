@@ -10,7 +10,6 @@ pub fn layered(view: View, upper: &str) -> Option<Container> {
     let c = Container::new(view).sleeper();
     let c = c.edit(|spec| {
         spec["root"]["readonly"] = false.into();
-        spec["annotations"]["io.aril.rootfs.upper"] = upper.into();
         for set in ["bounding", "effective", "permitted"] {
             let set = spec["process"]["capabilities"][set].as_array_mut().expect("a set");
             set.extend(
@@ -18,7 +17,8 @@ pub fn layered(view: View, upper: &str) -> Option<Container> {
             );
         }
     });
-    c.runtime.only_aril("layers are an option of its own").then_some(c)
+    let known = c.runtime.only_aril("layers are an option of its own");
+    known.then(|| c.annotated("io.aril.rootfs.upper", upper))
 }
 
 #[track_caller]
@@ -105,7 +105,7 @@ fn over_several_layers() {
         let above = c.directory("above/lib");
         fs::write(above.join("own"), "x").expect("a file");
         fs::write(c.path("above/first"), "of another").expect("a file");
-        let c = c.edit(|spec| spec["annotations"]["io.aril.rootfs.layers"] = "rootfs:above".into());
+        let c = c.annotated("io.aril.rootfs.layers", "rootfs:above");
         c.run_detached();
         assert!(listed(&c).is_empty(), "{:?}", listed(&c));
         does(&c, "rm /first /lib/own; touch -d @7 /lib/deep; chmod 700 /etc");
@@ -179,7 +179,7 @@ fn without_layers() {
         c.run_detached();
         let out = c.verb("diff").exits(1);
         out.clone().says("itself, not to a layer");
-        out.says("io.aril.rootfs.upper");
+        out.says("--upper ephemeral");
         c.call(["commit", &c.id, "x.tar"]).output().exits(1).says("itself, not to a layer");
         assert!(!c.path("x.tar").exists());
         c.delete_by_force().ok();

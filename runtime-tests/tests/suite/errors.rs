@@ -18,8 +18,13 @@ fn refused(c: &Container, call: Call, text: &str) -> Output {
 
 #[track_caller]
 fn refused_in_words(c: &Container, call: Call, text: &str) -> Output {
+    refused_by(1, c, call, text)
+}
+
+#[track_caller]
+fn refused_by(code: i32, c: &Container, call: Call, text: &str) -> Output {
     let before = c.log().len();
-    let out = call.output().exits(1);
+    let out = call.output().exits(code);
     let records = &c.log()[before..];
     let errors: Vec<&Value> = records.iter().filter(|r| r["level"] == "error").collect();
     assert_eq!(errors.len(), 1, "one error in {records:#?}");
@@ -33,15 +38,25 @@ fn refused_in_words(c: &Container, call: Call, text: &str) -> Output {
     let mut lines = out.stderr.lines().filter(|line| !line.starts_with("hint:"));
     assert!(lines.next().is_some(), "silent: {out:#?}");
     assert_eq!(lines.next(), None, "more than one error in {out:#?}");
+    let last = out.stderr.lines().last().unwrap_or_default();
+    assert!(!last.starts_with("hint:"), "the reason is not the last line of {out:#?}");
     assert!(!message.contains("os error"), "errno in Rust's words: {message}");
     out.says(text)
 }
 
 fn is_refused(text: &str, make: impl Fn(Container) -> Container) {
+    is_refused_by(1, text, make);
+}
+
+/// `run` exits with `code`.
+fn is_refused_by(code: i32, text: &str, make: impl Fn(Container) -> Container) {
     in_each_view(|view| {
         let c = make(Container::new(view).logging());
-        for call in [c.create_call(&[]), c.run_call(&[]), c.run_call(&["-d"])] {
-            refused(&c, call, text);
+        let code = if c.runtime.is_aril() { code } else { 1 };
+        let calls = [(c.create_call(&[]), 1), (c.run_call(&[]), code), (c.run_call(&["-d"]), code)];
+        for (call, code) in calls {
+            refused_by(code, &c, call, text);
+            c.leaves_nothing();
         }
     });
 }
@@ -185,14 +200,14 @@ fn rootfs_is_the_hosts() {
 #[test]
 fn missing_program() {
     let text = "exec: \"no-such-program\": executable file not found in $PATH";
-    is_refused(text, |c| c.args(["no-such-program"]));
-    is_refused("no such file or directory", |c| c.args(["/no/such/program"]));
+    is_refused_by(127, text, |c| c.args(["no-such-program"]));
+    is_refused_by(127, "no such file or directory", |c| c.args(["/no/such/program"]));
 }
 
 #[test]
 fn program_that_is_not_executable() {
-    is_refused("permission denied", |c| c.args(["/etc/passwd"]));
-    is_refused("exec: \"passwd\": executable file not found in $PATH", |c| {
+    is_refused_by(126, "permission denied", |c| c.args(["/etc/passwd"]));
+    is_refused_by(127, "exec: \"passwd\": executable file not found in $PATH", |c| {
         c.args(["passwd"]).edit(|spec| spec["process"]["env"] = json!(["PATH=/etc"]))
     });
 }
@@ -207,22 +222,50 @@ fn program_that_is_a_directory() {
     });
 }
 
+/// As shells and Docker tell a program that is missing from one that cannot be executed.
+#[test]
+fn a_program_that_cannot_run_has_an_exit_code_of_its_own() {
+    if !Runtime::under_test().only_aril("runc exits with 1") {
+        return;
+    }
+    on_the_host(|view| {
+        for (program, code) in [
+            ("no-such-program", 127),
+            ("/no/such/program", 127),
+            ("/etc/passwd/x", 127),
+            ("/etc/passwd", 126),
+            ("/etc", 126),
+        ] {
+            let c = Container::new(view).args([program]);
+            for flags in [&[][..], &["-d"]] {
+                c.run_call(flags).output().exits(code);
+                c.leaves_nothing();
+            }
+            c.create_call(&[]).output().exits(1);
+            c.leaves_nothing();
+        }
+    });
+}
+
 #[test]
 fn program_of_no_format() {
     on_the_host(|view| {
-        for (text, error, advice) in [
-            ("neither ELF nor script", "exec format error", "a program for another machine"),
-            ("#!/no/such/shell\n", "no such file or directory", "the interpreter that its #! line"),
+        for (text, error, code) in [
+            ("neither ELF nor script", "exec format error", 126),
+            ("#!/no/such/shell\n", "no such file or directory", 127),
         ] {
             let c = Container::new(view).args(["/tmp/text"]);
             let file = c.rootfs().join("tmp/text");
             fs::write(&file, text).expect("a file");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
             // Only execve knows, and by then the container has been started.
-            let out = c.run().exits(1).says("exec /tmp/text").says(error);
-            if c.runtime.is_aril() {
-                out.says(advice);
-            }
+            let code = if c.runtime.is_aril() { code } else { 1 };
+            let out = c.run().exits(code);
+            // runc's callers compare the line.
+            assert!(
+                out.stderr == format!("exec /tmp/text: {error}\n") || !c.runtime.is_aril(),
+                "{out:#?}"
+            );
             c.leaves_nothing();
         }
     });
@@ -369,17 +412,6 @@ fn missing_namespace_path() {
 #[test]
 fn namespace_path_of_another_kind() {
     is_refused("", |c| c.namespace(json!({"type": "network", "path": "/etc/passwd"})));
-}
-
-#[test]
-fn mappings_without_user_namespace() {
-    if !Runtime::under_test().only_aril("runc 1.1.5 ignores the mappings") {
-        return;
-    }
-    is_refused("user namespace mappings specified, but user namespace isn't enabled", |c| {
-        let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
-        c.edit(|spec| spec["linux"]["uidMappings"] = map)
-    });
 }
 
 #[test]
@@ -539,11 +571,15 @@ fn terminals_and_their_sockets() {
             Container::new(view).logging().edit(|spec| spec["process"]["terminal"] = on.into())
         };
         let c = terminal(true);
-        let text = "cannot allocate tty if runc will detach without setting console socket";
+        let name = if c.runtime.is_aril() { "aril" } else { "runc" };
+        let text =
+            format!("cannot allocate tty if {name} will detach without setting console socket");
+        let text = text.as_str();
         refused(&c, c.create_call(&[]), text);
         refused(&c, c.run_call(&["-d"]), text);
         let c = terminal(false);
-        let text = "cannot use console socket if runc will not detach or allocate tty";
+        let text = format!("cannot use console socket if {name} will not detach or allocate tty");
+        let text = text.as_str();
         refused(&c, c.create_call(&["--console-socket", "/no/such/socket"]), text);
         let c = terminal(true);
         let call = c.create_call(&["--console-socket", "/no/such/socket"]);
@@ -561,8 +597,41 @@ fn usage() {
         refused(&c, c.call(["kill"]), "\"kill\" requires a minimum of 1 argument(s)");
         refused(&c, c.call(["list", "a"]), "\"list\" requires exactly 0 argument(s)");
         refused(&c, c.call(["state", "--nonsense", "a"]), "nonsense");
+        if c.runtime.is_aril() {
+            let out = c.call(["run", "--memroy", "1m", "a"]).output().exits(1);
+            assert_eq!((out.stdout.as_str(), out.stderr.lines().count()), ("", 1), "{out:#?}");
+            out.says("did you mean --memory?");
+            c.call(["rm", "a"]).output().exits(1).says("unknown command \"rm\": use `aril delete`");
+        }
         c.plain(["--log-format", "nonsense", "list"]).output().exits(1).says("nonsense");
         c.plain(["create", "--bundle"]).output().exits(1).says("flag needs an argument: -");
+    });
+}
+
+/// crun's option.
+#[test]
+fn a_config_by_another_name() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !c.runtime.only_aril("--config is crun's") {
+            return;
+        }
+        let bundle = c.dir.to_str().expect("utf-8").to_owned();
+        let mut spec = c.spec.clone();
+        spec["process"]["args"] = json!(["echo", "from the other"]);
+        let file = c.file("other.json", &spec.to_string());
+        fs::write(c.path("config.json"), "nonsense").expect("config.json");
+        for flag in ["--config", "-f"] {
+            let file = file.to_str().expect("utf-8");
+            let out = c.call(["run", "-b", &bundle, flag, file, &c.id]).ok();
+            assert_eq!(out.stdout, "from the other\n");
+            // Where the caller is, not in the bundle.
+            let out = c.call(["run", "-b", &bundle, flag, "other.json", "--hostname=h", &c.id]);
+            assert_eq!(out.dir(&c.dir).ok().stdout, "from the other\n");
+        }
+        let missing = c.call(["run", "-b", &bundle, "--config", "/no/such", &c.id]).output();
+        missing.exits(1).says("read /no/such: no such file or directory");
+        c.leaves_nothing();
     });
 }
 
@@ -594,6 +663,70 @@ fn the_log_is_appended_to() {
         text.exits(1).says("container does not exist");
         let text = fs::read_to_string(c.path("text.log")).expect("the log");
         assert!(text.starts_with("time=\"") && text.contains("level=error msg="), "{text}");
+    });
+}
+
+/// Engines and runc's tests read these lines.
+#[test]
+fn debug_tells_each_step_of_each_verb() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("runc has words of its own") {
+            return;
+        }
+        c.write_config();
+        let bundle = c.dir.to_str().expect("utf-8");
+        let log = c.path("debug.log");
+        let log = log.to_str().expect("utf-8");
+        let id = c.id.as_str();
+        let debug = |words: &[&str], json: bool| {
+            let _ = fs::remove_file(log);
+            let globals: &[&str] = match json {
+                true => &["--debug", "--log", log, "--log-format", "json"],
+                false => &["--log-level", "debug"],
+            };
+            let out = c.call([globals, words].concat()).ok();
+            let lines: Vec<String> = match json {
+                true => {
+                    fs::read_to_string(log).expect("a log").lines().map(str::to_owned).collect()
+                }
+                false => out.stderr.lines().map(str::to_owned).collect(),
+            };
+            for line in &lines {
+                if json {
+                    let record: Value = serde_json::from_str(line).expect("a record");
+                    assert_eq!(record["level"], "debug");
+                    assert!(record["msg"].as_str().is_some_and(|m| m.ends_with(" ms)")), "{line}");
+                } else {
+                    assert!(line.contains("level=debug msg=\""), "{line}");
+                }
+            }
+            lines.join("\n")
+        };
+        for json in [false, true] {
+            let text = debug(&["create", "-b", bundle, id], json);
+            for words in [
+                "nsexec container setup",
+                "child process in init()",
+                "init: mount proc on /proc",
+                "init: closing the pipe to signal completion",
+                "make the cgroup",
+            ] {
+                assert!(text.contains(words), "no {words:?} in {text}");
+            }
+            assert!(debug(&["start", id], json).contains("let the container's program start"));
+            assert!(debug(&["exec", id, "true"], json).contains("execute the program"));
+            assert!(debug(&["pause", id], json).contains("freeze the cgroup"));
+            assert!(debug(&["state", id], json).contains("look at the container: paused"));
+            assert!(debug(&["resume", id], json).contains("thaw the cgroup"));
+            assert!(
+                debug(&["update", "--pids-limit", "50", id], json).contains("write the limits")
+            );
+            assert!(debug(&["kill", id, "KILL"], json).contains("send signal 9 to init"));
+            c.wait_for("stopped");
+            assert!(debug(&["delete", id], json).contains("remove the cgroup"));
+        }
+        c.leaves_nothing();
     });
 }
 

@@ -104,7 +104,11 @@ fn flags_of_the_process() {
         let out = exec_with(&c, &["-c", "CAP_CHOWN"], &["sh", "-c", caps]).ok();
         assert!(out.stdout.contains("CapEff:\t0000000020000421"), "{out:?}");
         exec_with(&c, &["-g", "1,2"], &["true"]).exits(1);
-        exec_with(&c, &["-u", "root"], &["true"]).exits(255);
+        if c.runtime.is_aril() {
+            exec_with(&c, &["-u", "nobody-here"], &["true"]).exits(255).says("nobody-here");
+        } else {
+            exec_with(&c, &["-u", "root"], &["true"]).exits(255);
+        }
     });
 }
 
@@ -278,5 +282,61 @@ fn sub_cgroups() {
         assert!(out.stdout.trim_end().ends_with("/sub"), "{out:?}");
         exec_with(&c, &["--cgroup", "../.."], &["true"]).exits(255);
         exec_with(&c, &["--cgroup", "no-such"], &["true"]).exits(255);
+    });
+}
+
+/// As the container's own files have them now, in numbers and by Docker's options.
+#[test]
+fn users_by_name() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("runc takes numbers") {
+            return;
+        }
+        c.run_detached();
+        let etc = c.rootfs().join("etc");
+        fs::write(etc.join("passwd"), "root:x:0:0::/:\nweb:x:8:9::/srv:/bin/sh\n77:x:5:5::/:\n")
+            .expect("passwd");
+        fs::write(etc.join("group"), "root:x:0:\nstaff:x:50:web\n").expect("group");
+        let ids = |user: &str| {
+            let out =
+                exec_with(&c, &["-u", user], &["sh", "-c", "id -u; id -g; id -G"]).ok().stdout;
+            out.replace('\n', ";")
+        };
+        assert_eq!(ids("web"), "8;9;9 50;");
+        assert_eq!(ids("web:staff"), "8;50;50;");
+        assert_eq!(ids("root"), "0;0;0;");
+        // A number is never a name.
+        assert_eq!(ids("77"), "77;0;0;");
+        for user in ["none", "web:none", "4294967296", "web:4294967296", "8:9:10", "", "-1"] {
+            exec_with(&c, &["-u", user], &["true"]).exits(255);
+        }
+        // What the container made of its files leads nowhere else.
+        fs::remove_file(etc.join("passwd")).expect("unlink");
+        std::os::unix::fs::symlink("/proc/1/environ", etc.join("passwd")).expect("symlink");
+        exec_with(&c, &["-u", "web"], &["true"]).exits(255);
+        fs::remove_file(etc.join("passwd")).expect("unlink");
+        let fifo = etc.join("passwd");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+        exec_with(&c, &["-u", "web"], &["true"]).exits(255);
+    });
+}
+
+#[test]
+fn variables_of_a_file_and_of_the_caller() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("runc has no --env-file") {
+            return;
+        }
+        c.run_detached();
+        let file = c.file("variables", "# a comment\n\nA=1 2\nMINE\nB=\n");
+        let file = file.to_str().expect("utf-8");
+        let words = ["exec", "--env-file", file, "-e", "B=3", "-e", "NOT_SET", &c.id, "env"];
+        let out = c.call(words).env("MINE", "yes").ok().stdout;
+        for line in ["A=1 2", "MINE=yes", "B=3"] {
+            assert!(out.lines().any(|l| l == line), "no {line} in {out}");
+        }
+        assert!(!out.contains("NOT_SET"), "{out}");
     });
 }

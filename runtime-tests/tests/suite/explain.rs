@@ -87,6 +87,9 @@ fn a_bundle_that_is_none() {
             r#"{"ociVersion":"1.2.0","annotations":{"io.aril.landlock":"x"}}"#,
         )
         .expect("a config");
-        c.plain(["explain"]).dir(&bundle).output().exits(1).says("io.aril.landlock: invalid JSON");
+        let explain = |words: &[&str]| c.plain(words).dir(&bundle).output();
+        let allowed = explain(&["--allow-annotation", "io.aril.*", "explain"]).exits(1);
+        allowed.says("io.aril.landlock: invalid JSON");
+        explain(&["explain"]).ok().says("annotation io.aril.landlock ignored");
     });
 }

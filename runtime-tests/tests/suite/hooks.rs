@@ -106,11 +106,14 @@ fn each_in_its_place() {
             link.display().to_string()
         };
         let inside = namespace(&pid.to_string());
+        // As long as it is open, no later namespace gets its number.
+        let kept = fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
         let after = names(&c);
         assert!(after.contains(&"startContainer".into()) && after.contains(&"poststart".into()));
         c.kill("KILL").ok();
         c.wait_for("stopped");
         c.delete().silent();
+        drop(kept);
         let all = ran(&c);
         assert_eq!(all.last().expect("hooks").name, "poststop");
         assert_eq!(all.len(), 6, "{:?}", names(&c));
@@ -192,14 +195,20 @@ fn start_container_hook_that_fails() {
 #[test]
 fn poststart_hook_that_fails() {
     on_the_host(|view| {
-        let hook = json!({"path": "/bin/false"});
-        let c = with_hook(Container::new(view).sleeper(), "poststart", &hook);
+        let c = Container::new(view).sleeper();
+        let told = c.path("poststop");
+        let c = c.edit(|spec| {
+            spec["hooks"] =
+                json!({"poststart": [{"path": "/bin/false"}], "poststop": [telling(&told)]});
+        });
         if !c.runtime.only_aril("runc 1.1.5 runs poststart at the end of create") {
             return;
         }
         c.create();
         c.verb("start").exits(1).says("poststart");
-        c.wait_for("stopped");
+        c.leaves_nothing();
+        let state = fs::read_to_string(told).expect("what the poststop hook was told");
+        assert!(state.contains("stopped"), "{state}");
     });
 }
 

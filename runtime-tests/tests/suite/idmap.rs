@@ -188,10 +188,8 @@ fn the_layers_of_an_overlay() {
             return;
         }
         let c = c.in_user_namespace(FIRST).script("stat -c %u:%g /bin /mnt; touch /mnt/new");
-        let c = c.edit(|spec| {
-            spec["root"]["readonly"] = false.into();
-            spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
-        });
+        let c = c.edit(|spec| spec["root"]["readonly"] = false.into());
+        let c = c.annotated("io.aril.rootfs.upper", "ephemeral");
         c.run().ok().prints("0:0\n0:0\n");
         c.leaves_nothing();
     });

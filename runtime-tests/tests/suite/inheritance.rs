@@ -73,7 +73,8 @@ fn expected(facts: &BTreeSet<String>) {
 /// By a program that changes none of its own, where the caller ignores what nohup and scripts' shells do.
 #[test]
 fn signals_are_as_if_nobody_had_touched_them() {
-    const BACKGROUND: &str = "trap '' HUP INT QUIT TERM; exec \"$@\"";
+    const BACKGROUND: &str = "trap '' HUP INT QUIT TERM ALRM TSTP TTIN TTOU USR1 USR2 VTALRM PROF XCPU \
+         XFSZ URG IO PWR SYS; exec \"$@\"";
     on_the_host(|view| {
         let look = ["grep", "-E", "^(Sig|Shd)(Pnd|Blk|Ign|Cgt)|^Umask", "/proc/self/status"];
         // Signal 32 is the C library's own, which posix_spawn(3) of the caller's may leave ignored.

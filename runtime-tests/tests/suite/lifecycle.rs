@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use runtime_tests::container::wait_until;
-use runtime_tests::{Container, host, in_each_view, on_the_host};
+use runtime_tests::{Container, Runtime, host, in_each_view, on_the_host};
 use serde_json::Value;
 
 #[test]
@@ -35,9 +35,19 @@ fn run_keeps_the_container_when_told() {
         let c = Container::new(view).script("exit 4");
         c.run_call(&["--keep"]).output().exits(4);
         assert_eq!(c.status(), "stopped");
+        if c.runtime.is_aril() {
+            let state = c.state();
+            assert_eq!(state["exitStatus"], 4, "{state}");
+            assert!(is_utc_time(state["finished"].as_str().expect("a time")));
+            let list = c.call(["list"]).ok().stdout;
+            assert!(list.lines().nth(1).is_some_and(|line| line.ends_with(" 4")), "{list}");
+        }
         assert!(c.cgroup("memory").is_dir(), "the cgroup is kept for its statistics");
         c.delete().silent();
         c.leaves_nothing();
+        let c = Container::new(view).without_namespace("pid").script("kill -9 $$");
+        c.run_call(&["--keep"]).output().exits(137);
+        assert!(!c.runtime.is_aril() || c.state()["exitStatus"] == 137);
     });
 }
 
@@ -145,6 +155,26 @@ fn kill_in_created() {
     });
 }
 
+/// The init process of a pid namespace is protected from signals without a handler.
+#[test]
+fn what_asks_a_created_container_to_end_ends_it() {
+    in_each_view(|view| {
+        for signal in ["TERM", "INT", "HUP", "QUIT"] {
+            for shared in [false, true] {
+                let c = Container::new(view).sleeper();
+                let c = if shared { c.without_namespace("pid") } else { c };
+                c.create();
+                let pid = c.pid();
+                c.kill(signal).silent();
+                wait_until(signal, || host::is_gone(pid));
+                c.wait_for("stopped");
+                c.delete().silent();
+                c.leaves_nothing();
+            }
+        }
+    });
+}
+
 #[test]
 fn delete_of_created_needs_no_force() {
     in_each_view(|view| {
@@ -228,10 +258,15 @@ fn kill_takes_signals_by_any_name() {
     in_each_view(|view| {
         let c = Container::new(view).script(
             "trap 'echo USR1' USR1; trap 'echo HUP' HUP; trap 'echo TERM; exit 9' TERM; \
-             echo ready; while :; do sleep 0.02; done",
+             trap 'echo RT' 37; echo ready; while :; do sleep 0.02; done",
         );
         let run = c.run_call(&[]).spawn();
         wait_until("the traps", || run.stdout().contains("ready"));
+        // The C library calls them so, and runc takes their numbers alone.
+        if c.runtime.is_aril() {
+            c.kill("SIGRTMIN+3").silent();
+            wait_until("SIGRTMIN+3", || run.stdout().contains("RT"));
+        }
         for (name, seen) in [
             ("SIGUSR1", "USR1"),
             ("usr1", "USR1"),
@@ -283,16 +318,85 @@ fn shared_pid_namespace_is_killed_whole() {
 }
 
 #[test]
-fn orphans_of_a_shared_pid_namespace_go_with_delete_by_force() {
+fn orphans_of_a_shared_pid_namespace_go() {
     in_each_view(|view| {
-        let c = Container::new(view).without_namespace("pid").script("sleep 1000 & exit 0");
-        c.run_detached();
-        c.wait_for("stopped");
-        assert_eq!(processes_of(&c).len(), 1, "the orphan lives");
-        let deleted = c.delete_by_force().ok();
-        // runc tells of its failed attempts.
-        assert!(deleted.stderr.is_empty() || !c.runtime.is_aril(), "{deleted:?}");
+        for words in [&["delete", "--force"][..], &["delete"], &["kill"], &["kill", "--all"]] {
+            let c = Container::new(view).without_namespace("pid").script("sleep 1000 & exit 0");
+            c.run_detached();
+            c.wait_for("stopped");
+            let orphan = match processes_of(&c)[..] {
+                [orphan] => orphan,
+                ref other => panic!("not one orphan: {other:?}"),
+            };
+            if words[0] == "kill" {
+                if words.len() == 1 && !c.runtime.is_aril() {
+                    // Since runc 1.2.
+                    continue;
+                }
+                c.kill("TERM").exits(1).says("container not running");
+                assert!(!host::is_gone(orphan), "TERM goes to the init process alone");
+                c.call(words).args([&c.id, "KILL"]).output().silent();
+                wait_until("the death of the orphan", || host::is_gone(orphan));
+                if c.runtime.is_aril() {
+                    c.kill("KILL").exits(1).says("container not running");
+                }
+                c.delete().silent();
+            } else {
+                let deleted = c.call(words).arg(&c.id).output().ok();
+                // runc tells of its failed attempts.
+                assert!(deleted.stderr.is_empty() || !c.runtime.is_aril(), "{deleted:?}");
+            }
+            assert!(host::is_gone(orphan));
+            c.leaves_nothing();
+        }
+    });
+}
+
+/// Without a cgroup there is its init process at least.
+#[test]
+fn kill_reaches_init_where_there_is_no_cgroup() {
+    if !Runtime::under_test().only_aril("--cgroup-manager is Aril's and crun's") {
+        return;
+    }
+    on_the_host(|view| {
+        let c = Container::new(view).without_namespace("pid").sleeper();
+        c.write_config();
+        let bundle = c.dir.to_str().expect("utf-8");
+        c.call(["--cgroup-manager=disabled", "run", "-d", "-b", bundle, &c.id]).ok();
+        let pid = c.pid();
+        assert!(!c.cgroup("memory").exists());
+        c.kill("KILL").silent();
+        wait_until("its death", || host::is_gone(pid));
+        c.delete().silent();
         c.leaves_nothing();
+    });
+}
+
+#[test]
+fn delete_and_kill_of_what_matches_an_expression() {
+    on_the_host(|view| {
+        let first = Container::new(view).sleeper();
+        if !first.runtime.only_aril("--regex is crun's") {
+            return;
+        }
+        let mut all: Vec<_> = (0..3).map(|_| Container::new(view).sleeper()).collect();
+        for (c, id) in all.iter_mut().zip(["web-1", "web-2", "db-1"]) {
+            c.root.clone_from(&first.root);
+            c.id = id.into();
+            c.run_detached();
+        }
+        let listed = || first.call(["list", "-q"]).ok().stdout;
+        first.call(["delete", "--regex", "web-"]).output().exits(1).says("not stopped: running");
+        assert_eq!(listed(), "db-1\nweb-1\nweb-2\n", "all are tried, none is harmed");
+        first.call(["kill", "--regex", "^web-1$", "KILL"]).output().silent();
+        all[0].wait_for("stopped");
+        assert_eq!(all[1].status(), "running");
+        first.call(["delete", "-r", "nothing"]).output().silent();
+        first.call(["delete", "-f", "--regex", "^web-[0-9]$"]).output().silent();
+        assert_eq!(listed(), "db-1\n");
+        let bad = first.call(["delete", "--regex", "("]).output();
+        bad.exits(1).says("invalid regular expression \"(\"");
+        all[2].delete_by_force().silent();
     });
 }
 
@@ -479,6 +583,29 @@ fn verbs_do_not_need_the_flags_of_create() {
     });
 }
 
+/// Installed in the place of runc, it is called runc where its callers look for that.
+#[test]
+fn help_and_version_name_the_program_as_it_was_called() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        let link = c.path("runc");
+        std::os::unix::fs::symlink(&c.runtime.path, &link).expect("a link");
+        let says = |words: &[&str]| c.bare(&link, "runc").args(words).ok().stdout;
+        assert!(says(&["--version"]).starts_with("runc version "));
+        for flag in ["-h", "--help"] {
+            let text = says(&[flag]);
+            let lines: Vec<_> = text.lines().collect();
+            assert_eq!(lines[0], "NAME:");
+            assert!(lines[1].contains("runc - Open Container Initiative runtime"), "{text}");
+            for verb in ["create", "delete", "exec", "list", "spec", "update"] {
+                let text = says(&[verb, flag]);
+                assert!(text.lines().nth(1).expect("a line").contains(&format!("runc {verb}")));
+            }
+        }
+        c.plain(["foo", "-h"]).output().exits(1).says("No help topic for 'foo'");
+    });
+}
+
 #[test]
 fn version() {
     on_the_host(|view| {
@@ -488,6 +615,7 @@ fn version() {
             let first = out.stdout.lines().next().expect("a line");
             assert!(first.starts_with(&format!("{} version ", c.runtime.name)), "{first}");
             assert!(out.stdout.lines().any(|line| line.starts_with("spec: 1.")), "{out:?}");
+            assert!(out.stdout.lines().nth(1).expect("a line").starts_with("commit: "), "{out:?}");
         }
     });
 }

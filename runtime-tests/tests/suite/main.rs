@@ -3,12 +3,16 @@
 //! A test that another runtime cannot pass either asks [`runtime_tests::Runtime::only_aril`] with
 //! the reason, or is wrong.
 
+mod annotations;
+mod binds;
 mod bundleless;
+mod caller;
 mod cgroup;
 mod cni;
 mod commit;
 mod console;
 mod cves;
+mod damaged;
 mod diff;
 mod errors;
 mod events;
@@ -22,6 +26,7 @@ mod landlock;
 mod lifecycle;
 mod load;
 mod lsm;
+mod moved;
 mod must;
 mod namespaces;
 mod net_devices;

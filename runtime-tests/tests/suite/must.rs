@@ -12,8 +12,8 @@ fn refused(words: &[&str], change: impl Fn(&mut Value)) {
         let out = c.create_call(&[]).output();
         assert_ne!(out.code, Some(0), "{out:#?}");
         if c.runtime.only_aril("its words") {
-            let first = out.stderr.lines().next().unwrap_or_default();
-            assert!(words.iter().all(|word| first.contains(word)), "{words:?} in {out:#?}");
+            let last = out.stderr.lines().last().unwrap_or_default();
+            assert!(words.iter().all(|word| last.contains(word)), "{words:?} in {out:#?}");
         }
         c.leaves_nothing();
     });
@@ -69,11 +69,11 @@ refusals! {
                "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]}));
     mount_without_a_place: ["destination"], |spec| mount(spec, json!({"type": "tmpfs"}));
     bind_with_options_of_a_file_system: ["mounts[", "filesystem-specific"], |spec| mount(spec,
-        json!({"destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["size=1k"]}));
+        json!({"destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["bind", "size=1k"]}));
     copying_up_into_no_tmpfs: ["mounts[", "tmpcopyup"], |spec| mount(spec,
         json!({"destination": "/mnt", "type": "ramfs", "source": "x", "options": ["tmpcopyup"]}));
     text_with_a_nul: ["mount source", "null byte"], |spec| mount(spec,
-        json!({"destination": "/mnt", "type": "bind", "source": "/t\u{0}mp"}));
+        json!({"destination": "/mnt", "type": "bind", "source": "/t\u{0}mp", "options": ["bind"]}));
     domainname_of_the_host: ["domainname", "UTS"], |spec| {
         let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
         list.retain(|ns| ns["type"] != "uts");

@@ -164,3 +164,28 @@ fn the_cgroup_namespace_begins_at_the_container() {
         assert!(!out.stdout.contains(&c.mark) && !out.stdout.contains("/.."), "{out:?}");
     });
 }
+
+/// Where cgroup2 is mounted with nsdelegate no process is cloned from a joined cgroup namespace into
+/// a cgroup outside of it.
+#[test]
+fn user_and_cgroup_namespace_of_another_container() {
+    in_each_view(|view| {
+        let first = Container::new(view).in_user_namespace(100_000).sleeper();
+        first.run_detached();
+        let pid = first.pid();
+        let c = Container::new(view).in_user_namespace(100_000);
+        let mut c = c.script("readlink /proc/self/ns/cgroup; readlink /proc/self/ns/user");
+        for kind in ["user", "cgroup"] {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            c = c.namespace(json!({"type": kind, "path": path}));
+        }
+        let c = c.edit(|spec| {
+            let linux = spec["linux"].as_object_mut().expect("linux");
+            linux.remove("uidMappings");
+            linux.remove("gidMappings");
+        });
+        let expected = format!("{}\n{}\n", link(pid, "cgroup"), link(pid, "user"));
+        c.run().ok().prints(&expected);
+        first.delete_by_force().ok();
+    });
+}

@@ -19,12 +19,8 @@ fn overlay(view: View, annotations: &[(&str, &str)]) -> Option<Container> {
     let c = Container::new(view);
     let known = c.runtime.only_aril("layers by annotation are its own");
     known.then(|| {
-        c.edit(|spec| {
-            spec["root"]["readonly"] = false.into();
-            for (key, value) in annotations {
-                spec["annotations"][key] = json!(value);
-            }
-        })
+        let c = c.edit(|spec| spec["root"]["readonly"] = false.into());
+        annotations.iter().fold(c, |c, (key, value)| c.annotated(key, value))
     })
 }
 
@@ -115,7 +111,7 @@ fn later_layers_cover_earlier_ones() {
         let c = c.script("cat /etc/app /etc/both; test ! -e /etc/group");
         c.run().ok().prints("app\nconfig\n");
         let list = json!([c.rootfs(), c.path("app"), c.path("config")]).to_string();
-        let c = c.edit(|spec| spec["annotations"][LAYERS] = list.into());
+        let c = c.annotated(LAYERS, &list);
         c.run().ok().prints("app\nconfig\n");
     });
 }
@@ -183,7 +179,7 @@ fn a_full_disk_stops_nothing_but_writing() {
         // In a mount namespace of the shell: the disk is in no other table.
         let script = r#"
             mount -t tmpfs -o size=1m disk disk
-            aril() { "$RUNTIME" --root "$PWD/disk/state" "$@"; }
+            aril() { "$RUNTIME" --root "$PWD/disk/state" --allow-annotation 'io.aril.rootfs.upper' "$@"; }
             aril run --detach --bundle . $ID
             aril exec $ID sh -c 'yes > /big || echo full; yes > /more || mkdir /folder'
             aril state $ID | grep -o '"running"'
@@ -221,7 +217,7 @@ fn on_a_disk(c: &Container, mount: &str, script: &str) -> Option<String> {
     let prepare = r#"
         truncate -s 32M image; mkfs.ext4 -q -O quota,project -E quotatype=prjquota image
         mount -o loop,$MOUNT image disk 2> /dev/null || { echo no such disk; exit; }
-        aril() { "$RUNTIME" --root "$PWD/disk/state" "$@"; }"#;
+        aril() { "$RUNTIME" --root "$PWD/disk/state" --allow-annotation 'io.aril.rootfs.upper' "$@"; }"#;
     let out = c
         .bare(&unshare, "unshare")
         .args(["-m", "--propagation", "private", "sh", "-ec", &format!("{prepare}\n{script}")])
@@ -297,7 +293,8 @@ fn a_limit_that_nothing_would_hold_is_refused() {
         c.write_config();
         fs::create_dir(c.path("memory")).expect("a folder");
         let script = "mount -t tmpfs memory memory; \
-            \"$RUNTIME\" --root memory/state run --bundle . c; echo $?; ls -A memory/state";
+            \"$RUNTIME\" --root memory/state --allow-annotation=io.aril.rootfs.* \
+            run --bundle . c; echo $?; ls -A memory/state";
         let out = c
             .bare(&unshare, "unshare")
             .args(["-m", "--propagation", "private", "sh", "-ec", &format!("set +e; {script}")])
@@ -377,11 +374,17 @@ fn a_hundred_containers_and_no_mount_on_the_host() {
     });
 }
 
+/// To other users of the host.
+fn close(directory: &Path) {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).expect("chmod");
+}
+
 #[test]
 fn it_is_shown_where_that_is_asked_for() {
     on_the_host(|view| {
         let layers = [(LAYERS, "image"), (SHOW, "true")];
         let Some(c) = overlay(view, &layers) else { return };
+        close(&c.dir);
         fs::rename(c.rootfs(), c.path("image")).expect("rename");
         fs::create_dir(c.rootfs()).expect("an empty rootfs");
         let c = c.script("echo inside > /file; sleep 1000");
@@ -400,6 +403,7 @@ fn what_is_shown_without_a_state_is_found() {
     on_the_host(|view| {
         let layers = [(LAYERS, "image"), (SHOW, "true")];
         let Some(c) = overlay(view, &layers) else { return };
+        close(&c.dir);
         fs::rename(c.rootfs(), c.path("image")).expect("rename");
         fs::create_dir(c.rootfs()).expect("an empty rootfs");
         let c = c.sleeper();

@@ -67,7 +67,7 @@ fn exerciser() -> String {
     for (name, more) in STRESSORS {
         let _ = writeln!(
             script,
-            "said=$(busybox timeout 60 stress-ng --temp-path /scratch --timeout 1 --verify \
+            "said=$(busybox timeout 600 stress-ng --temp-path /scratch --timeout 1 --verify \
              --{name} 1 --{name}-ops 20 {more} 2>&1); echo {name} $?; \
              echo \"$said\" | grep -E ' fail: |skip'"
         );
@@ -90,7 +90,7 @@ fn container(view: View, upper: Option<&str>) -> Option<Container> {
         if !c.runtime.only_aril("layers by annotation are its own") {
             return None;
         }
-        c = c.edit(|spec| spec["annotations"]["io.aril.rootfs.upper"] = upper.into());
+        c = c.annotated("io.aril.rootfs.upper", upper);
     }
     for folder in ["/usr", "/lib", "/lib64"].map(Path::new).iter().filter(|f| f.exists()) {
         c = c.mounting(spec::bind(folder, folder.to_str().expect("utf-8"), &["ro"]));

@@ -143,7 +143,7 @@ fn two_hundred_containers() {
                 });
             }
         });
-        let own = format!("aril-test-{}", std::process::id());
+        let own = runtime_tests::container::own_mark();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         assert!(!mounts.contains(&own), "{mounts}");
     });

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, in_each_view, on_the_host, spec};
+use runtime_tests::{Container, in_each_view, on_the_host, skip, spec};
 use serde_json::json;
 
 #[test]
@@ -33,6 +33,29 @@ fn all_capabilities_that_the_caller_has() {
         let bits = [0, 1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 19, 21, 27, 29, 31];
         let expected = bits.iter().fold(0_u64, |mask, bit| mask | 1 << bit) & mask;
         c.run().ok().prints(&format!("CapEff:\t{expected:016x}"));
+    });
+}
+
+/// "Any value which cannot be granted MUST be logged as a warning" (config.md, process.capabilities).
+#[test]
+fn a_capability_that_the_runtime_lacks_is_a_warning() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !c.runtime.only_aril("runc and crun fail") {
+            return;
+        }
+        let Some(setpriv) = skip::tool("setpriv", "util-linux") else { return };
+        let c = c.script("grep ^CapPrm /proc/self/status").edit(|spec| {
+            let names = json!(["CAP_KILL", "CAP_SYS_TIME"]);
+            spec["process"]["capabilities"] = json!({"bounding": names, "effective": names,
+                "permitted": names, "ambient": ["CAP_KILL"]});
+        });
+        let words = c.run_call(&[]).argv().to_vec();
+        let flags = ["--bounding-set=-sys_time", "--inh-caps=-sys_time"];
+        let out = c.bare(&setpriv, "lacking").args(flags).args(words).output().ok();
+        assert_eq!(out.stdout.trim(), "CapPrm:\t0000000000000020");
+        assert!(out.stderr.contains("that the runtime itself lacks: CAP_SYS_TIME"), "{out:?}");
+        assert!(out.stderr.contains("can't raise ambient capability CAP_KILL"), "{out:?}");
     });
 }
 
@@ -186,6 +209,7 @@ fn every_policy_of_a_scheduler() {
             (0, json!({"policy": "SCHED_OTHER", "nice": 7})),
             (1, json!({"policy": "SCHED_FIFO", "priority": 3})),
             (2, json!({"policy": "SCHED_RR", "priority": 9, "flags": ["SCHED_RESET_ON_FORK"]})),
+            (3, json!({"policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_RESET_ON_FORK"]})),
             (3, json!({"policy": "SCHED_BATCH", "nice": -1})),
             (4, json!({"policy": "SCHED_ISO"})),
             (5, json!({"policy": "SCHED_IDLE"})),
@@ -197,7 +221,8 @@ fn every_policy_of_a_scheduler() {
             let out = c.run();
             if out.code == Some(0) {
                 // What a reset on fork is set with shows in the number that the kernel tells.
-                let reset = 0x4000_0000 * u32::from(scheduler["flags"][0] == "SCHED_RESET_ON_FORK");
+                let flag = scheduler["flags"][0].as_str().unwrap_or_default();
+                let reset = 0x4000_0000 * u32::from(flag.ends_with("_RESET_ON_FORK"));
                 let line = format!("schedule policy {}\n", number + reset);
                 assert!(out.stdout.contains(&line), "{scheduler}: {out:#?}");
                 taken.push(number);
@@ -235,13 +260,16 @@ fn memory_policy_of_the_spec() {
             return;
         }
         if !std::path::Path::new("/proc/self/numa_maps").exists() {
-            return runtime_tests::skip::inapplicable("this kernel has no NUMA");
+            return skip::inapplicable("this kernel has no NUMA");
         }
         let c = c.edit(|spec| {
             spec["linux"]["memoryPolicy"] =
                 json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
         });
         c.run().ok().prints(" bind=static:0 ");
+        let c = c.sleeper();
+        c.run_detached();
+        c.exec(["head", "-1", "/proc/self/numa_maps"]).ok().prints(" bind=static:0 ");
     });
 }
 

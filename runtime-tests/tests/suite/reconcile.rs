@@ -142,6 +142,7 @@ fn traced(
         .arg(&c.runtime.path)
         .arg("--root")
         .arg(&c.root)
+        .args(c.globals())
         .args(verb)
         .args(["-b", c.dir.to_str().expect("utf-8"), &c.id])
 }
@@ -216,8 +217,8 @@ fn a_run_of_layers_killed_at_any_moment() {
                 "-c",
                 "mkdir -p /etc/deep; rm /etc/group; exec sleep 1000"
             ]);
-            spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
         });
+        let c = c.annotated("io.aril.rootfs.upper", "ephemeral");
         let layer = || {
             let look = ["-printf", "%P %i %y %m %U:%G %T@ %C@ %l\n"];
             let list = Command::new("find").arg(c.rootfs()).args(look).output().expect("find");
@@ -240,9 +241,7 @@ fn a_run_of_layers_killed_at_any_moment() {
 fn a_lost_state_root() {
     on_the_host(|view| {
         let Some(c) = sleeper(view) else { return };
-        let c = c.edit(|spec| {
-            spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
-        });
+        let c = c.annotated("io.aril.rootfs.upper", "ephemeral");
         c.run_detached();
         let pid = c.pid();
         fs::remove_dir_all(&c.root).expect("the state root");

@@ -73,6 +73,11 @@ impl Bundle {
         self
     }
 
+    fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.c.annotate(key, value);
+        self
+    }
+
     fn script(self, script: &str) -> Self {
         self.edit(|spec| spec["process"]["args"] = json!(["sh", "-c", script]))
     }
@@ -87,7 +92,9 @@ impl Bundle {
 
     fn call<const N: usize>(&self, words: [&str; N]) -> Call {
         let (runtime, root) = (self.runtime.to_str(), self.c.root.to_str());
-        self.as_user(&[runtime.expect("utf-8"), "--root", root.expect("utf-8")]).args(words)
+        self.as_user(&[runtime.expect("utf-8"), "--root", root.expect("utf-8")])
+            .args(self.c.globals())
+            .args(words)
     }
 
     fn run(&self, flags: &[&str]) -> Call {
@@ -287,12 +294,12 @@ fn under_podman() {
 fn is_read_and_removed(b: Bundle, script: &str, listed: &str) -> Bundle {
     let b = b.script(&format!("{script}; echo > /ready; sleep 1000")).edit(|spec| {
         spec["root"]["readonly"] = false.into();
-        spec["annotations"]["io.aril.rootfs.upper"] = "ephemeral".into();
         for set in ["bounding", "effective", "permitted"] {
             let set = spec["process"]["capabilities"][set].as_array_mut().expect("a set");
             set.extend(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"].map(Value::from));
         }
     });
+    let b = b.annotated("io.aril.rootfs.upper", "ephemeral");
     let id = b.c.id.clone();
     let path = |name: &str| b.c.path(name).display().to_string();
     b.run(&["-d"]).ok();
@@ -383,6 +390,59 @@ fn ranges_that_nobody_granted() {
     });
 }
 
+/// The pid namespace is owned by the user namespace: the user has no rights over it from outside.
+#[test]
+fn joins_another_containers_namespaces() {
+    on_the_host(|view| {
+        let Some(first) = Bundle::new(view) else { return };
+        if !first.c.runtime.only_aril("runc 1.1.5 reads the mappings of config.json alone") {
+            return;
+        }
+        first.run(&["-d"]).ok();
+        let pid = first.c.pid();
+        for kinds in [&["user"][..], &["user", "pid"], &["pid", "user", "ipc", "uts"]] {
+            let Some(b) = Bundle::new(view) else { return };
+            let b = b.script("id -u; readlink /proc/self/ns/user").edit(|spec| {
+                let linux = spec["linux"].as_object_mut().expect("linux");
+                linux.remove("uidMappings");
+                linux.remove("gidMappings");
+                for ns in linux["namespaces"].as_array_mut().expect("namespaces") {
+                    if let Some(kind) = kinds.iter().find(|kind| ns["type"] == **kind) {
+                        ns["path"] = format!("/proc/{pid}/ns/{kind}").into();
+                    }
+                }
+            });
+            let joined = fs::read_link(format!("/proc/{pid}/ns/user")).expect("a namespace");
+            let out = b.run(&[]).ok();
+            assert_eq!(out.stdout, format!("0\n{}\n", joined.display()), "{kinds:?}");
+            b.c.leaves_nothing();
+        }
+        first.call(["delete", "--force", &first.c.id]).ok();
+    });
+}
+
+#[test]
+fn a_time_namespace() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc 1.1.5 knows no time namespace") {
+            return;
+        }
+        let b =
+            b.script("cat /proc/self/timens_offsets; readlink /proc/self/ns/time").edit(|spec| {
+                let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+                list.push(json!({"type": "time"}));
+                spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1337, "nanosecs": 7}});
+            });
+        let out = b.run(&[]).ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words[..6], ["monotonic", "0", "0", "boottime", "1337", "7"], "{out:#?}");
+        let own = fs::read_link("/proc/self/ns/time").expect("a link");
+        assert_ne!(words[6], own.display().to_string());
+        b.c.leaves_nothing();
+    });
+}
+
 /// Limits that nobody may set are refused, not forgotten.
 #[test]
 fn limits_without_a_cgroup() {
@@ -402,18 +462,45 @@ fn limits_without_a_cgroup() {
     });
 }
 
+/// Engines and callers read stderr: nothing is said where nothing was asked for.
 #[test]
-fn one_warning_says_what_is_missing() {
+fn no_word_about_a_cgroup_that_cannot_be_made() {
     in_each_view(|view| {
         let Some(b) = Bundle::new(view) else { return };
-        if !b.c.runtime.only_aril("the words are ours") {
+        let b = b.script("echo out; echo err >&2");
+        let out = b.run(&[]).ok();
+        assert_eq!((&*out.stdout, &*out.stderr), ("out\n", "err\n"));
+    });
+}
+
+/// Without a cgroup, what can be known is its processes.
+#[test]
+fn events_without_a_cgroup() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("runc 1.1.5 counts nothing") {
             return;
         }
-        let b = b.script("true");
-        let out = b.run(&[]).ok();
-        assert_eq!(out.stderr.lines().count(), 1, "{out:#?}");
-        assert!(out.stderr.contains("has no cgroup of its own"), "{out:#?}");
+        let b = b.script("sleep 1000 & exec sleep 1000");
+        b.run(&["-d"]).ok();
+        let id = b.c.id.clone();
+        if cgroups_of(&b) {
+            return;
+        }
+        wait_until("two processes", || {
+            b.call(["events", "--stats", &id]).ok().stdout.contains(r#""pids":{"current":2}"#)
+        });
+        b.call(["pause", &id]).output().exits(1).says("it has no cgroup");
+        b.call(["delete", "--force", &id]).ok();
+        b.c.leaves_nothing();
     });
+}
+
+/// Whether the user was allowed to make a cgroup after all.
+fn cgroups_of(b: &Bundle) -> bool {
+    let text = fs::read(b.c.root.join(&b.c.id).join("state.json")).expect("state.json");
+    let state: Value = serde_json::from_slice(&text).expect("json");
+    state["cgroup_paths"].as_object().is_some_and(|paths| !paths.is_empty())
 }
 
 #[test]
@@ -516,7 +603,7 @@ while :; do sleep 0.1; done
 
 impl Bundle {
     fn with_pasta(self) -> Self {
-        self.edit(|spec| spec["annotations"]["io.aril.network"] = "pasta".into())
+        self.annotated("io.aril.network", "pasta")
     }
 
     fn pasta(&self, script: &str) {
@@ -564,7 +651,7 @@ fn pasta_lives_as_long_as_the_container() {
         b.c.leaves_nothing();
         // So it does when the program cannot be started, and after a run in the foreground.
         let b = b.edit(|spec| spec["process"]["args"] = json!(["/no/such/program"]));
-        b.with_path(b.run(&[])).output().exits(1);
+        b.with_path(b.run(&[])).output().exits(127);
         assert_eq!(b.pastas(), 0);
         let b = b.script("true");
         b.with_path(b.run(&[])).ok();

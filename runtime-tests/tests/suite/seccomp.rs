@@ -191,3 +191,71 @@ fn the_runtimes_last_steps_are_not_filtered() {
         c.exec(["cat", "/etc/passwd"]).exits(128 + 31);
     });
 }
+
+/// Every system call that a start makes, each denied alone, for a process that may gain privileges: its
+/// filter is loaded with CAP_SYS_ADMIN, and only capset(2) and execve(2) come after it.
+#[test]
+fn a_profile_may_deny_what_the_runtime_calls() {
+    const CALLS: &str = "access arch_prctl bpf brk capget chdir chown clone clone3 close close_range \
+        connect dup dup2 dup3 epoll_create1 exit fchdir fchmod fchown fcntl fork fstat fstatfs futex \
+        getcwd getdents64 getegid geteuid getgid getpid getppid getrandom getsockopt gettid getuid \
+        ioctl keyctl kill lseek lstat madvise mount mount_setattr move_mount mremap munmap nanosleep \
+        newfstatat open openat openat2 open_tree pipe2 pivot_root poll ppoll prctl pread64 prlimit64 \
+        read readlink readlinkat recvmsg recvfrom rt_sigaction rt_sigprocmask seccomp sendmsg sendto \
+        set_robust_list setgid setgroups setresgid setresuid setsid setuid sigaltstack socket stat \
+        statx umask umount2 unshare wait4 waitid write writev";
+    // What busybox itself needs, as statically linked by Debian.
+    const BY_PROGRAM: [&str; 1] = ["arch_prctl"];
+    on_the_host(|view| {
+        let mut c = filtered(view, &json!({})).args(["true"]);
+        if !c.runtime.only_aril("runc makes a dozen calls under the filter") {
+            return;
+        }
+        c.spec["process"]["noNewPrivileges"] = false.into();
+        for name in CALLS.split_whitespace().filter(|name| !BY_PROGRAM.contains(name)) {
+            c.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": [name], "action": "SCMP_ACT_ERRNO"}]});
+            let out = c.run();
+            assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""), "{name} denied: {out:?}");
+        }
+        c.create();
+        c.start();
+        c.wait_for("stopped");
+        c.delete().silent();
+    });
+}
+
+/// The capability that loading the filter takes is gone when the program runs.
+#[test]
+fn a_filter_leaves_no_capability_behind() {
+    on_the_host(|view| {
+        for no_new_privileges in [false, true] {
+            for uid in [0, 1000] {
+                let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []});
+                let mut c = filtered(view, &profile).script("grep ^Cap /proc/self/status");
+                c.spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+                c.spec["process"]["user"]["uid"] = uid.into();
+                c.spec["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"],
+                    "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]});
+                let out = c.run().ok();
+                let administration = 1 << 21;
+                for line in out.stdout.lines() {
+                    let set = line.split_whitespace().nth(1).expect("a set");
+                    let set = u64::from_str_radix(set, 16).expect("hexadecimal");
+                    assert_eq!(set & administration, 0, "{no_new_privileges} {uid}: {out:?}");
+                }
+            }
+        }
+    });
+}
+
+/// Encoders leave out numbers that are zero.
+#[test]
+fn an_argument_without_index_or_value() {
+    for mut argument in [json!({"value": 999}), json!({"index": 0}), json!({})] {
+        argument["op"] = "SCMP_CMP_GE".into();
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["keyctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77, "args": [argument]}]});
+        sees(&profile, &["call keyctl 9999: refused with errno 77"]);
+    }
+}

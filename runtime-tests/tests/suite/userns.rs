@@ -3,8 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use runtime_tests::{Call, Container, Output, View, on_the_host, spec};
-use serde_json::Value;
+use runtime_tests::{Call, Container, Output, View, in_each_view, on_the_host, spec};
 
 /// What /etc/subuid and /etc/subgid of the test's own say.
 const GRANTS: &str = "somebody:1:1\ncontainers:3000000:3000\n";
@@ -43,6 +42,35 @@ fn a_range_and_the_rootfs_in_it() {
         let words: Vec<&str> = out.stdout.split_whitespace().collect();
         assert_eq!(words, ["0", "0", "0", "0", "3000000", "1000"]);
         assert_eq!(fs::metadata(c.rootfs().join("mnt/new")).expect("made").uid(), 0);
+        c.leaves_nothing();
+    });
+}
+
+/// As crun has it.
+#[test]
+fn a_user_namespace_without_maps_has_the_callers_ids() {
+    on_the_host(|view| {
+        let Some(c) = container(view) else { return };
+        let c = c.namespace(serde_json::json!({"type": "user"}));
+        let mut c = c.script("cat /proc/self/uid_map /proc/self/gid_map");
+        for mount in c.spec["mounts"].as_array_mut().expect("mounts") {
+            // No group of a terminal's is mapped.
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+        let words = |c: &Container, grants: &str| {
+            let file = c.file("grants", grants).display().to_string();
+            let inner = format!(
+                "for f in /etc/subuid /etc/subgid; do touch $f; mount --bind {file} $f; done; \
+                 exec \"$@\""
+            );
+            let script = format!("exec unshare -m sh -ec '{inner}' sh \"$@\"");
+            let out = c.run_call(&[]).in_shell(&script).ok().stdout;
+            out.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words(&c, ""), "0 0 1 0 0 1");
+        assert_eq!(words(&c, "root:3000000:3000\n"), "0 0 1 1 3000000 3000 0 0 1 1 3000000 3000");
         c.leaves_nothing();
     });
 }
@@ -97,9 +125,7 @@ fn refusals() {
 fn by_annotation() {
     on_the_host(|view| {
         let Some(c) = container(view) else { return };
-        let c = c.args(["cat", "/proc/self/gid_map"]).edit(|spec| {
-            spec["annotations"]["io.aril.userns"] = Value::from("auto:2000");
-        });
+        let c = c.args(["cat", "/proc/self/gid_map"]).annotated("io.aril.userns", "auto:2000");
         let out = run(&c, &[]).ok();
         let words: Vec<&str> = out.stdout.split_whitespace().collect();
         assert_eq!(words, ["0", "3000000", "2000"]);
@@ -127,6 +153,25 @@ fn with_the_network_of_the_host() {
     });
 }
 
+/// The kernel refuses a new sysfs while the host covers a part of its own: crun's answer, too.
+#[test]
+fn with_a_sysfs_that_the_host_covers_in_part() {
+    on_the_host(|view| {
+        let c = Container::new(view).in_user_namespace(100_000);
+        if !c.runtime.only_aril("runc fails") {
+            return;
+        }
+        let c = c.script(
+            "grep ' / /sys ' /proc/self/mountinfo; ls /sys/firmware; touch /sys/x 2> /dev/null",
+        );
+        let inner = "mount --make-rprivate /; mount -t tmpfs t /sys/firmware; exec \"$@\"";
+        let call = c.run_call(&[]).in_shell(&format!("exec unshare -m sh -ec '{inner}' sh \"$@\""));
+        let out = call.output().exits(1);
+        assert!(out.stdout.contains(" / /sys ro,nosuid,nodev,noexec"), "{out:?}");
+        assert_eq!(out.stdout.lines().count(), 1, "what is covered stays so: {out:?}");
+    });
+}
+
 /// The host's side opens what is behind a directory that the container's ids may not pass.
 #[test]
 fn a_source_that_the_container_cannot_reach() {
@@ -145,5 +190,36 @@ fn a_source_that_the_container_cannot_reach() {
             .mounting(spec::bind(&source, "/mnt", &["ro"]))
             .args(["cat", "/mnt/file"]);
         c.run().ok().prints("reached");
+    });
+}
+
+/// The owner of the caller's pipe has no ID in the namespace.
+#[test]
+fn pipes_can_be_opened_as_dev_stdout() {
+    in_each_view(|view| {
+        for uid in [0, 7] {
+            let look = "echo out >/dev/stdout; echo err >/dev/stderr";
+            let mut c = Container::new(view).script(look).in_user_namespace(100_000);
+            c.spec["process"]["user"]["uid"] = uid.into();
+            let piped = |call: Call| call.in_shell("\"$@\" 2>&1 | cat").output().ok().stdout;
+            assert_eq!(piped(c.run_call(&[])), "out\nerr\n");
+            let c = c.sleeper();
+            c.run_detached();
+            assert_eq!(piped(c.call(["exec", &c.id, "sh", "-c", look])), "out\nerr\n");
+        }
+    });
+}
+
+/// Bundles whose user namespace was taken out, with the mappings left in, run with the host's IDs.
+#[test]
+fn mappings_without_a_user_namespace_are_ignored() {
+    on_the_host(|view| {
+        let mut c = Container::new(view).script("cat /proc/self/uid_map");
+        let map = serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        c.spec["linux"]["uidMappings"] = map.clone();
+        c.spec["linux"]["gidMappings"] = map;
+        let out = c.run().ok();
+        let words: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "4294967295"]);
     });
 }

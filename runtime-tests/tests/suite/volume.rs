@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use runtime_tests::{Call, Container, Output, View, on_the_host};
@@ -39,6 +39,24 @@ impl Fixture {
     fn data(&self, name: &str) -> PathBuf {
         self.volumes.join(name).join("data")
     }
+}
+
+/// CVE-2021-41091: what containers write to a volume may be set-user-ID.
+#[test]
+fn is_closed_to_other_users() {
+    on_the_host(|view| {
+        let Some(f) = Fixture::new(view) else { return };
+        let mode = |path: &Path| fs::metadata(path).expect("stat").mode() & 0o7777;
+        let directory = f.volumes.join("data");
+        f.call(&["volume", "create", "data"]).in_shell("umask 0; exec \"$@\"").ok();
+        assert_eq!(mode(&directory), 0o700);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("chmod");
+        f.run(&["-v", "data:/data"], "true").ok();
+        assert_eq!(mode(&directory), 0o700);
+        nix::unistd::chown(&directory, Some(65534.into()), None).expect("chown");
+        f.run(&["-v", "data:/data"], "true").exits(1).says("belongs to user 65534");
+        nix::unistd::chown(&directory, Some(0.into()), None).expect("chown");
+    });
 }
 
 #[test]

@@ -222,21 +222,18 @@ fn done(answer: Answer) -> Result<String> {
 }
 
 /// For `update`: the limits of a running container, as properties of its unit. Devices are never
-/// among them. Whether systemd has written something else than `writes` to one of the files.
-pub fn set(paths: &Paths, writes: &[Write]) -> Result<bool> {
-    let Some((name, user)) = unit_of(paths) else { return Ok(false) };
+/// among them. Returns when systemd has written them: it may write something else than `writes`, so
+/// that the caller writes the files after it.
+pub fn set(paths: &Paths, writes: &[Write]) -> Result<()> {
+    let Some((name, user)) = unit_of(paths) else { return Ok(()) };
     let properties = properties::of_writes(writes);
     if properties.is_empty() {
-        return Ok(false);
+        return Ok(());
     }
     let bus = &mut Bus::connect(user)?;
     set_on(bus, name, &properties)?;
-    let disagrees = writes.iter().any(properties::disagrees);
-    if disagrees {
-        // It answers first and writes then, but before it takes another call.
-        bus.call("GetUnit", &[name.into()])?;
-    }
-    Ok(disagrees)
+    // It answers first and writes then, but before it takes another call.
+    bus.call("GetUnit", &[name.into()]).map(drop)
 }
 
 /// The limits of memory that had to wait for the container to be set up.

@@ -1,19 +1,19 @@
 //! `cgroupsPath` and annotations -> the unit and its place. Pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Manager, Property, Unit, Value, devices, properties, text};
 use crate::cgroup::devices::Filter;
 use crate::cgroup::{Version, Write};
 use crate::error::{Error, Result};
-
-const ANNOTATION: &str = "org.systemd.property.";
+use crate::spec::annotation::SYSTEMD;
 
 /// What a container asks of its unit, besides limits.
 pub struct Input<'a> {
     pub manager: &'a Manager,
-    pub annotations: Option<&'a HashMap<String, String>>,
+    /// Those that set properties and may act.
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 /// Where a unit is to be.
@@ -132,14 +132,11 @@ pub fn unit<'a>(
     })
 }
 
-fn annotated(annotations: Option<&HashMap<String, String>>) -> Result<Vec<Property>> {
-    let mut given: Vec<_> = annotations
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key, key.strip_prefix(ANNOTATION)?, value)))
-        .collect();
-    given.sort_unstable(); // JSON objects have no order.
-    given.into_iter().map(|(key, name, value)| annotation(key, name, value)).collect()
+fn annotated(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
+    let given = annotations
+        .iter()
+        .filter_map(|(key, value)| Some((key, key.strip_prefix(SYSTEMD)?, value)));
+    given.map(|(key, name, value)| annotation(key, name, value)).collect()
 }
 
 fn annotation(key: &str, name: &str, value: &str) -> Result<Property> {
@@ -239,7 +236,7 @@ mod tests {
     #[test]
     fn tight_memory_is_limited_later() {
         let manager = manager(false);
-        let input = Input { manager: &manager, annotations: None };
+        let input = Input { manager: &manager, annotations: &BTreeMap::new() };
         let place = place("box", None, &manager).unwrap();
         for (limit, late) in [("1000000", 2), ("100000000", 0), ("max", 0)] {
             let writes = [
@@ -254,10 +251,10 @@ mod tests {
     }
 
     fn unit_with(annotations: &[(&str, &str)]) -> std::result::Result<Vec<String>, String> {
-        let annotations: HashMap<String, String> =
-            annotations.iter().map(|(k, v)| (format!("{ANNOTATION}{k}"), v.to_string())).collect();
+        let annotations: BTreeMap<String, String> =
+            annotations.iter().map(|(k, v)| (format!("{SYSTEMD}{k}"), v.to_string())).collect();
         let manager = manager(false);
-        let input = Input { manager: &manager, annotations: Some(&annotations) };
+        let input = Input { manager: &manager, annotations: &annotations };
         let place = place("box", Some(Path::new("a.slice:p:n")), &manager).unwrap();
         let writes = [Write::new("memory", "memory.max", 100_000_000)];
         unit(&place, &input, Version::V2, &writes, &Filter::default())
@@ -333,7 +330,7 @@ mod tests {
             ),
         ] {
             let got = unit_with(&[(name, value)]).unwrap_err();
-            assert_eq!(got, format!("annotation {ANNOTATION}{text}"));
+            assert_eq!(got, format!("annotation {SYSTEMD}{text}"));
         }
     }
 }

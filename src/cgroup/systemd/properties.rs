@@ -20,6 +20,14 @@ pub fn of_writes<'a>(writes: impl IntoIterator<Item = &'a Write>) -> Vec<Propert
             "cpu.max" => {
                 Quota::of_v2(value).properties().into_iter().for_each(|p| set(&mut properties, p))
             }
+            // A unit that is idle has the weight 0, and gets cpu.idle = 1 again whenever systemd comes
+            // to it. The kernel's own answer to 0 is the default weight.
+            "cpu.idle" if value == "0" => {
+                let weights = ["CPUWeight", "CPUShares"];
+                if !properties.iter().any(|p: &Property| weights.contains(&&*p.name)) {
+                    set(&mut properties, Property::new("CPUWeight", 100_u64));
+                }
+            }
             "cpu.cfs_quota_us" => quota.quota = value.parse().ok(),
             "cpu.cfs_period_us" => quota.period = value.parse().ok(),
             file => one(file, value).into_iter().for_each(|p| set(&mut properties, p)),
@@ -228,6 +236,9 @@ mod tests {
     fn idle_is_a_weight() {
         assert_eq!(v2(json!({"cpu": {"idle": 1, "shares": 512}})), ["CPUWeight=0"]);
         assert_eq!(v2(json!({"cpu": {"idle": 0, "shares": 512}})), ["CPUWeight=59"]);
+        assert_eq!(v2(json!({"cpu": {"idle": 0}})), ["CPUWeight=100"]);
+        let both = json!({"cpu": {"shares": 512}, "unified": {"cpu.idle": "0"}});
+        assert_eq!(v2(both), ["CPUWeight=59"]);
     }
 
     #[test]

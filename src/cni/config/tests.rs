@@ -76,3 +76,83 @@ fn who_gives_addresses() {
     assert_eq!(version_of(b"{}"), "1.1.0");
     assert_eq!(version_of(br#"{"cniVersion":"0.3.1"}"#), "0.3.1");
 }
+
+/// What [`a_configuration`] says, as go-cni writes it, with the empty values that Go programs write.
+#[test]
+fn as_go_programs_write_it() {
+    let call = parse(
+        r#"{"CNIVersion":"1.0.0","Name":"web","Bridge":"","MTU":0,"Subnet":"","dns":null,"prevResult":null,
+            "IPAM":{"Type":"","Ranges":[[{"Subnet":"10.1.0.0/24","Gateway":"","RangeStart":"","rangeEnd":null}],[]],
+                    "routes":null},
+            "capabilities":null,"args":null,
+            "RuntimeConfig":{"PortMappings":[
+                {"HostPort":8080,"ContainerPort":80,"Protocol":"","HostIP":""},
+                {"HOSTPORT":53,"containerport":53,"protocol":"UDP","HostIp":"0.0.0.0"},null],
+             "Bandwidth":{"IngressRate":8000000,"IngressBurst":1,"EgressRate":0},"IPs":null}}"#,
+    );
+    let call = call.unwrap();
+    assert_eq!((call.wanted.name.as_str(), call.wanted.mtu), ("web", None));
+    assert_eq!(call.wanted.subnets, ["10.1.0.0/24"]);
+    let published: Vec<_> = call.attachment.published.iter().map(ToString::to_string).collect();
+    assert_eq!(published, ["8080:80/tcp", "0.0.0.0:53:53/udp"]);
+    assert_eq!(call.attachment.rate, Some(Rate { inward: Some(1_000_000), outward: None }));
+    assert_eq!((call.attachment.addresses.len(), call.ipam, call.previous), (0, None, None));
+    assert_eq!(version_of(br#"{"CniVersion":"0.3.1"}"#), "0.3.1");
+}
+
+#[test]
+fn null_for_anything() {
+    for member in [
+        r#""bridge":null"#,
+        r#""subnet":null"#,
+        r#""mtu":null"#,
+        r#""internal":null,"open":null"#,
+        r#""ipam":null"#,
+        r#""ipam":{"type":null,"subnet":null,"ranges":null}"#,
+        r#""ipam":{"ranges":[null]}"#,
+        r#""ipam":{"ranges":[[null]]}"#,
+        r#""runtimeConfig":null"#,
+        r#""runtimeConfig":{"portMappings":null,"bandwidth":null,"ips":null}"#,
+        r#""runtimeConfig":{"portMappings":[null],"ips":[null,""]}"#,
+        r#""runtimeConfig":{"portMappings":[{"hostPort":null}],"bandwidth":{"ingressRate":null}}"#,
+        r#""dns":null,"prevResult":null,"capabilities":null,"args":null"#,
+        r#""cni.dev/valid-attachments":null"#,
+    ] {
+        let call = parse(&format!(r#"{{"cniVersion":"1.0.0","name":"n",{member}}}"#));
+        let call = call.unwrap_or_else(|e| panic!("{member}: {e:?}"));
+        assert_eq!(
+            call.attachment,
+            Attachment { network: "n".to_owned(), over_listeners: true, ..Attachment::default() }
+        );
+        assert_eq!((call.wanted.subnets.len(), call.ipam), (0, None), "{member}");
+    }
+    for port in ["-1", "65536", "9999999999"] {
+        let text = format!(
+            r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{{"portMappings":[{{"hostPort":{port},"containerPort":1}}]}}}}"#
+        );
+        let refused = parse(&text).unwrap_err();
+        assert_eq!(refused.code, INVALID);
+        assert!(refused.message.contains(port), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_del_takes_anything() {
+    for input in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        r#"{"cniVersion":"9.9.9","name":"n"}"#,
+        r#"{"cniVersion":"1.0.0","name":"a name","mtu":"x","prevResult":7}"#,
+        r#"{"cniVersion":"1.0.0","name":"n","ipam":[],"runtimeConfig":"x"}"#,
+        r#"{"cniVersion":"1.0.0","name":"n","ipam":{"type":"../../bin/sh"}}"#,
+    ] {
+        let call = Call::of_del(&environment(), input.as_bytes()).unwrap();
+        assert_eq!((call.ipam, call.attachment), (None, Attachment::default()), "{input}");
+    }
+    let other = br#"{"IPAM":{"Type":"host-local"},"subnet":1}"#;
+    assert_eq!(Call::of_del(&environment(), other).unwrap().ipam.as_deref(), Some("host-local"));
+    assert_eq!(Call::of_del(&Environment::default(), b"{}").unwrap_err().code, ENVIRONMENT);
+}

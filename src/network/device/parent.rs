@@ -216,6 +216,9 @@ mod tests {
             let there = File::open("/proc/thread-self/ns/net").unwrap();
             sys::namespace::unshare(libc::CLONE_NEWNET).unwrap();
             ip("link add eth7 type veth peer name far");
+            // A body that goes there is the last process here: without this file the kernel would destroy this
+            // namespace, and with "far" its peer.
+            let _home = File::open("/proc/thread-self/ns/net").unwrap();
             body(there.as_fd());
         });
         assert_eq!(end, Ended::Exited(0));

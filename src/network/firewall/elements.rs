@@ -18,6 +18,8 @@ pub struct Bridge<'a> {
     pub internal: bool,
     pub open: bool,
     pub subnets: [Option<Subnet>; 2],
+    /// The number of a vxlan network, and the hosts that it takes frames from.
+    pub tunnel: Option<(u32, &'a [IpAddr])>,
 }
 
 /// A published port, or range, and the container's address that it leads to.
@@ -62,6 +64,15 @@ fn bridge_elements(transaction: &mut Transaction, bridge: &Bridge<'_>, kind: u16
             key(list, &octets(subnet.first()));
             end(list, &octets(subnet.at(subnet.span() + 1)));
         });
+    }
+    if let Some((number, peers)) = bridge.tunnel {
+        let number = (number << 8).to_be_bytes();
+        elements(transaction, kind, flags, "tunnels", |list| key(list, &number));
+        for peer in peers {
+            let set = if peer.is_ipv4() { "peers4" } else { "peers6" };
+            let bytes = [octets(*peer), number.to_vec()].concat();
+            elements(transaction, kind, flags, set, |list| key(list, &bytes));
+        }
     }
     name.copy_within(..16, 16);
     elements(transaction, kind, flags, "pairs", |list| key(list, &name));
@@ -131,7 +142,7 @@ fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, change: Ch
     let (kind, flags) = change.kind();
     let Mapping { published, to } = *mapping;
     let ipv4 = to.is_ipv4();
-    if published.address.is_some_and(|address| address.is_ipv4() != ipv4) {
+    if !published.is_of(ipv4) {
         return;
     }
     let of = |four, six| if ipv4 { four } else { six };
@@ -139,7 +150,7 @@ fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, change: Ch
         let set = of("ranges4", "ranges6");
         return elements(transaction, kind, flags, set, |list| range(list, published, to, change));
     }
-    let set = match published.address {
+    let set = match published.bound() {
         Some(_) => of("bound4", "bound6"),
         None => of("ports4", "ports6"),
     };
@@ -167,7 +178,7 @@ fn elements(
 
 /// The `n`th port.
 fn single(list: &mut Batch, published: Published, to: IpAddr, n: u16, change: Change) {
-    let address = published.address.map(octets).unwrap_or_default();
+    let address = published.bound().map(octets).unwrap_or_default();
     let bytes = place(&address, published.protocol as u8, published.host + n);
     let mut target = octets(to);
     target.extend(word(published.container + n));
@@ -175,7 +186,7 @@ fn single(list: &mut Batch, published: Published, to: IpAddr, n: u16, change: Ch
 }
 
 fn range(list: &mut Batch, published: Published, to: IpAddr, change: Change) {
-    let (low, high): (IpAddr, IpAddr) = match (published.address, to) {
+    let (low, high): (IpAddr, IpAddr) = match (published.bound(), to) {
         (Some(address), _) => (address, address),
         (None, IpAddr::V4(_)) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
         (None, IpAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into()),

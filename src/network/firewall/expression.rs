@@ -20,6 +20,11 @@ pub(super) enum Expression<'a> {
         key: MetaKey,
         to: u32,
     },
+    /// A register into metadata.
+    SetMeta {
+        key: MetaKey,
+        from: u32,
+    },
     /// Bytes of the network or the transport header.
     Payload {
         base: Base,
@@ -39,6 +44,10 @@ pub(super) enum Expression<'a> {
     And {
         register: u32,
         mask: u32,
+    },
+    Or {
+        register: u32,
+        bits: u32,
     },
     Equal {
         register: u32,
@@ -68,6 +77,8 @@ pub(super) enum Expression<'a> {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum MetaKey {
+    Mark = 3,
+    Input = 4,
     InputName = 6,
     OutputName = 7,
     Family = 15,
@@ -91,11 +102,11 @@ use Expression::*;
 impl Expression<'_> {
     fn name(&self) -> &'static str {
         match self {
-            Meta { .. } => "meta",
+            Meta { .. } | SetMeta { .. } => "meta",
             Payload { .. } => "payload",
             Connection { .. } => "ct",
             DestinationType { .. } => "fib",
-            And { .. } => "bitwise",
+            And { .. } | Or { .. } => "bitwise",
             Equal { .. } | NotEqual { .. } => "cmp",
             Lookup { .. } => "lookup",
             DestinationNat { .. } => "nat",
@@ -108,6 +119,9 @@ impl Expression<'_> {
         match *self {
             Meta { key, to } => {
                 batch.be32(1, to).be32(2, key as u32);
+            }
+            SetMeta { key, from } => {
+                batch.be32(2, key as u32).be32(3, from);
             }
             Payload { base, offset, length, to } => {
                 batch.be32(1, to).be32(2, base as u32).be32(3, offset).be32(4, length);
@@ -124,6 +138,11 @@ impl Expression<'_> {
                 batch.be32(1, register).be32(2, register).be32(3, 4);
                 data(batch, 4, &mask.to_ne_bytes());
                 data(batch, 5, &[0; 4]);
+            }
+            Or { register, bits } => {
+                batch.be32(1, register).be32(2, register).be32(3, 4);
+                data(batch, 4, &(!bits).to_ne_bytes());
+                data(batch, 5, &bits.to_ne_bytes());
             }
             Equal { register, to } => compare(batch, register, 0, to),
             NotEqual { register, to } => compare(batch, register, 1, to),

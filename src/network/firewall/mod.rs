@@ -17,6 +17,8 @@
 //! | `closed` | bridge | connections from the world come in through published ports only |
 //! | `internal` | bridge | neither in nor out |
 //! | `open` | bridge | networks that reach each other |
+//! | `tunnels` | number | a vxlan network, its number written as an address |
+//! | `peers4`, `peers6` | address . number | a host that may send frames of that network |
 //! | `subnets4`, `subnets6` | addresses | containers: what they send through a published port comes back the same way |
 //! | `ports4`, `ports6` | protocol . port : address . port | published on every address of the host |
 //! | `bound4`, `bound6` | address . protocol . port : address . port | on one address |
@@ -27,8 +29,10 @@
 //!
 //! | chain | hook, priority | next to |
 //! |---|---|---|
-//! | `guard` | prerouting, -300 | `raw`: no container reaches the host's 127.0.0.0/8, though published ports need `route_localnet` |
+//! | `guard` | prerouting, -160 | `conntrack` is -200, all translation -100 and later: 127.0.0.0/8 is no destination and no source of what comes in by another link than `lo` |
 //! | `prerouting`, `output` | -105 | `dstnat` is -100: Docker's and kube-proxy's rules are asked after ours, for what we do not publish |
+//! | `relayed` | output, -5 | what IPVS forwards is marked for the guard of the bridge, as in `forward` |
+//! | `tunnel` | input, -5 | frames of vxlan networks come from their peers only |
 //! | `forward` | forward, -5 | `filter` is 0: what we drop is dropped; what we accept others may still drop (Docker's and firewalld's policy) |
 //! | `postrouting` | 95 | `srcnat` is 100 |
 

@@ -4,6 +4,8 @@ use super::expression::{self, Base, ConnectionKey, Expression, KEY, MetaKey, VAL
 use super::{
     APPEND, CREATE, DELTABLE, LIST_ELEMENT, NEWCHAIN, NEWRULE, NEWSET, NEWTABLE, TABLE, Transaction,
 };
+use crate::network::definition::VXLAN_PORT;
+use crate::network::guard::MARK;
 use Expression::*;
 
 /// A type of the `nft` tool, which shows elements by it; the kernel only stores it.
@@ -20,6 +22,9 @@ const LINK: &Parts = &[(LINK_NAME, 16)];
 const PORT: &Parts = &[(PROTOCOL, 1), (SERVICE, 2)];
 const BOUND4: &Parts = &[(ADDRESS4, 4), (PROTOCOL, 1), (SERVICE, 2)];
 const BOUND6: &Parts = &[(ADDRESS6, 16), (PROTOCOL, 1), (SERVICE, 2)];
+/// The number of a vxlan network is shown as an address: 7 is 0.0.7.0.
+const PEER4: &Parts = &[(ADDRESS4, 4), (ADDRESS4, 4)];
+const PEER6: &Parts = &[(ADDRESS6, 16), (ADDRESS4, 4)];
 const TARGET4: &Parts = &[(ADDRESS4, 4), (SERVICE, 2)];
 const TARGET6: &Parts = &[(ADDRESS6, 16), (SERVICE, 2)];
 
@@ -33,12 +38,14 @@ const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const DESTINATION_CHANGED: u32 = 1 << 5;
 
 /// Each chain, and how many rules it has and jumps lead to it.
-pub(super) const USES: [(&str, u32); 6] = [
-    ("guard", 1),
-    ("prerouting", 1),
+pub(super) const USES: [(&str, u32); 8] = [
+    ("guard", 3),
+    ("prerouting", 2),
     ("output", 1),
     ("published", 8),
-    ("forward", 8),
+    ("forward", 9),
+    ("relayed", 1),
+    ("tunnel", 3),
     ("postrouting", 5),
 ];
 
@@ -60,6 +67,9 @@ fn sets(transaction: &mut Transaction) {
     set(transaction, "pairs", &[LINK[0], LINK[0]], None, false);
     set(transaction, "subnets4", &TARGET4[..1], None, true);
     set(transaction, "subnets6", &TARGET6[..1], None, true);
+    set(transaction, "tunnels", &PEER4[1..], None, false);
+    set(transaction, "peers4", PEER4, None, false);
+    set(transaction, "peers6", PEER6, None, false);
     set(transaction, "ports4", PORT, Some(TARGET4), false);
     set(transaction, "ports6", PORT, Some(TARGET6), false);
     set(transaction, "bound4", BOUND4, Some(TARGET4), false);
@@ -122,14 +132,17 @@ fn set(
 
 fn chains(transaction: &mut Transaction) {
     const PREROUTING: u32 = 0;
+    const INPUT: u32 = 1;
     const FORWARD: u32 = 2;
     const OUTPUT: u32 = 3;
     const POSTROUTING: u32 = 4;
     for (name, kind, hook, priority) in [
-        ("guard", "filter", PREROUTING, -300),
+        ("guard", "filter", PREROUTING, -160),
         ("prerouting", "nat", PREROUTING, -105),
         ("output", "nat", OUTPUT, -105),
         ("forward", "filter", FORWARD, -5),
+        ("relayed", "filter", OUTPUT, -5),
+        ("tunnel", "filter", INPUT, -5),
         ("postrouting", "nat", POSTROUTING, 95),
     ] {
         let batch = transaction.request(NEWCHAIN, CREATE);
@@ -169,16 +182,36 @@ fn rules(transaction: &mut Transaction) {
     };
     let published = connection(ConnectionKey::Status, DESTINATION_CHANGED);
 
-    rule(transaction, "guard", &[&from("bridges"), &ipv4, &loopback(16), &[Drop]]);
+    const LOOPBACK: [u8; 4] = crate::network::link::LOOPBACK.to_ne_bytes();
+    let from_outside =
+        [Meta { key: MetaKey::Input, to: KEY }, NotEqual { register: KEY, to: &LOOPBACK }];
+    for address in [16, 12] {
+        rule(transaction, "guard", &[&from_outside, &ipv4, &loopback(address), &[Drop]]);
+    }
+    let mark = [
+        Meta { key: MetaKey::Mark, to: KEY },
+        Or { register: KEY, bits: MARK },
+        SetMeta { key: MetaKey::Mark, from: KEY },
+    ];
+    // With br_netfilter the bridge asks the table, and its guard comes after that: what has been translated may
+    // lead to loopback, or to a container, whose hardware address the bridge then has to find out.
+    rule(transaction, "guard", &[&from("bridges"), &published, &mark]);
 
     const LOCAL: [u8; 4] = 2_u32.to_ne_bytes();
     let local = [DestinationType { to: KEY }, Equal { register: KEY, to: &LOCAL }];
+    rule(transaction, "prerouting", &[&from("bridges"), &local, &mark]);
     rule(transaction, "prerouting", &[&local, &[Jump("published")]]);
     rule(transaction, "output", &[&local, &[Jump("published")]]);
     for family in [&FAMILY4, &FAMILY6] {
         let guard = if family.ipv4 { &ipv4 } else { &ipv6 };
         destinations(transaction, family, guard);
     }
+
+    // The guard of a bridge lets nothing pass to containers that has not been here.
+    rule(transaction, "forward", &[&towards("bridges"), &mark]);
+    // What the kernel's load balancer (IPVS, as kube-proxy has it) forwards comes here.
+    rule(transaction, "relayed", &[&towards("bridges"), &mark]);
+    tunnel(transaction, &mark);
 
     let passing = connection(ConnectionKey::State, ESTABLISHED_OR_RELATED);
     rule(transaction, "forward", &[&passing, &[Accept]]);
@@ -219,6 +252,35 @@ fn rules(transaction: &mut Transaction) {
         Equal { register: KEY, to: &ONE },
     ];
     rule(transaction, "postrouting", &[&towards("bridges"), &ipv6, &loopback6, &[Masquerade]]);
+}
+
+/// Packets of the tunnels of networks: from their peers, and from nobody else.
+fn tunnel(transaction: &mut Transaction, mark: &[Expression<'_>]) {
+    const UDP: [u8; 1] = [libc::IPPROTO_UDP as u8];
+    const PORT: [u8; 2] = VXLAN_PORT.to_be_bytes();
+    const NUMBER: u32 = u32::from_ne_bytes([255, 255, 255, 0]);
+    let vxlan = [
+        Meta { key: MetaKey::Protocol, to: KEY },
+        Equal { register: KEY, to: &UDP },
+        Payload { base: Base::Transport, offset: 2, length: 2, to: KEY },
+        Equal { register: KEY, to: &PORT },
+    ];
+    // Behind the UDP header and four bytes of flags.
+    let number = |to| {
+        [
+            Payload { base: Base::Transport, offset: 12, length: 4, to },
+            And { register: to, mask: NUMBER },
+        ]
+    };
+    for (family, set, source, words) in [(&IPV4, "peers4", 12, 1), (&IPV6, "peers6", 8, 4)] {
+        let of_family =
+            [Meta { key: MetaKey::Family, to: KEY }, Equal { register: KEY, to: family }];
+        let peer = [Payload { base: Base::Network, offset: source, length: words * 4, to: KEY }];
+        let known = [named(set, false)];
+        let parts = [&vxlan[..], &of_family, &peer, &number(KEY + words), &known, mark, &[Accept]];
+        rule(transaction, "tunnel", &parts);
+    }
+    rule(transaction, "tunnel", &[&vxlan, &number(KEY), &[named("tunnels", false), Drop]]);
 }
 
 struct Family {

@@ -27,9 +27,22 @@ fn add(socket: &mut Socket, mappings: &[Mapping]) -> Result<(), Refusal> {
     transaction.commit(socket)
 }
 
+const PEERS: [std::net::IpAddr; 2] = [
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)),
+    std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+];
+
 fn bridge() -> Bridge<'static> {
     let subnets = ["10.0.0.0/24", "fd00::/64"].map(|text| text.parse().ok());
-    Bridge { name: "br", masqueraded: true, closed: true, internal: true, open: true, subnets }
+    Bridge {
+        name: "br",
+        masqueraded: true,
+        closed: true,
+        internal: true,
+        open: true,
+        subnets,
+        tunnel: Some((7, &PEERS)),
+    }
 }
 
 fn made(socket: &mut Socket) {
@@ -98,7 +111,12 @@ fn what_the_tool_reads() {
             "ct status dnat ip saddr @subnets4 masquerade",
             "ct state established,related accept",
             "iifname @masqueraded oifname != @bridges masquerade",
-            "iifname @bridges ip daddr 127.0.0.0/8 drop",
+            "iif != \"lo\" ip daddr 127.0.0.0/8 drop",
+            "iif != \"lo\" ip saddr 127.0.0.0/8 drop",
+            "oifname @bridges meta mark set",
+            "elements = { 0.0.7.0 }",
+            "elements = { 192.0.2.9 . 0.0.7.0 }",
+            "elements = { ::1 . 0.0.7.0 }",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

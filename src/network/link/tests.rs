@@ -70,9 +70,12 @@ fn a_tunnel_to_other_hosts() {
         socket.transact(batch).unwrap();
         let bridge = find(socket, "br").unwrap().unwrap().index;
         let mut batch = Batch::new();
-        new_vxlan(&mut batch, "vx", bridge, 1450, 7, 4789);
+        new_vxlan(&mut batch, &Vxlan { name: "vx", mtu: 1450, id: 7, port: 4789, ipv6: false });
         socket.transact(batch).unwrap();
         let vxlan = find(socket, "vx").unwrap().unwrap().index;
+        let mut batch = Batch::new();
+        enslave(&mut batch, vxlan, bridge);
+        socket.transact(batch).unwrap();
         let mut batch = Batch::new();
         flood_to(&mut batch, vxlan, "192.0.2.2".parse().unwrap());
         flood_to(&mut batch, vxlan, "192.0.2.3".parse().unwrap());

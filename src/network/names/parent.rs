@@ -71,10 +71,7 @@ fn enter(names: &Names, lease: &Lease, holder: &Holder) -> Result<PathBuf> {
     let text = read(&shared)?;
     let other = names.hostname.as_deref().filter(|name| *name != holder.id);
     let free = other.filter(|name| !is_taken(&text, name, &lease.addresses));
-    let line = match free {
-        Some(name) => format!("{} {name}", holder.id),
-        None => holder.id.clone(),
-    };
+    let line: Vec<&str> = [holder.id.as_str()].into_iter().chain(free).collect();
     let mut own = shared;
     if !names.hosts.is_empty() || free != other {
         own = directory.join(private(lease, &holder.id));

@@ -1,12 +1,9 @@
 use super::*;
-
-fn annotations(pairs: &[(&str, &str)]) -> Option<HashMap<String, String>> {
-    Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
-}
+use crate::spec::annotation::NETWORK;
 
 fn planned(pairs: &[(&str, &str)], mounts: &[Mount]) -> Result<Option<Names>> {
     plan(&Input {
-        annotations: &annotations(pairs),
+        extensions: &Extensions::of(pairs),
         hostname: Some("h"),
         mounts,
         mount_namespace: true,
@@ -91,7 +88,7 @@ fn lines_keep_their_place() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let mut text = LOOPBACK.to_owned();
     let add = |text: &mut String, address: &str, names: &str| {
-        let (at, line) = insertion(text, ip(address), names);
+        let (at, line) = insertion(text, ip(address), &names.split(' ').collect::<Vec<_>>());
         assert_eq!(line.len() % GRAIN, 0);
         text.replace_range(at..(at + line.len()).min(text.len()), &line);
         at
@@ -111,4 +108,27 @@ fn lines_keep_their_place() {
     let long = "x".repeat(70);
     assert_eq!(add(&mut text, "10.0.0.4", &long), length);
     assert_eq!(add(&mut text, "10.0.0.5", "c"), first);
+}
+
+#[test]
+fn a_name_is_one_word_of_one_line() {
+    for hostname in
+        ["a\nb", "a\n10.0.0.1 c", "a b", "a\tb", "a#b", "a\r", "\u{85}", "a\0", "\u{e9}"]
+    {
+        let refused = plan(&Input {
+            extensions: &Extensions::of(&[BRIDGE]),
+            hostname: Some(hostname),
+            mounts: &[],
+            mount_namespace: true,
+            impossible: &[],
+        });
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("invalid hostname"), "{hostname:?}: {refused}");
+    }
+    // Whatever comes through: one more line, and no word more.
+    let names = ["a\n192.0.2.1 bank.example", "b c\t#d\r"];
+    let (_, line) = insertion(LOOPBACK, "10.0.0.2".parse().unwrap(), &names);
+    assert_eq!(line.lines().count(), 1, "{line:?}");
+    assert_eq!(line.split_whitespace().count(), 3, "{line:?}");
+    assert!(!line.contains('#'), "{line:?}");
 }

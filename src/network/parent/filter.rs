@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use super::{filter_socket, refused};
+use super::{filter_socket, refused, routes, settings};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::definition::Network;
 use crate::network::firewall::{self, Mapping, Removal, Transaction};
 use crate::network::lease::{self, Lease};
+use crate::network::link;
 use crate::network::publish::Published;
 use crate::network::store;
 use crate::sys::Errno;
 use crate::sys::netlink::{Refusal, Socket};
 
 /// The container's ports, into a table that is as it was made: somebody may have flushed it.
-pub(super) fn publish(network: &Network, lease: &Lease) -> Result<()> {
+pub(super) fn publish(network: &Network, lease: &Lease, warnings: &mut Vec<String>) -> Result<()> {
     let mut socket = filter_socket()?;
     if !firewall::is_whole(&mut socket).map_err(|r| refused(r, "table aril"))? {
-        return repair();
+        warnings.extend(repair()?);
+        return Ok(());
     }
     if lease.published.is_empty() {
         return Ok(());
@@ -68,13 +70,24 @@ fn conflict(lease: &Lease, port: &str) -> Result<()> {
             .hint("publish another port, or delete that container"));
         }
     }
-    repair().context(|| format!("publish {port}"))
+    repair().map(drop).context(|| format!("publish {port}"))
 }
 
-/// Makes the table anew from definitions and leases.
-pub fn repair() -> Result<()> {
+/// Makes the table anew from definitions and leases, and with it the settings of the bridges that are there, which an
+/// older version may have made. What comes back is for the operator.
+pub fn repair() -> Result<Vec<String>> {
     let _lock = store::lock()?;
-    repair_locked(None).context(|| "make the packet filter's table again".to_owned())
+    repair_locked(None).context(|| "make the packet filter's table again".to_owned())?;
+    let mut socket = routes()?;
+    let mut warnings = Vec::new();
+    for network in store::all()? {
+        let found =
+            link::find(&mut socket, &network.name).map_err(|r| refused(r, &network.name))?;
+        if let Some(bridge) = found {
+            warnings.extend(settings::of_bridge(&mut socket, &network, bridge.index)?);
+        }
+    }
+    Ok(warnings)
 }
 
 /// The whole table if it is not there or nobody says what is new; else that.

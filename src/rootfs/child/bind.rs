@@ -3,13 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::readlinkat;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::symlinkat;
 
-use super::{Missing, State, copy_up, current_attributes, is_directory, is_proc};
+use super::{Missing, State, copy_up, current_attributes, is_directory, is_proc, kind_of};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::rootfs::{BindMount, Change};
 use crate::sys::mount::{
     ATTR_ATIME, ATTR_NODEV, ATTR_NODIRATIME, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Attributes,
-    Extent, open_tree,
+    Extent,
 };
 
 pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
@@ -18,6 +21,9 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
         let text =
             format!("{:?} cannot be mounted because it is not of type proc", mount.target.path);
         return Err(Fault::refused(text));
+    }
+    if mount.links.copy && copy_link(state, mount, tree.as_fd())? {
+        return Ok(());
     }
     let missing = if is_directory(tree.as_fd())? { Missing::Directory } else { Missing::File };
     let place = state.place(&mount.target, missing)?;
@@ -42,11 +48,41 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
 }
 
 fn source(state: &mut State<'_>, mount: &BindMount) -> ChildResult<OwnedFd> {
-    match mount.tree.and_then(|index| state.trees.get_mut(index)?.take()) {
+    match state.source.take() {
         Some(tree) => Ok(tree),
         None if mount.id_map.is_some() => Err(Fault::refused("the source is not id-mapped")),
-        None => open_tree(None, &mount.source, mount.extent).during("open_tree"),
+        None => mount.open().map_err(|errno| refused(mount, errno)),
     }
+}
+
+/// Makes the symlink that the source is, if it is one, at the target.
+fn copy_link(state: &State<'_>, mount: &BindMount, source: BorrowedFd<'_>) -> ChildResult<bool> {
+    if kind_of(&fstat(source).during("fstat")?) != SFlag::S_IFLNK {
+        return Ok(false);
+    }
+    let link = readlinkat(source, c"").during("readlink")?;
+    let entry = state.root()?.parent(&mount.target.path).during("mkdir")?;
+    match symlinkat(link.as_os_str(), &entry.directory, entry.name) {
+        // As another container of the same rootfs has made it.
+        Err(Errno::EEXIST)
+            if readlinkat(&entry.directory, entry.name).is_ok_and(|there| there == link) =>
+        {
+            Ok(true)
+        }
+        other => other.during("symlink").map(|()| true),
+    }
+}
+
+/// In a user namespace nothing may be uncovered that a mount of the host covers: man 7 mount_namespaces.
+pub(super) fn refused(mount: &BindMount, errno: Errno) -> Fault {
+    let locked = mount.in_user_namespace && mount.extent == Extent::One;
+    let call = match errno {
+        Errno::EINVAL if locked => {
+            "open_tree: has mounts below it, which need rbind in a user namespace"
+        }
+        _ => "open_tree",
+    };
+    Fault { call: call.into(), errno }
 }
 
 /// Makes the change exactly; if flags are locked, because the source came from a more privileged
@@ -56,11 +92,22 @@ fn change_with<T>(
     change: &Change,
     set: impl Fn(Attributes) -> ChildResult<T>,
 ) -> ChildResult<T> {
+    let mut change = *change;
+    if change.demanded & ATTR_ATIME != 0 {
+        keep_other_atime(&mut change, current_attributes(tree)?);
+    }
     match set(change.attributes) {
         Err(Fault { errno: Errno::EPERM, .. }) => {
-            set(keep_locked(change, current_attributes(tree)?)?)
+            set(keep_locked(&change, current_attributes(tree)?)?)
         }
         other => other,
+    }
+}
+
+/// `atime` undoes noatime and `nostrictatime` strictatime: of a source that has another, nothing.
+fn keep_other_atime(change: &mut Change, source: u64) {
+    if change.demanded & source & ATTR_ATIME == 0 {
+        change.attributes.clear &= !ATTR_ATIME;
     }
 }
 
@@ -111,6 +158,21 @@ mod tests {
         let kept = keep_locked(&wanted, ATTR_NOSUID | ATTR_NODEV).unwrap();
         assert_eq!(kept.set, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV);
         assert_eq!(kept.clear, ATTR_NOEXEC);
+    }
+
+    #[test]
+    fn only_the_named_atime_is_undone() {
+        use crate::sys::mount::{ATTR_NOATIME, ATTR_STRICTATIME};
+        for (demanded, source, clear) in [
+            (ATTR_NOATIME, ATTR_NOATIME, ATTR_ATIME),
+            (ATTR_NOATIME, ATTR_STRICTATIME, 0),
+            (ATTR_STRICTATIME, ATTR_STRICTATIME, ATTR_ATIME),
+            (ATTR_STRICTATIME, ATTR_NOATIME, 0),
+        ] {
+            let mut wanted = change(0, ATTR_ATIME, demanded);
+            keep_other_atime(&mut wanted, source);
+            assert_eq!(wanted.attributes.clear, clear, "{demanded:x} {source:x}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub fn bind_console(state: &State<'_>, slave: BorrowedFd<'_>) -> ChildResult<()>
         return Err(Fault::refused("the terminal is not of a devpts"));
     }
     let root = state.root()?;
-    let place = match root.create_file(c"/dev/console", 0o666) {
+    let place = match root.create_file(c"/dev/console", 0) {
         // Of the image's, or the caller's /dev. A symlink would be mounted on where it leads.
         Err(Errno::EEXIST) => root.open(c"/dev/console", libc::O_PATH | libc::O_NOFOLLOW),
         other => other,

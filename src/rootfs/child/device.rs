@@ -82,10 +82,11 @@ fn open_name(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
     openat(directory, name, flags, Mode::empty())
 }
 
+/// The file that it is bound on may stay in the image, where nobody shall write to it.
 fn bind_host_node(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
     let source = open_tree(None, &node.path, Extent::One).during("open_tree")?;
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let place = match openat(directory, name, flags, Mode::from_bits_truncate(0o666)) {
+    let place = match openat(directory, name, flags, Mode::empty()) {
         Err(Errno::EEXIST) => open_name(directory, name),
         other => other,
     }
@@ -104,8 +105,15 @@ pub(super) fn symlink(
         // The device itself does as well, and in a devtmpfs it is the host's.
         Err(Errno::EEXIST) if replace && is_multiplexer(directory, name)? => Ok(()),
         Err(Errno::EEXIST) if replace => {
-            unlinkat(directory, name, UnlinkatFlags::NoRemoveDir).during("unlink")?;
-            symlinkat(target, directory, name).during("symlink")
+            // Another container of the same rootfs may do so, too.
+            match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno).during("unlink"),
+            }
+            match symlinkat(target, directory, name) {
+                Ok(()) | Err(Errno::EEXIST) => Ok(()),
+                Err(errno) => Err(errno).during("symlink"),
+            }
         }
         Err(Errno::EEXIST) => Ok(()),
         other => other.during("symlink"),

@@ -10,12 +10,24 @@ use nix::unistd::fchdir;
 use super::{Missing, Place, State, copy_up, fd_path};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::rootfs::{ByPath, Datum, NewMount};
-use crate::sys::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+use crate::sys::mount::{
+    ATTR_ATIME, Attributes, Extent, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
 
 pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
     let place = state.place(&mount.target, Missing::Directory)?;
     if let Some(by_path) = &mount.by_path {
         return run_by_path(state, mount, by_path, &place);
+    }
+    if let Some(host) = &mount.instead {
+        let detached = match fresh(mount) {
+            Err(fault) if fault.errno == Errno::EPERM => of_the_host(state, host, mount, fault)?,
+            other => other?,
+        };
+        state.attach(detached.as_fd(), place.fd.as_fd(), &mount.finish)?;
+        state.retire([detached, place.fd]);
+        return Ok(());
     }
     let context = fsopen(&mount.kind).during("fsopen")?;
     set(context.as_fd(), c"source", Some(&mount.source))?;
@@ -33,6 +45,25 @@ pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
     }
     state.retire([context, detached, place.fd]);
     Ok(())
+}
+
+fn fresh(mount: &NewMount) -> ChildResult<OwnedFd> {
+    let context = fsopen(&mount.kind).during("fsopen")?;
+    set(context.as_fd(), c"source", Some(&mount.source))?;
+    create(context.as_fd(), &mount.data, mount.attributes)
+}
+
+/// What the host has at `path`, as crun does: the kernel refuses a new sysfs while parts of that of the
+/// host are covered, and an mqueue of an IPC namespace that belongs to another user namespace.
+fn of_the_host(
+    state: &State<'_>,
+    path: &CStr,
+    mount: &NewMount,
+    fault: Fault,
+) -> ChildResult<OwnedFd> {
+    let Ok(tree) = open_tree(None, path, Extent::Tree) else { return Err(fault) };
+    let change = Attributes { set: mount.attributes & !ATTR_ATIME, ..Attributes::default() };
+    if state.set_detached(tree.as_fd(), Extent::Tree, change)? { Ok(tree) } else { Err(fault) }
 }
 
 /// Configures the rest and gives the detached mount.

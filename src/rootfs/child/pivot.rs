@@ -29,29 +29,28 @@ fn change_propagation(path: &CStr, flags: MsFlags) -> nix::Result<()> {
     mount(NONE, path, NONE, flags, NONE)
 }
 
-pub(super) fn isolate(ancestors: &[CString]) -> ChildResult<()> {
+pub(super) fn isolate(ancestors: &[CString], slave: bool) -> ChildResult<()> {
+    let flags = if slave { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
     for path in ancestors {
-        match change_propagation(path, MsFlags::MS_PRIVATE) {
+        match change_propagation(path, flags) {
             // Not itself a mount.
             Err(Errno::EINVAL) => {}
+            // A user namespace that cannot reach it has no peers on the host.
+            Err(Errno::EACCES) => return Ok(()),
             other => return other.during("mount"),
         }
     }
     Ok(())
 }
 
-/// `made` by the parent, where owners had to be mapped.
-pub(super) fn clone_root(
-    state: &mut State<'_>,
-    path: &CStr,
-    made: Option<OwnedFd>,
-) -> ChildResult<()> {
+pub(super) fn clone_root(state: &mut State<'_>, path: &CStr, slave: bool) -> ChildResult<()> {
     let below = open_directory(path, OFlag::O_PATH)?;
-    let tree = match made {
+    // By the parent, where owners had to be mapped.
+    let tree = match state.source.take() {
         Some(tree) => tree,
         None => open_tree(None, path, Extent::Tree).during("open_tree")?,
     };
-    attach_root(state, tree, &below)
+    attach_root(state, tree, &below, slave)
 }
 
 pub(super) fn attach_overlay(state: &mut State<'_>, overlay: &Overlay) -> ChildResult<()> {
@@ -60,14 +59,20 @@ pub(super) fn attach_overlay(state: &mut State<'_>, overlay: &Overlay) -> ChildR
         None => make(overlay, None, || here(overlay, None))?,
     };
     let below = open_directory(&overlay.at, OFlag::O_PATH)?;
-    attach_root(state, made, &below)
+    attach_root(state, made, &below, false)
 }
 
-fn attach_root(state: &mut State<'_>, tree: OwnedFd, below: &OwnedFd) -> ChildResult<()> {
+fn attach_root(
+    state: &mut State<'_>,
+    tree: OwnedFd,
+    below: &OwnedFd,
+    slave: bool,
+) -> ChildResult<()> {
     move_mount(tree.as_fd(), below.as_fd()).during("move_mount")?;
-    // What the host mounts on its rootfs later is not the container's.
-    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
-    state.set_attributes(tree.as_fd(), Extent::One, private)?;
+    // What the host mounts on its rootfs later is not the container's, unless the config says so.
+    let propagation = if slave { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    let change = Attributes { propagation, ..Attributes::default() };
+    state.set_attributes(tree.as_fd(), Extent::One, change)?;
     state.root = Some(Root::new(tree));
     Ok(())
 }

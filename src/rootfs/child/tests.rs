@@ -114,6 +114,7 @@ fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'
         mount_namespace: true,
         user_namespace: false,
         foreign_network: false,
+        foreign_ipc: false,
         rootless: false,
         uid_mappings: &[],
         gid_mappings: &[],
@@ -327,8 +328,10 @@ fn a_directory_does_not_go_on_a_file() {
         let rootfs = bundle.join("rootfs");
         std::fs::write(rootfs.join("file"), "").unwrap();
         std::fs::create_dir(rootfs.join("dir")).unwrap();
-        let onto_file = r#"{"destination":"/file","type":"bind","source":"/etc"}"#;
-        let onto_directory = r#"{"destination":"/dir","type":"bind","source":"/etc/passwd"}"#;
+        let onto_file =
+            r#"{"destination":"/file","type":"bind","options":["bind"],"source":"/etc"}"#;
+        let onto_directory =
+            r#"{"destination":"/dir","type":"bind","options":["bind"],"source":"/etc/passwd"}"#;
         for mount in [onto_file, onto_directory] {
             let mounts = mounts(&format!("[{mount}]"));
             let error = enact(&input(bundle, &rootfs, &mounts), false).unwrap_err();
@@ -348,7 +351,8 @@ fn no_way_into_proc_by_another_name() {
         );
         let error = enact(&input(bundle, &rootfs, &tmpfs), false).unwrap_err();
         assert!(error.contains("cannot be mounted because it is inside /proc"), "{error}");
-        let false_proc = mounts(r#"[{"destination":"/proc","type":"bind","source":"."}]"#);
+        let false_proc =
+            mounts(r#"[{"destination":"/proc","type":"bind","options":["bind"],"source":"."}]"#);
         let error = enact(&input(bundle, &rootfs, &false_proc), false).unwrap_err();
         assert!(error.contains("cannot be mounted because it is not of type proc"), "{error}");
     });
@@ -416,7 +420,7 @@ fn binds_and_copies() {
         .unwrap();
         let mounts = mounts(
             r#"[{"destination":"/proc","type":"proc"},
-                {"destination":"/below","type":"bind","source":"data/below","options":["rprivate"]},
+                {"destination":"/below","type":"bind","source":"data/below","options":["bind","rprivate"]},
                 {"destination":"/etc","type":"tmpfs","options":["tmpcopyup","ro","nodev"]},
                 {"destination":"/data","type":"bind","source":"data",
                  "options":["rbind","rro","noatime","slave"]}]"#,
@@ -440,53 +444,6 @@ fn binds_and_copies() {
             assert!(table.iter().any(found), "{line} is not in\n{}", table.join("\n"));
         }
     });
-}
-
-/// What the parent opened comes in from another mount namespace, of another owner.
-#[test]
-fn a_source_opened_by_the_parent() {
-    let all = mounts(
-        r#"[{"destination":"/proc","type":"proc"},
-            {"destination":"/data","type":"bind","source":"/etc","options":["ro","nodev"]}]"#,
-    );
-    let mut variable = String::from("ARIL_TEST_TREE=");
-    let mut opened = None;
-    if bundle().is_none() && is_root() {
-        let mut input = input(Path::new("/"), Path::new("/nonexistent"), &all);
-        input.user_namespace = true;
-        let mut trees = open_trees(plan(&input).unwrap().enter.iter()).unwrap();
-        // Not closed on exec, unlike all that we open.
-        let tree = nix::unistd::dup(trees.pop().flatten().unwrap()).unwrap();
-        variable.push_str(&tree.as_raw_fd().to_string());
-        opened = Some(tree);
-    }
-    let more = ["--user", "--map-root-user", "env", variable.as_str()];
-    isolated_more("a_source_opened_by_the_parent", &more, |bundle| {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = format!("/proc/self/fd/{}", std::env::var("ARIL_TEST_TREE").unwrap());
-        let tree = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-            .open(path)
-            .unwrap();
-        let rootfs = bundle.join("rootfs");
-        let mut input = input(bundle, &rootfs, &all);
-        input.user_namespace = true;
-        let plan = plan(&input).unwrap();
-        let proc = Proc::of_the_host().unwrap();
-        let mut state = State::new(&proc, vec![Some(tree.into())]);
-        for step in plan.enter.iter().chain(&plan.pivot) {
-            run(step, &mut state).unwrap();
-        }
-        show("/proc/self/mountinfo");
-    })
-    .iter()
-    .for_each(|text| {
-        let table = table(text);
-        let bound = |l: &String| l.starts_with("/etc /data ro,nodev,");
-        assert!(table.iter().any(bound), "{}", table.join("\n"));
-    });
-    drop(opened);
 }
 
 /// CVE-2026-41579: an image without a mount for /dev brings a symlink of that name.
@@ -648,7 +605,7 @@ fn in_a_user_namespace() {
         // There is no group 5 here.
         all.retain(|m| !m.destination().ends_with("pts"));
         all.extend(mounts(
-            r#"[{"destination":"/data","type":"bind","source":"/proc/sys","options":["ro"]}]"#,
+            r#"[{"destination":"/data","type":"bind","source":"/proc/sys","options":["bind","ro"]}]"#,
         ));
         let legacy = host_cgroup();
         let mut input = input(bundle, &rootfs, &all);

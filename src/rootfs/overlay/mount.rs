@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid, chdir, fchownat};
 
 use super::{Overlay, UPPER, Upper, WORK, quota};
 use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::fs::closed;
 use crate::rootfs::child::new_mount::{create, set};
 use crate::sys::mount::{
     Extent, fsconfig_set_fd, fsconfig_set_string, fsopen, mount_setattr_idmap, move_mount,
@@ -150,7 +151,8 @@ impl Writable {
                 (open_base(directory)?, None)
             }
         };
-        let like = fstat(topmost).during("fstat")?;
+        let mut like = fstat(topmost).during("fstat")?;
+        like.st_mode = closed::layer_mode(topmost, like.st_mode & 0o7777);
         let kept = matches!(upper, Upper::Kept { .. });
         let work = work(base.as_fd())?;
         let made = self::upper(base.as_fd(), kept, &like)?;
@@ -181,9 +183,12 @@ fn work(base: BorrowedFd<'_>) -> ChildResult<OwnedFd> {
     }
 }
 
+/// The name of a kept upper directory that is not finished.
+pub(super) const NEW_UPPER: &str = ".new";
+
 /// Where it is kept it is made under another name first: who finds it by its own finds it finished.
 fn upper(base: BorrowedFd<'_>, kept: bool, like: &FileStat) -> ChildResult<OwnedFd> {
-    let fresh = if kept { ".new" } else { UPPER };
+    let fresh = if kept { NEW_UPPER } else { UPPER };
     if kept {
         match open_below(base, UPPER) {
             Err(fault) if fault.errno == Errno::ENOENT => {}

@@ -2,11 +2,10 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,11 +13,11 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::mount::{here, make as make_by};
-use super::{Layers, Overlay, Upper, quota};
+use super::mount::{NEW_UPPER, here, make as make_by};
+use super::{Layers, Overlay, UPPER, Upper, WORK, quota};
 use crate::error::fault::{ChildResult, Fault};
 use crate::error::{Context, Error, OsContext, Result};
-use crate::fs::record;
+use crate::fs::{closed, record};
 use crate::rootfs::parent::id_map::user_namespace;
 use crate::sys::clone::{clone3, exit_now};
 use crate::sys::mount::{Attributes, Extent, mount_setattr, move_mount, open_tree};
@@ -29,26 +28,33 @@ use crate::sys::{pidfd, socket};
 const USER: &str = "used-by";
 const LONGEST_USER: usize = 4096;
 
-/// Before anything is made: two overlays on one upper would spoil it, and the kernel only warns.
-pub fn prepare(overlay: &Overlay) -> Result<()> {
-    if let Upper::Kept { directory, .. } = &overlay.layers.upper {
-        let what = || format!("take the upper directory {}", directory.display());
-        claim(directory, Path::new(std::ffi::OsStr::from_bytes(overlay.source.to_bytes())))
-            .context(what)?;
+/// Before anything is made: two overlays on one upper would spoil it, and the kernel only warns. What the
+/// container will write is kept from other users of the host; of an engine's directories a warning says that it is not.
+pub fn prepare(overlay: &Overlay) -> Result<Option<String>> {
+    let layers = &overlay.layers;
+    if let Some(place) = &layers.shown {
+        closed::check(place.parent().unwrap_or(place))
+            .context(|| format!("show the rootfs at {}", place.display()))?;
+    }
+    match &layers.upper {
+        Upper::Kept { directory, .. } => {
+            claim(directory, Path::new(std::ffi::OsStr::from_bytes(overlay.source.to_bytes())))
+                .context(|| format!("use the upper directory {}", directory.display()))?;
+        }
+        Upper::Given { upper, .. } => {
+            let warning = |e: Error| format!("upper directory {e}");
+            return Ok(closed::check(upper).err().filter(|e| e.errno().is_none()).map(warning));
+        }
+        Upper::Ephemeral { .. } | Upper::Tmpfs { .. } => {}
     }
     match overlay.layers.upper.quota() {
-        Some((directory, _)) => quota::check(directory),
-        None => Ok(()),
+        Some((directory, _)) => quota::check(directory).map(|()| None),
+        None => Ok(None),
     }
 }
 
 fn claim(directory: &Path, user: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-            return Err(Error::io("mkdir", directory.display(), &e));
-        }
-        _ => {}
-    }
+    closed::named(directory, &[UPPER, WORK, NEW_UPPER, USER])?;
     let _lock = lock(directory)?;
     if let Some(other) = user_of(directory).filter(|other| other != user && other.exists()) {
         let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -92,14 +98,14 @@ fn explain(overlay: &Overlay, fault: Fault) -> Error {
         ),
         Errno::EINVAL | Errno::EOPNOTSUPP => error.hint(
             "the upper directory must be on a file system that overlayfs can write to, not on an \
-             overlay or a network: annotation io.aril.rootfs.upper=tmpfs needs none",
+             overlay or a network: `--upper tmpfs` needs none",
         ),
         _ => error,
     }
 }
 
 /// For kernels that cannot do without: in a mount namespace that ends with the call.
-pub(super) fn in_namespace_of_its_own(
+pub fn in_namespace_of_its_own(
     make: impl FnOnce() -> ChildResult<OwnedFd>,
 ) -> ChildResult<OwnedFd> {
     let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
@@ -144,7 +150,7 @@ fn cut_off() -> ChildResult<()> {
         .map_err(|errno| Fault { call: "mount /".into(), errno })
 }
 
-/// For tools of the host that look for it, if the annotation says so.
+/// For tools of the host that look for it, if `--show-rootfs` says so.
 pub fn show(overlay: &Overlay, made: Option<&mut OwnedFd>) -> Result<()> {
     let (Some(place), Some(made)) = (&overlay.layers.shown, made) else { return Ok(()) };
     let what = || format!("show the rootfs at {}", place.display());
@@ -220,6 +226,9 @@ fn clear(directory: &Path) {
 /// Whether what is mounted at `place` is the container's: an engine may have mounted its own there.
 fn is_ours(place: &Path, state_directory: &Path) -> bool {
     let Ok(table) = fs::read(MOUNTS) else { return false };
+    // The bundle may be behind a symlink.
+    let real = fs::canonicalize(place);
+    let place = real.as_deref().unwrap_or(place);
     let topmost = lines(&table).filter(|line| line.place == place).last();
     topmost.is_some_and(|line| line.source == state_directory)
 }

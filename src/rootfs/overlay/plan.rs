@@ -1,9 +1,9 @@
-//! The annotations -> [`Layers`], and those and the facts -> [`Overlay`]. No side effect.
+//! What the operator granted -> [`Layers`], and those and the facts -> [`Overlay`]. No side effect.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::LinuxIdMapping;
 use serde::Deserialize;
 
 use super::super::plan::{host_path, ranges};
@@ -11,10 +11,10 @@ use super::{Layers, MOST_LOWERS, Overlay, Upper};
 use crate::error::{Error, Result};
 use crate::path::absolute;
 use crate::rootfs::IdMap;
-use crate::spec::{annotation, size};
+use crate::spec::{Extensions, annotation, size};
 use crate::sys::mount::Extent;
 
-/// The values of the annotations, and what they are relative to.
+/// What the operator granted, and what it is relative to.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     pub layers: Option<&'a str>,
@@ -34,10 +34,13 @@ pub struct Input<'a> {
     pub owners: &'a [u32],
 }
 
-/// The lowers alone, if the annotations ask for layers.
-pub fn lowers_of(spec: &Spec, root: &Path, bundle: &Path) -> Result<Option<Vec<PathBuf>>> {
-    let value = |key| annotation::value(spec, key);
-    choose(value(annotation::LAYERS), value(annotation::UPPER), root, bundle)
+/// The lowers alone, if there are layers.
+pub fn lowers_of(
+    extensions: &Extensions,
+    root: &Path,
+    bundle: &Path,
+) -> Result<Option<Vec<PathBuf>>> {
+    choose(extensions.layers.as_deref(), extensions.upper.as_deref(), root, bundle)
 }
 
 fn choose(
@@ -53,7 +56,7 @@ fn choose(
     }
 }
 
-/// What the annotations ask for, if anything.
+/// The layers, if there are any.
 pub fn layers(input: &Input<'_>) -> Result<Option<Layers>> {
     let show = boolean(annotation::SHOW, input.show)?;
     let Some(lowers) = choose(input.layers, input.upper, input.root, input.bundle)? else {
@@ -98,7 +101,7 @@ fn lowers(text: &str, bundle: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The two directories of [`Upper::Given`], as the annotation has them.
+/// The two directories of [`Upper::Given`], as the option has them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given {
@@ -173,7 +176,7 @@ fn invalid(key: &str, value: &str, why: &str) -> Error {
     Error::config(format!("annotation {key}={shown}: {why}"))
 }
 
-/// The step, if the annotations ask for one.
+/// The step, if there are layers.
 pub fn overlay(input: &Input<'_>) -> Result<Option<Overlay>> {
     let Some(layers) = layers(input)? else { return Ok(None) };
     if !input.privileged && layers.shown.is_some() {

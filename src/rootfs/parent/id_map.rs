@@ -20,7 +20,7 @@ pub fn apply(tree: BorrowedFd<'_>, source: &Path, map: &IdMap) -> Result<()> {
 }
 
 /// The kernel takes a mapping in the shape of a user namespace.
-pub(in crate::rootfs) fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
+pub fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
     with_new_user_namespace(|pid| {
         write_map(pid, "uid_map", &map.uids)?;
         write_map(pid, "gid_map", &map.gids)?;

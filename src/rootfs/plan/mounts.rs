@@ -39,11 +39,7 @@ const LONGEST_VALUE: usize = 255;
 
 fn read(mount: &Mount) -> Options {
     let options = mount.options().as_deref().unwrap_or_default();
-    let mut options = Options::parse(options.iter().map(String::as_str));
-    if kind(mount) == "bind" {
-        options.bind = options.bind.or(Some(Extent::One));
-    }
-    options
+    Options::parse(options.iter().map(String::as_str))
 }
 
 fn kind(mount: &Mount) -> &str {
@@ -55,6 +51,14 @@ pub(super) fn dev_is_bound(input: &Input<'_>) -> bool {
     input.mounts.iter().any(|mount| {
         read(mount).bind.is_some()
             && inside("", mount.destination()).is_ok_and(|path| path.as_c_str() == c"/dev")
+    })
+}
+
+/// Whether a bind takes over the propagation of its source.
+pub(super) fn inherit_propagation(input: &Input<'_>) -> bool {
+    input.mounts.iter().chain(input.extra).any(|mount| {
+        let options = read(mount);
+        options.bind.is_some() && options.propagation.is_empty()
     })
 }
 
@@ -80,13 +84,16 @@ pub(super) fn add(
     let options = read(mount);
     let id_map = id_map::plan(input, mount, &options)?;
     if let Some(extent) = options.bind {
-        let tree = plan.trees();
-        let bind = bind(input, mount, options, extent, path, id_map, tree)?;
+        let bind = bind(input, mount, options, extent, path, id_map)?;
         plan.enter.push(Step::Bind(Box::new(bind)));
         return Ok(());
     }
     if id_map.is_some() {
         return Err(Error::config("id-mapped mounts are only supported for bind-mounts"));
+    }
+    if kind(mount) == "bind" && !options.remount {
+        let text = "a mount of type bind needs the option bind or rbind: no such device";
+        return Err(Error::config(text).hint("add rbind to its options"));
     }
     if kind(mount) == "cgroup" {
         plan.enter.push(cgroup(input, mount, options, path)?);
@@ -114,19 +121,6 @@ fn bound_sysfs(input: &Input<'_>, mount: &Mount) -> Option<Mount> {
     })
 }
 
-impl Plan {
-    /// How many sources the parent opens so far.
-    fn trees(&self) -> usize {
-        let opened = |step: &&Step| match step {
-            Step::Bind(bind) => bind.tree.is_some(),
-            Step::Overlay(overlay) => overlay.tree.is_some(),
-            Step::CloneRoot { mapped, .. } => mapped.is_some(),
-            _ => false,
-        };
-        self.enter.iter().filter(opened).count()
-    }
-}
-
 fn bind(
     input: &Input<'_>,
     mount: &Mount,
@@ -134,7 +128,6 @@ fn bind(
     extent: Extent,
     path: CString,
     id_map: Option<IdMap>,
-    tree: usize,
 ) -> Result<BindMount> {
     if !options.data.is_empty() {
         let text = "bind mounts cannot have any filesystem-specific options applied";
@@ -152,12 +145,13 @@ fn bind(
     Ok(BindMount {
         source: text("mount source", source.as_os_str().as_bytes())?,
         extent,
-        target: target(path, on_proc)?,
+        target: Target { keep_link: options.links.keep_target, ..target(path, on_proc)? },
         change,
         proc_only: on_proc,
-        tree: (input.user_namespace || id_map.is_some()).then_some(tree),
+        in_user_namespace: input.user_namespace,
         id_map,
         fill: input.fill.contains(&source),
+        links: options.links,
         finish: finish(&options),
         options: shown(mount),
     })
@@ -197,12 +191,22 @@ fn new_mount(
         attributes: options.attributes() & !if late { ATTR_RDONLY } else { 0 },
         inherit_mode: kind == "tmpfs" && data.iter().all(|d| d.key.as_c_str() != c"mode"),
         data,
+        instead: instead(input, kind, &options),
         copy_up: options.copy_up,
         label: label.map(|label| text("mountLabel", label)).transpose()?,
         by_path,
         finish: finish(&options),
         options: shown(mount),
     })
+}
+
+/// A sysfs for reading only: that of the host shows its network namespace.
+fn instead(input: &Input<'_>, kind: &str, options: &Options) -> Option<CString> {
+    match kind {
+        "sysfs" if input.user_namespace && options.flags & MS_RDONLY != 0 => Some(c"/sys".into()),
+        "mqueue" if input.foreign_ipc => Some(c"/dev/mqueue".into()),
+        _ => None,
+    }
 }
 
 /// The kernel would call it an invalid argument of the file system.
@@ -323,7 +327,7 @@ fn target(path: CString, proc: bool) -> Result<Target> {
         let text = format!("\"{shown}\" cannot be mounted because it is inside /proc");
         return Err(Error::config(text));
     }
-    Ok(Target { in_proc: proc || emulated, path, ordinary: false })
+    Ok(Target { in_proc: proc || emulated, path, ordinary: false, keep_link: false })
 }
 
 fn finish(options: &Options) -> Finish {

@@ -17,6 +17,7 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
         mount_namespace: true,
         user_namespace: false,
         foreign_network: false,
+        foreign_ipc: false,
         rootless: false,
         uid_mappings: &[],
         gid_mappings: &[],
@@ -115,17 +116,19 @@ fn refuses_a_false_proc() {
         "mounts[0] /x/..//proc/: \"/proc\" cannot be mounted because it is not of type proc"
     );
     assert_eq!(
-        refusal(r#"{"destination":"/proc/self/attr","type":"bind","source":"/x"}"#),
+        refusal(
+            r#"{"destination":"/proc/self/attr","type":"bind","options":["bind"],"source":"/x"}"#
+        ),
         "mounts[0] /proc/self/attr: \"/proc/self/attr\" cannot be mounted because it is inside /proc"
     );
     let allowed = mounts(
         r#"[{"destination":"/proc","type":"bind","source":"/proc","options":["rbind"]},
-            {"destination":"/proc/meminfo","type":"bind","source":"/lxcfs/meminfo"},
+            {"destination":"/proc/meminfo","type":"bind","options":["bind"],"source":"/lxcfs/meminfo"},
             {"destination":"/process","type":"tmpfs","source":"tmpfs"}]"#,
     );
     let plan = plan(&input(&allowed)).unwrap();
-    assert!(matches!(&plan.enter[2], Step::Bind(bind) if bind.proc_only && bind.target.in_proc));
-    assert!(matches!(&plan.enter[3], Step::Bind(bind) if !bind.proc_only && bind.target.in_proc));
+    assert!(matches!(&plan.enter[3], Step::Bind(bind) if bind.proc_only && bind.target.in_proc));
+    assert!(matches!(&plan.enter[4], Step::Bind(bind) if !bind.proc_only && bind.target.in_proc));
 }
 
 #[test]
@@ -136,10 +139,14 @@ fn refuses_what_a_mount_cannot_be() {
             "mountpoint \"/bundle/rootfs\" is on the top of rootfs \"/bundle/rootfs\"",
         ),
         (
-            r#"{"destination":"/a","type":"bind","source":"/x","options":["ro","mode=755"]}"#,
+            r#"{"destination":"/a","type":"bind","source":"/x","options":["bind","ro","mode=755"]}"#,
             "bind mounts cannot have any filesystem-specific options applied",
         ),
-        (r#"{"destination":"/a","type":"bind"}"#, "a bind mount needs a source"),
+        (r#"{"destination":"/a","type":"bind","options":["bind"]}"#, "a bind mount needs a source"),
+        (
+            r#"{"destination":"/a","type":"bind","source":"/x","options":["ro"]}"#,
+            "a mount of type bind needs the option bind or rbind: no such device",
+        ),
         (r#"{"destination":"/a","source":"/x"}"#, "a mount that is not a bind needs a type"),
         (
             r#"{"destination":"/a","type":"ext4","source":"/x","options":["tmpcopyup"]}"#,
@@ -154,7 +161,7 @@ fn refuses_what_a_mount_cannot_be() {
             "mount destination \"/a\\0b\" cannot contain null byte (\\x00)",
         ),
         (
-            r#"{"destination":"/a","type":"bind","source":"/x\u0000"}"#,
+            r#"{"destination":"/a","type":"bind","options":["bind"],"source":"/x\u0000"}"#,
             "mount source \"/x\\0\" cannot contain null byte (\\x00)",
         ),
     ] {
@@ -170,13 +177,13 @@ fn id_maps_are_for_binds_of_the_privileged() {
     let error = refusal(&format!(r#"{{"destination":"/a","type":"tmpfs",{map}}}"#));
     assert!(error.ends_with("id-mapped mounts are only supported for bind-mounts"), "{error}");
     let bind = mounts(&format!(
-        r#"[{{"destination":"/a","type":"bind","source":"/x","options":["ridmap"],{map}}}]"#
+        r#"[{{"destination":"/a","type":"bind","source":"/x","options":["bind","ridmap"],{map}}}]"#
     ));
     let mut input = input(&bind);
     let planned = plan(&input).unwrap();
-    let Step::Bind(step) = &planned.enter[2] else { panic!("{:?}", planned.enter[2]) };
+    let Step::Bind(step) = &planned.enter[3] else { panic!("{:?}", planned.enter[3]) };
     let map = step.id_map.as_ref().unwrap();
-    assert_eq!((map.uids.as_slice(), step.tree), ([[0, 1000, 1]].as_slice(), Some(0)));
+    assert_eq!(map.uids, [[0, 1000, 1]]);
     assert_eq!(map.extent, Extent::Tree);
     input.rootless = true;
     let error = plan(&input).unwrap_err().to_string();
@@ -187,7 +194,7 @@ fn id_maps_are_for_binds_of_the_privileged() {
 fn id_maps_in_words() {
     let options = |words: &str| {
         mounts(&format!(
-            r#"[{{"destination":"/a","type":"bind","source":"/x","options":["{words}"]}}]"#
+            r#"[{{"destination":"/a","type":"bind","source":"/x","options":["bind","{words}"]}}]"#
         ))
     };
     let container: Vec<LinuxIdMapping> =
@@ -196,7 +203,7 @@ fn id_maps_in_words() {
         let mounts = options(words);
         let (uid_mappings, gid_mappings) = (&container[..], &container[..]);
         plan(&Input { uid_mappings, gid_mappings, ..input(&mounts) }).map(|planned| {
-            let Step::Bind(step) = &planned.enter[2] else { panic!("{:?}", planned.enter[2]) };
+            let Step::Bind(step) = &planned.enter[3] else { panic!("{:?}", planned.enter[3]) };
             step.id_map.clone().unwrap()
         })
     };
@@ -269,7 +276,7 @@ fn a_bound_dev_is_left_alone() {
     let bound =
         mounts(r#"[{"destination":"/dev/","type":"none","source":"/dev","options":["rbind"]}]"#);
     let plan = plan(&input(&bound)).unwrap();
-    assert_eq!(plan.enter.len(), 3);
+    assert_eq!(plan.enter.len(), 4);
     assert_eq!(lines(&plan.pivot), "pivot_root\n");
 }
 
@@ -376,9 +383,9 @@ fn paths_are_cleaned_and_doubles_dropped() {
 
 #[test]
 fn relative_sources_are_the_bundles() {
-    let all = mounts(r#"[{"destination":"/a","type":"bind","source":"data"}]"#);
-    let text = lines(&plan(&input(&all)).unwrap().enter[2..3]);
-    assert_eq!(text, "bind /bundle/data on /a\n");
+    let all = mounts(r#"[{"destination":"/a","type":"bind","options":["bind"],"source":"data"}]"#);
+    let text = lines(&plan(&input(&all)).unwrap().enter[3..4]);
+    assert_eq!(text, "bind /bundle/data on /a (bind)\n");
 }
 
 #[test]
@@ -399,23 +406,32 @@ fn a_sysfs_of_the_hosts_network_is_bound() {
 }
 
 #[test]
-fn the_parent_opens_what_a_user_namespace_could_not() {
-    let all = mounts(
-        r#"[{"destination":"/a","type":"bind","source":"/x"},
-            {"destination":"/t","type":"tmpfs","source":"tmpfs"},
-            {"destination":"/b","type":"bind","source":"/y"}]"#,
-    );
-    let trees = |plan: &Plan| -> Vec<_> {
-        let tree = |step: &Step| match step {
-            Step::Bind(bind) => bind.tree,
+fn the_mount_of_the_rootfs_is_private_unless_it_is_to_be_a_slave() {
+    let isolated = |options: &str, propagation: Option<&str>| {
+        let bind = format!(
+            r#"[{{"destination":"/a","type":"bind","source":"/x","options":[{options}]}}]"#
+        );
+        let all = mounts(&bind);
+        let mut input = input(&all);
+        input.propagation = propagation;
+        let steps = plan(&input).unwrap().enter;
+        let isolated = steps.iter().find_map(|step| match step {
+            Step::Isolate { slave, .. } => Some(*slave),
             _ => None,
-        };
-        plan.enter.iter().filter_map(tree).collect()
+        });
+        let cloned = steps.iter().find_map(|step| match step {
+            Step::CloneRoot { slave, .. } => Some(*slave),
+            _ => None,
+        });
+        (isolated, cloned.unwrap())
     };
-    let mut input = input(&all);
-    assert!(trees(&plan(&input).unwrap()).is_empty());
-    input.user_namespace = true;
-    assert_eq!(trees(&plan(&input).unwrap()), [0, 1]);
+    assert_eq!(isolated(r#""rbind""#, None), (Some(false), false));
+    assert_eq!(isolated(r#""rbind","rprivate""#, None), (None, false));
+    assert_eq!(isolated(r#""rbind""#, Some("rslave")), (None, true));
+    assert_eq!(isolated(r#""rbind""#, Some("slave")), (Some(true), true));
+    assert_eq!(isolated(r#""rbind""#, Some("rprivate")), (None, false));
+    assert_eq!(isolated(r#""rbind","rprivate""#, Some("shared")), (Some(false), false));
+    assert_eq!(isolated(r#""rbind""#, Some("unbindable")), (Some(false), false));
 }
 
 #[test]

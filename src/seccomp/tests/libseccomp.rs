@@ -151,7 +151,7 @@ impl Reference {
 }
 
 /// Values on both sides of what the conditions compare with, in both halves.
-fn values(spec: &LinuxSeccomp) -> Vec<u64> {
+pub(super) fn values(spec: &LinuxSeccomp) -> Vec<u64> {
     let mut values = BTreeSet::from([0, 1, 0xffff_ffff, 1 << 32, 1 << 63, u64::MAX]);
     let args = spec.syscalls().iter().flatten().flat_map(|rule| rule.args().iter().flatten());
     for v in args.flat_map(|arg| [arg.value(), arg.value_two().unwrap_or(0)]) {
@@ -163,7 +163,7 @@ fn values(spec: &LinuxSeccomp) -> Vec<u64> {
 }
 
 /// Every number that any kernel could have, and the edges of what a filter distinguishes.
-fn numbers(arch: Arch) -> impl Iterator<Item = u32> {
+pub(super) fn numbers(arch: Arch) -> impl Iterator<Item = u32> {
     let first = arch.first_number();
     let edges =
         [0x3fff_ffff, 0x4000_0000, 0x7fff_ffff, 0x8000_0000, 0xbfff_ffff, 0xc000_0000, !1, !0];
@@ -217,7 +217,7 @@ fn compare(reference: &mut Libseccomp, profile: &Value, native: Arch) -> Result<
 }
 
 /// Numbers of rules with conditions, on each architecture.
-fn conditional(spec: &LinuxSeccomp) -> BTreeSet<(usize, u32)> {
+pub(super) fn conditional(spec: &LinuxSeccomp) -> BTreeSet<(usize, u32)> {
     let rules = spec.syscalls().iter().flatten();
     let conditions = |args: &Option<Vec<_>>| args.as_ref().is_some_and(|args| !args.is_empty());
     let names = rules.filter(|rule| conditions(rule.args())).flat_map(|rule| rule.names());
@@ -232,7 +232,7 @@ fn conditional(spec: &LinuxSeccomp) -> BTreeSet<(usize, u32)> {
 
 /// The format of the files that engines are configured with, as an engine reads it: containers'
 /// and moby's.
-fn of_an_engine(file: &Value, arch: &str, capabilities: &[&str]) -> Value {
+pub(super) fn of_an_engine(file: &Value, arch: &str, capabilities: &[&str]) -> Value {
     let holds = |set: &Value| {
         let any = |key: &str, wanted: &dyn Fn(&str) -> bool| {
             let list = set[key].as_array().filter(|list| !list.is_empty());

@@ -1,3 +1,4 @@
+mod docker;
 mod libseccomp;
 mod random;
 
@@ -110,9 +111,13 @@ fn foreign_modes() {
     let p = plan(denying(rules.clone()));
     assert_eq!(p.answer(Arch::X32, 0x4000_0000, [0; 6]), KILL_THREAD, "x32 is not named");
     assert_eq!(p.native(u32::MAX, [0; 6]), EPERM, "a tracer's skip");
-    let mips = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_MIPS"],
+    let mips = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_MIPSEL"],
         "syscalls": rules});
     assert_eq!(plan(mips).native(0, [0; 6]), ALLOW, "the native architecture is implied");
+    for (arch, words) in [("SCMP_ARCH_NATIVE", "not a valid arch"), ("SCMP_ARCH_S390X", "endian")] {
+        let foreign = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [arch]});
+        assert!(refused(foreign).contains(words), "{arch}");
+    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use runtime_tests::protobuf::{In, Out, out};
 
@@ -62,7 +61,7 @@ pub struct Stream(TcpStream);
 impl Stream {
     fn open(host: &str, path: &str) -> Self {
         let mut socket = TcpStream::connect(host).expect("the streaming server");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
+        socket.set_read_timeout(Some(runtime_tests::container::PATIENCE)).expect("a time-out");
         let request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n\
              Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\

@@ -13,7 +13,7 @@ use runtime_tests::protobuf::{In, Out, out};
 use runtime_tests::skip;
 
 use crate::pages;
-use crate::private::{Daemon, Driver, Place, compared};
+use crate::private::{Daemon, Driver, Place, compared, privately};
 
 const TOOLS: &[(&str, &str)] =
     &[("containerd", "containerd"), ("ctr", "containerd"), ("curl", "curl")];
@@ -28,6 +28,7 @@ const OWN: u64 = 1;
 type Page<'a> = (&'a str, &'a str);
 const OUR_SHIM: Page = ("kubernetes.md", "toml");
 const RUNCS_SHIM: Page = ("containerd.md", "toml");
+const ANNOTATIONS: Page = ("shim.md", "toml annotations-1");
 /// For containerd 2.x.
 const NO_PAUSE: Page = ("shim.md", "toml sandboxer");
 
@@ -40,21 +41,23 @@ struct Kubelet<'a> {
 }
 
 fn with_kubelet(name: &str, page: Page, pids: u64, test: impl Fn(&Kubelet, Daemon)) {
-    compared(name, TOOLS, |place| {
-        let kubelet = Kubelet { place, page, pids, cri: Cri::new(place) };
-        let daemon = kubelet.start();
-        let ctr = place.client("ctr", &["-a", &place.path("socket"), "-n", "k8s.io"]);
-        ctr.run(&["images", "import", &place.image("local/box:1")]).ok();
-        wait_until("the image", || {
-            let image = out().bytes(1, named(IMAGE).0);
-            !kubelet.cri.ok("ImageStatus", image).message(1).text(1).is_empty()
-        });
-        test(&kubelet, daemon);
-        let left = |dir: &str| std::fs::read_dir(dir).map_or(0, |entries| entries.count());
-        for dir in ["/run/containerd/s", "/run/containerd/runc/k8s.io", "/run/netns"] {
-            wait_until(&format!("an empty {dir}"), || left(dir) == 0);
-        }
+    compared(name, TOOLS, |place| on_node(place, page, pids, &test));
+}
+
+fn on_node(place: &Place, page: Page, pids: u64, test: impl Fn(&Kubelet, Daemon)) {
+    let kubelet = Kubelet { place, page, pids, cri: Cri::new(place) };
+    let daemon = kubelet.start();
+    let ctr = place.client("ctr", &["-a", &place.path("socket"), "-n", "k8s.io"]);
+    ctr.run(&["images", "import", &place.image("local/box:1")]).ok();
+    wait_until("the image", || {
+        let image = out().bytes(1, named(IMAGE).0);
+        !kubelet.cri.ok("ImageStatus", image).message(1).text(1).is_empty()
     });
+    test(&kubelet, daemon);
+    let left = |dir: &str| std::fs::read_dir(dir).map_or(0, |entries| entries.count());
+    for dir in ["/run/containerd/s", "/run/containerd/runc/k8s.io", "/run/netns"] {
+        wait_until(&format!("an empty {dir}"), || left(dir) == 0);
+    }
 }
 
 impl Kubelet<'_> {
@@ -81,6 +84,9 @@ impl Kubelet<'_> {
             // The same plugin, in configurations of version 2.
             pages::block(self.page.0, self.page.1)
                 .replace("/usr/local/bin/aril", &self.place.runtime())
+                // What the author of a pod may write; what it may do is in the file.
+                .replace("[\"io.aril.landlock\"]", "[\"io.aril.*\"]")
+                .replace("/etc/containerd/aril.toml", &self.place.path("aril.toml"))
                 .replace("plugins.'io.containerd.cri.v1.runtime'", cri),
         );
         let config = self.place.file("config.toml", &config);
@@ -106,14 +112,22 @@ impl Kubelet<'_> {
         }
     }
 
+    /// Its annotations are in a file of `key=value`, if there is one.
     fn pod_config(&self, name: &str) -> Out {
+        let annotations = std::fs::read_to_string(self.place.path("annotations"));
+        let pairs = annotations.unwrap_or_default();
+        let pairs = pairs.lines().filter_map(|line| line.split_once('='));
+        let entry = |(key, value): (&str, &str)| out().bytes(1, key).bytes(2, value).0;
+        let annotations: Vec<_> = pairs.map(entry).collect();
         let metadata = named(name).bytes(2, "uid").bytes(3, "tests");
         let modes = out().number(2, self.pids);
         let linux = out().bytes(1, self.place.cgroup()).bytes(2, out().bytes(1, modes.0).0);
         let linux = linux.bytes(3, named("net.core.somaxconn").bytes(2, "77").0);
         let dns = out().bytes(1, "192.0.2.1").bytes(2, "a.example").bytes(3, "ndots:2");
         let config = out().bytes(1, metadata.0).bytes(2, name);
-        config.bytes(3, self.place.path("logs")).bytes(4, dns.0).bytes(8, linux.0)
+        let config = config.bytes(3, self.place.path("logs")).bytes(4, dns.0);
+        let config = annotations.iter().fold(config, |config, entry| config.bytes(7, entry));
+        config.bytes(8, linux.0)
     }
 
     fn pod(&self, name: &str) -> String {
@@ -338,6 +352,46 @@ fn ends_without_a_pause_process() {
     if has_sandboxes() {
         ends_by("cri::ends_without_a_pause_process", NO_PAUSE);
     }
+}
+
+/// `pod_annotations = ["io.aril.*"]` lets a pod's author write them, not decide what they do.
+#[test]
+fn a_pod_with_annotations() {
+    let name = "cri::a_pod_with_annotations";
+    if !is_prepared() {
+        return;
+    }
+    privately(name, TOOLS, |place| {
+        on_node(place, ANNOTATIONS, OWN, |kubelet, daemon| {
+            let host = place.path("host");
+            std::fs::create_dir_all(format!("{host}/etc")).expect("a directory");
+            place.file("host/etc/secret", "of the host\n");
+            let annotations = format!(
+                "io.aril.rootfs.layers=[\"{host}\"]\nio.aril.network=host\n\
+                 io.aril.network.publish=22:22\nother=x\n"
+            );
+            place.file("annotations", &annotations);
+            let said = |pod: &str, options: &str| {
+                place.file("aril.toml", options);
+                let id = kubelet.pod(pod);
+                let script = "cat /etc/secret 2> /dev/null; ls /sys/class/net; echo over";
+                let words = ["sh", "-c", script];
+                let container = kubelet.run((pod, &id), pod, OWN, out(), &words);
+                assert_eq!(kubelet.end(&container).0, 0);
+                kubelet.remove(&id);
+                kubelet.log(pod)
+            };
+            let plain = ["stdout F eth0", "stdout F lo", "stdout F over"];
+            assert_eq!(said("hostile", ""), plain);
+            let why = "ignored: the operator has not allowed it";
+            let keys = "io.aril.network, io.aril.network.publish, io.aril.rootfs.layers";
+            wait_until("the warning", || daemon.said().contains(&format!("{keys} {why}")));
+            assert_eq!(said("prefixed", "AllowAnnotations = [\"io.aril.*\"]\n"), plain);
+            wait_until("the warning", || daemon.said().contains("ignored: it reaches the host"));
+            let seen = said("named", "AllowAnnotations = [\"io.aril.rootfs.layers\"]\n");
+            assert_eq!(seen, [&["stdout F of the host"], &plain[..]].concat());
+        });
+    });
 }
 
 fn ends_by(name: &str, page: Page) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use runtime_tests::spec::bind;
 use runtime_tests::terminal::Receiver;
-use runtime_tests::{Container, View, on_the_host};
+use runtime_tests::{Container, View, on_the_host, skip};
 use serde_json::json;
 
 use super::{Canary, writable};
@@ -177,5 +177,32 @@ fn a_terminal_is_the_one_that_was_opened() {
             out.says("is not a devpts");
         }
         drop(socket);
+    });
+}
+
+/// On cgroup v1 without the devices hierarchy there is no place for the rules, and a container, which may
+/// make device nodes, would open any device of the host.
+#[test]
+fn without_a_device_controller_nothing_starts() {
+    on_the_host(|view| {
+        let mounted = "/sys/fs/cgroup/devices";
+        if view.is_v2() || !std::path::Path::new(mounted).join("devices.list").exists() {
+            skip::inapplicable("no devices hierarchy of cgroup v1 is mounted here");
+            return;
+        }
+        let c = Container::new(view).args(["echo", "started"]);
+        let without =
+            format!("exec unshare --mount sh -c 'umount {mounted} && exec \"$@\"' sh \"$@\"");
+        let out = c.run_call(&[]).in_shell(&without).output();
+        assert!(out.code != Some(0) && out.stdout.is_empty(), "{out:?}");
+        out.says("mountpoint for devices not found");
+        if c.runtime.is_aril() {
+            let lenient = Container::new(view).args(["echo", "started"]).edit(|spec| {
+                let all = json!([{"allow": true, "access": "rwm"}]);
+                spec["linux"]["resources"]["devices"] = all;
+            });
+            lenient.run_call(&[]).in_shell(&without).ok().prints("started\n");
+        }
+        c.leaves_nothing();
     });
 }

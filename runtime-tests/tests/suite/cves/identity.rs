@@ -21,6 +21,50 @@ fn a_number_is_not_a_name() {
     });
 }
 
+/// CVE-2026-46680: a number too large for an ID was looked up as a name in the image's own files, which
+/// made it root. `run`, `exec` and config.json read IDs alike.
+#[test]
+fn a_number_of_any_size_is_not_a_name_of_the_image() {
+    on_the_host(|view| {
+        let c = Container::new(view).sleeper();
+        if !c.runtime.only_aril("others need a bundle") {
+            return;
+        }
+        let texts = [
+            "4294967296",
+            "99999999999999999999",
+            "4294967295",
+            "-1",
+            "+5",
+            " 5",
+            "5 ",
+            "0x5",
+            "1e1",
+        ];
+        let entries = |fields: &str| {
+            texts.iter().map(|text| format!("{text}:x:{fields}\n")).collect::<String>()
+        };
+        fs::write(c.rootfs().join("etc/passwd"), entries("0:0::/:/bin/sh")).expect("passwd");
+        fs::write(c.rootfs().join("etc/group"), entries("0:")).expect("group");
+        let rootfs = c.rootfs();
+        let run = |user: &str| {
+            let call = c.call(["run", "--rootfs", rootfs.to_str().expect("utf-8"), "--user"]);
+            call.args([user, &c.id, "--", "id"]).output()
+        };
+        for user in texts.iter().flat_map(|text| [text.to_string(), format!("1000:{text}")]) {
+            let out = run(&user).says("invalid value");
+            assert!(out.code != Some(0) && out.stdout.is_empty(), "{user:?}: {out:?}");
+        }
+        assert!(run("5:6").ok().stdout.starts_with("uid=5 gid=6"));
+        c.leaves_nothing();
+        c.run_detached();
+        for user in texts.iter().flat_map(|text| [text.to_string(), format!("1000:{text}")]) {
+            let out = c.call(["exec", "--user", &user, &c.id, "id"]).output();
+            assert!(out.code != Some(0) && out.stdout.is_empty(), "{user:?}: {out:?}");
+        }
+    });
+}
+
 /// CVE-2026-30892: what could not be read of `--user` was dropped, and root was left.
 /// CVE-2024-40635: a number above 2^31 wrapped around.
 #[test]

@@ -7,6 +7,7 @@ mod inherited;
 mod limits;
 mod paths;
 mod proc;
+mod reach;
 
 use std::fs;
 use std::path::Path;

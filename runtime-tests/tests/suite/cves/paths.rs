@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -19,12 +19,19 @@ pub(super) fn tries() -> usize {
 
 /// Runs `body` while the two names change places.
 pub(super) fn while_they_change_places(a: &Path, b: &Path, body: impl FnOnce()) {
+    while_all_change_places(&[(a.to_owned(), b.to_owned())], body);
+}
+
+/// The same of many pairs.
+pub(super) fn while_all_change_places(pairs: &[(PathBuf, PathBuf)], body: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE)
-                    .expect("exchange");
+                for (a, b) in pairs {
+                    renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE)
+                        .expect("exchange");
+                }
             }
         });
         // Even if the body fails, or the scope would never end.

@@ -76,6 +76,7 @@ impl Host {
             .arg(&container.runtime.path)
             .arg("--root")
             .arg(&container.root)
+            .args(container.globals())
             .args(args)
     }
 
@@ -108,7 +109,10 @@ impl Host {
     pub fn start(&self, container: &Container, args: &[&str]) -> Child {
         let mut command = Command::new("nsenter");
         command.args(self.enter()).arg(&container.runtime.path).arg("--root").arg(&container.root);
-        command.args(args).env(runtime_tests::host::MARK, &container.mark);
+        command
+            .args(container.globals())
+            .args(args)
+            .env(runtime_tests::host::MARK, &container.mark);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("nsenter")
     }
@@ -176,9 +180,9 @@ pub fn sleeper() -> Container {
     Container::new(View::Host).sleeper()
 }
 
-/// Sets an annotation of the config.
+/// Sets an annotation of the config, which the operator allows.
 pub fn annotate(container: &mut Container, key: &str, value: &str) {
-    container.spec["annotations"][key] = json!(value);
+    container.annotate(key, value);
 }
 
 pub fn namespace_of(container: &Container) -> PathBuf {
@@ -216,10 +220,24 @@ pub fn within<T: Send>(namespace: &Path, body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// A listener on `port`. A child that another test forks holds the listener of the call before until it
+/// executes its program.
+fn listen(port: u16) -> TcpListener {
+    let listener = std::cell::OnceCell::new();
+    runtime_tests::container::wait_until("the port is free", || {
+        match TcpListener::bind(("::", port)) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {}
+            other => listener.set(other.expect("bind")).expect("once"),
+        }
+        listener.get().is_some()
+    });
+    listener.into_inner().expect("bound")
+}
+
 /// Whether a TCP connection from one namespace to `to` comes to a server on `port` in another: then,
 /// from which address.
 pub fn tcp(from: &Path, to: SocketAddr, server: &Path, port: u16) -> Option<IpAddr> {
-    let listener = within(server, || TcpListener::bind(("::", port)).expect("bind"));
+    let listener = within(server, || listen(port));
     listener.set_nonblocking(true).expect("nonblocking");
     let mut client = within(from, || TcpStream::connect_timeout(&to, PATIENCE)).ok()?;
     let (mut accepted, peer) = listener.accept().ok()?;

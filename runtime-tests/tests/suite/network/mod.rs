@@ -1,5 +1,6 @@
 //! Networks of aril's own. Everything happens in network namespaces that the tests make.
 
+mod adversary;
 pub mod host;
 mod leases;
 mod load;
@@ -7,3 +8,4 @@ mod modes;
 mod names;
 mod reach;
 mod web;
+mod wire;

@@ -112,6 +112,7 @@ fn what_is_refused_leaves_nothing() {
     let host = Host::new();
     for (flags, text) in [
         (&["--network", "bridge:nowhere"][..], "network does not exist: nowhere"),
+        (&["--network", "bridge", "--network", "none"], "--network is given more than once"),
         (&["--network", "wifi"], "invalid network \"wifi\""),
         (&["--publish", "80:80"], "io.aril.network.publish without io.aril.network"),
         (&["--network", "host", "--publish", "80:80"], "needs a network of its own"),
@@ -120,7 +121,10 @@ fn what_is_refused_leaves_nothing() {
         (&["--network", "bridge", "--network-address", "10.1.1.1"], "no container's on network"),
         (&["--network", "bridge", "--network-address", "10.213.0.1"], "no container's on network"),
         (&["--network", "bridge", "--publish", "[::1]:80:80"], "no address of that family"),
-        (&["--network", "bridge", "--network-rate", "fast"], "invalid network rate \"fast\""),
+        (
+            &["--network", "bridge", "--network-rate", "fast"],
+            "invalid rate \"fast\": expected a number with kbit, mbit or gbit",
+        ),
     ] {
         let container = sleeper();
         let out = host.run_call(&container, flags).output();
@@ -140,6 +144,20 @@ fn networks_as_they_are_shown() {
     let net = |words: &[&str]| host.network(&tool, words);
     net(&["create", "a", "--subnet", "10.76.0.0/24"]).ok();
     assert_eq!(net(&["ls", "-q"]).ok().stdout, "a\n");
+    net(&["create", "both", "--subnet", "10.75.0.0/24", "--subnet", "fd75:1234:5678:9abc::/64"])
+        .ok();
+    let listed = net(&["ls"]).ok().stdout;
+    let rows: Vec<Vec<&str>> =
+        listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows,
+        [
+            ["NAME", "DRIVER", "SUBNET", "CONTAINERS"],
+            ["a", "bridge", "10.76.0.0/24", "0"],
+            ["both", "bridge", "10.75.0.0/24,fd75:1234:5678:9abc::/64", "0"],
+        ]
+    );
+    net(&["rm", "both"]).ok();
     let shown = net(&["inspect", "a"]).ok().stdout;
     let shown: serde_json::Value = serde_json::from_str(&shown).expect("json");
     assert_eq!(shown[0]["ipv4"]["gateway"], "10.76.0.1");

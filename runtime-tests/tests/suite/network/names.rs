@@ -174,3 +174,39 @@ fn a_mount_of_the_config_goes_before() {
     host.run_call(&c, &["--dns", "192.0.2.1"]).output().exits(1).says("without a network");
     host.has_nothing_left();
 }
+
+#[test]
+fn a_hostname_adds_no_line_to_anybodys_hosts() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let on = ["--network", "bridge"];
+    let reader = named("reader");
+    host.run(&reader, &on);
+    let lines = || {
+        let text = hosts(&host, &reader);
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = lines();
+    for bad in ["a\n192.0.2.66 bank.example", "a\rb", "a b", "a\tb", "a#b", "a\u{85}b", "\n"] {
+        let c = named(bad);
+        host.run_call(&c, &on).output().exits(1).says("invalid hostname");
+        // Without a network, too, and as the domain name.
+        let c = named(bad);
+        let out = host.run_call(&c, &[]).output();
+        assert!(bad == "a#b" || out.stderr.contains("invalid hostname"), "{bad:?}: {out:?}");
+        let mut c = sleeper();
+        c.spec["domainname"] = json!(bad);
+        let out = host.run_call(&c, &on).output();
+        assert!(bad == "a#b" || out.stderr.contains("invalid domainname"), "{bad:?}: {out:?}");
+        host.call(&c, &["delete", "--force", &c.id]).output();
+        let c = sleeper();
+        let entry = format!("{bad}:192.0.2.66");
+        let out = host.run_call(&c, &[&on[..], &["--add-host", &entry]].concat()).output();
+        out.exits(1).says("invalid host");
+    }
+    assert_eq!(lines(), before);
+    host.delete(&reader);
+    host.has_nothing_left();
+}

@@ -1,8 +1,10 @@
 //! Who reaches whom.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
-use super::host::{Host, address, annotate, namespace_of, neighbour, possible, sleeper, tcp, udp};
+use super::host::{
+    Host, address, annotate, namespace_of, neighbour, possible, sleeper, tcp, udp, within,
+};
 
 fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
@@ -43,6 +45,50 @@ fn containers_and_hosts_by_address() {
         assert_eq!(tcp(&world.namespace(), at(at_a, 85), &ns_a, 85), None);
     }
     for container in [&a, &b] {
+        host.delete(container);
+    }
+    host.has_nothing_left();
+}
+
+#[test]
+fn ports_of_one_family() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let world = neighbour(&host);
+    let tool = sleeper();
+    let both = ["--subnet", "10.70.0.0/24", "--subnet", "fd70::/64"];
+    host.network(&tool, &[&["create", "n0"], &both[..]].concat()).ok();
+    let ports = "0.0.0.0:8080:80,[::]:8081:81,0.0.0.0:8082:82,[::]:8082:83,\
+                 0.0.0.0:3000-3009:3000-3009,[::ffff:192.0.2.1]:8084:84";
+    let on = ["--network", "bridge:n0", "--publish"];
+    let web = host.sleeper(&[&on[..], &[ports]].concat());
+    let (server, far) = (namespace_of(&web), world.namespace());
+    let [four, six] = ["192.0.2.1", "2001:db8::1"].map(ip);
+    for (port, inside4, inside6) in [
+        (8080, Some(80), None),
+        (8081, None, Some(81)),
+        (8082, Some(82), Some(83)),
+        (3005, Some(3005), None),
+        (8084, Some(84), None),
+    ] {
+        for (outside, inside) in [(four, inside4), (six, inside6)] {
+            let answers = tcp(&far, at(outside, port), &server, inside.unwrap_or(port));
+            assert_eq!(answers.is_some(), inside.is_some(), "{outside} {port}");
+        }
+    }
+    assert!(tcp(&host.namespace(), at(ip("127.0.0.1"), 8080), &server, 80).is_some());
+    // What one family has taken is free in the other.
+    let other = sleeper();
+    let out = host.run_call(&other, &[&on[..], &["0.0.0.0:8080:80"]].concat()).output();
+    out.exits(1).says("published already");
+    let other = sleeper();
+    let out = host.run_call(&other, &[&on[..], &["8081:80"]].concat()).output();
+    out.exits(1).says("published already");
+    let other = host.sleeper(&[&on[..], &["[::]:8080:80,0.0.0.0:8081:80"]].concat());
+    assert!(tcp(&far, at(six, 8080), &namespace_of(&other), 80).is_some());
+    for container in [&web, &other] {
         host.delete(container);
     }
     host.has_nothing_left();
@@ -211,4 +257,40 @@ fn two_hosts_by_vxlan() {
     assert_eq!(udp(&namespace_of(&b), at(at_a, 80), &namespace_of(&a), 80), Some(at_b));
     host.delete(&a);
     other.delete(&b);
+}
+
+#[test]
+fn a_port_on_which_the_host_listens() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let wanted = |at: &str, flags: &[&str]| {
+        let container = sleeper();
+        let on = ["--network", "bridge", "--publish", at];
+        (host.run_call(&container, &[&on[..], flags].concat()).output(), container)
+    };
+    let bound = within(&host.namespace(), || {
+        let tcp = ["0.0.0.0:8080", "127.0.0.1:8081"].map(|at| TcpListener::bind(at).expect("bind"));
+        (tcp, UdpSocket::bind("[::]:8082").expect("bind"))
+    });
+    let own = format!("(pid {}) of the host listens on ", std::process::id());
+    for port in ["8080:80", "127.0.0.1:8080:80", "8070-8089:70-89", "8081:80", "8082:80/udp"] {
+        let (out, _) = wanted(port, &[]);
+        assert!(out.code == Some(1) && out.stderr.contains(&own), "{port}: {out:?}");
+        assert!(out.stderr.contains("--publish-over-listener"), "{out:?}");
+        assert_eq!(host.leases(), "", "{port}");
+    }
+    for port in ["8080:80/udp", "8082:80", "8083:80", "127.0.0.2:8081:80"] {
+        let (out, container) = wanted(port, &[]);
+        assert_eq!(out.code, Some(0), "{port}: {out:?}");
+        host.delete(&container);
+    }
+    let (out, container) = wanted("8080:80", &["--publish-over-listener"]);
+    assert_eq!(out.code, Some(0), "{out:?}");
+    let to = at(ip("127.0.0.1"), 8080);
+    assert!(tcp(&host.namespace(), to, &namespace_of(&container), 80).is_some());
+    host.delete(&container);
+    drop(bound);
+    host.has_nothing_left();
 }

@@ -246,7 +246,6 @@ variations! {
     bind_recursively_nosuid_nodev_noexec: binding_tree(&["rnosuid", "rnodev", "rnoexec"]);
     bind_of_a_tree: binding_tree(&["ro"]);
     bind_recursively_read_only_of_a_tree: binding_tree(&["rro"]);
-    bind_recursively_read_only_and_writable: binding_tree(&["rro", "rrw"]);
     bind_recursively_writable_and_read_only: binding_tree(&["rrw", "rro"]);
     bind_recursively_noatime: binding_tree(&["rnoatime", "rnodiratime"]);
     bind_recursively_strictatime: binding_tree(&["rstrictatime"]);
