@@ -40,21 +40,22 @@ pub fn traces_that_stay(mark: &str) -> Vec<String> {
 /// table would mark everybody on the host, and a test that fails ends those that are marked.
 pub fn processes(mark: &str) -> Vec<i32> {
     let own = std::process::id().cast_signed();
-    let marked = |pid: i32| {
-        let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let has = |file| String::from_utf8_lossy(&text(file)).contains(mark);
-        has("cgroup")
-            || has("environ")
-            || has_root(&String::from_utf8_lossy(&text("mountinfo")), mark)
-    };
-    pids().filter(|pid| *pid != own && !is_zombie(*pid) && marked(*pid)).collect()
+    pids().filter(|pid| *pid != own && !is_zombie(*pid) && is_marked(*pid, mark)).collect()
+}
+
+/// Whether a process belongs to the test with this mark, by its cgroup, environment or root.
+pub fn is_marked(pid: i32, mark: &str) -> bool {
+    let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let has = |file| String::from_utf8_lossy(&text(file)).contains(mark);
+    has("cgroup") || has("environ") || has_root(&String::from_utf8_lossy(&text("mountinfo")), mark)
 }
 
 fn has_root(mountinfo: &str, mark: &str) -> bool {
     mountinfo.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(mark))
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+/// Of all processes.
+pub fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

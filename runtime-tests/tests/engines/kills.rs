@@ -1,6 +1,7 @@
 //! `kill -9` of the daemon, of shims and of the runtime, at moments that nobody chose. Afterwards what
 //! containerd says is true, and everything can be removed. `KILLS=500` makes more starts.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
@@ -111,7 +112,12 @@ pub fn kill_until(
             kills.0[kind].fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        let victims = &our_processes(place)[kind - 1];
+        let [shims, runtimes] = our_processes(place);
+        let victims = match kind {
+            1 => shims,
+            _ if runtimes.is_empty() => next_calls(place),
+            _ => runtimes,
+        };
         if let Some(pid) = victims.get(random as usize % victims.len().max(1)) {
             let killed = kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok();
             kills.0[kind].fetch_add(killed.into(), Ordering::Relaxed);
@@ -119,16 +125,30 @@ pub fn kill_until(
     }
 }
 
+/// The next calls of the runtime that shims of this test make: they last for milliseconds, less than
+/// [`our_processes`] takes, which reads three files of each process. This looks at the names of new ones.
+fn next_calls(place: &Place) -> Vec<i32> {
+    const LOOKS: u32 = 200;
+    let before: HashSet<i32> = host::pids().collect();
+    let is_call = |pid: &i32| {
+        program(*pid) == Runtime::under_test().path && host::is_marked(*pid, place.mark())
+    };
+    let look = || host::pids().filter(|pid| !before.contains(pid)).filter(is_call).collect();
+    let mut looks = (0..LOOKS).map(|_| look()).filter(|calls: &Vec<i32>| !calls.is_empty());
+    looks.next().unwrap_or_default()
+}
+
+/// The runtime runs from a copy of itself: what it is called by is what tells.
+fn program(pid: i32) -> PathBuf {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    PathBuf::from(OsStr::from_bytes(name))
+}
+
 /// The shims of this test, and the runtime's calls.
 pub fn our_processes(place: &Place) -> [Vec<i32>; 2] {
     let runtime = &Runtime::under_test().path;
     let shim = runtime.with_file_name("containerd-shim-aril-v2");
-    // The runtime runs from a copy of itself: what it is called by is what tells.
-    let program = |pid: i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
-        PathBuf::from(OsStr::from_bytes(name))
-    };
     let all: Vec<(i32, PathBuf)> =
         place.processes().into_iter().map(|pid| (pid, program(pid))).collect();
     [&shim, runtime].map(|file| {

@@ -107,6 +107,11 @@ impl Place {
         path.display().to_string()
     }
 
+    /// What leftovers are found by.
+    pub fn mark(&self) -> &str {
+        &self.container.mark
+    }
+
     /// The cgroup below which all containers are to be.
     pub fn cgroup(&self) -> String {
         format!("/{}", self.container.mark)
