@@ -40,6 +40,10 @@ pub struct Child<'a> {
     pub trees: Vec<Option<OwnedFd>>,
     /// Present if `start` will come; else the parent says when.
     pub gate: Option<BorrowedFd<'a>>,
+    /// Before it waits, the process is confined like its program, and then becomes accessible to an
+    /// ordinary user: to `exec` in a created container, and to the parent, which takes the seccomp
+    /// listener. The kernel closes a process that is not dumpable to all but the host's root.
+    pub opens: bool,
     /// Standard descriptors that become copies of the first one.
     pub released: Option<(BorrowedFd<'a>, &'a [RawFd])>,
     /// Where the terminal's master goes.
@@ -92,6 +96,8 @@ struct World<'a> {
     executable: Option<CString>,
     /// To be enforced last.
     ruleset: Option<OwnedFd>,
+    /// Open until execve, which is after the parent has taken it.
+    listener: Option<OwnedFd>,
 }
 
 impl World<'_> {
@@ -116,15 +122,15 @@ impl<'a> Child<'a> {
             home: None,
             executable: None,
             ruleset: None,
+            listener: None,
         });
-        let (before, after) = self.script.before_and_after_ready();
-        for (number, step) in before.iter().enumerate() {
+        let (preparation, _) = self.script.preparation_and_confinement();
+        for (number, step) in preparation.iter().enumerate() {
             world.number = number as u32;
             self.step(step, &mut world).map_err(|fault| (number as u32, fault))?;
             self.mark(number);
         }
-        self.link.send(&Report::Ready).during("send").map_err(outside_steps)?;
-        self.execute(&mut world, before.len(), after)
+        self.execute(&mut world)
     }
 
     fn mark(&self, step: usize) {
@@ -216,7 +222,7 @@ impl<'a> Child<'a> {
                 Ok(())
             }
             Step::CloseDescriptors => self.close_descriptors(world),
-            Step::Seccomp(filter) => self.load(filter),
+            Step::Seccomp(filter) => self.load(filter, world),
             Step::LookUpProgram => {
                 let program = &self.script.program;
                 let path = program.environment.path();
@@ -259,53 +265,79 @@ impl<'a> Child<'a> {
         world.inside()?;
         let set = |resource| self.script.rlimits.iter().any(|limit| limit.resource == resource);
         process::restore_soft_limits(set);
-        self.script.passed.close_others(&mut self.last_descriptors(world))
+        let (until_confined, until_execve) = self.last_descriptors(world);
+        self.script.passed.close_others(&mut [until_confined, until_execve].concat())
     }
 
-    /// What is still needed between the filter and execve.
-    fn last_descriptors(&self, world: &World<'a>) -> Vec<RawFd> {
-        let mut kept = vec![self.link.as_raw()];
-        kept.extend(world.inside.as_ref().map(|root| root.as_fd().as_raw_fd()));
-        kept.extend(world.ruleset.as_ref().map(AsRawFd::as_raw_fd));
-        // The host's procfs is for the gate alone.
-        let gate = self.gate.map(|gate| [gate.as_raw_fd(), self.proc.as_fd().as_raw_fd()]);
-        kept.extend(gate.into_iter().flatten());
-        kept
+    /// The filter is loaded before the process waits for `start`, which is then one of its system calls.
+    fn confined_first(&self) -> bool {
+        self.opens || self.script.notifies()
     }
 
-    fn load(&self, filter: &seccomp::Filter) -> ChildResult<()> {
-        let Some(listener) = seccomp::child::load(filter)? else { return Ok(()) };
-        self.link.send(&Report::Listener(listener.as_raw_fd())).during("send")?;
-        self.link.expect(Order::Served).during("wait for the seccomp agent")
+    /// Descriptors that are needed until the process is confined, and those needed until execve, which
+    /// closes them.
+    fn last_descriptors(&self, world: &World<'a>) -> (Vec<RawFd>, Vec<RawFd>) {
+        let root = world.inside.as_ref().map(|root| root.as_fd().as_raw_fd());
+        let ruleset = world.ruleset.as_ref().map(AsRawFd::as_raw_fd);
+        let mut until_confined: Vec<_> = root.into_iter().chain(ruleset).collect();
+        let mut until_execve: Vec<_> = self.link.descriptors().collect();
+        let gate = self.gate.map(|gate| gate.as_raw_fd());
+        if self.confined_first() { &mut until_execve } else { &mut until_confined }.extend(gate);
+        (until_confined, until_execve)
     }
 
-    /// Waits for `start`, then executes the program. `steps`, of which the first is step `first`, load the
-    /// filter: what is needed after it is prepared before.
-    fn execute(
-        &self,
-        world: &mut World<'a>,
-        first: usize,
-        steps: &[Step],
-    ) -> Result<Infallible, (u32, Fault)> {
+    fn load(&self, filter: &seccomp::Filter, world: &mut World<'a>) -> ChildResult<()> {
+        if let Some(listener) = seccomp::child::load(filter)? {
+            self.link.send(&Report::Listener(listener.as_raw_fd())).during("send")?;
+            world.listener = Some(listener);
+        }
+        Ok(())
+    }
+
+    /// Becomes what the program will be to the kernel: nothing is opened after this.
+    fn confine(&self, world: &mut World<'a>) -> Result<(), (u32, Fault)> {
         let outside_steps = |fault| (super::parent::NO_STEP, fault);
-        self.wait_to_be_let_go().map_err(outside_steps)?;
+        if let Some(ruleset) = &world.ruleset {
+            landlock::child::enforce(ruleset.as_fd()).map_err(outside_steps)?;
+        }
+        for fd in self.last_descriptors(world).0 {
+            nix::unistd::close(fd).during("close").map_err(outside_steps)?;
+        }
+        let (preparation, confinement) = self.script.preparation_and_confinement();
+        for (number, step) in (preparation.len()..).zip(confinement) {
+            self.step(step, world).map_err(|fault| (number as u32, fault))?;
+            self.mark(number);
+        }
+        Ok(())
+    }
+
+    /// From here on nothing in this process is the host's but what it says to its parent.
+    fn open_up(&self) -> ChildResult<()> {
+        self.link.send(&Report::Prepared).during("send")?;
+        sys::entry::forget_environment();
+        process::set_dumpable(true).during("prctl PR_SET_DUMPABLE")
+    }
+
+    /// Waits for `start`, then executes the program. All that this needs is prepared before the filter
+    /// is loaded.
+    fn execute(&self, world: &mut World<'a>) -> Result<Infallible, (u32, Fault)> {
+        let outside_steps = |fault| (super::parent::NO_STEP, fault);
         let program = &self.script.program;
         let mut variables = program.environment.variables.clone();
         variables.extend(world.home.clone());
         let executable = ManuallyDrop::new(world.executable.take());
         let path: &CStr = executable.as_deref().unwrap_or(&program.argv[0]);
         let (argv, environment) = (Vector::new(&program.argv), Vector::new(&variables));
-        if let Some(ruleset) = &world.ruleset {
-            landlock::child::enforce(ruleset.as_fd()).map_err(outside_steps)?;
+        if self.opens {
+            self.open_up().map_err(outside_steps)?;
         }
-        for fd in self.last_descriptors(world) {
-            if fd != self.link.as_raw() {
-                nix::unistd::close(fd).during("close").map_err(outside_steps)?;
-            }
+        if self.confined_first() {
+            self.confine(world)?;
         }
-        for (number, step) in (first..).zip(steps) {
-            self.step(step, world).map_err(|fault| (number as u32, fault))?;
-            self.mark(number);
+        self.link.send(&Report::Ready).during("send").map_err(outside_steps)?;
+        self.wait_to_be_let_go(world).map_err(outside_steps)?;
+        if !self.confined_first() {
+            self.confine(world)?;
         }
         if !self.script.hooks.at(Point::StartContainer).is_empty() {
             self.run_hooks(Point::StartContainer, &variables, None).map_err(outside_steps)?;
@@ -313,12 +345,16 @@ impl<'a> Child<'a> {
         Err(outside_steps(executable::execute(path, &argv, &environment)))
     }
 
-    fn wait_to_be_let_go(&self) -> ChildResult<()> {
+    fn wait_to_be_let_go(&self, world: &mut World<'a>) -> ChildResult<()> {
         match self.link.receive().during("receive")? {
             Some(Order::Run) => Ok(()),
             Some(Order::Park) => {
+                if self.opens {
+                    // What can look into this process must not answer in the agent's place.
+                    world.listener = None;
+                }
                 let gate = self.gate.ok_or(Fault::refused("there is no gate to wait at"))?;
-                gate::wait(gate, self.proc).during("open exec.fifo")
+                gate::wait(gate).during("write exec.fifo")
             }
             // The parent is gone before it had told anybody of us.
             Some(_) | None => sys::clone::exit_now(1),

@@ -1,62 +1,127 @@
 //! The gate between create and start: a fifo in the state directory.
 //!
-//! Init opens it for writing, which blocks until a reader appears; `start` is that reader. It needs
-//! no process of ours in between, and survives any of them being killed.
+//! `create` opens the fifo for reading and writing and fills it. Init inherits that descriptor and
+//! writes one more byte, which blocks until `start` reads. Init needs no procfs to open anything at
+//! the gate, no process of Aril's waits beside it, and it survives any of them being killed.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, OsContext, Result};
-use crate::fs::Proc;
 use crate::sys::open::open;
 use crate::sys::{self, Errno};
 
-/// A handle on the fifo that neither opens it nor lets its holder reach the directory it is in
-/// (CVE-2016-9962).
-pub fn handle(fifo: &Path) -> Result<OwnedFd> {
-    open(fifo, OFlag::O_PATH | OFlag::O_CLOEXEC).os("open", fifo.display())
+/// Written by init as soon as `start` lets it through.
+const THROUGH: u8 = b'0';
+/// What the fifo is filled with.
+const FILLER: u8 = b'.';
+/// The smallest pipe of most machines. The kernel rounds it up to a page.
+const CAPACITY: i32 = 4096;
+
+/// Opens the fifo, and fills it: whoever writes to the returned descriptor waits for a reader.
+/// It leads to no directory of the host (CVE-2016-9962).
+pub fn close(fifo: &Path) -> Result<OwnedFd> {
+    let path = fifo.display();
+    let gate = open(fifo, OFlag::O_RDWR | OFlag::O_CLOEXEC).os("open", &path)?;
+    let capacity = fcntl(&gate, FcntlArg::F_SETPIPE_SZ(CAPACITY)).os("fcntl", &path)?;
+    let filler = vec![FILLER; capacity as usize];
+    nix::unistd::write(&gate, &filler).os("write", &path)?;
+    Ok(gate)
 }
 
 /// In the child: blocks until `start` comes.
-pub fn wait(handle: BorrowedFd<'_>, proc: &Proc) -> sys::Result<()> {
-    let fifo = loop {
-        match proc.reopen(handle.as_raw_fd(), libc::O_WRONLY) {
+pub fn wait(gate: BorrowedFd<'_>) -> sys::Result<()> {
+    loop {
+        match nix::unistd::write(gate, &[THROUGH]) {
             Err(Errno::EINTR) => continue,
-            other => break other?,
+            other => return other.map(drop),
         }
-    };
-    nix::unistd::write(&fifo, b"0").map(drop)
+    }
 }
 
-/// In `start`: lets init go. False if it died instead of coming through.
+/// In `start`: lets init through. Returns false if init died instead.
 pub fn open_for(fifo: &Path, init: BorrowedFd<'_>) -> Result<bool> {
-    let reader = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(fifo)
-        .os("open", fifo.display())?;
+    let path = fifo.display();
+    let reader =
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).open(fifo).os("open", &path)?;
+    // Init is looked at first: if it is dead by then, what it wrote is in the fifo already.
     let mut polled =
-        [PollFd::new(reader.as_fd(), PollFlags::POLLIN), PollFd::new(init, PollFlags::POLLIN)];
+        [PollFd::new(init, PollFlags::POLLIN), PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+    let mut read = [0; CAPACITY as usize];
     loop {
         match poll(&mut polled, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
-            other => other.os("poll", fifo.display())?,
+            other => other.os("poll", &path)?,
         };
-        // Data first: init may have come through and ended already.
         let ready = |p: &PollFd<'_>| p.revents().is_some_and(|r| r.contains(PollFlags::POLLIN));
-        if ready(&polled[0]) {
-            return match nix::unistd::read(&reader, &mut [0; 1]) {
-                Ok(read) => Ok(read == 1),
-                Err(errno) => Err(Error::os("read", fifo.display(), errno)),
-            };
-        }
         if ready(&polled[1]) {
+            let length = match nix::unistd::read(&reader, &mut read) {
+                Err(errno) => return Err(Error::os("read", path, errno)),
+                Ok(length) => length,
+            };
+            if read[..length].last() == Some(&THROUGH) {
+                return Ok(true);
+            }
+        } else if ready(&polled[0]) {
             return Ok(false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+    use crate::sys::clone::{Spawned, clone3, exit_now};
+    use crate::sys::pidfd::{Ended, wait as reap};
+
+    struct Fifo(PathBuf);
+
+    impl Fifo {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("aril-gate-{}-{name}", std::process::id()));
+            nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+            Self(path)
+        }
+
+        /// A process that ends with 0 once it is through.
+        fn waiter(&self) -> Spawned {
+            let gate = close(&self.0).unwrap();
+            clone3(0, None, || exit_now(wait(gate.as_fd()).is_err().into())).unwrap()
+        }
+    }
+
+    impl Drop for Fifo {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn init_waits_until_it_is_let_through() {
+        let fifo = Fifo::new("through");
+        let init = fifo.waiter();
+        assert!(!sys::pidfd::wait_end(init.pidfd.as_fd(), 50).unwrap(), "it did not wait");
+        assert!(open_for(&fifo.0, init.pidfd.as_fd()).unwrap());
+        assert_eq!(reap(init.pidfd.as_fd(), true), Ok(Some(Ended::Exited(0))));
+    }
+
+    #[test]
+    fn init_dies_at_the_gate() {
+        let fifo = Fifo::new("dies");
+        let init = fifo.waiter();
+        sys::pidfd::send_signal(init.pidfd.as_fd(), libc::SIGKILL).unwrap();
+        assert!(sys::pidfd::wait_end(init.pidfd.as_fd(), 5000).unwrap());
+        assert!(!open_for(&fifo.0, init.pidfd.as_fd()).unwrap());
+        reap(init.pidfd.as_fd(), true).unwrap();
     }
 }

@@ -10,7 +10,7 @@
 //!   |                     <-- Ready ---------- |  all set up
 //!   |  record, pid file                        |
 //!   |      run, exec:     -- Run ------------> |  seccomp, execve; the socket closes: success
-//!   |      create:        -- Park -----------> |  opens exec.fifo: blocks until `start` reads, then as above
+//!   |      create:        -- Park -----------> |  writes to exec.fifo: blocks until `start` reads, then as above
 //! ```
 //!
 //! The child is a fork: it has the same steps in memory, and reports the index of the one that

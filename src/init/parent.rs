@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -38,6 +38,22 @@ pub struct Init {
     early: RefCell<Option<Report>>,
     /// Answers for what the child's filter refuses, if somebody wants to know.
     refusals: RefCell<Option<Rc<RefCell<Refusals>>>>,
+    /// The relay, while it can be asked for descriptors of the child's.
+    lender: RefCell<Option<Lender>>,
+}
+
+/// A relay that shares the child's descriptors. Dropped, it ends and is reaped.
+#[derive(Debug)]
+struct Lender {
+    socket: Option<OwnedFd>,
+    relay: OwnedFd,
+}
+
+impl Drop for Lender {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        let _ = sys::pidfd::wait(self.relay.as_fd(), true);
+    }
 }
 
 /// What the child wants of the parent on its way.
@@ -54,10 +70,11 @@ pub enum Request {
 }
 
 /// Clones the child: born in `cgroup` (on cgroup2), in the namespaces of `plan`, its ids mapped. If
-/// it is held, it waits for [`Init::proceed`].
+/// it is held, it waits for [`Init::proceed`]. If it `notifies`, it will have a seccomp listener.
 pub fn spawn(
     plan: &Plan,
     cgroup: Option<BorrowedFd<'_>>,
+    notifies: bool,
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let (parent_end, child_end) = protocol::pair().os("socketpair", "")?;
@@ -72,7 +89,7 @@ pub fn spawn(
             true => (cgroup, None),
             false => (None, cgroup),
         };
-        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, born, link, child)?
+        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, born, link, notifies, child)?
     } else {
         spawn_directly(plan, cgroup, parent_end, child_end, child)?
     };
@@ -87,10 +104,12 @@ pub fn spawn(
 pub fn spawn_inside(
     container: BorrowedFd<'_>,
     cgroup: Option<BorrowedFd<'_>>,
+    notifies: bool,
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     let link = protocol::pair().os("socketpair", "")?;
-    spawn_by_relay(|| relay::enter_container(container), 0, (None, cgroup), link, child)
+    let enter = || relay::enter_container(container);
+    spawn_by_relay(enter, 0, (None, cgroup), link, notifies, child)
 }
 
 /// Nobody may look into this process, nor into a child, which inherits that: there is no moment at which
@@ -127,13 +146,13 @@ fn spawn_directly(
     })
     .os("clone3", "")
     .context(|| "make the container's process".to_owned())?;
-    let early = RefCell::default();
     Ok(Init {
         pid: HostPid(spawned.pid),
         pidfd: Some(spawned.pidfd),
         link,
-        early,
+        early: RefCell::default(),
         refusals: RefCell::default(),
+        lender: RefCell::default(),
     })
 }
 
@@ -143,30 +162,39 @@ fn spawn_by_relay(
     clone_flags: u64,
     (own_cgroup, cgroup): (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
     (link, child_end): (ParentEnd, ChildEnd),
+    notifies: bool,
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
-    let parent_raw = link.as_raw();
+    let (socket, lender) = match notifies {
+        true => Some(sys::socket::pair().os("socketpair", "")?).unzip(),
+        false => (None, None),
+    };
+    let parents = [Some(link.as_raw()), socket.as_ref().map(AsRawFd::as_raw_fd)];
     let disguise = sys::entry::show_as(DISGUISE);
     let relay = sys::clone::clone3(0, own_cgroup, || {
-        let _ = nix::unistd::close(parent_raw);
-        relay::main(enter, clone_flags, cgroup, child_end, child)
+        for end in parents.into_iter().flatten() {
+            let _ = nix::unistd::close(end);
+        }
+        relay::main(enter, clone_flags, cgroup, child_end, lender, child)
     })
     .os("clone3", "")
     .context(|| "make the relay process".to_owned())?;
     drop(disguise);
     let told = told_by_relay(&link);
-    let _ = sys::pidfd::wait(relay.pidfd.as_fd(), true);
+    let relay = Lender { socket, relay: relay.pidfd };
+    // Without a socket it ends at once.
+    let lender = Some(relay).filter(|relay| relay.socket.is_some());
     match told? {
         (Some(pid), early) => {
             // Our child, not reaped by anybody: the number is still its.
             let pidfd = sys::pidfd::open(pid).os("pidfd_open", pid)?;
-            let early = RefCell::new(early);
             Ok(Init {
                 pid: HostPid(pid),
                 pidfd: Some(pidfd),
                 link,
-                early,
+                early: RefCell::new(early),
                 refusals: RefCell::default(),
+                lender: RefCell::new(lender),
             })
         }
         (None, Some(Report::Failed { fault, .. })) => {
@@ -258,32 +286,29 @@ impl Init {
         script: &Script,
         mut serve: impl FnMut(Request) -> Result<()>,
     ) -> Result<()> {
+        let mut prepared = false;
         loop {
             match self.receive()? {
                 Some(Report::Ready) => return Ok(()),
-                Some(Report::Hooks) => self.serve(Request::Hooks, &mut serve)?,
-                Some(Report::Network) => self.serve(Request::Network, &mut serve)?,
-                Some(Report::Limits) => self.serve(Request::Limits, &mut serve)?,
-                Some(Report::Listener(fd)) => self.serve(Request::Listener(fd), &mut serve)?,
-                Some(Report::Source(step)) => self.open_source(script, step)?,
+                Some(Report::Prepared) => prepared = true,
+                Some(Report::Listener(fd)) => serve(Request::Listener(fd))?,
                 Some(Report::Failed { step, fault }) => {
                     return Err(in_init(failed(script, step, &fault)));
                 }
-                Some(Report::Cloned(_)) => {
-                    return Err(Error::os(
-                        "receive",
-                        "from the container's process",
-                        Errno::EPROTO,
-                    ));
-                }
                 None => return Err(in_init(self.died())),
+                // It may be somebody else who speaks.
+                Some(_) if prepared => return Err(unexpected()),
+                Some(Report::Hooks) => self.serve(Request::Hooks, &mut serve)?,
+                Some(Report::Network) => self.serve(Request::Network, &mut serve)?,
+                Some(Report::Limits) => self.serve(Request::Limits, &mut serve)?,
+                Some(Report::Source(step)) => self.open_source(script, step)?,
+                Some(Report::Cloned(_)) => return Err(unexpected()),
             }
         }
     }
 
     /// Opens what the child cannot reach, in the child's mount namespace.
     fn open_source(&self, script: &Script, number: u32) -> Result<()> {
-        let unexpected = || Error::os("receive", "from the container's process", Errno::EPROTO);
         let step = match script.steps.get(number as usize) {
             Some(Step::Rootfs(step)) => step,
             _ => return Err(unexpected()),
@@ -345,20 +370,29 @@ impl Init {
 
     /// Takes the seccomp listener, descriptor `fd` of the process, and answers by it from now on.
     pub fn count_refusals(&self, refusals: &Rc<RefCell<Refusals>>, fd: i32) -> Result<()> {
-        let listener = sys::pidfd::getfd(self.pidfd(), fd).os("pidfd_getfd", fd)?;
-        refusals.borrow_mut().listen(listener);
+        refusals.borrow_mut().listen(self.take_listener(fd)?);
         *self.refusals.borrow_mut() = Some(Rc::clone(refusals));
         Ok(())
     }
 
+    /// The process's descriptor `fd`. It is fetched rather than sent: the filter that is in force may stop
+    /// a message.
+    fn take_listener(&self, fd: i32) -> Result<OwnedFd> {
+        match self.lender.take().as_ref().and_then(|lender| lender.socket.as_ref()) {
+            Some(socket) => {
+                relay::borrow(socket.as_fd(), fd).os("receive", "from the relay process")
+            }
+            None => sys::pidfd::getfd(self.pidfd(), fd).os("pidfd_getfd", fd),
+        }
+    }
+
     /// Hands the seccomp listener, descriptor `fd` of the process, to the agent that waits for it.
-    /// It is fetched rather than sent: the filter that is in force may stop a message.
     pub fn hand_over_listener(&self, script: &Script, fd: i32, state: State) -> Result<()> {
         let listener = script
             .seccomp_listener
             .as_ref()
             .ok_or_else(|| Error::system("a seccomp listener that nobody waits for"))?;
-        let fetched = sys::pidfd::getfd(self.pidfd(), fd).os("pidfd_getfd", fd)?;
+        let fetched = self.take_listener(fd)?;
         seccomp::parent::hand_over(listener, self.pid.0, state, fetched.as_fd())
     }
 
@@ -378,13 +412,17 @@ impl Init {
                 // execve's refusal is a line of its own, as with runc.
                 Err(if error.is_of_program() { error } else { in_init(error) })
             }
-            Some(_) => Err(Error::os("receive", "from the container's process", Errno::EPROTO)),
+            Some(_) => Err(unexpected()),
         }
     }
 
     fn keep(mut self) -> OwnedFd {
         self.pidfd.take().expect("taken once")
     }
+}
+
+fn unexpected() -> Error {
+    Error::os("receive", "from the container's process", Errno::EPROTO)
 }
 
 /// The words that callers know from runc.

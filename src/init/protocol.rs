@@ -2,7 +2,7 @@
 //! pair, so that a frame arrives whole or not at all.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::error::Fault;
 use crate::sys::{Errno, Result, socket};
@@ -18,9 +18,11 @@ pub enum Report {
     Limits,
     /// Say [`Order::Served`] once the network is there.
     Network,
-    /// Take the seccomp listener, by its number among the child's descriptors, then say
-    /// [`Order::Served`].
+    /// Take the seccomp listener, by its number among the child's descriptors, before anything else is
+    /// said.
     Listener(i32),
+    /// The child is going to be accessible to others: no request but [`Report::Listener`] follows.
+    Prepared,
     /// Open the source of the mount of this step in the child's mount namespace, which comes along with
     /// the child's root directory, and send it.
     Source(u32),
@@ -50,14 +52,18 @@ pub enum Order {
 pub struct ParentEnd(OwnedFd, RefCell<Vec<OwnedFd>>);
 
 #[derive(Debug)]
-pub struct ChildEnd(OwnedFd);
+pub struct ChildEnd {
+    socket: OwnedFd,
+    /// A descriptor of the relay's, which shares its descriptors with the child.
+    relay: Option<RawFd>,
+}
 
 /// A fault's text is cut to what a frame holds.
 const FRAME: usize = 512;
 
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let (a, b) = socket::pair()?;
-    Ok((ParentEnd(a, RefCell::default()), ChildEnd(b)))
+    Ok((ParentEnd(a, RefCell::default()), ChildEnd { socket: b, relay: None }))
 }
 
 impl ParentEnd {
@@ -100,22 +106,28 @@ impl AsFd for ParentEnd {
 }
 
 impl ChildEnd {
-    pub fn as_raw(&self) -> i32 {
-        self.0.as_raw_fd()
+    /// Keeps a descriptor open that the relay needs.
+    pub fn shared_with_relay(self, relay: RawFd) -> Self {
+        Self { relay: Some(relay), ..self }
+    }
+
+    /// What has to stay open.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        std::iter::once(self.socket.as_raw_fd()).chain(self.relay)
     }
 
     pub fn send(&self, report: &Report) -> Result<()> {
         let mut frame = [0; FRAME];
         let length = encode(report, &mut frame);
-        write_frame(&self.0, &frame[..length])
+        write_frame(&self.socket, &frame[..length])
     }
 
     /// Asks for the source of the mount of step `number`.
     pub fn request_source(&self, number: u32, descriptors: [BorrowedFd<'_>; 2]) -> Result<OwnedFd> {
         let mut frame = [0; FRAME];
         let length = encode(&Report::Source(number), &mut frame);
-        socket::send(self.0.as_fd(), &frame[..length], &descriptors)?;
-        let (length, fds) = receive_frame(&self.0, &mut frame)?;
+        socket::send(self.socket.as_fd(), &frame[..length], &descriptors)?;
+        let (length, fds) = receive_frame(&self.socket, &mut frame)?;
         match fds.into_iter().next() {
             Some(source) if frame[..length] == [Order::Served as u8] => Ok(source),
             _ => Err(Errno::EPIPE),
@@ -125,7 +137,7 @@ impl ChildEnd {
     /// `None` when the parent is gone.
     pub fn receive(&self) -> Result<Option<Order>> {
         let mut frame = [0; 1];
-        let length = read_frame(&self.0, &mut frame)?;
+        let length = read_frame(&self.socket, &mut frame)?;
         if length == 0 {
             return Ok(None);
         }
@@ -191,6 +203,7 @@ fn encode(report: &Report, frame: &mut [u8; FRAME]) -> usize {
         Report::Ready => put(5, 0, 0, ""),
         Report::Network => put(7, 0, 0, ""),
         Report::Source(step) => put(8, *step, 0, ""),
+        Report::Prepared => put(9, 0, 0, ""),
         Report::Failed { step, fault } => put(6, *step, fault.errno as i32, &fault.call),
     }
 }
@@ -206,6 +219,7 @@ fn decode(frame: &[u8]) -> Option<Report> {
         5 => Report::Ready,
         7 => Report::Network,
         8 => Report::Source(a),
+        9 => Report::Prepared,
         6 => {
             let call = String::from_utf8_lossy(&frame[9..]).into_owned().into();
             Report::Failed { step: a, fault: Fault { call, errno: Errno::from_raw(b) } }
@@ -240,6 +254,7 @@ mod tests {
             Report::Network,
             Report::Listener(5),
             Report::Source(3),
+            Report::Prepared,
             Report::Ready,
             Report::Failed { step: 9, fault: Fault { call: "mount".into(), errno: Errno::EBUSY } },
         ] {

@@ -4,25 +4,31 @@
 //! parent stays the parent and gets the exit status, and ends.
 
 use std::convert::Infallible;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::protocol::{ChildEnd, Report};
 use crate::error::Fault;
 use crate::error::fault::{Attempt, ChildResult};
 use crate::namespace::{self, Kind, plan::Plan};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, socket};
 
-/// Runs in the relay: `enter`, then the clone.
+/// Runs in the relay: `enter`, then the clone. With a `lender` it stays until it has lent a descriptor.
 pub(super) fn main(
     enter: impl FnOnce() -> ChildResult<()>,
     clone_flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
     link: ChildEnd,
+    lender: Option<OwnedFd>,
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Infallible {
+    let link = match &lender {
+        Some(lender) => link.shared_with_relay(lender.as_raw_fd()),
+        None => link,
+    };
     let link = std::cell::RefCell::new(Some(link));
     let cloned = enter().and_then(|()| {
-        let flags = clone_flags | libc::CLONE_PARENT as u64;
+        let shared = lender.as_ref().map_or(0, |_| libc::CLONE_FILES);
+        let flags = clone_flags | (libc::CLONE_PARENT | shared) as u64;
         sys::clone::clone3(flags, cgroup, || {
             child(link.borrow_mut().take().expect("the child's own copy, taken once"))
         })
@@ -30,11 +36,39 @@ pub(super) fn main(
     });
     let link = link.take().expect("only the child takes it");
     let report = match cloned {
-        Ok(spawned) => Report::Cloned(spawned.pid),
+        Ok(spawned) => {
+            // Not closed: by now the number may be a descriptor of the child's, if they are shared.
+            std::mem::forget(spawned.pidfd);
+            Report::Cloned(spawned.pid)
+        }
         Err(fault) => Report::Failed { step: super::parent::NO_STEP, fault },
     };
     let _ = link.send(&report);
+    if let Some(lender) = lender {
+        let _ = lend(lender.as_fd());
+    }
     sys::clone::exit_now(0)
+}
+
+/// Sends the parent the descriptor that it names. It is one of the child's: the relay shares its
+/// descriptors, and has neither the child's seccomp filter, which may stop a message, nor its user, whom
+/// no ordinary user may look into.
+fn lend(lender: BorrowedFd<'_>) -> sys::Result<()> {
+    let mut number = [0; size_of::<RawFd>()];
+    match socket::receive(lender, &mut number)? {
+        (length, _) if length == number.len() => {
+            socket::send_numbered(lender, &[0], &[RawFd::from_le_bytes(number)]).map(drop)
+        }
+        // Nothing is wanted any more.
+        _ => Ok(()),
+    }
+}
+
+/// The parent's side of [`lend`].
+pub(super) fn borrow(lender: BorrowedFd<'_>, number: RawFd) -> sys::Result<OwnedFd> {
+    socket::send(lender, &number.to_le_bytes(), &[])?;
+    let (_, lent) = socket::receive(lender, &mut [0; 1])?;
+    lent.into_iter().next().ok_or(Errno::EBADF)
 }
 
 /// What a container's plan wants joined, and its time namespace.

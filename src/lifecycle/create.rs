@@ -20,7 +20,7 @@ use crate::id::{ContainerId, HostPid};
 use crate::init::child::{self, Child, HookWorld};
 use crate::init::gate;
 use crate::init::parent::{self, Init, Request};
-use crate::namespace::{Kind, Mapping, host_id};
+use crate::namespace::{Kind, host_id};
 use crate::network::device;
 use crate::network::lease::Lease;
 use crate::network::names::parent as names;
@@ -340,6 +340,7 @@ impl<'a> Making<'a> {
     fn spawn_once(&mut self, park: bool) -> Result<Init> {
         let proc = Proc::of_the_host()?;
         let gate = if park { Some(self.gate()?) } else { None };
+        let opens = self.opens(park);
         let mut trees = rootfs::parent::open_trees(self.plan.script.rootfs_steps())?;
         if let Some((overlay, made)) = self.plan.script.overlay().zip(trees.first_mut()) {
             rootfs::overlay::parent::show(overlay, made.as_mut())?;
@@ -349,7 +350,8 @@ impl<'a> Making<'a> {
             rootfs: c_path("rootfs", &self.plan.rootfs)?,
         };
         let cgroup = self.cgroup.as_ref().expect("made by `prepare`");
-        let init = parent::spawn(&self.plan.namespaces, cgroup.birthplace(), |link| {
+        let notifies = self.plan.script.notifies();
+        let init = parent::spawn(&self.plan.namespaces, cgroup.birthplace(), notifies, |link| {
             child::main(Child {
                 link,
                 script: &self.plan.script,
@@ -361,6 +363,7 @@ impl<'a> Making<'a> {
                 proc: &proc,
                 trees,
                 gate: gate.as_ref().map(AsFd::as_fd),
+                opens,
                 released: self.released.as_ref().map(Released::replaced),
                 console: self.sockets.console(),
                 hooks: &hooks,
@@ -382,12 +385,18 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// The fifo, which the container's root must be able to open.
     fn gate(&self) -> Result<OwnedFd> {
-        let root = |map: &[Mapping]| host_id(map, 0).unwrap_or(0);
-        let owner = self.plan.namespaces.maps.as_ref().map(|m| (root(&m.uid), root(&m.gid)));
-        self.slot.make_fifo(owner)?;
-        gate::handle(&self.slot.fifo())
+        self.slot.make_fifo()?;
+        gate::close(&self.slot.fifo())
+    }
+
+    /// Whether an ordinary user's init becomes accessible to its user: see [`Child::opens`].
+    fn opens(&self, park: bool) -> bool {
+        let script = &self.plan.script;
+        let wanted = park || script.notifies();
+        // Those inside a user namespace that is joined would find init before its filter is in force.
+        let among_others = self.plan.namespaces.new_maps.is_none() && script.filter().is_some();
+        wanted && !among_others && !nix::unistd::geteuid().is_root()
     }
 
     /// What a hook that the child runs reads.

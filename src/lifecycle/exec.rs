@@ -255,6 +255,7 @@ impl Entering<'_> {
                 proc: &proc,
                 trees: Vec::new(),
                 gate: None,
+                opens: false,
                 released: None,
                 console,
                 hooks: &no_hooks,
@@ -262,10 +263,11 @@ impl Entering<'_> {
             })
         };
         step("nsexec container setup: enter the container's namespaces");
+        let notifies = self.plan.script.notifies();
         let init = if by_relay {
-            parent::spawn_inside(container, cgroup, main)
+            parent::spawn_inside(container, cgroup, notifies, main)
         } else {
-            parent::spawn(&namespace::plan::Plan::default(), cgroup, main)
+            parent::spawn(&namespace::plan::Plan::default(), cgroup, notifies, main)
         }
         .map_err(|e| self.stopped_meanwhile(e))?;
         if let (true, Some(dir)) = (held, &target.dir) {

@@ -113,13 +113,24 @@ impl Script {
         })
     }
 
-    /// The steps before the process is ready, and those after `start`: the filter, which waits so that
-    /// Aril makes no system calls under it but capset(2) and execve(2), and what follows it. A filter
-    /// with a listener cannot wait: the agent has the listener from `create`.
-    pub fn before_and_after_ready(&self) -> (&[Step], &[Step]) {
-        let waits = |step: &Step| matches!(step, Step::Seccomp(filter) if !filter.notifies());
-        let filter = self.steps.iter().position(waits);
+    /// The steps that prepare the process, and those that confine it: the filter, and what follows it.
+    /// They come after `start`, so that Aril makes no system calls under the filter but capset(2) and
+    /// execve(2). A filter with a listener cannot wait: the agent has the listener from `create`.
+    pub fn preparation_and_confinement(&self) -> (&[Step], &[Step]) {
+        let filter = self.steps.iter().position(|step| matches!(step, Step::Seccomp(_)));
         self.steps.split_at(filter.unwrap_or(self.steps.len()))
+    }
+
+    pub fn filter(&self) -> Option<&seccomp::Filter> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Seccomp(filter) => Some(filter),
+            _ => None,
+        })
+    }
+
+    /// Whether the filter has a listener, which the parent takes.
+    pub fn notifies(&self) -> bool {
+        self.filter().is_some_and(seccomp::Filter::notifies)
     }
 
     pub fn landlock(&self) -> Option<&landlock::Ruleset> {

@@ -16,16 +16,22 @@ impl fmt::Display for ContainerPlan {
         writeln!(f, "\nhost:")?;
         self.host(f)?;
         writeln!(f, "\ncontainer process:")?;
-        let (before, after) = self.script.before_and_after_ready();
-        for step in before {
+        let (preparation, confinement) = self.script.preparation_and_confinement();
+        for step in preparation {
             writeln!(f, "  {step}")?;
         }
-        writeln!(f, "  ready; wait for start")?;
+        let waits = "  ready; wait for start";
+        if !self.script.notifies() {
+            writeln!(f, "{waits}")?;
+        }
         if self.script.landlock().is_some() {
             writeln!(f, "  enforce landlock")?;
         }
-        for step in after {
+        for step in confinement {
             writeln!(f, "  {step}")?;
+        }
+        if self.script.notifies() {
+            writeln!(f, "{waits}")?;
         }
         for hook in self.script.hooks.at(Point::StartContainer) {
             writeln!(f, "  startContainer hook {hook}")?;

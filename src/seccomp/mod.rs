@@ -13,10 +13,10 @@
 //!   default lets unknown calls through need no such answer.
 //! - An architecture that the profile does not name is killed; the native one is always named.
 //!
-//! The child loads the program ([`child::load`]): early where the container may gain privileges,
-//! for loading then needs CAP_SYS_ADMIN, else right before exec, where it cannot be in our own way.
-//! With a rule that notifies, loading returns the listener, which the parent fetches (no message
-//! that the filter could stop) and hands to the agent ([`parent::hand_over`]).
+//! The child loads the program last ([`child::load`]), right before startContainer hooks and execve,
+//! where it cannot be in Aril's own way. With a rule that notifies, it is loaded before the container is
+//! created: loading returns the listener, which the parent fetches (no message that the filter could
+//! stop) and hands to the agent ([`parent::hand_over`]).
 
 mod action;
 mod arch;

@@ -1,8 +1,8 @@
 //! The state root, `<root>/<id>/`, and its locks.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -297,16 +297,11 @@ impl Slot {
         record::read(&self.path.join(CONFIG), LONGEST)
     }
 
-    /// Makes the fifo at which init waits, whoever it is by then: `owner` is the container's root.
-    pub fn make_fifo(&self, owner: Option<(u32, u32)>) -> Result<()> {
+    /// Makes the fifo at which init waits. Init inherits a descriptor of it, so that no other user has
+    /// to be able to open it.
+    pub fn make_fifo(&self) -> Result<()> {
         let path = self.fifo();
-        nix::unistd::mkfifo(&path, Mode::S_IRUSR).os("mkfifo", path.display())?;
-        if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).os("chown", path.display())?;
-        }
-        // Not left to mkfifo, which takes the umask off.
-        let mode = Permissions::from_mode(0o622);
-        fs::set_permissions(&path, mode).os("chmod", path.display())
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).os("mkfifo", path.display())
     }
 
     pub fn remove_fifo(&self) -> Result<()> {
@@ -333,26 +328,5 @@ impl Slot {
             }
             _ => Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::pidfd::Ended;
-    use crate::sys::spawn::in_child;
-
-    #[test]
-    fn any_user_may_come_to_the_fifo() {
-        let path = std::env::temp_dir().join(format!("aril-fifo-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        let slot = Slot { path: path.clone(), lock: None };
-        let ended = in_child(|| {
-            nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
-            slot.make_fifo(None).unwrap();
-        });
-        let mode = fs::metadata(slot.fifo()).map(|m| m.permissions().mode() & 0o777);
-        fs::remove_dir_all(&path).unwrap();
-        assert_eq!((ended, mode.unwrap()), (Ended::Exited(0), 0o622));
     }
 }

@@ -132,6 +132,23 @@ fn replace_command_line(text: &[u8]) -> Vec<u8> {
     before
 }
 
+/// Overwrites this process's environment, which whoever may look into the process can read.
+pub fn forget_environment() {
+    unsafe extern "C" {
+        static environ: *const *mut libc::c_char;
+    }
+    // SAFETY: the C runtime has set `environ` to a NULL-terminated array of NUL-terminated strings that
+    // live as long as the process, on this process's own stack. There is no other thread, and this
+    // program never hands out a reference to one of them.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            ptr::write_bytes(*next, 0, libc::strlen(*next));
+            next = next.add(1);
+        }
+    }
+}
+
 /// musl's own allocator asks the kernel a hundred times for what this one asks five times.
 #[cfg(not(test))]
 #[global_allocator]

@@ -48,7 +48,12 @@ pub fn send(end: BorrowedFd, payload: &[u8], fds: &[BorrowedFd]) -> Result<usize
     for (slot, fd) in raw.iter_mut().zip(fds) {
         *slot = fd.as_raw_fd();
     }
-    let rights = [ControlMessage::ScmRights(&raw[..fds.len().min(MAX_FDS)])];
+    send_numbered(end, payload, &raw[..fds.len().min(MAX_FDS)])
+}
+
+/// The same with descriptors by their numbers. EBADF if one is not open.
+pub fn send_numbered(end: BorrowedFd, payload: &[u8], fds: &[RawFd]) -> Result<usize> {
+    let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage] = if fds.is_empty() { &[] } else { &rights };
     let parts = [IoSlice::new(payload)];
     sendmsg::<()>(end.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)

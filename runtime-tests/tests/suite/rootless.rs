@@ -10,6 +10,8 @@ use runtime_tests::container::wait_until;
 use runtime_tests::{Call, Container, View, in_each_view, on_the_host, skip};
 use serde_json::{Value, json};
 
+mod created;
+
 /// In no passwd file.
 const SOMEBODY: u32 = 47_110;
 /// See docs/testing.md.

@@ -1,6 +1,9 @@
 //! Filters: argument rules, errno values, architectures, the calls that the profile's author did
 //! not know.
 
+use std::fs;
+use std::os::unix::net::UnixListener;
+
 use runtime_tests::{Container, View, on_the_host, spec};
 use serde_json::{Value, json};
 
@@ -193,7 +196,8 @@ fn the_runtimes_last_steps_are_not_filtered() {
 }
 
 /// Every system call that a start makes, each denied alone, for a process that may gain privileges: its
-/// filter is loaded with CAP_SYS_ADMIN, and only capset(2) and execve(2) come after it.
+/// filter is loaded with CAP_SYS_ADMIN, and only capset(2) and execve(2) come after it. A filter with a
+/// listener is loaded sooner: write(2) tells the parent, and read(2) waits for it.
 #[test]
 fn a_profile_may_deny_what_the_runtime_calls() {
     const CALLS: &str = "access arch_prctl bpf brk capget chdir chown clone clone3 close close_range \
@@ -212,12 +216,28 @@ fn a_profile_may_deny_what_the_runtime_calls() {
             return;
         }
         c.spec["process"]["noNewPrivileges"] = false.into();
-        for name in CALLS.split_whitespace().filter(|name| !BY_PROGRAM.contains(name)) {
-            c.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        let agent = c.path("agent");
+        let names = || CALLS.split_whitespace().filter(|name| !BY_PROGRAM.contains(name));
+        for (name, listener) in names().flat_map(|name| [(name, false), (name, true)]) {
+            let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
                 "syscalls": [{"names": [name], "action": "SCMP_ACT_ERRNO"}]});
+            if listener {
+                if ["read", "write"].contains(&name) {
+                    continue;
+                }
+                profile["listenerPath"] = json!(agent);
+                let asked = json!({"names": ["getpgid"], "action": "SCMP_ACT_NOTIFY"});
+                profile["syscalls"].as_array_mut().expect("rules").push(asked);
+            }
+            c.spec["linux"]["seccomp"] = profile;
+            let _idle = listener.then(|| UnixListener::bind(&agent).expect("bind"));
             let out = c.run();
-            assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""), "{name} denied: {out:?}");
+            let _ = fs::remove_file(&agent);
+            let what = format!("{name} denied, listener {listener}: {out:?}");
+            assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""), "{what}");
         }
+        c.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ERRNO"}]});
         c.create();
         c.start();
         c.wait_for("stopped");

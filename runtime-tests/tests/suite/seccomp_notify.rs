@@ -18,17 +18,17 @@ const CONTINUE: u32 = 1;
 
 /// What an agent decides for a call.
 #[derive(Clone, Copy)]
-enum Answer {
+pub enum Answer {
     Value(i64),
     Errno(i32),
     Continue,
 }
 
 /// Takes one listener, then answers until nobody is left under its filter.
-struct Agent(JoinHandle<(Value, usize)>);
+pub struct Agent(JoinHandle<(Value, usize)>);
 
 impl Agent {
-    fn at(path: &Path, decide: fn(i32) -> Answer) -> Self {
+    pub fn at(path: &Path, decide: fn(i32) -> Answer) -> Self {
         let socket = UnixListener::bind(path).expect("bind");
         Self(std::thread::spawn(move || {
             let (message, listener) = take(&socket);
@@ -41,7 +41,7 @@ impl Agent {
     }
 
     /// The container process state, and how many calls were answered.
-    fn end(self) -> (Value, usize) {
+    pub fn end(self) -> (Value, usize) {
         self.0.join().expect("the agent")
     }
 }
@@ -119,7 +119,7 @@ fn listening(c: Container) -> Container {
 }
 
 /// Neither is a call that a runtime makes.
-fn fake(number: i32) -> Answer {
+pub fn fake(number: i32) -> Answer {
     match i64::from(number) {
         libc::SYS_mkdir | libc::SYS_mkdirat => Answer::Errno(libc::EXFULL),
         _ => Answer::Value(4242),
