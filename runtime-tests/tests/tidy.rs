@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 mod makefile;
 #[path = "tidy/pages.rs"]
 mod pages;
+#[path = "tidy/words.rs"]
+mod words;
 
 const LONGEST: usize = 800;
 
