@@ -1,5 +1,5 @@
 //! Plain words in README.md, CONTRIBUTING.md, SECURITY.md and docs/: CONTRIBUTING.md has the rules, docs/glossary.md the terms.
-//! Links between pages resolve, and docs/README.md lists every page.
+//! Links between pages resolve, docs/README.md lists every page, and each page says what it is for before its options.
 
 use std::path::Path;
 
@@ -175,6 +175,39 @@ fn the_index_lists_every_page() {
         Path::new(path).starts_with("docs") && path != index && !listed.contains(path)
     });
     none(&unlisted.map(|(path, _)| format!("{index} does not list {path}")).collect::<Vec<_>>());
+}
+
+/// Whether a page begins with a paragraph, and shows an example or a table before its second section.
+fn begins_with_purpose(page: &str) -> bool {
+    let mut lines = page.lines().skip(1).filter(|line| !line.is_empty());
+    let paragraph = lines
+        .next()
+        .is_some_and(|line| line.starts_with(char::is_alphanumeric) || line.starts_with('`'));
+    let mut sections = 0;
+    paragraph
+        && lines
+            .take_while(|line| {
+                sections += usize::from(line.starts_with("## "));
+                sections < 2
+            })
+            .any(|line| ["```", "    ", "| "].iter().any(|begin| line.starts_with(begin)))
+}
+
+#[test]
+fn pages_begin_with_their_purpose_and_an_example() {
+    let wrong = pages().into_iter().filter(|(path, text)| {
+        let is_page = path.strip_prefix("docs/").is_some_and(|name| !name.contains('/'));
+        is_page && !begins_with_purpose(text)
+    });
+    let order = "begin with what the page is for, then an example or a table";
+    none(&wrong.map(|(path, _)| format!("{path}: {order}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn pages_without_purpose_or_example_are_found() {
+    assert!(begins_with_purpose("# A\n\n`a` does.\n\n```sh\na\n```\n## B\n## C\n"));
+    assert!(!begins_with_purpose("# A\n\n## B\n\n```sh\na\n```\n"));
+    assert!(!begins_with_purpose("# A\n\nIt does.\n\n## B\n\nB.\n\n## C\n\n```sh\na\n```\n"));
 }
 
 #[test]
