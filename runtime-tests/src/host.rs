@@ -43,11 +43,12 @@ pub fn processes(mark: &str) -> Vec<i32> {
     pids().filter(|pid| *pid != own && !is_zombie(*pid) && is_marked(*pid, mark)).collect()
 }
 
-/// Whether a process belongs to the test with this mark, by its cgroup, environment or root.
+/// Whether a process belongs to the test with this mark, by its cgroup, command line, environment or root.
 pub fn is_marked(pid: i32, mark: &str) -> bool {
     let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let has = |file| String::from_utf8_lossy(&text(file)).contains(mark);
-    has("cgroup") || has("environ") || has_root(&String::from_utf8_lossy(&text("mountinfo")), mark)
+    ["cgroup", "cmdline", "environ"].into_iter().any(has)
+        || has_root(&String::from_utf8_lossy(&text("mountinfo")), mark)
 }
 
 fn has_root(mountinfo: &str, mark: &str) -> bool {

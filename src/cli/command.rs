@@ -48,6 +48,9 @@ pub enum Command {
         id: String,
     },
     Run(Run),
+    Wait {
+        id: String,
+    },
     State {
         id: String,
     },
@@ -157,6 +160,8 @@ pub struct Run {
     pub detach: bool,
     pub no_subreaper: bool,
     pub keep: bool,
+    /// Delete a detached container at its end; in the foreground that is the default.
+    pub rm: bool,
     pub seccomp_report: bool,
 }
 

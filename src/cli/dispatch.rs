@@ -23,13 +23,14 @@ use crate::identity::descriptors::{self, Passed};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
 use crate::lifecycle::inside::{self, Place};
+use crate::lifecycle::monitor::{self, Process};
 use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
 use crate::plan::facts::{HostFacts, Whose as Systemd};
 use crate::spec::grant::Policy;
 use crate::spec::{self, Extensions};
-use crate::state::Store;
+use crate::state::{Ending, Store};
 use crate::sys::Errno;
 use crate::sys::regex::Regex;
 
@@ -58,6 +59,7 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             });
         }
         Command::Start { id } => start(caller, &id)?,
+        Command::Wait { id } => return Ok(wait(caller, &id)?),
         Command::State { id } => state(caller, &id)?,
         Command::List { format, quiet } => list(caller, format, quiet)?,
         Command::Ps { id, format, options } => processes(caller, &id, format, &options)?,
@@ -146,23 +148,67 @@ fn run(caller: &Caller, args: Run) -> Result<u8> {
         )
         .hint("who answers for what is refused must stay as long as the container"));
     }
-    // Without a bundle no engine has called: the id is the answer, and the call returns.
-    let id = (args.detach && args.create.options.rootfs.is_some()).then(|| args.create.id.clone());
+    // Without a bundle no engine has called: the id is the answer, the call returns, and a monitor stays. A
+    // service manager gets its own main process, whose parent it becomes.
+    let bare = args.detach && args.create.options.rootfs.is_some();
+    let supervised = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
+    let monitored = bare && !supervised;
+    if args.rm && args.detach && !monitored {
+        return Err(unmonitored(supervised));
+    }
+    let id = bare.then(|| args.create.id.clone());
     let request = lifecycle::create::Run {
-        release: id.is_some(),
+        release: bare,
+        monitored,
         create: caller.create(args.create)?,
         detach: args.detach,
         subreaper: !args.no_subreaper,
-        keep: args.keep,
+        keep: args.keep || args.detach && !args.rm,
         seccomp_report: args.seccomp_report,
+    };
+    let monitor = match monitored.then(monitor::fork).transpose()? {
+        None => None,
+        Some(Process::Monitor(monitor)) => Some(monitor),
+        Some(Process::Caller(0)) => return print_id(id).map(|()| 0),
+        Some(Process::Caller(code)) => return Ok(code),
     };
     let outcome = lifecycle::create::run(&caller.store()?, &request, &caller.warn())?;
     tell_timeline(&outcome)?;
-    id.map_or(Ok(()), |id| output::print(&format!("{id}\n")))?;
+    if let Some((monitor, container)) = monitor.zip(outcome.monitored) {
+        return monitor.stay(&caller.global.root.path, &request.create.id, container);
+    }
+    print_id(id)?;
     if let Some(refusals) = &outcome.refusals {
         write!(std::io::stderr(), "{refusals}").os("write", "stderr")?;
     }
     Ok(outcome.code)
+}
+
+#[cold]
+fn unmonitored(supervised: bool) -> Error {
+    let (text, advice) = if supervised {
+        (
+            "--rm cannot be used together with --detach where NOTIFY_SOCKET is set",
+            "without --detach the service manager waits for the container, and `run` deletes it",
+        )
+    } else {
+        (
+            "--rm and --detach with a bundle cannot be used together",
+            "no process of Aril waits for such a container: `aril delete` deletes it",
+        )
+    };
+    Error::new(Kind::Usage, text).hint(advice)
+}
+
+fn print_id(id: Option<String>) -> Result<()> {
+    id.map_or(Ok(()), |id| output::print(&format!("{id}\n")))
+}
+
+/// The exit status is printed, and this program's own.
+fn wait(caller: &Caller, id: &str) -> Result<u8> {
+    let exit = lifecycle::wait::wait(&caller.store()?, &ContainerId::parse(id)?)?;
+    output::print(&format!("{}\n", exit.status))?;
+    Ok(exit.status as u8)
 }
 
 fn exec(caller: &Caller, args: Exec) -> Result<u8> {
@@ -223,8 +269,17 @@ fn state_view(view: inspect::View, owner: String) -> output::StateView {
         created: record.created,
         annotations: record.annotations,
         owner,
-        exit_status: record.exit.as_ref().map(|exit| exit.status),
-        finished: record.exit.map(|exit| exit.finished),
+        exit_lost: view.ending == Ending::Lost,
+        exit: match view.ending {
+            Ending::Recorded(exit) => Some(output::ExitView {
+                exit_status: exit.status,
+                exit_signal: exit.signal,
+                oom_killed: exit.oom_killed,
+                started: exit.started,
+                finished: exit.finished,
+            }),
+            _ => None,
+        },
     }
 }
 

@@ -36,6 +36,7 @@ use std::ffi::OsString;
 
 use crate::error::Error;
 use crate::init::seal::seal;
+use crate::lifecycle::monitor;
 use dispatch::Caller;
 use log::Sink;
 
@@ -54,6 +55,9 @@ impl From<Error> for Failure {
 
 /// The whole program: the command line, our own name first, to an exit code.
 pub fn main(words: Vec<OsString>) -> u8 {
+    if let Some(code) = monitor::called(&words) {
+        return code;
+    }
     let mut sink = Sink::stderr();
     help::called_as(words.first());
     match run(words, &mut sink) {

@@ -26,11 +26,45 @@ pub struct StateView {
     pub annotations: BTreeMap<String, String>,
     /// Who owns the state directory: told by `list`, empty in `state`.
     pub owner: String,
-    /// Where a foreground run that keeps its container has recorded it: 128 + N for signal N.
+    /// Where Aril waits for the container's end.
+    #[serde(flatten)]
+    pub exit: Option<ExitView>,
+    /// The process that waited for it was killed.
+    #[serde(skip)]
+    pub exit_lost: bool,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitView {
+    /// 128 + N for signal N.
+    pub exit_status: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit_status: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub finished: Option<String>,
+    pub exit_signal: Option<i32>,
+    pub oom_killed: bool,
+    pub started: String,
+    pub finished: String,
+}
+
+impl StateView {
+    /// As people read it.
+    fn status(&self) -> String {
+        let status = &self.status;
+        match &self.exit {
+            Some(ExitView {
+                exit_status,
+                exit_signal: Some(libc::SIGKILL),
+                oom_killed: true,
+                ..
+            }) => {
+                format!("{status} (exit {exit_status}, out of memory)")
+            }
+            Some(ExitView { exit_status, .. }) => format!("{status} (exit {exit_status})"),
+            None if self.exit_lost => format!("{status} (exit status not known)"),
+            None => status.clone(),
+        }
+    }
 }
 
 /// Prints to stdout. A reader that has gone is an error like any other, not a panic.
@@ -55,22 +89,11 @@ pub fn list_ids(views: &[StateView]) -> String {
     views.iter().map(|view| format!("{}\n", view.id)).collect()
 }
 
-/// Exit statuses have a column where there is one.
 pub fn list_table(views: &[StateView]) -> String {
-    if views.iter().any(|view| view.exit_status.is_some()) {
-        let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER", "EXIT"].map(str::to_owned);
-        let row = |view: &StateView| {
-            let StateView { id, pid, status, bundle, created, owner, exit_status, .. } =
-                view.clone();
-            let exit = exit_status.map_or("-".to_owned(), |status| status.to_string());
-            [id, pid.to_string(), status, bundle, created, owner, exit]
-        };
-        return aligned(&std::iter::once(head).chain(views.iter().map(row)).collect::<Vec<_>>());
-    }
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let row = |view: &StateView| {
-        let StateView { id, pid, status, bundle, created, owner, .. } = view.clone();
-        [id, pid.to_string(), status, bundle, created, owner]
+        let StateView { id, pid, bundle, created, owner, .. } = view.clone();
+        [id, pid.to_string(), view.status(), bundle, created, owner]
     };
     aligned(&std::iter::once(head).chain(views.iter().map(row)).collect::<Vec<_>>())
 }
@@ -148,8 +171,8 @@ mod tests {
             created: "2026-01-02T03:04:05.6Z".into(),
             annotations: BTreeMap::new(),
             owner: String::new(),
-            exit_status: None,
-            finished: None,
+            exit: None,
+            exit_lost: false,
         }
     }
 
@@ -198,14 +221,30 @@ mod tests {
     }
 
     #[test]
-    fn exit_statuses_have_a_column_where_there_is_one() {
-        let mut ended = view("x", "/b");
-        ended.exit_status = Some(137);
-        let table = list_table(&[ended.clone(), view("y", "/b")]);
-        let lines: Vec<_> = table.lines().collect();
-        assert!(lines[0].ends_with("   EXIT") && lines[1].ends_with(" 137"), "{table}");
-        assert!(lines[2].ends_with(" -"), "{table}");
-        assert!(state(&ended).contains("\"exitStatus\": 137"));
+    fn how_a_container_ended() {
+        let exit = |exit_status, exit_signal, oom_killed| StateView {
+            status: "stopped".into(),
+            exit: Some(ExitView {
+                exit_status,
+                exit_signal,
+                oom_killed,
+                started: "s".into(),
+                finished: "f".into(),
+            }),
+            ..view("x", "/b")
+        };
+        assert_eq!(exit(3, None, false).status(), "stopped (exit 3)");
+        assert_eq!(exit(143, Some(15), false).status(), "stopped (exit 143)");
+        assert_eq!(exit(137, Some(9), true).status(), "stopped (exit 137, out of memory)");
+        // A child of init's was killed, and init went on.
+        assert_eq!(exit(0, None, true).status(), "stopped (exit 0)");
+        let lost = StateView { status: "stopped".into(), exit_lost: true, ..view("x", "/b") };
+        assert_eq!(lost.status(), "stopped (exit status not known)");
+        let text = state(&exit(137, Some(9), true));
+        let end = "\"owner\": \"\",\n  \"exitStatus\": 137,\n  \"exitSignal\": 9,\n  \
+            \"oomKilled\": true,\n  \"started\": \"s\",\n  \"finished\": \"f\"\n}";
+        assert!(text.ends_with(end), "{text}");
+        assert!(list_table(&[lost]).contains("stopped (exit status not known)   /b"));
     }
 
     #[test]

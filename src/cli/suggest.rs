@@ -60,7 +60,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("stop", "use `aril kill`"),
     ("top", "use `aril ps`"),
     ("unpause", "use `aril resume`"),
-    ("wait", "a foreground `aril run` waits, and ends with the container's exit status"),
 ];
 
 /// What the message about an unknown command ends with.

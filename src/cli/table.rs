@@ -64,6 +64,9 @@ pub const VERBS: &[Verb] = &[
         flags: run_flags,
         ..one_id("run", "Create and start a container, and wait for it to end", run)
     },
+    one_id("wait", "Wait for a container to end, and print its exit status", |_, operands| {
+        Ok(Command::Wait { id: id(operands) })
+    }),
     one_id("state", "Print a container's state as JSON", |_, operands| {
         Ok(Command::State { id: id(operands) })
     }),
@@ -402,7 +405,7 @@ fn run_flags() -> Vec<Arg> {
     flags.extend([
         switch("detach", "Do not wait for the process to end").short('d'),
         switch("interactive", "").short('i').hide(true),
-        switch("rm", "").hide(true),
+        switch("rm", "Delete the container when it ends; without --detach the default"),
         switch("no-subreaper", "Do not become the reaper of orphaned processes"),
         switch("keep", "Keep the container when it ends"),
         switch("seccomp-report", "At the end, list system calls that seccomp rejected"),
@@ -498,16 +501,16 @@ fn ps(given: &Given, mut operands: Vec<String>) -> Result<Command> {
 
 fn run(given: &Given, operands: Vec<String>) -> Result<Command> {
     let (detach, seccomp_report) = (given.switch("detach"), given.switch("seccomp-report"));
-    if given.switch("rm") && (detach || given.switch("keep")) {
-        return Err(usage("--rm cannot be used together with --detach or --keep").hint(
-            "a foreground run deletes the container; `aril delete` deletes one that was detached or kept",
-        ));
+    let (rm, keep) = (given.switch("rm"), given.switch("keep"));
+    if rm && keep {
+        return Err(usage("--rm cannot be used together with --keep"));
     }
     Ok(Command::Run(Run {
         create: create(given, operands)?,
         detach,
         no_subreaper: given.switch("no-subreaper"),
-        keep: given.switch("keep"),
+        keep,
+        rm,
         seccomp_report,
     }))
 }

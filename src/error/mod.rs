@@ -31,6 +31,8 @@ pub enum Kind {
     Exists,
     /// The container is not in a state that allows the verb.
     State,
+    /// Another call holds the container's lock.
+    Busy,
     /// The kernel, or another process, refused.
     System,
     /// The container's program does not exist.

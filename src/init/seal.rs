@@ -72,10 +72,24 @@ fn is_sealed_copy() -> Result<bool> {
         .is_ok_and(|bits| SealFlag::from_bits_truncate(bits).contains(seals())))
 }
 
+/// A program to execute that is not a copy of its own in memory: for a process that stays, and that no
+/// container can reach.
+pub fn unsealed() -> Result<CString> {
+    let own = std::fs::read_link("/proc/self/exe").os("readlink", "/proc/self/exe")?;
+    // The name of the copy is where it was made from.
+    let own = own.into_os_string().into_vec();
+    let path = own.strip_prefix(b"/memfd:").and_then(|rest| rest.strip_suffix(b" (deleted)"));
+    Ok(path.and_then(|path| CString::new(path).ok()).unwrap_or_else(|| OWN.to_owned()))
+}
+
 fn sealed_copy() -> Result<OwnedFd> {
     let what = || "copy the runtime's binary".to_owned();
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let copy = memfd_create(c"aril", flags).os("memfd_create", "aril").context(what)?;
+    let path = std::fs::read_link("/proc/self/exe").os("readlink", "/proc/self/exe")?;
+    let name = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
+    // A name of more than 249 bytes is refused.
+    let copy = memfd_create(name.as_c_str(), flags).or_else(|_| memfd_create(c"aril", flags));
+    let copy = copy.os("memfd_create", "aril").context(what)?;
     let mut source = std::fs::File::open("/proc/self/exe").os("open", "/proc/self/exe")?;
     let mut target = std::fs::File::from(copy);
     std::io::copy(&mut source, &mut target).os("write", "memfd").context(what)?;

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::handover::{Handover, Released, Sockets};
+use super::monitor::Monitored;
 use super::timeline::Timeline;
-use super::{foreground, inspect, network, notify, start, undo, userns};
+use super::{end, foreground, inspect, network, notify, start, undo, userns};
 use crate::console::parent::Whose;
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::record::Prepared;
@@ -33,7 +34,7 @@ use crate::plan::{ContainerPlan, Step};
 use crate::seccomp::report::Refusals;
 use crate::spec::grant::Policy;
 use crate::spec::{self, Config, Extensions, OperatorGrant};
-use crate::state::{Exit, NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id};
+use crate::state::{ExitFile, NOTIFY, Phase, Record, Settings, Slot, Status, Store, boot_id};
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, pidfd::Ended};
 use crate::time::rfc3339;
@@ -76,7 +77,10 @@ pub struct Run {
     pub detach: bool,
     /// A detached container does not keep its caller's pipes and terminal open.
     pub release: bool,
+    /// This process becomes the monitor of the container that it detaches.
+    pub monitored: bool,
     pub subreaper: bool,
+    /// Whoever waits for the container's end leaves it to `delete`.
     pub keep: bool,
     /// Count what the seccomp profile refuses. Not with `detach`.
     pub seccomp_report: bool,
@@ -90,6 +94,8 @@ pub struct Outcome {
     pub timeline: Option<Timeline>,
     /// What the seccomp profile refused, as text.
     pub refusals: Option<String>,
+    /// The container that this process is to monitor.
+    pub monitored: Option<Monitored>,
 }
 
 /// `warn` hears of what is odd but tolerated.
@@ -110,7 +116,10 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
     if request.seccomp_report {
         making.count_refusals()?;
     }
-    making.record.foreground = !request.detach && !request.keep;
+    making.record.deleted_at_end = !request.keep;
+    if request.monitored || !request.detach && request.keep {
+        making.exit = Some(ExitFile::make(&making.slot)?);
+    }
     if request.detach && request.release {
         making.released = Some(Released::find()?);
     }
@@ -121,6 +130,7 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
     let relay = making.sockets.relay()?;
     let pid = init.pid;
     let pidfd = init.run(&making.plan.script)?;
+    let started = SystemTime::now();
     making.time.mark("execute the program");
     start::poststart(&making.slot, &making.record, pidfd.as_fd())?;
     making.moved = None;
@@ -129,7 +139,8 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
         if let Some(socket) = notify {
             foreground::until_ready(pid, pidfd.as_fd(), Some(&signals), socket, warn)?;
         }
-        return Ok(making.keep(0));
+        let monitored = making.exit.take().map(|exit| Monitored { pid, exit });
+        return Ok(Outcome { monitored, ..making.keep(0) });
     }
     let refusals = making.refusals.clone();
     let mut counted = refusals.as_ref().map(|refusals| refusals.borrow_mut());
@@ -148,7 +159,8 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
     }
     // The container's own code matters more than what became of its record or its leftovers.
     if request.keep {
-        making.record_end(&request.create.id, ended).unwrap_or_else(|e| warn(&e.to_string()));
+        let recorded = making.record_end(&request.create.id, ended, started);
+        recorded.unwrap_or_else(|e| warn(&e.to_string()));
     } else {
         making.delete(&request.create.id).unwrap_or_else(|e| warn(&e.to_string()));
         making.time.mark("remove what is left");
@@ -185,6 +197,8 @@ struct Making<'a> {
     refusals: Option<Rc<RefCell<Refusals>>>,
     /// What a detached container does not keep of its caller's.
     released: Option<Released>,
+    /// Where the end is recorded.
+    exit: Option<ExitFile>,
     undo: bool,
 }
 
@@ -248,6 +262,7 @@ impl<'a> Making<'a> {
             claims: Vec::new(),
             refusals: None,
             released: None,
+            exit: None,
             undo: true,
         };
         making.take_network()?;
@@ -561,20 +576,20 @@ impl<'a> Making<'a> {
             time
         });
         let refusals = self.refusals.as_ref().map(|refusals| refusals.borrow().to_string());
-        Outcome { code, timeline, refusals }
+        Outcome { code, timeline, refusals, monitored: None }
     }
 
-    /// Keeps the exit status, if the container has not been deleted by now. Its record may have been
-    /// written by others.
-    fn record_end(&mut self, id: &ContainerId, ended: Ended) -> Result<()> {
+    /// Records how the container ended, and releases its network, if it has not been deleted by now. Its
+    /// record may have been written by others.
+    fn record_end(&mut self, id: &ContainerId, ended: Ended, started: SystemTime) -> Result<()> {
+        if let Some(file) = &self.exit {
+            file.record(&end::exit(ended, started, Some(&self.record)))?;
+        }
         match self.slot.relock(id) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
-        let Some(mut record) = self.slot.read()? else { return Ok(()) };
-        let finished = rfc3339(SystemTime::now());
-        record.exit = Some(Exit { status: ended.code(), finished });
-        self.slot.write(&record)
+        self.slot.read()?.map_or(Ok(()), |record| end::disconnect(&self.slot, record))
     }
 
     /// At the end of a foreground run. Somebody else may have deleted it by now.
@@ -655,8 +670,7 @@ fn intent(plan: &ContainerPlan, config: &Config, grant: OperatorGrant, request: 
         init_process_pid: HostPid(0),
         init_process_start: 0,
         boot: String::new(),
-        foreground: false,
-        exit: None,
+        deleted_at_end: false,
         created: rfc3339(SystemTime::now()),
         cgroup_paths: plan.cgroup.paths.clone(),
         namespace_paths: Default::default(),

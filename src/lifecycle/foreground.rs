@@ -29,6 +29,12 @@ impl Signals {
     }
 }
 
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Orphans of the container become our children, so that none is left when we go.
 pub(super) fn become_subreaper() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")
@@ -133,7 +139,7 @@ fn settle(socket: Option<Socket>, warn: &dyn Fn(&str)) -> Result<()> {
 }
 
 /// False if the time has passed.
-fn poll_until(polled: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+pub(super) fn poll_until(polled: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
     loop {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(PollTimeout::NONE, |left| {
@@ -146,7 +152,7 @@ fn poll_until(polled: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> 
     }
 }
 
-fn is_ready(polled: &PollFd<'_>) -> bool {
+pub(super) fn is_ready(polled: &PollFd<'_>) -> bool {
     polled.revents().is_some_and(|events| !events.is_empty())
 }
 
@@ -195,7 +201,7 @@ fn wait_for(signals: &Signals, pidfd: &OwnedFd, tasks: &Tasks) -> Result<Woken> 
 }
 
 /// Passes signals on, and says how many were interrupts.
-fn take_signals(
+pub(super) fn take_signals(
     pid: HostPid,
     pidfd: BorrowedFd<'_>,
     signals: &Signals,

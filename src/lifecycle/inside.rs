@@ -132,8 +132,15 @@ fn enter(init: Option<BorrowedFd<'_>>, parent: BorrowedFd<'_>) -> Result<()> {
 }
 
 const LONGEST: usize = 8192;
-const KINDS: [Kind; 6] =
-    [Kind::Usage, Kind::Config, Kind::NotFound, Kind::Exists, Kind::State, Kind::System];
+const KINDS: [Kind; 7] = [
+    Kind::Usage,
+    Kind::Config,
+    Kind::NotFound,
+    Kind::Exists,
+    Kind::State,
+    Kind::Busy,
+    Kind::System,
+];
 
 /// A kind, a text, and the advice after a NUL.
 fn told(error: &Error) -> Vec<u8> {

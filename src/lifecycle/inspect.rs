@@ -13,7 +13,7 @@ use crate::id::{ContainerId, HostPid};
 use crate::network::pasta;
 use crate::path::c_path;
 use crate::spec;
-use crate::state::{Phase, Record, Slot, Status, Store, observe};
+use crate::state::{Ending, Phase, Record, Slot, Status, Store, ending, observe};
 use crate::sys::Errno;
 
 /// A container as of now.
@@ -25,6 +25,8 @@ pub struct View {
     pub pid: HostPid,
     /// The owner of the state directory.
     pub uid: u32,
+    /// What is known of its end, once it has stopped.
+    pub ending: Ending,
 }
 
 pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
@@ -32,7 +34,11 @@ pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
     let record = record(&slot, id)?;
     let observed = observe(&slot, &record)?;
     let pid = if observed.init().is_some() { record.init_process_pid } else { HostPid(0) };
-    Ok(View { status: observed.status, pid, uid: 0, record })
+    let ending = match observed.status {
+        Status::Stopped => ending(&slot)?,
+        _ => Ending::Unattended,
+    };
+    Ok(View { status: observed.status, pid, uid: 0, ending, record })
 }
 
 /// Every container of the root, and what is wrong with those that cannot be shown.

@@ -10,12 +10,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::undo;
+use super::{end, undo};
 use crate::error::{Error, Kind, Result};
 use crate::fs::process;
 use crate::id::ContainerId;
 use crate::rootfs::overlay;
-use crate::state::{Observed, Phase, Record, Slot, Status, Store, boot_id, observe};
+use crate::state::{
+    Ending, Observed, Phase, Record, Slot, Status, Store, boot_id, ending, observe,
+};
 
 /// What one concern found.
 pub struct Leftover<'a> {
@@ -128,11 +130,15 @@ enum Verdict {
     Remove(&'static str, Vec<PathBuf>),
     /// It lives, and only its gate is one too many.
     RemoveGate,
+    /// It has ended and is kept, and only its network is one too many.
+    Disconnect,
 }
 
 const UNRECORDED: &str = "its create was killed before it wrote anything down";
 const UNFINISHED: &str = "its create was killed";
-const UNATTENDED: &str = "it has ended, and the run that would have deleted it was killed";
+const UNATTENDED: &str = "it has ended, and the process that would have deleted it was killed";
+const CONNECTED: &str =
+    "its container has ended, and the process that would have released it was killed";
 const EARLIER_BOOT: &str = "the machine was started anew since";
 const GATE: &str = "its start was killed after the container had started";
 
@@ -150,7 +156,22 @@ fn judge(slot: &Slot, boot: &str) -> Verdict {
             Verdict::Kept(format!("{e}; aril delete --force removes what its create intended"))
         }
         Ok(None) => Verdict::Remove(UNRECORDED, Vec::new()),
-        Ok(Some((record, observed))) => of_record(&record, &observed, boot),
+        Ok(Some((record, observed))) => {
+            let verdict = of_record(&record, &observed, boot);
+            match ending(slot) {
+                Ok(Ending::Awaited) => Verdict::Living(cgroups(&record)),
+                Ok(Ending::Lost) if record.network.is_some() && verdict.keeps() => {
+                    Verdict::Disconnect
+                }
+                _ => verdict,
+            }
+        }
+    }
+}
+
+impl Verdict {
+    fn keeps(&self) -> bool {
+        matches!(self, Self::Kept(_))
     }
 }
 
@@ -175,7 +196,7 @@ fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
     if record.phase == Phase::Creating {
         return Verdict::Remove(UNFINISHED, paths);
     }
-    if record.foreground {
+    if record.deleted_at_end {
         return Verdict::Remove(UNATTENDED, paths);
     }
     Verdict::Kept("it has ended, and was kept; aril delete removes it".to_owned())
@@ -200,6 +221,13 @@ fn leftover<'a>(store: &'a Store, id: ContainerId, verdict: Verdict, boot: &str)
         Verdict::RemoveGate => {
             let remove: Removal = Box::new(move |_| store.lock(&id)?.remove_fifo());
             Leftover { kind: "gate", name, why: GATE.to_owned(), remove: Some(remove) }
+        }
+        Verdict::Disconnect => {
+            let remove: Removal = Box::new(move |_| {
+                let slot = store.lock(&id)?;
+                slot.read()?.map_or(Ok(()), |record| end::disconnect(&slot, record))
+            });
+            Leftover { kind: "network", name, why: CONNECTED.to_owned(), remove: Some(remove) }
         }
         Verdict::Remove(why, _) => {
             let boot = boot.to_owned();

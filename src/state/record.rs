@@ -39,12 +39,9 @@ pub struct Record {
     /// The kernel's id of the boot in which there was a process.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
-    /// A `run` waits for its end, and will delete it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub foreground: bool,
-    /// How init ended, where a foreground run that keeps the container has seen it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<Exit>,
+    /// The process that waits for its end will delete it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", alias = "foreground")]
+    pub deleted_at_end: bool,
     /// RFC 3339, UTC.
     pub created: String,
     pub cgroup_paths: BTreeMap<String, PathBuf>,
@@ -92,15 +89,6 @@ impl Record {
         }
         self
     }
-}
-
-/// The end of a container's init process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// 128 + N if signal N ended it.
-    pub status: i32,
-    /// RFC 3339, UTC.
-    pub finished: String,
 }
 
 /// The part of runc's `config` that others read.

@@ -152,6 +152,16 @@ impl Store {
         Ok(slot)
     }
 
+    /// The same, however long another verb holds the lock.
+    pub fn lock_patiently(&self, id: &ContainerId) -> Result<Slot> {
+        loop {
+            match self.lock(id) {
+                Err(e) if e.kind() == Kind::Busy => {}
+                other => return other,
+            }
+        }
+    }
+
     /// The ids that have a directory, sorted. A missing root is an empty one.
     pub fn ids(&self) -> Result<Vec<ContainerId>> {
         let entries = match fs::read_dir(&self.root) {
@@ -198,10 +208,11 @@ impl Slot {
                     return Err(Error::os("flock", self.path.display(), errno));
                 }
                 Err(_) if Instant::now() > patience => {
-                    return Err(Error::state(format!(
+                    let text = format!(
                         "container {id} is busy: another call has held its lock for {} s",
                         LOCK_PATIENCE.as_secs()
-                    )));
+                    );
+                    return Err(Error::new(Kind::Busy, text));
                 }
                 Err((back, _)) => file = back,
             }

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::unistd::ForkResult;
+
 use super::{Result, check};
 
 /// libc's constant of this name does not fit its own type.
@@ -52,6 +54,17 @@ pub fn clone3(
     // SAFETY: CLONE_PIDFD stored a new descriptor, owned by nobody else, on success.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Spawned { pid: pid as libc::pid_t, pidfd })
+}
+
+/// fork(2): the child, as its parent sees it; `None` in the child.
+pub fn fork() -> Result<Option<Spawned>> {
+    // SAFETY: as for [`clone3`]: this process has one thread.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(None),
+        // Not reaped yet: the pid cannot be another process's.
+        ForkResult::Parent { child } => super::pidfd::open(child.as_raw())
+            .map(|pidfd| Some(Spawned { pid: child.as_raw(), pidfd })),
+    }
 }
 
 /// Ends the calling process without running exit handlers, which belong to the parent's copy.

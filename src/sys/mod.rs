@@ -21,6 +21,7 @@ pub mod spawn;
 pub mod timeline;
 pub mod tty;
 pub mod userns;
+pub mod wait;
 pub mod xattr;
 
 pub use nix::errno::Errno;

@@ -59,13 +59,29 @@ extern "C" fn end_by(signal: libc::c_int) {
     unsafe { libc::_exit(128 + signal) }
 }
 
-fn unblock_all() -> Result<()> {
+/// An empty mask.
+pub fn unblock_all() -> Result<()> {
     // SAFETY: sigemptyset initialises the set that sigprocmask then reads.
     check(
         unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// Takes one signal out of the mask.
+pub fn unblock(signal: i32) -> Result<()> {
+    // SAFETY: sigemptyset initialises the set that sigaddset changes and sigprocmask then reads.
+    check(
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, signal);
+            libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
         }
         .into(),
     )

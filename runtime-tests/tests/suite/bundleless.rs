@@ -187,7 +187,7 @@ fn what_is_wrong_is_refused() {
             (&["--volume", "/tmp:/x", "--tmpfs", "/x/"], "--volume and --tmpfs have /x twice"),
             (&["--tmpfs", "relative"], "the path is not absolute"),
             (&["-it"], "a terminal in the foreground needs one to be shown on"),
-            (&["--rm", "-d"], "--rm cannot be used together with --detach or --keep"),
+            (&["--rm", "--keep"], "--rm cannot be used together with --keep"),
             (&["--name", "x"], "the name is a word: aril run --rootfs DIR NAME -- COMMAND"),
             (&["--layer", "/no/such/layer"], "/no/such/layer: no such file or directory"),
             (&["--bundle", "/tmp"], "--rootfs cannot be used together with --bundle or --config"),

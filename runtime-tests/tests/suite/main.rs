@@ -26,6 +26,7 @@ mod landlock;
 mod lifecycle;
 mod load;
 mod lsm;
+mod monitor;
 mod moved;
 mod must;
 mod namespaces;

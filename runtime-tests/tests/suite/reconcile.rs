@@ -68,7 +68,7 @@ fn a_run_that_was_killed() {
         c.wait_for("stopped");
         assert_eq!(findings(&c, &["--dry-run"]), [("would-remove".to_owned(), c.id.clone())]);
         assert_eq!(c.status(), "stopped", "nothing was done");
-        reconcile(&c).prints("and the run that would have deleted it was killed\n");
+        reconcile(&c).prints("and the process that would have deleted it was killed\n");
         c.leaves_nothing();
     });
 }

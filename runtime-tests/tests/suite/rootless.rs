@@ -117,6 +117,44 @@ fn run() {
     });
 }
 
+/// The user's binary is a copy in memory, as root's is a mount; what stays runs from the file.
+#[test]
+fn a_detached_container_has_a_monitor() {
+    in_each_view(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        if !b.c.runtime.only_aril("--rootfs is its own") {
+            return;
+        }
+        let rootfs = b.c.rootfs().display().to_string();
+        let id = b.c.id.clone();
+        let run = |script: &str| {
+            let words =
+                ["run", "-d", "--rootfs", &rootfs, "--upper", "tmpfs", &id, "--", "sh", "-c"];
+            b.call(words).arg(script).ok();
+        };
+        run("exec sleep 1000");
+        let state: Value = serde_json::from_str(&b.call(["state", &id]).ok().stdout).expect("json");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", state["pid"])).expect("stat");
+        let parent = stat.rsplit_once(") ").expect("stat").1.split(' ').nth(1).expect("a parent");
+        let link = fs::read_link(format!("/proc/{parent}/exe")).expect("exe");
+        assert!(!link.display().to_string().contains("memfd"), "{}", link.display());
+        // Not the user's, nor those of any process of theirs in a container: no process may trace it.
+        let owner = fs::metadata(format!("/proc/{parent}/mem")).expect("mem").uid();
+        assert_eq!(owner, 0, "the monitor can be traced");
+        let rollup = fs::read_to_string(format!("/proc/{parent}/smaps_rollup")).expect("smaps");
+        let pss = rollup.lines().find(|line| line.starts_with("Pss:")).expect("Pss");
+        let kb: u32 = pss.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        assert!(kb <= 300, "{rollup}");
+        b.call(["kill", &id, "KILL"]).ok();
+        assert_eq!(b.call(["wait", &id]).output().exits(137).stdout, "137\n");
+        b.call(["delete", &id]).ok();
+        run("exit 9");
+        b.call(["wait", &id]).output().exits(9);
+        b.call(["delete", &id]).ok();
+        b.c.leaves_nothing();
+    });
+}
+
 #[test]
 fn the_verbs_of_a_running_container() {
     in_each_view(|view| {

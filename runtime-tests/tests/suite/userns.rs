@@ -132,6 +132,19 @@ fn by_annotation() {
     });
 }
 
+#[test]
+fn how_a_detached_one_ends() {
+    in_each_view(|view| {
+        let Some(c) = container(view) else { return };
+        let rootfs = c.rootfs().display().to_string();
+        let words = ["run", "-d", "--userns", "auto:1000", "--rootfs", &rootfs, &c.id, "--"];
+        granted(&c, c.call(words).args(["sh", "-c", "exit 8"])).ok();
+        assert_eq!(c.call(["wait", &c.id]).output().exits(8).stdout, "8\n");
+        c.delete().silent();
+        c.leaves_nothing();
+    });
+}
+
 /// Of the host's network namespace a user namespace cannot mount a sysfs: crun's answer, too.
 #[test]
 fn with_the_network_of_the_host() {

@@ -77,8 +77,8 @@ fn exit_status(page: &mut String) {
     line(
         page,
         "0 for success, 1 for an error. Where the program of a container was waited for, its own: its \
-         code, or 128 and the number of the signal that ended it; exec has 255 for an error before it \
-         ran.",
+         code, or 128 and the number of the signal that ended it, and so for wait; exec has 255 for an \
+         error before it ran.",
     );
 }
 

@@ -143,6 +143,54 @@ fn a_flushed_filter_is_made_again() {
     assert_eq!(host.leases(), "");
 }
 
+/// A container that has ended and is kept has no address and no port any more.
+#[test]
+fn released_at_the_end() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new();
+    let c = sleeper().script("exit 4");
+    let rootfs = c.rootfs().display().to_string();
+    let bundle = c.dir.display().to_string();
+    let net = ["--network", "bridge", "-p", "8080:80"];
+    let detached = |last: &[&str]| {
+        let words = [&["run", "-d", "--rootfs", &rootfs], &net[..], &[&c.id, "--"], last].concat();
+        host.call(&c, &words).ok();
+    };
+    let reconcile = || host.call(&c, &["reconcile"]).ok().stdout;
+    let kept = "it has ended, and was kept";
+    detached(&["sh", "-c", "exit 3"]);
+    host.call(&c, &["wait", &c.id]).output().exits(3);
+    host.has_nothing_left();
+    assert!(c.status() == "stopped" && reconcile().contains(kept));
+    // Its port is another's, whom its deletion does not touch.
+    let other = host.sleeper(&net);
+    host.call(&c, &["delete", &c.id]).ok();
+    let to = "127.0.0.1:8080".parse().expect("an address");
+    assert!(tcp(&host.namespace(), to, &namespace_of(&other), 80).is_some());
+    host.delete(&other);
+    // In the foreground.
+    c.write_config();
+    let words = [&["run", "--keep", "-b", &bundle], &net[..], &[&c.id]].concat();
+    host.call(&c, &words).output().exits(4);
+    host.has_nothing_left();
+    host.delete(&c);
+    // Nobody was left to do it.
+    let words = [&["run", "-d", "--rootfs", &rootfs], &net[..], &[&c.id, "--", "sleep", "1000"]];
+    host.call(&c, &words.concat()).ok();
+    host.sh(&format!("pkill -KILL -f '^aril-monitor {} {} '", c.root.display(), c.id));
+    c.kill("KILL").ok();
+    c.wait_for("stopped");
+    assert_eq!(host.leases().lines().count(), 1);
+    let out = reconcile();
+    assert!(out.contains("removed network") && !out.contains(kept), "{out}");
+    host.has_nothing_left();
+    assert!(reconcile().contains(kept));
+    host.delete(&c);
+    host.has_nothing_left();
+}
+
 /// Killed at any moment, a run leaves what `delete --force` finds.
 #[test]
 fn killed_at_any_moment() {

@@ -1,0 +1,169 @@
+//! How a container ended, recorded by the process that waits for its end.
+//!
+//! That process makes `exit.json`, empty, before the container's own, and holds its lock (flock(2)) for as
+//! long as it lives: the kernel releases the lock of a process that was killed. It writes the file once, in
+//! place. A reader that has opened the file reads the end of a container that is deleted at the same moment.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Slot;
+use crate::error::{Error, OsContext, Result};
+
+/// Name of the file in the container's state directory.
+pub(super) const EXIT: &str = "exit.json";
+
+/// No record of an end is longer.
+const LONGEST: u64 = 4096;
+
+/// The end of a container's init process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 128 + N if signal N ended it.
+    pub status: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The kernel killed a process of the container for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// When its program was executed: RFC 3339, UTC.
+    pub started: String,
+    /// RFC 3339, UTC.
+    pub finished: String,
+}
+
+/// What is known of a container's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// No process of ours waits for it: the exit status is the caller's.
+    Unattended,
+    /// A process waits for it.
+    Awaited,
+    Recorded(Exit),
+    /// The process that waited for it was killed.
+    Lost,
+}
+
+/// The file, in the process that waits for the container's end.
+#[derive(Debug)]
+pub struct ExitFile(File);
+
+impl ExitFile {
+    /// Makes the file and takes its lock.
+    pub fn make(slot: &Slot) -> Result<Self> {
+        let path = path(slot);
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        let file = file.os("open", path.display())?;
+        // Waits for a reader that came between the two. Unlocked by the kernel, with the last descriptor.
+        file.lock().os("flock", path.display())?;
+        Ok(Self(file))
+    }
+
+    /// The file that is open, and locked, as this process's standard output.
+    pub fn inherited() -> Result<Self> {
+        let file = std::io::stdout().as_fd().try_clone_to_owned().os("dup", "stdout")?;
+        Ok(Self(file.into()))
+    }
+
+    /// One write: a reader sees all of it or nothing.
+    pub fn record(&self, exit: &Exit) -> Result<()> {
+        let text = serde_json::to_vec(exit)
+            .map_err(|e| Error::system(format!("encode the exit status: {e}")))?;
+        (&self.0).write_all(&text).os("write", EXIT)
+    }
+
+    /// True once the container has been deleted.
+    pub fn is_deleted(&self) -> Result<bool> {
+        Ok(self.0.metadata().os("fstat", EXIT)?.nlink() == 0)
+    }
+}
+
+impl AsFd for ExitFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn path(slot: &Slot) -> PathBuf {
+    slot.path().join(EXIT)
+}
+
+/// The file of a container that exists, for reading; `None` where no process waits for its end.
+fn open(slot: &Slot) -> Result<Option<File>> {
+    let path = path(slot);
+    match File::open(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).os("open", path.display()),
+    }
+}
+
+/// What is known by now.
+pub fn ending(slot: &Slot) -> Result<Ending> {
+    let Some(file) = open(slot)? else { return Ok(Ending::Unattended) };
+    match read(&file)? {
+        Some(exit) => Ok(Ending::Recorded(exit)),
+        None => match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Ok(Ending::Awaited),
+            Err(TryLockError::Error(e)) => Err(Error::io("flock", path(slot).display(), &e)),
+            // The process that held the lock may have written in the meantime.
+            Ok(()) => Ok(read(&file)?.map_or(Ending::Lost, Ending::Recorded)),
+        },
+    }
+}
+
+/// The same once the process that waits for the end has ended itself. Never [`Ending::Awaited`].
+pub fn wait_for_ending(slot: &Slot) -> Result<Ending> {
+    let Some(file) = open(slot)? else { return Ok(Ending::Unattended) };
+    while let Err(e) = file.lock_shared() {
+        if e.kind() != ErrorKind::Interrupted {
+            return Err(Error::io("flock", path(slot).display(), &e));
+        }
+    }
+    Ok(read(&file)?.map_or(Ending::Lost, Ending::Recorded))
+}
+
+/// What was recorded. A file that somebody has damaged holds nothing.
+fn read(file: &File) -> Result<Option<Exit>> {
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text).os("read", EXIT)?;
+    Ok(serde_json::from_slice(&text).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ContainerId;
+    use crate::state::Store;
+
+    #[test]
+    fn awaited_recorded_and_lost() {
+        let root = std::env::temp_dir().join(format!("aril-exit-{}", std::process::id()));
+        let store = Store::new(root.clone());
+        let slot = store.create(&ContainerId::parse("x").unwrap()).unwrap();
+        assert_eq!(ending(&slot).unwrap(), Ending::Unattended);
+        let file = ExitFile::make(&slot).unwrap();
+        assert_eq!(ending(&slot).unwrap(), Ending::Awaited);
+        let exit = Exit {
+            status: 137,
+            signal: Some(9),
+            oom_killed: true,
+            started: "a".into(),
+            finished: "b".into(),
+        };
+        let reader = open(&slot).unwrap().unwrap();
+        slot.remove().unwrap();
+        assert!(file.is_deleted().unwrap());
+        file.record(&exit).unwrap();
+        assert_eq!(read(&reader).unwrap(), Some(exit));
+        let slot = store.create(&ContainerId::parse("x").unwrap()).unwrap();
+        drop(ExitFile::make(&slot).unwrap());
+        assert_eq!(ending(&slot).unwrap(), Ending::Lost);
+        assert_eq!(wait_for_ending(&slot).unwrap(), Ending::Lost);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}
