@@ -150,6 +150,7 @@ fn options(bundle: PathBuf) -> Options {
         fill: Vec::new(),
         no_pivot: false,
         new_keyring: true,
+        init: false,
         rootless_cgroups: false,
         no_cgroup: false,
         detach: false,

@@ -151,6 +151,7 @@ pub struct Create {
     pub handover: Handover,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    pub init: bool,
     pub timeline: bool,
 }
 

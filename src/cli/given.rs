@@ -60,9 +60,16 @@ impl Given {
     }
 
     pub fn numbers(&self, name: &str) -> Result<Vec<u32>> {
-        let parse = |text: String| {
-            value::number(&text).ok_or_else(|| invalid(&text, name, "a number; repeat it for more"))
-        };
+        self.parsed_all(name, value::number, "a number; repeat it for more")
+    }
+
+    pub fn parsed_all<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        wanted: &str,
+    ) -> Result<Vec<T>> {
+        let parse = |text: String| parse(&text).ok_or_else(|| invalid(&text, name, wanted));
         self.texts(name)?.into_iter().map(parse).collect()
     }
 

@@ -35,6 +35,7 @@ mod volume;
 use std::ffi::OsString;
 
 use crate::error::Error;
+use crate::init::reaper;
 use crate::init::seal::seal;
 use crate::lifecycle::monitor;
 use dispatch::Caller;
@@ -55,7 +56,7 @@ impl From<Error> for Failure {
 
 /// The whole program: the command line, our own name first, to an exit code.
 pub fn main(words: Vec<OsString>) -> u8 {
-    if let Some(code) = monitor::called(&words) {
+    if let Some(code) = reaper::called(&words).or_else(|| monitor::called(&words)) {
         return code;
     }
     let mut sink = Sink::stderr();

@@ -1,15 +1,18 @@
 //! The options of `create` and `run` that say what a container is, with a config.json or without one.
 
+mod device;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Arg;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 
 use super::given::{Given, usage};
 use super::network;
 use super::spec::{For, document};
 use super::table::{switch, value, values};
+use super::value;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::identity::account;
 use crate::lifecycle::create::NamedVolumes;
@@ -40,8 +43,36 @@ pub fn flags() -> Vec<Arg> {
             "Upper directory: ephemeral, tmpfs or DIR/ to keep, each with [:SIZE]",
         ),
         switch("show-rootfs", "Also mount the overlay at rootfs in the bundle"),
-        values("volume", "SOURCE:DIR[:ro]", "Mount a named volume, or /DIR of the host").short('v'),
+        values("volume", "SOURCE:DIR[:ro]", "Mount a named volume, or a directory of the host")
+            .short('v'),
         values("tmpfs", "DIR[:SIZE]", "Mount an empty tmpfs"),
+        value("shm-size", "SIZE", "Size of /dev/shm"),
+        values("device", "HOST[:DIR][:rwm]", "Add a device of the host, or those of a directory"),
+        value("user", "USER[:GROUP]", "User, by number or by the image's name").short('u'),
+        values("group-add", "GROUP", "Add a supplementary group, by number or the image's name"),
+        value("hostname", "NAME", "Host name"),
+        values("sysctl", "NAME=VALUE", "Set a sysctl of the container's namespaces"),
+        values(
+            "ulimit",
+            "NAME=SOFT[:HARD]",
+            "Set a resource limit of the process, such as nofile=1024",
+        ),
+        switch("init", "Run the command as a child of an init process that reaps orphans"),
+        switch("read-only", "Mount the root file system read-only"),
+        switch("tty", "Allocate a terminal").short('t'),
+        values("cap-add", "CAP", "Add a capability, such as NET_ADMIN, or ALL").alias("cap"),
+        values("cap-drop", "CAP", "Drop a capability, or ALL"),
+        value("landlock", "FILE|JSON", "Confine the container by these rules: docs/landlock.md"),
+    ]
+    .into_iter()
+    .chain(process_flags())
+    .chain(super::resources::limit_flags())
+    .collect()
+}
+
+/// Those that `exec` has too.
+pub fn process_flags() -> [Arg; 3] {
+    [
         values(
             "env",
             "NAME[=VALUE]",
@@ -50,17 +81,7 @@ pub fn flags() -> Vec<Arg> {
         .short('e'),
         values("env-file", "FILE", "Read environment variables from FILE, a line each"),
         value("workdir", "DIR", "Working directory").short('w').alias("cwd"),
-        value("user", "USER[:GROUP]", "User, by number or by the image's name").short('u'),
-        value("hostname", "NAME", "Host name"),
-        switch("read-only", "Mount the root file system read-only"),
-        switch("tty", "Allocate a terminal").short('t'),
-        values("cap-add", "CAP", "Add a capability, such as NET_ADMIN, or ALL").alias("cap"),
-        values("cap-drop", "CAP", "Drop a capability, or ALL"),
-        value("landlock", "FILE|JSON", "Confine the container by these rules: docs/landlock.md"),
     ]
-    .into_iter()
-    .chain(super::resources::limit_flags())
-    .collect()
 }
 
 /// As typed; paths are absolute.
@@ -74,6 +95,8 @@ pub struct Options {
     pub volumes: Vec<String>,
     pub tmpfs: Vec<String>,
     pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub devices: Vec<String>,
     /// A document, or the file that it is in.
     pub landlock: Option<String>,
     pub edits: Edits,
@@ -89,6 +112,8 @@ pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
         volumes: given.texts("volume")?,
         tmpfs: given.texts("tmpfs")?,
         user: given.text("user")?,
+        groups: given.texts("group-add")?,
+        devices: given.texts("device")?,
         landlock: given.text("landlock")?,
         edits: Edits {
             args,
@@ -100,6 +125,9 @@ pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
             tty: given.switch("tty").then_some(true),
             cap_add: given.texts("cap-add")?,
             cap_drop: given.texts("cap-drop")?,
+            rlimits: given.parsed_all("ulimit", value::ulimit, ULIMIT)?,
+            sysctls: given.parsed_all("sysctl", value::assignment, "NAME=VALUE")?,
+            shm_size: given.parsed("shm-size", size_of_shm, "a size such as 64m")?,
             ..Edits::default()
         },
         extensions: Extensions {
@@ -109,6 +137,12 @@ pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
             ..network::extensions(given)?
         },
     })
+}
+
+const ULIMIT: &str = "NAME=SOFT[:HARD], such as nofile=1024:2048 (-1: unlimited)";
+
+fn size_of_shm(text: &str) -> Option<u64> {
+    value::bytes(text).and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
 }
 
 /// A directory is the caller's; the annotation's would be the bundle's.
@@ -204,14 +238,17 @@ pub fn resolve(
     policy: &Policy,
 ) -> Result<Resolved> {
     let Options { rootfs, bundle: named, layers, volumes, tmpfs: tmpfses, user, .. } = options;
+    let (groups, devices) = (options.groups, options.devices);
     let (mut edits, mut extensions) = (options.edits, options.extensions);
     extensions.landlock = options.landlock.map(rules).transpose()?;
     if rootfs.is_some() && (named || documents.config.is_some()) {
         return Err(usage("--rootfs cannot be used together with --bundle or --config")
             .hint("a bundle has a rootfs of its own"));
     }
-    let asked = rootfs.is_some() || user.is_some() || edits != Edits::default();
-    if !asked && layers.is_empty() && volumes.is_empty() && tmpfses.is_empty() {
+    let named_ids = user.is_some() || !groups.is_empty();
+    let asked = rootfs.is_some() || named_ids || edits != Edits::default();
+    if !asked && devices.is_empty() && layers.is_empty() && volumes.is_empty() && tmpfses.is_empty()
+    {
         let config = documents.config.map(|_| documents.load()).transpose()?;
         return Ok(Resolved { config, extensions, ..Resolved::default() });
     }
@@ -260,10 +297,18 @@ pub fn resolve(
         let found = account::find(&text, &lowers);
         edits.user = Some(found.context(|| format!("find user {text:?}"))?);
     }
+    edits.groups = account::groups(&groups, &lowers)?;
+    for text in &devices {
+        edits.devices.extend(device::find(text)?);
+    }
     let mapped = nix::unistd::geteuid().is_root()
         && (extensions.userns.is_some()
             || granted.userns.is_some()
             || config.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some()));
+    // A user namespace cannot make the node of a device.
+    edits.binds_devices = extensions.userns.is_some()
+        || granted.userns.is_some()
+        || spec::has_namespace(&config.spec, LinuxNamespaceType::User);
     let named = mounts(&volumes, mapped, &mut edits)?;
     for text in &tmpfses {
         edits.mounts.push(tmpfs(text)?);
@@ -336,7 +381,10 @@ fn mounts(texts: &[String], mapped: bool, edits: &mut Edits) -> Result<Option<Na
     for text in texts {
         let wanted = volume(text)?;
         let mount = match &wanted.source {
-            Source::Host(path) => wanted.mount(path, false),
+            Source::Host(path) => {
+                let path = std::path::absolute(path).os("getcwd", "")?;
+                wanted.mount(&path, false)
+            }
             Source::Named(name) => {
                 if named.is_none() {
                     let all = Volumes::of_the_caller()?;

@@ -80,9 +80,10 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("entrypoint", &["run", "create"], "the command is what follows --"),
     (
         "privileged",
-        &["run", "create", "exec"],
-        "--cap-add ALL adds capabilities; a config.json says the rest",
+        &["run", "create"],
+        "ask for what is needed: --cap-add NAME or ALL, --device PATH, --volume, --sysctl",
     ),
+    ("privileged", &["exec"], "--cap-add ALL adds capabilities"),
     ("restart", &["run", "create"], "a unit of systemd restarts it: Restart=always"),
     (
         "log-driver",
@@ -97,8 +98,8 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ),
     ("mount", &["run", "create"], "use --volume or --tmpfs"),
     ("volumes-from", &["run", "create"], "name the volumes with --volume"),
-    ("gpus", &["run", "create"], "list the devices in a config.json"),
-    ("device", &["run", "create"], "list the devices in a config.json (linux.devices)"),
+    ("gpus", &["run", "create"], "--device adds devices of the host"),
+    ("init", &["exec"], "`run` and `create` have it"),
     ("a", &["ps"], "`aril list` lists all containers; `aril ps ID` lists the processes of one"),
     (
         "all",

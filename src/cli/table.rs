@@ -416,14 +416,6 @@ fn run_flags() -> Vec<Arg> {
 fn exec_flags() -> Vec<Arg> {
     let mut flags = vec![
         value("process", "FILE", "Read the whole process from this JSON file").short('p'),
-        value("workdir", "DIR", "Working directory").short('w').alias("cwd"),
-        values(
-            "env",
-            "NAME[=VALUE]",
-            "Set an environment variable; without a value, copy the caller's",
-        )
-        .short('e'),
-        values("env-file", "FILE", "Read environment variables from FILE, a line each"),
         choice("tty", "Allocate a terminal, or with =false none").short('t'),
         value("user", "USER[:GROUP]", "User, by number or by the container's name").short('u'),
         values("group-add", "GID", "Add a supplementary group").short('g').alias("additional-gids"),
@@ -436,6 +428,7 @@ fn exec_flags() -> Vec<Arg> {
         switch("ignore-paused", "Allow it in a paused container, where it waits for resume"),
         switch("detach", "Do not wait for the process to end").short('d'),
     ];
+    flags.extend(options::process_flags());
     flags.extend(handover_flags());
     flags
 }
@@ -490,6 +483,7 @@ fn create(given: &Given, mut operands: Vec<String>) -> Result<Create> {
         handover: handover(given)?,
         no_pivot: given.switch("no-pivot"),
         no_new_keyring: given.switch("no-new-keyring"),
+        init: given.switch("init"),
         timeline: given.switch("timeline"),
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 
 /// Go's `strconv.ParseBool`.
 pub fn boolean(text: &str) -> Option<bool> {
@@ -27,6 +28,28 @@ pub fn integer(text: &str) -> Option<i64> {
 }
 
 pub use crate::spec::size::bytes;
+
+/// `NAME=VALUE`.
+pub fn assignment(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty())?;
+    Some((name.to_owned(), value.to_owned()))
+}
+
+/// `NAME=SOFT[:HARD]` of setrlimit(2), as Docker and Podman write it: `nofile=1024:2048`, `core=-1`.
+pub fn ulimit(text: &str) -> Option<PosixRlimit> {
+    let (name, limits) = text.split_once('=')?;
+    let name = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    let kind = serde_json::from_value::<PosixRlimitType>(name.into());
+    let limit = |text: &str| match text {
+        "-1" | "unlimited" => Some(u64::MAX),
+        _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let (soft, hard) = (limit(soft)?, limit(hard)?);
+    let rlimit = PosixRlimitBuilder::default().typ(kind.ok()?).soft(soft).hard(hard).build();
+    rlimit.ok().filter(|_| soft <= hard)
+}
 
 /// Go's `time.ParseDuration`: numbers with a unit each, such as `1m30s`. A negative one is none at
 /// all.
@@ -103,6 +126,26 @@ fn real_time(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ulimits() {
+        for (text, soft, hard) in [
+            ("nofile=1024:2048", 1024, 2048),
+            ("NPROC=7", 7, 7),
+            ("core=-1", u64::MAX, u64::MAX),
+            ("memlock=0:unlimited", 0, u64::MAX),
+        ] {
+            let limit = ulimit(text).unwrap();
+            assert_eq!((limit.soft(), limit.hard()), (soft, hard), "{text}");
+        }
+        for text in
+            ["", "nofile", "nofile=", "nofile=2:1", "nofile=1:", "files=1", "core=+1", "core=-2"]
+        {
+            assert!(ulimit(text).is_none(), "{text}");
+        }
+        assert_eq!(assignment("a.b==c"), Some(("a.b".into(), "=c".into())));
+        assert_eq!((assignment("a"), assignment("=a")), (None, None));
+    }
 
     #[test]
     fn numbers() {

@@ -68,6 +68,11 @@ impl Proc {
         openat2(self.0.as_fd(), path, flags, 0, 0)
     }
 
+    /// A handle on the binary that the calling process runs.
+    pub fn own_binary(&self) -> sys::Result<OwnedFd> {
+        openat2(self.0.as_fd(), c"self/exe", libc::O_PATH, 0, 0)
+    }
+
     /// The mount namespace of the calling process.
     pub fn mount_namespace(&self) -> sys::Result<OwnedFd> {
         openat2(self.0.as_fd(), c"self/ns/mnt", libc::O_RDONLY, 0, 0)

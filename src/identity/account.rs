@@ -20,13 +20,27 @@ const LONGEST: u64 = 10 << 20;
 
 /// `USER[:GROUP]`, each a number or a name in the image that the folders make, the lowest first.
 pub fn find(text: &str, layers: &[PathBuf]) -> Result<Account> {
-    let roots = layers
-        .iter()
-        .rev()
-        .map(|layer| open(layer, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", layer.display()))
-        .collect::<Result<Vec<_>>>()?;
-    let roots: Vec<_> = roots.into_iter().map(Root::new).collect();
-    find_in(text, &roots)
+    find_in(text, &topmost_first(layers)?)
+}
+
+/// Groups by number, or by name in the same image.
+pub fn groups(texts: &[String], layers: &[PathBuf]) -> Result<Vec<u32>> {
+    let parse = |text: &String| principal("group-add", text, text).map(|_| ());
+    texts.iter().try_for_each(parse)?;
+    let is_name = |text: &String| number(text).is_none();
+    let groups = match texts.iter().any(is_name) {
+        true => read(&topmost_first(layers)?, c"/etc/group")?,
+        false => String::new(),
+    };
+    texts.iter().map(|text| group_id(principal("group-add", text, text)?, &groups)).collect()
+}
+
+fn topmost_first(layers: &[PathBuf]) -> Result<Vec<Root>> {
+    let open = |layer: &PathBuf| {
+        let opened = open(layer, OFlag::O_PATH | OFlag::O_DIRECTORY);
+        opened.map(Root::new).os("open", layer.display())
+    };
+    layers.iter().rev().map(open).collect()
 }
 
 /// The same in a root, or in several: the topmost first.
@@ -39,8 +53,8 @@ pub fn find_in(text: &str, roots: &[Root]) -> Result<Account> {
         let text = format!("invalid value {text:?} for flag --user: want USER[:GROUP]");
         return Err(Error::new(Kind::Usage, text));
     }
-    let user = principal(text, user)?;
-    let group = group.map(|group| principal(text, group)).transpose()?;
+    let user = principal("user", text, user)?;
+    let group = group.map(|group| principal("user", text, group)).transpose()?;
     let passwd = read(roots, c"/etc/passwd")?;
     let groups = read(roots, c"/etc/group")?;
     account(user, group, &passwd, &groups)
@@ -65,10 +79,10 @@ fn read(roots: &[Root], path: &CStr) -> Result<String> {
     Ok(String::new())
 }
 
-/// `text` is the whole of the option.
-fn principal<'a>(text: &str, part: &'a str) -> Result<Principal<'a>> {
+/// `text` is the whole value of the flag.
+fn principal<'a>(flag: &str, text: &str, part: &'a str) -> Result<Principal<'a>> {
     Principal::parse(part).map_err(|why| {
-        let text = format!("invalid value {text:?} for flag --user: {part:?}: {why}");
+        let text = format!("invalid value {text:?} for flag --{flag}: {part:?}: {why}");
         Error::new(Kind::Usage, text)
     })
 }
@@ -153,8 +167,8 @@ mod tests {
     use super::*;
 
     fn account(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Result<Account> {
-        let group = group.map(|group| principal("", group)).transpose()?;
-        super::account(principal("", user)?, group, passwd, groups)
+        let group = group.map(|group| principal("", "", group)).transpose()?;
+        super::account(principal("", "", user)?, group, passwd, groups)
     }
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/:/bin/sh\n\

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 
-use super::gate;
 use super::protocol::{ChildEnd, Order, Report};
+use super::{gate, reaper};
 use crate::error::Fault;
 use crate::error::fault::{Attempt, ChildResult};
 use crate::fs::{Proc, Root};
@@ -98,6 +98,8 @@ struct World<'a> {
     ruleset: Option<OwnedFd>,
     /// Open until execve, which is after the parent has taken it.
     listener: Option<OwnedFd>,
+    /// Aril's own binary, where that becomes the init process.
+    init: Option<OwnedFd>,
 }
 
 impl World<'_> {
@@ -123,6 +125,7 @@ impl<'a> Child<'a> {
             executable: None,
             ruleset: None,
             listener: None,
+            init: None,
         });
         let (preparation, _) = self.script.preparation_and_confinement();
         for (number, step) in preparation.iter().enumerate() {
@@ -218,7 +221,11 @@ impl<'a> Child<'a> {
                 Ok(())
             }
             Step::Landlock(ruleset) => {
-                world.ruleset = Some(landlock::child::make(ruleset, world.inside()?)?);
+                let made = landlock::child::make(ruleset, world.inside()?)?;
+                if let Some(init) = self.own_init(world)? {
+                    landlock::child::allow_program(ruleset, made.as_fd(), init)?;
+                }
+                world.ruleset = Some(made);
                 Ok(())
             }
             Step::CloseDescriptors => self.close_descriptors(world),
@@ -263,10 +270,19 @@ impl<'a> Child<'a> {
     /// as /proc/self/fd/7, must not lead to any of it (CVE-2024-21626).
     fn close_descriptors(&self, world: &mut World<'a>) -> ChildResult<()> {
         world.inside()?;
+        self.own_init(world)?;
         let set = |resource| self.script.rlimits.iter().any(|limit| limit.resource == resource);
         process::restore_soft_limits(set);
         let (until_confined, until_execve) = self.last_descriptors(world);
         self.script.passed.close_others(&mut [until_confined, until_execve].concat())
+    }
+
+    /// Aril's binary, if `--init` asks for it. Opened while the host's procfs is.
+    fn own_init<'w>(&self, world: &'w mut World<'a>) -> ChildResult<Option<BorrowedFd<'w>>> {
+        if self.script.program.under_init && world.init.is_none() {
+            world.init = Some(self.proc.own_binary().during("open /proc/self/exe")?);
+        }
+        Ok(world.init.as_ref().map(AsFd::as_fd))
     }
 
     /// The filter is loaded before the process waits for `start`, which is then one of its system calls.
@@ -281,6 +297,7 @@ impl<'a> Child<'a> {
         let ruleset = world.ruleset.as_ref().map(AsRawFd::as_raw_fd);
         let mut until_confined: Vec<_> = root.into_iter().chain(ruleset).collect();
         let mut until_execve: Vec<_> = self.link.descriptors().collect();
+        until_execve.extend(world.init.as_ref().map(AsRawFd::as_raw_fd));
         let gate = self.gate.map(|gate| gate.as_raw_fd());
         if self.confined_first() { &mut until_execve } else { &mut until_confined }.extend(gate);
         (until_confined, until_execve)
@@ -328,6 +345,8 @@ impl<'a> Child<'a> {
         let executable = ManuallyDrop::new(world.executable.take());
         let path: &CStr = executable.as_deref().unwrap_or(&program.argv[0]);
         let (argv, environment) = (Vector::new(&program.argv), Vector::new(&variables));
+        let words = [&[reaper::NAME.to_owned(), path.to_owned()], program.argv.as_slice()].concat();
+        let init = Vector::new(&words);
         if self.opens {
             self.open_up().map_err(outside_steps)?;
         }
@@ -342,7 +361,10 @@ impl<'a> Child<'a> {
         if !self.script.hooks.at(Point::StartContainer).is_empty() {
             self.run_hooks(Point::StartContainer, &variables, None).map_err(outside_steps)?;
         }
-        Err(outside_steps(executable::execute(path, &argv, &environment)))
+        Err(outside_steps(match &world.init {
+            None => executable::execute(path, &argv, &environment),
+            Some(binary) => reaper::execute(binary.as_fd(), &init, &environment),
+        }))
     }
 
     fn wait_to_be_let_go(&self, world: &mut World<'a>) -> ChildResult<()> {

@@ -21,6 +21,7 @@ pub mod child;
 pub mod gate;
 pub mod parent;
 mod protocol;
+pub mod reaper;
 mod relay;
 pub mod seal;
 

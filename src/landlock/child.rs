@@ -30,6 +30,22 @@ pub fn make(ruleset: &Ruleset, root: &Root) -> ChildResult<OwnedFd> {
     Ok(made)
 }
 
+/// Allows to read and execute `program`, whatever the rules say of its path. One that is on no file system
+/// of a mount, as a copy in memory, needs no rule.
+pub fn allow_program(
+    ruleset: &Ruleset,
+    made: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+) -> ChildResult<()> {
+    let access = ruleset.handled.fs & (fs::EXECUTE | fs::READ_FILE);
+    match sys::landlock::allow_path(made, program, access) {
+        Err(errno) if access != 0 && errno != Errno::EBADFD => {
+            Err(errno).during("landlock_add_rule")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// None where a missing path is forgiven: what is not there need not be allowed.
 fn open(root: &Root, path: &CStr, required: bool) -> ChildResult<Option<OwnedFd>> {
     match root.open(path, libc::O_PATH) {

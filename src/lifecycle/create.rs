@@ -52,6 +52,8 @@ pub struct Create {
     pub handover: Handover,
     pub no_pivot: bool,
     pub new_keyring: bool,
+    /// The program is a child of an init process of ours.
+    pub init: bool,
     /// The systemd that makes the cgroup: `--systemd-cgroup`.
     pub systemd: Option<Systemd>,
     pub rootless_cgroups: bool,
@@ -644,6 +646,7 @@ impl Create {
             fill: self.volumes.iter().flat_map(NamedVolumes::sources).collect(),
             no_pivot: self.no_pivot,
             new_keyring: self.new_keyring,
+            init: self.init,
             rootless_cgroups: self.rootless_cgroups,
             no_cgroup: self.no_cgroup,
             detach,

@@ -32,6 +32,8 @@ pub struct Options {
     pub fill: Vec<PathBuf>,
     pub no_pivot: bool,
     pub new_keyring: bool,
+    /// `--init`.
+    pub init: bool,
     pub rootless_cgroups: bool,
     /// `--cgroup-manager disabled`.
     pub no_cgroup: bool,
@@ -84,6 +86,7 @@ pub fn container(
         process,
         whose: Whose::Init {
             notify: options.notify_directory.is_some().then_some(NOTIFY_VARIABLE),
+            stub: options.init,
         },
         linux,
         new_keyring: options.new_keyring,

@@ -153,6 +153,8 @@ pub struct Program {
     pub argv: Vec<CString>,
     pub environment: Environment,
     pub uid: u32,
+    /// As a child of Aril's init: see [`crate::init::reaper`].
+    pub under_init: bool,
 }
 
 #[derive(Debug)]

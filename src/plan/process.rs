@@ -20,11 +20,11 @@ use crate::{console, hook, identity, landlock, limits, seccomp};
 pub enum Whose<'a> {
     Init {
         notify: Option<&'a str>,
+        /// Not the program itself is init, but Aril's stub.
+        stub: bool,
     },
     /// The container's own process fills the gaps.
-    Exec {
-        container: &'a Process,
-    },
+    Exec { container: &'a Process },
 }
 
 #[derive(Debug)]
@@ -144,13 +144,14 @@ fn seccomp(linux: &Linux) -> Result<Option<seccomp::plan::Plan>> {
 fn program(input: &Input<'_>) -> Result<Program> {
     let mut variables = input.process.env().clone().unwrap_or_default();
     variables.extend(input.passed.variables());
-    if let Whose::Init { notify: Some(variable) } = input.whose {
+    if let Whose::Init { notify: Some(variable), .. } = input.whose {
         variables.push(variable.to_owned());
     }
     Ok(Program {
         argv: executable::argv(input.process.args().as_deref())?,
         environment: environment::plan(&variables)?,
         uid: input.process.user().uid(),
+        under_init: matches!(input.whose, Whose::Init { stub: true, .. }),
     })
 }
 

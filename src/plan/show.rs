@@ -38,7 +38,8 @@ impl fmt::Display for ContainerPlan {
         }
         let argv: Vec<_> =
             self.script.program.argv.iter().map(|a| format!("{:?}", a.to_string_lossy())).collect();
-        writeln!(f, "  execute {}", argv.join(" "))
+        let init = if self.script.program.under_init { "aril-init, and as its child " } else { "" };
+        writeln!(f, "  execute {init}{}", argv.join(" "))
     }
 }
 

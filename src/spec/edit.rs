@@ -3,10 +3,11 @@
 //! With `--rootfs` the spec is one that we make ourselves ([`everyday`]); with a bundle the options
 //! count more than what its config.json says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, LinuxResources, Mount, Process, Spec, User,
+    Capabilities, Capability, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxResources,
+    Mount, PosixRlimit, Process, Spec, User,
 };
 
 use super::sandbox;
@@ -33,6 +34,26 @@ pub struct Edits {
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub mounts: Vec<Mount>,
+    /// Of the size of /dev/shm, in bytes.
+    pub shm_size: Option<u64>,
+    pub devices: Vec<Device>,
+    /// Devices are bound, for the container cannot make their nodes.
+    pub binds_devices: bool,
+    /// Supplementary, besides those of the user.
+    pub groups: Vec<u32>,
+    pub rlimits: Vec<PosixRlimit>,
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// Its path on the host.
+    pub source: PathBuf,
+    /// As the container has it.
+    pub node: LinuxDevice,
+    /// Of the letters `rwm`.
+    pub access: String,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -59,7 +80,10 @@ impl Edits {
         }
         self.set_root(spec);
         self.set_mounts(spec);
+        self.set_shm_size(spec)?;
         self.set_limits(spec)?;
+        self.set_devices(spec);
+        self.set_sysctls(spec);
         if let Some(name) = &self.hostname {
             spec.set_hostname(Some(name.clone()));
         }
@@ -89,6 +113,58 @@ impl Edits {
         mounts.retain(|old| !self.mounts.iter().any(|new| new.destination() == old.destination()));
         mounts.extend(self.mounts.iter().cloned());
         spec.set_mounts(Some(mounts));
+    }
+
+    fn set_shm_size(&self, spec: &mut Spec) -> Result<()> {
+        let Some(size) = self.shm_size else { return Ok(()) };
+        let is_shm = |mount: &&mut Mount| {
+            mount.destination() == Path::new("/dev/shm") && mount.typ().as_deref() == Some("tmpfs")
+        };
+        let mount = spec.mounts_mut().iter_mut().flatten().find(is_shm);
+        let mount = mount.ok_or_else(|| {
+            Error::new(Kind::Usage, "--shm-size: the container has no tmpfs of its own at /dev/shm")
+        })?;
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.retain(|option| !option.starts_with("size="));
+        options.push(format!("size={size}"));
+        mount.set_options(Some(options));
+        Ok(())
+    }
+
+    /// A rule for each device, and a node, or where none can be made a bind mount.
+    fn set_devices(&self, spec: &mut Spec) {
+        if self.devices.is_empty() {
+            return;
+        }
+        let Some(linux) = spec.linux_mut() else { return };
+        let mut nodes = linux.devices().clone().unwrap_or_default();
+        let mut resources = linux.resources().clone().unwrap_or_else(no_resources);
+        let mut rules = resources.devices().clone().unwrap_or_default();
+        for Device { node, access, .. } in &self.devices {
+            let mut rule = LinuxDeviceCgroup::default();
+            rule.set_allow(true)
+                .set_typ(Some(node.typ()))
+                .set_major(Some(node.major()))
+                .set_minor(Some(node.minor()))
+                .set_access(Some(access.clone()));
+            rules.push(rule);
+            nodes.retain(|other| other.path() != node.path());
+            nodes.extend((!self.binds_devices).then(|| node.clone()));
+        }
+        resources.set_devices(Some(rules));
+        linux.set_resources(Some(resources)).set_devices(Some(nodes));
+        if self.binds_devices {
+            let mounts = spec.mounts_mut().get_or_insert_default();
+            mounts.extend(self.devices.iter().map(Device::mount));
+        }
+    }
+
+    fn set_sysctls(&self, spec: &mut Spec) {
+        if let (false, Some(linux)) = (self.sysctls.is_empty(), spec.linux_mut()) {
+            let mut sysctls = linux.sysctl().clone().unwrap_or_default();
+            sysctls.extend(self.sysctls.iter().cloned());
+            linux.set_sysctl(Some(sysctls));
+        }
     }
 
     fn set_limits(&self, spec: &mut Spec) -> Result<()> {
@@ -131,6 +207,23 @@ impl Edits {
             }
             process.set_user(user);
         }
+        if !self.groups.is_empty() {
+            let mut user = process.user().clone();
+            let mut groups = user.additional_gids().clone().unwrap_or_default();
+            groups.extend(&self.groups);
+            groups.sort_unstable();
+            groups.dedup();
+            user.set_additional_gids(Some(groups));
+            process.set_user(user);
+        }
+        if !self.rlimits.is_empty() {
+            let mut limits = process.rlimits().clone().unwrap_or_default();
+            for new in &self.rlimits {
+                limits.retain(|old| old.typ() != new.typ());
+                limits.push(*new);
+            }
+            process.set_rlimits(Some(limits));
+        }
         self.set_capabilities(process)
     }
 
@@ -158,6 +251,19 @@ impl Edits {
             linux.set_seccomp(Some(sandbox::profile(&held.unwrap_or_default())?));
         }
         Ok(())
+    }
+}
+
+impl Device {
+    fn mount(&self) -> Mount {
+        let mut mount = Mount::default();
+        let options = strings(&["bind", "nosuid", "noexec"]);
+        mount
+            .set_destination(self.node.path().clone())
+            .set_source(Some(self.source.clone()))
+            .set_typ(Some("bind".to_owned()))
+            .set_options(Some(options));
+        mount
     }
 }
 
@@ -307,6 +413,51 @@ mod tests {
         assert_eq!(resources.memory().unwrap().limit(), Some(1 << 20));
         assert_eq!(resources.cpu().clone().unwrap().quota(), Some(150_000));
         assert_eq!(resources.pids().unwrap().limit(), 5);
+    }
+
+    #[test]
+    fn devices() {
+        let mut node = LinuxDevice::default();
+        node.set_path("/dev/x".into()).set_major(10).set_minor(229);
+        let device = Device { source: "/dev/fuse".into(), node, access: "rw".into() };
+        for binds_devices in [false, true] {
+            let devices = vec![device.clone()];
+            let spec = edited(Edits { devices, binds_devices, ..Edits::default() });
+            let linux = spec.linux().as_ref().unwrap();
+            let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+            assert_eq!((rules.len(), rules[0].access().as_deref()), (1, Some("rw")));
+            assert_eq!(linux.devices().as_ref().unwrap().len(), usize::from(!binds_devices));
+            let mounts = spec.mounts().as_ref().unwrap();
+            let bound = mounts.iter().find(|m| m.destination() == Path::new("/dev/x"));
+            assert_eq!(bound.is_some(), binds_devices);
+        }
+    }
+
+    #[test]
+    fn groups_limits_sysctls_and_shared_memory() {
+        let limit = |soft: &str| {
+            let limit = r#"{"type":"RLIMIT_NPROC","soft":SOFT,"hard":9}"#;
+            serde_json::from_str::<PosixRlimit>(&limit.replace("SOFT", soft)).unwrap()
+        };
+        let edits = Edits {
+            groups: vec![7, 5, 7],
+            rlimits: vec![limit("1"), limit("2")],
+            sysctls: vec![("a".into(), "1".into()), ("a".into(), "2".into())],
+            ..Edits::default()
+        };
+        let spec = edited(edits);
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.user().additional_gids().as_deref(), Some(&[5, 7][..]));
+        assert_eq!(process.rlimits().as_deref(), Some(&[limit("2")][..]));
+        assert_eq!(spec.linux().as_ref().unwrap().sysctl().as_ref().unwrap()["a"], "2");
+        let shm = Edits { shm_size: Some(1 << 20), ..Edits::default() };
+        assert!(shm.apply(&mut self::spec()).is_err(), "there is none");
+        let mut with = self::spec();
+        let mount = r#"{"destination":"/dev/shm","type":"tmpfs","options":["nosuid","size=64k"]}"#;
+        with.mounts_mut().as_mut().unwrap().push(serde_json::from_str(mount).unwrap());
+        shm.apply(&mut with).unwrap();
+        let options = with.mounts().as_ref().unwrap().last().unwrap().options().clone().unwrap();
+        assert_eq!(options, ["nosuid", "size=1048576"]);
     }
 
     #[test]

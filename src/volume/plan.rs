@@ -12,7 +12,7 @@ use crate::spec::size;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Named(String),
-    /// Of the host's, absolute.
+    /// Of the host's, absolute or from the caller's directory.
     Host(PathBuf),
 }
 
@@ -23,11 +23,12 @@ pub struct Wanted {
     pub options: Vec<String>,
 }
 
-/// `NAME:/PATH[:OPTIONS]` or `/HOST:/PATH[:OPTIONS]`, options with commas between.
+/// `NAME:/PATH[:OPTIONS]` or `HOST:/PATH[:OPTIONS]`, options with commas between. A path of the host has a
+/// slash in it, or is `.` or `..`: a name has none.
 pub fn volume(text: &str) -> Result<Wanted> {
     let wrong = |why: &str| {
         Error::new(Kind::Usage, format!("invalid value {text:?} for flag --volume: {why}"))
-            .hint("want NAME:/PATH[:ro] or /HOST:/PATH[:ro]")
+            .hint("want NAME:/PATH[:ro], /HOST:/PATH[:ro] or ./HOST:/PATH[:ro]")
     };
     let mut parts = text.splitn(3, ':');
     let (source, destination) = (parts.next().unwrap_or_default(), parts.next());
@@ -38,7 +39,7 @@ pub fn volume(text: &str) -> Result<Wanted> {
     if clean(Path::new(destination)) == Path::new("/") {
         return Err(wrong("the destination is the root, which has layers instead"));
     }
-    let source = if source.starts_with('/') {
+    let source = if source.contains('/') || [".", ".."].contains(&source) {
         Source::Host(source.into())
     } else {
         check_name(source).map_err(|e| wrong(&e.to_string()))?;
@@ -136,7 +137,11 @@ mod tests {
         let wanted = volume("/srv:/srv").unwrap();
         assert_eq!(wanted.source, Source::Host("/srv".into()));
         assert_eq!(wanted.mount(Path::new("/srv"), false).options().as_deref().unwrap(), ["rbind"]);
-        for bad in ["", "/data", "data", "data:x", "../x:/y", ":/x", "a/b:/x", ".:/x"] {
+        for relative in ["./x", "../x", "a/b", ".", ".."] {
+            let wanted = volume(&format!("{relative}:/y")).unwrap();
+            assert_eq!(wanted.source, Source::Host(relative.into()));
+        }
+        for bad in ["", "/data", "data", "data:x", "./data", ":/x", ".x:/x", "-x:/x"] {
             let error = volume(bad).unwrap_err();
             assert!(error.to_string().contains("--volume"), "{error}");
         }

@@ -247,3 +247,14 @@ fn as_an_option_of_run() {
         assert!(fs::read_dir(&c.root).is_ok_and(|mut left| left.next().is_none()));
     });
 }
+
+/// Aril's own binary, which no path of the container leads to, may be executed once.
+#[test]
+fn with_an_init_process() {
+    on_the_host(|view| {
+        let Some(c) = confined(view, 1, &files()) else { return };
+        let c = c.script("cat /proc/1/comm; exit 5");
+        assert_eq!(c.run_call(&["--init"]).output().exits(5).stdout, "aril-init\n");
+        c.leaves_nothing();
+    });
+}

@@ -14,6 +14,7 @@ mod console;
 mod cves;
 mod damaged;
 mod diff;
+mod docker_options;
 mod errors;
 mod events;
 mod exec;

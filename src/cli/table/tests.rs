@@ -59,6 +59,8 @@ fn every_verb_reads_all_of_its_flags() {
                 // They exclude others.
                 ("cpus" | "rm", _) => continue,
                 ("env-file", _) => " --env-file /dev/null".to_owned(),
+                ("sysctl", _) => " --sysctl a=b".to_owned(),
+                ("ulimit", _) => " --ulimit core=7".to_owned(),
                 (_, ArgAction::SetTrue) => format!(" --{long}"),
                 ("format", _) => " --format json".to_owned(),
                 ("signal", _) => " --signal HUP".to_owned(),
@@ -289,6 +291,9 @@ fn mistyped_words_get_one_line_with_advice() {
         ("run --log x y", "it belongs before the command: aril --log ... run"),
         ("delete --focre x", "did you mean --force?"),
         ("exec --privileged x sh", "--cap-add ALL"),
+        ("run --privileged x", "--cap-add NAME or ALL, --device PATH"),
+        ("run --ulimit files=3 x", "want NAME=SOFT[:HARD], such as nofile=1024:2048"),
+        ("run --shm-size 0 x", "want a size such as 64m"),
     ] {
         let text = refusal(line);
         assert!(text.contains(advice) && !text.contains('\n'), "{line}: {text}");

@@ -1,0 +1,114 @@
+//! `--init`: an init process in the container that is Aril's, with the container's program as its child.
+//!
+//! A program that is not written to be the first of a pid namespace leaves orphans that nothing reaps, and
+//! the kernel drops signals for which it has no handler. So the last step of a start executes Aril's own
+//! binary again, by a descriptor, as `aril-init PROGRAM ARGUMENTS`: nothing of the host is left in its
+//! memory, and the container can write that binary no more than before (see [`super::seal`]). It executes
+//! the program in a child, passes signals on to it, reaps orphans, and ends with the program's exit status.
+
+use std::ffi::{CString, OsString};
+use std::io::{IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use crate::error::fault::{Attempt, ChildResult};
+use crate::error::{Fault, OsContext, Result, text};
+use crate::hook::parent::own_environment;
+use crate::identity::executable;
+use crate::sys::pidfd::{Ended, wait_any};
+use crate::sys::process::{self, Vector};
+use crate::sys::{self, Errno, signal};
+
+/// By this name, its first word, the program knows what it is.
+pub const NAME: &std::ffi::CStr = c"aril-init";
+
+/// Becomes the init process. Returns only the kernel's refusal.
+pub(super) fn execute(binary: BorrowedFd<'_>, argv: &Vector, environment: &Vector) -> Fault {
+    let errno = process::execute_descriptor(binary, argv, environment);
+    Fault::refused(format!("exec aril-init: {}", text::errno(errno)))
+}
+
+/// The exit status, if these are the words of an init process.
+pub fn called(words: &[OsString]) -> Option<u8> {
+    let [name, program @ ..] = words else { return None };
+    if name.as_encoded_bytes() != NAME.to_bytes() || program.len() < 2 {
+        return None;
+    }
+    let words: Vec<_> =
+        program.iter().filter_map(|word| CString::new(word.clone().into_vec()).ok()).collect();
+    Some(run(&words).unwrap_or_else(|error| {
+        // The container's output is all that there is.
+        let _ = writeln!(std::io::stderr(), "aril-init: {error}");
+        1
+    }))
+}
+
+/// The first word is the program's path, the others are its arguments.
+fn run(words: &[CString]) -> Result<u8> {
+    signal::block_all().os("sigprocmask", "")?;
+    let signals = signal::descriptor().os("signalfd", "")?;
+    nix::sys::prctl::set_name(NAME).os("prctl", "PR_SET_NAME")?;
+    // Where it is not the first of its pid namespace.
+    nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")?;
+    let Some(program) = sys::clone::fork().os("fork", "")? else {
+        let fault = become_program(words);
+        let message = fault.to_string();
+        let _ = writeln!(std::io::stderr(), "{message}");
+        let missing = message.ends_with(&*text::errno(Errno::ENOENT));
+        sys::clone::exit_now(if missing { 127 } else { 126 });
+    };
+    loop {
+        let mut polled = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other.os("poll", "signalfd")?,
+        };
+        while let Some(signal) = signal::next(signals.as_fd()).os("read", "signalfd")? {
+            match signal {
+                libc::SIGCHLD => {}
+                // It has just ended, and is about to be reaped.
+                signal => drop(signal::send(program.pid, signal)),
+            }
+        }
+        if let Some(ended) = reap(program.pid)? {
+            return Ok(ended.code() as u8);
+        }
+    }
+}
+
+/// Reaps all that have ended; how the program has, if it is among them.
+fn reap(program: libc::pid_t) -> Result<Option<Ended>> {
+    let mut of_program = None;
+    loop {
+        match wait_any() {
+            Ok(Some((pid, ended))) if pid == program => of_program = Some(ended),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(Errno::ECHILD) => return Ok(of_program),
+            Err(errno) => return Err(errno).os("waitid", ""),
+        }
+    }
+}
+
+/// In a process group of its own, which has the terminal, if there is one.
+fn become_program(words: &[CString]) -> Fault {
+    if let Err(fault) = prepare() {
+        return fault;
+    }
+    let Some((path, arguments)) = words.split_first() else { return Fault::refused("no program") };
+    let environment = own_environment();
+    executable::execute(path, &Vector::new(arguments), &Vector::new(&environment))
+}
+
+fn prepare() -> ChildResult<()> {
+    nix::unistd::setpgid(Pid::this(), Pid::this()).during("setpgid")?;
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        // It may be another session's. While SIGTTOU is blocked this is allowed from the background.
+        let _ = nix::unistd::tcsetpgrp(&stdin, nix::unistd::getpid());
+    }
+    process::restore_soft_limits(|_| false);
+    signal::reset().during("sigprocmask")
+}
