@@ -27,21 +27,19 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     let here = std::env::current_dir().os("getcwd", "")?;
     let bundle = if flags.bundle.as_os_str().is_empty() { here } else { flags.bundle.clone() };
     let pid = command::read_pid(&bundle.join("init.pid")).unwrap_or_default();
-    let removed = remove_container(flags, &flags.id, &bundle, &Options::load(&bundle));
-    let unmounted = rootfs::unmount(&bundle);
+    let mut removed = remove_container(flags, &flags.id, &bundle, &Options::load(&bundle));
     let socket =
         start::stored_address(&bundle).unwrap_or_else(|| start::address("", flags, &bundle));
     if !start::is_served(&socket)? {
         console::remove_left(&socket)?;
         // Of these nobody else is told, with containerd 2.x.
         for (id, Member { bundle, options }) in members::all(&bundle) {
-            remove_container(flags, &id, &bundle, &options)?;
-            rootfs::unmount(&bundle)?;
+            // One that cannot be removed keeps none of the others.
+            removed = removed.and(remove_container(flags, &id, &bundle, &options));
         }
     }
     start::sweep(socket.parent().unwrap_or(Path::new("/")))?;
     removed?;
-    unmounted?;
     let response = Writer::new()
         .number(1, pid as u64)
         .number(2, KILLED)
@@ -50,19 +48,26 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     print(&response)
 }
 
+/// The container, then the mounts of its rootfs, whatever became of the container.
 fn remove_container(
     flags: &Flags,
     id: &str,
     bundle: &Path,
     options: &Options,
 ) -> std::result::Result<(), Status> {
+    let deleted = delete_by_force(flags, id, options);
+    let unmounted = rootfs::unmount(bundle);
+    deleted?;
+    Ok(unmounted?)
+}
+
+fn delete_by_force(flags: &Flags, id: &str, options: &Options) -> std::result::Result<(), Status> {
     let words = ["delete", "--force", id];
-    // Of a bundle that is gone the container may still be there.
-    let cwd = if bundle.is_dir() { bundle } else { Path::new("/") };
     let call = Command {
         options,
         namespace: &flags.namespace,
-        bundle: cwd,
+        // containerd may remove the container's bundle at the same time.
+        bundle: Path::new("/"),
         log: None,
         words: &words,
         home: &Home::default(),
