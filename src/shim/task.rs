@@ -62,7 +62,7 @@ impl Server {
             "Wait" => self.wait(&addressed()?, reply),
             "ResizePty" => self.resize(&addressed()?, message),
             "CloseIO" => self.close_io(&addressed()?, message),
-            "Pids" => self.with_init(id, |server| server.ask_pids(id, reply)),
+            "Pids" => self.pids(id, reply),
             "Pause" => self.pause(id, true, reply),
             "Resume" => self.pause(id, false, reply),
             "Update" => {
@@ -340,6 +340,17 @@ impl Server {
             return Err(Status::refused(format!("cannot {verb} task in created state")));
         }
         self.with_init(id, |server| server.ask_pause(id, pause, reply))
+    }
+
+    /// Of a container that has ended, its init: containerd 1.7 deletes a shim without processes when it starts again,
+    /// and with it the exit status that the shim keeps.
+    fn pids(&mut self, id: &str, reply: Reply) -> Outcome {
+        let init = &self.container(id)?.init;
+        if init.exit.is_some() {
+            let process = Writer::new().number(1, init.pid as u64);
+            return Ok(Some(Writer::new().message(1, process).finish()));
+        }
+        self.with_init(id, |server| server.ask_pids(id, reply))
     }
 
     fn stats(&mut self, id: &str) -> Outcome {

@@ -1,5 +1,6 @@
 //! The calls of the task service, and the order of events.
 
+use runtime_tests::container::wait_until;
 use runtime_tests::{Container, View};
 
 use crate::place::{Streams, place, place_for};
@@ -31,7 +32,7 @@ fn a_container_from_create_to_delete() {
     let exit = &events[2].1;
     assert_eq!(exit.text(1), exit.text(2), "init has the container's id");
     assert_eq!((exit.number(3) as i32, exit.number(4)), (pid, 7));
-    runtime_tests::container::wait_until("the shim's end", || {
+    wait_until("the shim's end", || {
         runtime_tests::host::is_gone(shim.pid) && !shim.socket.exists()
     });
 }
@@ -142,6 +143,23 @@ fn pausing_updating_and_looking() {
     assert_eq!(place.topics()[2..4], ["paused", "resumed"]);
 }
 
+/// containerd 1.7 deletes a shim that has no process, without asking it for the exit status.
+#[test]
+fn pids_of_an_ended_container() {
+    let Some(place) = place_for(Container::new(View::Host).args(["true"])) else { return };
+    if !place.is_aril() {
+        return runtime_tests::skip::inapplicable("containerd's shim answers with no process");
+    }
+    let mut shim = place.start();
+    let pid = shim.run(&Streams::default());
+    let init = shim.init();
+    shim.client.ok("Wait", init);
+    let init = shim.init();
+    let processes = shim.client.ok("Pids", init).all(1);
+    assert_eq!(processes.iter().map(|p| p.number(1)).collect::<Vec<_>>(), [pid as u64]);
+    shim.finish();
+}
+
 #[test]
 fn what_is_not_there() {
     let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };
@@ -182,7 +200,7 @@ fn why_it_failed() {
     let init = shim.init();
     assert_eq!(shim.client.refused("State", init.clone()).code, NOT_FOUND);
     shim.client.send("Shutdown", init);
-    runtime_tests::container::wait_until("the shim's end", || {
+    wait_until("the shim's end", || {
         runtime_tests::host::is_gone(shim.pid) && !shim.socket.exists()
     });
     assert!(place.topics().is_empty());
