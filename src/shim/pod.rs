@@ -5,6 +5,7 @@
 //! the bundle would unmount it, too.
 
 use std::collections::HashMap;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
@@ -35,6 +36,9 @@ pub struct Pod {
     shares_pids: bool,
     /// That which owns the network namespace.
     has_user_namespace: bool,
+    /// The user and the group ID on the host that are 0 in the pod's user namespace: owners of the pod's files.
+    #[serde(default)]
+    root: Option<[u32; 2]>,
     sysctls: HashMap<String, String>,
     /// The text of resolv.conf; none: the host's.
     dns: Option<String>,
@@ -60,6 +64,7 @@ impl Pod {
             host_ipc: modes.number(3) == NODE,
             shares_pids: !name.is_empty() && modes.number(2) == POD,
             has_user_namespace: has_user_namespace.unwrap_or_default(),
+            root: user.as_ref().map(root_of).transpose()?.flatten(),
             sysctls: linux.all(3).map(entry).collect::<std::result::Result<_, _>>()?,
             dns: config.all(4).next().map(resolv_conf).transpose()?,
             cgroup: linux.text(1)?.into(),
@@ -128,7 +133,11 @@ impl Pod {
         let dns = self.dns.clone().unwrap_or_else(|| of_the_host("/etc/resolv.conf"));
         let texts = [format!("{hostname}\n"), of_the_host("/etc/hosts"), dns];
         for ((name, _), text) in FILES.into_iter().zip(texts) {
-            record::write(&bundle.join(name), 0o644, text.as_bytes())?;
+            let path = bundle.join(name);
+            record::write(&path, 0o644, text.as_bytes())?;
+            if let Some([uid, gid]) = self.root {
+                chown(&path, Some(uid), Some(gid)).os("chown", path.display())?;
+            }
         }
         if self.host_ipc {
             return Ok(());
@@ -197,6 +206,17 @@ fn in_user_namespace(user: &Message) -> std::result::Result<bool, Status> {
         TARGET => refused("unsupported mode TARGET: expected POD or NODE".into()),
         other => refused(format!("unsupported mode {other}: expected POD or NODE")),
     }
+}
+
+/// The host's user and group ID that a runtime.v1.UserNamespace maps to 0, if it maps both.
+fn root_of(user: &Message) -> std::result::Result<Option<[u32; 2]>, Status> {
+    let find = |field: u64| {
+        let mappings = user.all(field).map(Message::parse);
+        let mappings = mappings.collect::<std::result::Result<Vec<_>, _>>()?;
+        let root = mappings.iter().find(|map| map.number(2) == 0 && map.number(3) > 0);
+        Ok::<_, Status>(root.map(|map| map.number(1) as u32))
+    };
+    Ok(find(2)?.zip(find(3)?).map(|(uid, gid)| [uid, gid]))
 }
 
 /// In the bundle of a pod, and where its containers see them.
@@ -278,6 +298,11 @@ mod tests {
 
     #[test]
     fn a_user_namespace_is_the_pods_or_the_hosts() {
+        let map = |host: u64, id: u64| Writer::new().number(1, host).number(2, id).number(3, 9);
+        let both = |uid, gid| Writer::new().message(2, uid).message(2, map(7, 1)).message(3, gid);
+        let root = |user: Writer| pod(own_pids().message(5, user), "/n").unwrap().root;
+        assert_eq!(root(both(map(5, 0), map(6, 0))), Some([5, 6]));
+        assert_eq!(root(both(map(5, 0), map(6, 1))), None);
         let refused = |user: Writer| {
             let refused = pod(own_pids().message(5, user), "/n").unwrap_err();
             assert_eq!(refused.code, crate::shim::status::Code::InvalidArgument);
