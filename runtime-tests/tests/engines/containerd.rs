@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +25,14 @@ pub enum Shim {
     /// containerd's own.
     Runc,
     Aril,
+}
+
+/// The major version of the containerd that PATH finds.
+pub fn major_version() -> u32 {
+    let version = Command::new("containerd").arg("--version").output();
+    let text = version.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let major = |word: &str| word.trim_start_matches('v').split_once('.')?.0.parse().ok();
+    text.unwrap_or_default().split(' ').find_map(major).unwrap_or_default()
 }
 
 pub fn with_containerd(name: &str, shim: Shim, test: impl FnOnce(&Containerd, Daemon)) {

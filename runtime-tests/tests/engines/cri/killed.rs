@@ -121,7 +121,8 @@ fn try_pod(kubelet: &Kubelet, name: &str, keep: u32) -> Result<(), String> {
     let cri = &kubelet.cri;
     let request = out().bytes(1, kubelet.pod_config(name).0).bytes(2, kubelet.handler());
     let pod = cri.call("RunPodSandbox", request)?.text(1);
-    let create = kubelet.creation((name, &pod), "c", OWN, out(), &["sleep", "1000"]);
+    let create =
+        kubelet.creation((name, &pod), "c", out().number(2, OWN), out(), &["sleep", "1000"]);
     let id = cri.call("CreateContainer", create)?.text(1);
     cri.call("StartContainer", named(&id))?;
     if keep == 0 {
