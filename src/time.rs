@@ -25,6 +25,13 @@ pub fn is_watched() -> bool {
     LOG.get().is_some()
 }
 
+/// Tells of a decision, which takes no time.
+pub fn note(what: impl Display) {
+    if let Some(log) = LOG.get() {
+        log(&what.to_string());
+    }
+}
+
 /// Tells that a step has ended, and how long it took since the last one.
 pub fn step(what: impl Display) {
     if LOG.get().is_some() {

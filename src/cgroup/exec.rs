@@ -105,10 +105,14 @@ fn refuse_frozen(name: &str, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Running it outside of the container's limits is no way out.
+/// Running the process outside of the container's limits is no way out.
 fn missing(path: &Path, errno: Errno) -> Error {
-    let e = Error::os("open", path.display(), errno);
-    if errno == Errno::ENOENT { e.context("cgroup not exist") } else { e }
+    not_added(Error::os("open", path.display(), errno))
+}
+
+/// The words that callers know from runc.
+pub fn not_added(error: Error) -> Error {
+    error.context("error adding pid to cgroups")
 }
 
 /// The cgroups to join, each once, with a name that it has in [`Paths`].

@@ -121,7 +121,7 @@ mod tests {
         let spec = serde_json::from_value(profile).expect(&text);
         let facts = Facts { native: Arch::native(), flag_supported: |_| true };
         let plan = compile(&spec, &facts).expect(&text);
-        assert_eq!(plan.warnings, [""; 0], "{text}");
+        assert_eq!(plan.unknown, None, "{text}");
     }
 
     #[test]

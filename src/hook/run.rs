@@ -183,7 +183,7 @@ impl Capture {
 
 /// As Go's os/exec says it.
 fn how(ended: Ended) -> String {
-    const SIGNALS: [&str; 16] = [
+    const SIGNALS: [&str; 32] = [
         "signal 0",
         "hangup",
         "interrupt",
@@ -200,6 +200,22 @@ fn how(ended: Ended) -> String {
         "broken pipe",
         "alarm clock",
         "terminated",
+        "stack fault",
+        "child exited",
+        "continued",
+        "stopped (signal)",
+        "stopped",
+        "stopped (tty input)",
+        "stopped (tty output)",
+        "urgent I/O condition",
+        "CPU time limit exceeded",
+        "file size limit exceeded",
+        "virtual timer expired",
+        "profiling timer expired",
+        "window changed",
+        "I/O possible",
+        "power failure",
+        "bad system call",
     ];
     match ended {
         Ended::Exited(code) => format!("exit status {code}"),

@@ -53,7 +53,7 @@ pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
         Step::KeepCapabilities => {
             process::set_keep_capabilities(true).during("prctl PR_SET_KEEPCAPS")
         }
-        Step::StdioOwner { uid } => give_stdio(*uid),
+        Step::StdioOwner { uid, gid } => give_stdio(*uid, *gid),
         Step::Groups(gids) => process::set_groups(gids).during("setgroups"),
         Step::Gid(gid) => unmapped(process::set_gid(*gid), "setgid", "gid", *gid),
         Step::Uid(uid) => unmapped(process::set_uid(*uid), "setuid", "uid", *uid),
@@ -178,11 +178,11 @@ fn drop_bounding(keep: u64) -> ChildResult<()> {
 }
 
 /// So that the user can open `/dev/stdout`. Files that cannot be given stay whose they are.
-fn give_stdio(uid: u32) -> ChildResult<()> {
+fn give_stdio(uid: u32, gid: u32) -> ChildResult<()> {
     let null = libc::makedev(1, 3);
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        match process::give_file(fd, uid, null) {
+        match process::give_file(fd, uid, gid, null) {
             Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::EBADF) => {}
             Err(errno) => return Err(errno).during("fchown stdio"),
         }

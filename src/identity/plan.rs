@@ -86,7 +86,7 @@ pub fn plan(input: &Input) -> Result<Plan> {
     let mut late = vec![
         Step::Bounding { keep: sets.bounding },
         Step::KeepCapabilities,
-        Step::StdioOwner { uid: user.uid() },
+        Step::StdioOwner { uid: user.uid(), gid: user.gid() },
     ];
     late.extend(groups(input)?);
     late.push(Step::Gid(user.gid()));
@@ -158,15 +158,12 @@ fn groups(input: &Input) -> Result<Option<Step>> {
     if input.keep_groups {
         return Ok(None);
     }
-    let mut gids = input.process.user().additional_gids().clone().unwrap_or_default();
-    // The kernel keeps them sorted, and twice what is there twice.
-    gids.sort_unstable();
-    gids.dedup();
-    if input.rootless && !gids.is_empty() {
-        return Err(Error::config("cannot set any additional groups in a rootless container"));
+    let gids = input.process.user().additional_gids().clone().unwrap_or_default();
+    if input.rootless && !input.setgroups_allowed && !gids.is_empty() {
+        return Err(Error::config("cannot set any additional groups in a rootless container")
+            .hint("map a range of group IDs, from /etc/subgid: with your own alone, the kernel denies setgroups(2)"));
     }
-    let possible = input.setgroups_allowed && !input.rootless;
-    Ok(possible.then_some(Step::Groups(gids)))
+    Ok(input.setgroups_allowed.then_some(Step::Groups(gids)))
 }
 
 #[derive(Default)]
@@ -398,6 +395,8 @@ mod tests {
         assert!(!plan(&input).unwrap().late.iter().any(|s| matches!(s, Step::Groups(_))));
         input.rootless = true;
         assert_eq!(message(&input), "cannot set any additional groups in a rootless container");
+        input.setgroups_allowed = true;
+        assert!(plan(&input).unwrap().late.contains(&Step::Groups(vec![5])));
     }
 
     #[test]

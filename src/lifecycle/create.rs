@@ -235,6 +235,7 @@ impl<'a> Making<'a> {
         let options = request.options(store, detach);
         let plan = compile::container(&request.id, &config.spec, &grant, &options, &facts)?;
         time.mark("plan");
+        plan.script.note_filter();
         let warnings = config.warnings.iter().chain(&admitted.warnings).chain(&plan.warnings);
         warnings.for_each(|w| warn(w));
         let sockets = request.handover.connect(plan.script.console.as_ref())?;
@@ -322,6 +323,12 @@ impl<'a> Making<'a> {
         self.time.mark("write down the intent");
         let created = cgroup::parent::create(&self.plan.cgroup)?;
         created.warnings.iter().for_each(|w| (self.warn)(w));
+        if created.paths.is_empty() && !self.plan.namespaces.is_new(Kind::Pid) {
+            (self.warn)(
+                "the container has no cgroup and no private pid namespace, so its processes cannot all be found and \
+                 killed. Such configuration is strongly discouraged",
+            );
+        }
         self.record.cgroup_paths = created.paths.clone();
         self.cgroup = Some(created);
         self.time.mark("make the cgroup");

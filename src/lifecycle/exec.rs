@@ -21,7 +21,6 @@ use crate::plan::ExecPlan;
 use crate::plan::compile::{self, ExecOptions};
 use crate::plan::edits::{self, Edits};
 use crate::plan::facts::ProcessFacts;
-use crate::spec::OperatorGrant;
 use crate::state::{Observed, Record, Status, Store, observe};
 use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
@@ -56,20 +55,23 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     allowed(observed.status, request.ignore_paused)?;
     let config = inspect::stored_config(&slot)?;
     let process = request.process(&config.spec, &record, &observed, warn)?;
-    let plan = plan(request, &config.spec, &record.grant, &process)?;
+    let plan = plan(request, &config.spec, &record, &process)?;
     plan.warnings.iter().for_each(|w| warn(w));
 
     step("read the stored config, and plan");
+    plan.script.note_filter();
     let mut sockets = request.handover.connect(plan.script.console.as_ref())?;
     let signals = foreground::Signals::block()?;
     let init = record.init_process_pid.0;
     let target = cgroup::exec::target(&record.cgroup_paths, &request.cgroups, init)?;
     let entering = Entering { request, record: &record, observed: &observed, plan: &plan };
     let init = entering.spawn(&target, sockets.console())?;
+    step("init: child process in init()");
     step("wait until the process is set up");
     request.handover.deliver(&sockets, Whose::Exec, &init)?;
     let relay = sockets.relay()?;
     let pid = init.pid;
+    step("setns_init: about to exec");
     let pidfd = init.run(&plan.script)?;
     step("execute the program");
     if request.detach {
@@ -97,15 +99,18 @@ fn allowed(status: Status, ignore_paused: bool) -> Result<()> {
     }))
 }
 
-fn plan(request: &Exec, spec: &Spec, grant: &OperatorGrant, process: &Process) -> Result<ExecPlan> {
+fn plan(request: &Exec, spec: &Spec, record: &Record, process: &Process) -> Result<ExecPlan> {
     let both = spec.process().iter().chain(std::iter::once(process));
     let facts = ProcessFacts::gather(both, in_user_namespace());
+    let init = record.init_process_pid.to_string();
     let options = ExecOptions {
         detach: request.detach,
+        // Root decides the maps of its containers, and never denies it.
+        denies_setgroups: facts.rootless && namespace::parent::denies_setgroups(&init),
         console_socket: request.handover.console_socket.clone(),
         passed: request.handover.passed,
     };
-    compile::exec(&request.id, spec, grant, process, &options, &facts)
+    compile::exec(&request.id, spec, &record.grant, process, &options, &facts)
 }
 
 impl Exec {
@@ -163,6 +168,7 @@ impl Entering<'_> {
     ) -> Result<Init> {
         if let Some(cpus) = &self.plan.initial_affinity {
             limits::parent::set_initial_affinity(cpus)?;
+            step(format_args!("nsexec: affinity: {cpus:#x}"));
         }
         let first = self.enter(target, console, false);
         match &target.dir {
@@ -194,6 +200,7 @@ impl Entering<'_> {
                 init.proceed()?;
                 init
             }
+            Err(e) if admits_none(&e) => return Err(cgroup::exec::not_added(e)),
             other => other?,
         };
         let script = &self.plan.script;

@@ -182,11 +182,48 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
             "scheduler runtime/deadline/period can only be specified for SchedDeadline policy",
         ));
     }
+    if *scheduler.policy() == SchedDeadline {
+        check_deadline(scheduler)?;
+    }
     let priority = u32::try_from(priority)
         .map_err(|_| Error::config(format!("invalid scheduler.priority: {priority}")))?;
     let flags = scheduler.flags().iter().flatten().fold(0, |flags, flag| flags | sched_flag(*flag));
     let policy = policy as u32;
     Ok(SchedAttr { policy, flags, nice, priority, runtime, deadline, period, ..Default::default() })
+}
+
+/// The rules of sched(7), for which the kernel has one errno. With SCHED_FLAG_KEEP_PARAMS the kernel reads
+/// none of the three.
+fn check_deadline(scheduler: &Scheduler) -> Result<()> {
+    const LEAST: u64 = 1024;
+    const MOST: u64 = 1 << 63;
+    let refuse = |why: String| Err(Error::config(format!("sched_setattr: `SCHED_DEADLINE` {why}")));
+    if scheduler.flags().iter().flatten().any(|f| *f == LinuxSchedulerFlag::SchedFlagKeepParams) {
+        return Ok(());
+    }
+    let (runtime, deadline) = match (scheduler.runtime(), scheduler.deadline()) {
+        (None, _) => return refuse("requires `runtime`".to_owned()),
+        (_, None) => return refuse("requires `deadline`".to_owned()),
+        (Some(runtime), Some(deadline)) => (*runtime, *deadline),
+    };
+    // A period of 0 is the deadline.
+    let period = scheduler.period().filter(|period| *period != 0).unwrap_or(deadline);
+    let all = [("runtime", runtime), ("deadline", deadline), ("period", period)];
+    if let Some((name, _)) = all.iter().find(|(_, value)| *value == 0) {
+        return refuse(format!("{name} must be greater than 0"));
+    }
+    for pair in all.windows(2) {
+        let [(shorter, less), (longer, more)] = [pair[0], pair[1]];
+        if less > more {
+            return refuse(format!("{shorter} ({less}) must be <= {longer} ({more})"));
+        }
+    }
+    match all.iter().find(|(_, value)| !(LEAST..MOST).contains(value)) {
+        Some((name, value)) => {
+            refuse(format!("{name} ({value}) must be between {LEAST} and {MOST}"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn sched_flag(flag: LinuxSchedulerFlag) -> u64 {
@@ -367,11 +404,39 @@ mod tests {
         ] {
             assert_eq!(refusal(scheduler(value)), message);
         }
-        let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3,
+        for (value, why) in [
+            (json!({"deadline": 2000}), "requires `runtime`"),
+            (json!({"runtime": 2000}), "requires `deadline`"),
+            (json!({"runtime": 0, "deadline": 2000}), "runtime must be greater than 0"),
+            (
+                json!({"runtime": 3000, "deadline": 2000}),
+                "runtime (3000) must be <= deadline (2000)",
+            ),
+            (
+                json!({"runtime": 2000, "deadline": 4000, "period": 3000}),
+                "deadline (4000) must be <= period (3000)",
+            ),
+            (
+                json!({"runtime": 1023, "deadline": 2000}),
+                "runtime (1023) must be between 1024 and 9223372036854775808",
+            ),
+            (
+                json!({"runtime": 2000, "deadline": 9_223_372_036_854_775_808_u64}),
+                "deadline (9223372036854775808) must be between 1024 and 9223372036854775808",
+            ),
+        ] {
+            let mut value = value;
+            value["policy"] = "SCHED_DEADLINE".into();
+            let message = format!("sched_setattr: `SCHED_DEADLINE` {why}");
+            assert_eq!(refusal(scheduler(value)), message);
+        }
+        let kept = json!({"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_KEEP_PARAMS"]});
+        steps(json!({}), Some(scheduler(kept)));
+        let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2000, "period": 3000,
             "flags": ["SCHED_RESET_ON_FORK", "SCHED_FLAG_RECLAIM"]});
         assert_eq!(
             steps(json!({}), Some(scheduler(deadline)))[1],
-            "scheduler policy 6 flags 0x3 nice 0 priority 0 runtime 1 deadline 2 period 3"
+            "scheduler policy 6 flags 0x3 nice 0 priority 0 runtime 1024 deadline 2000 period 3000"
         );
     }
 

@@ -65,6 +65,15 @@ fn id(text: &str) -> Option<usize> {
     text.parse().ok().filter(|id| digits && *id < END)
 }
 
+/// The mask as one number.
+impl fmt::LowerHex for IdSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.iter().rev().skip_while(|word| **word == 0);
+        fmt::LowerHex::fmt(words.next().unwrap_or(&0), f)?;
+        words.try_for_each(|word| write!(f, "{word:0width$x}", width = BITS / 4))
+    }
+}
+
 impl fmt::Display for IdSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
@@ -98,6 +107,8 @@ mod tests {
         }
         assert_eq!(IdSet::parse("cpus", "1,64").unwrap().mask(), [2, 1]);
         assert_eq!(IdSet::default().to_string(), "none");
+        let hexadecimal = |list| format!("{:#x}", IdSet::parse("cpus", list).unwrap());
+        assert_eq!([hexadecimal("0-1"), hexadecimal("1,64")], ["0x3", "0x10000000000000002"]);
         assert_eq!(IdSet::parse("cpus", "0-7,63-64").unwrap().count(), 10);
     }
 

@@ -29,8 +29,10 @@ pub fn facts(namespaces: &[LinuxNamespace], needs_network: bool) -> Result<Facts
         Some(path) if needs_network => same_namespace(path, Path::new("/proc/self/ns/net"))?,
         _ => false,
     };
-    let joined_maps = path_of(LinuxNamespaceType::User).map(maps_behind).transpose()?;
-    Ok(Facts { joins_host_network, joined_maps })
+    let joined = path_of(LinuxNamespaceType::User).map(maps_behind).transpose()?;
+    let joined_denies_setgroups = joined.as_ref().is_some_and(|(_, denies)| *denies);
+    let joined_maps = joined.map(|(maps, _)| maps);
+    Ok(Facts { joins_host_network, joined_maps, joined_denies_setgroups })
 }
 
 fn same_namespace(a: &Path, b: &Path) -> Result<bool> {
@@ -38,8 +40,9 @@ fn same_namespace(a: &Path, b: &Path) -> Result<bool> {
     Ok(identity(a)? == identity(b)?)
 }
 
-/// The maps of a user namespace, as this one sees them: only a task inside shows them.
-fn maps_behind(path: &Path) -> Result<Maps> {
+/// The maps of a user namespace, as this one sees them, and whether it denies setgroups(2): only a task
+/// inside shows them.
+fn maps_behind(path: &Path) -> Result<(Maps, bool)> {
     let what = || format!("read the id maps of user namespace {}", path.display());
     let file = fs::File::open(path).os("open", path.display()).context(what)?;
     let (ours, theirs) = sys::socket::pair().os("socketpair", "").context(what)?;
@@ -62,7 +65,11 @@ fn maps_behind(path: &Path) -> Result<Maps> {
     result.context(what)
 }
 
-fn read_joined_maps(inside: &sys::clone::Spawned, namespace: &Path, joined: bool) -> Result<Maps> {
+fn read_joined_maps(
+    inside: &sys::clone::Spawned,
+    namespace: &Path,
+    joined: bool,
+) -> Result<(Maps, bool)> {
     if !joined {
         return Err(Error::os("setns", namespace.display(), nix::errno::Errno::EPERM));
     }
@@ -70,7 +77,13 @@ fn read_joined_maps(inside: &sys::clone::Spawned, namespace: &Path, joined: bool
         let path = format!("/proc/{}/{file}", inside.pid);
         fs::read_to_string(&path).os("read", &path).map(|text| parse_map(&text))
     };
-    Ok(Maps { uid: read("uid_map")?, gid: read("gid_map")? })
+    let denies = denies_setgroups(&inside.pid.to_string());
+    Ok((Maps { uid: read("uid_map")?, gid: read("gid_map")? }, denies))
+}
+
+/// Whether the user namespace of process `pid` (or `self`) denies setgroups(2).
+pub fn denies_setgroups(pid: &str) -> bool {
+    fs::read(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// The uid map of the user namespace that process `pid` is in.

@@ -17,6 +17,8 @@ pub struct Facts {
     pub joins_host_network: bool,
     /// The maps of a user namespace that is joined by path.
     pub joined_maps: Option<Maps>,
+    /// The user namespace that is joined by path denies setgroups(2).
+    pub joined_denies_setgroups: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ pub struct Plan {
     pub new_maps: Option<Maps>,
     /// The container's ids as the host sees them, new or joined; `None` without a user namespace.
     pub maps: Option<Maps>,
+    /// The user namespace denies setgroups(2), as one must whose only group is its unprivileged creator's.
+    pub denies_setgroups: bool,
     /// First steps of the child: joins, root, cgroup namespace.
     pub enter: Vec<Step>,
     /// hostname and domainname.
@@ -123,7 +127,8 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         plan.enter.push(Step::Unshare(Kind::Cgroup));
     }
     names(input, &mut plan)?;
-    plan.sysctls = sysctl::plan(input.sysctl, &plan, input.facts.joins_host_network)?;
+    plan.sysctls =
+        sysctl::plan(input.sysctl, &plan, input.facts.joins_host_network, input.domainname)?;
     Ok(plan)
 }
 
@@ -161,6 +166,7 @@ fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
                 )));
             }
         }
+        plan.denies_setgroups = input.rootless && matches!(maps.gid[..], [Mapping { size: 1, .. }]);
         plan.new_maps = Some(maps.clone());
         plan.maps = Some(maps);
         return Ok(());
@@ -172,6 +178,7 @@ fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
         ));
     }
     plan.maps = Some(actual);
+    plan.denies_setgroups = input.facts.joined_denies_setgroups;
     Ok(())
 }
 

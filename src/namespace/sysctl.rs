@@ -22,6 +22,7 @@ pub(super) fn plan(
     sysctls: Option<&HashMap<String, String>>,
     namespaces: &Plan,
     joins_host_network: bool,
+    domainname: Option<&str>,
 ) -> Result<Vec<Step>> {
     let Some(sysctls) = sysctls else { return Ok(Vec::new()) };
     // The order of a hash map would differ from run to run.
@@ -32,6 +33,14 @@ pub(super) fn plan(
         .map(|(name, value)| {
             let dotted = normalise(name);
             allowed(&dotted, namespaces, joins_host_network)?;
+            if dotted == "kernel.domainname"
+                && domainname.is_some_and(|field| !field.is_empty() && field != value)
+            {
+                return Err(Error::config(format!(
+                    "sysctl {name:?} conflicts with the field domainname: {value:?} and {:?}",
+                    domainname.unwrap_or_default()
+                )));
+            }
             let path = format!("sys/{}", dotted_to_path(&dotted));
             let key = c_string("linux.sysctl", path.as_bytes())?;
             // A NUL or a line break would hide a second value (CVE-2022-0811's class).

@@ -94,6 +94,7 @@ pub fn container(
         console_socket: options.console_socket.as_deref(),
         passed: options.passed,
         user_namespace: namespaces.has(Kind::User),
+        denies_setgroups: namespaces.denies_setgroups,
         grant,
         facts: &facts.process,
     })?;
@@ -175,6 +176,8 @@ fn rdt(id: &ContainerId, linux: &Linux, facts: &HostFacts) -> Result<Option<limi
 #[derive(Debug, Clone)]
 pub struct ExecOptions {
     pub detach: bool,
+    /// The container's user namespace denies setgroups(2).
+    pub denies_setgroups: bool,
     pub console_socket: Option<PathBuf>,
     pub passed: Passed,
 }
@@ -203,6 +206,7 @@ pub fn exec(
         console_socket: options.console_socket.as_deref(),
         passed: options.passed,
         user_namespace,
+        denies_setgroups: options.denies_setgroups,
         grant,
         facts,
     })?;

@@ -102,7 +102,7 @@ impl Edits {
             }
         }
         if !unknown.is_empty() {
-            warn(&format!("ignoring unknown or unavailable capabilities: {}", unknown.join(" ")));
+            warn(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
         }
         let with = |set: &Option<Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
@@ -184,7 +184,7 @@ mod tests {
         assert!(sets.inheritable().is_none() && sets.ambient().is_none());
         let unknown = Edits { capabilities: vec!["CAP_X".to_owned()], ..edits };
         let warned = std::cell::Cell::new(false);
-        let p = unknown.apply(process(), &|text| warned.set(text.ends_with(": CAP_X"))).unwrap();
+        let p = unknown.apply(process(), &|text| warned.set(text.ends_with(": [CAP_X]"))).unwrap();
         assert!(warned.get());
         assert_eq!(p.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
     }

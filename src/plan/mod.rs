@@ -128,6 +128,13 @@ impl Script {
         })
     }
 
+    /// For the debug log, with the flags as seccomp(2) takes them.
+    pub fn note_filter(&self) {
+        if let Some(filter) = self.filter() {
+            crate::time::note(format_args!("seccomp filter flags: {}", filter.flags));
+        }
+    }
+
     /// Whether the filter has a listener, which the parent takes.
     pub fn notifies(&self) -> bool {
         self.filter().is_some_and(seccomp::Filter::notifies)

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, Process};
 
 use super::facts::ProcessFacts;
 use super::{Program, Script, Step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::identity::descriptors::Passed;
 use crate::identity::{environment, executable};
@@ -38,6 +38,8 @@ pub struct Input<'a> {
     pub console_socket: Option<&'a Path>,
     pub passed: Passed,
     pub user_namespace: bool,
+    /// Of that user namespace.
+    pub denies_setgroups: bool,
     pub grant: &'a OperatorGrant,
     pub facts: &'a ProcessFacts,
 }
@@ -75,7 +77,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         held: (!input.user_namespace).then_some(input.facts.capabilities),
         user_namespace: input.user_namespace,
         rootless: input.facts.rootless,
-        setgroups_allowed: input.facts.setgroups_allowed,
+        setgroups_allowed: input.facts.setgroups_allowed && !input.denies_setgroups,
         modules: input.facts.security,
     })?;
     let limits = limits::plan::plan(&limits::Input {
@@ -97,7 +99,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
     let (filter, listener) = match seccomp {
         None => (None, None),
         Some(plan) => {
-            warnings.extend(plan.warnings);
+            warnings.extend(unknown_syscalls(plan.unknown, input.grant)?);
             (Some(plan.filter), plan.listener)
         }
     };
@@ -139,6 +141,16 @@ fn sets_cpus(linux: &Linux) -> bool {
 fn seccomp(linux: &Linux) -> Result<Option<seccomp::plan::Plan>> {
     let Some(profile) = linux.seccomp().as_ref() else { return Ok(None) };
     seccomp::plan::compile(profile, &seccomp::parent::facts()).map(Some)
+}
+
+/// The warning of a profile that names system calls which do not exist.
+fn unknown_syscalls(names: Option<String>, grant: &OperatorGrant) -> Result<Option<String>> {
+    match names {
+        Some(names) if grant.known_syscalls_only => {
+            Err(Error::config(format!("seccomp: unknown syscalls: {names}")))
+        }
+        names => Ok(names.map(|names| format!("unknown seccomp syscalls ignored: {names}"))),
+    }
 }
 
 fn program(input: &Input<'_>) -> Result<Program> {

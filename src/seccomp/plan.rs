@@ -22,7 +22,8 @@ pub struct Plan {
     pub filter: Filter,
     /// Where the filter notifies.
     pub listener: Option<Listener>,
-    pub warnings: Vec<String>,
+    /// System calls of the profile that do not exist, as far as Aril knows: their rules are ignored.
+    pub unknown: Option<String>,
 }
 
 pub fn compile(spec: &LinuxSeccomp, facts: &Facts) -> Result<Plan> {
@@ -43,11 +44,7 @@ pub fn compile(spec: &LinuxSeccomp, facts: &Facts) -> Result<Plan> {
             bpf::MAX_INSTRUCTIONS
         )));
     }
-    Ok(Plan {
-        filter: Filter { program, flags, outline },
-        listener,
-        warnings: profile.unknown_warning().into_iter().collect(),
-    })
+    Ok(Plan { filter: Filter { program, flags, outline }, listener, unknown: profile.unknown() })
 }
 
 fn listener(spec: &LinuxSeccomp) -> Result<Option<Listener>> {

@@ -63,11 +63,10 @@ impl<'a> Profile<'a> {
         Ok(())
     }
 
-    pub fn unknown_warning(&self) -> Option<String> {
-        (!self.unknown.is_empty()).then(|| {
-            let names = self.unknown.iter().copied().collect::<Vec<_>>().join(" ");
-            format!("unknown seccomp syscalls ignored: {names}")
-        })
+    /// Their names, with spaces between.
+    pub fn unknown(&self) -> Option<String> {
+        let names = || self.unknown.iter().copied().collect::<Vec<_>>().join(" ");
+        (!self.unknown.is_empty()).then(names)
     }
 
     pub fn table(&self, arch: Arch) -> Result<Table> {

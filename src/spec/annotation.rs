@@ -14,6 +14,10 @@ pub const SYSTEMD: &str = "org.systemd.property.";
 /// value is `0`. Podman sets it for `--group-add keep-groups`.
 pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
+/// crun's: a seccomp profile with a system call that Aril does not know is refused, unless the value is
+/// `0`. Without it, such a name is ignored with a warning.
+pub const UNKNOWN_SYSCALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
+
 /// The directories that the rootfs is made of, lowest first: separated by colons, or a JSON list of
 /// strings. Relative ones are relative to the bundle; at most 500. The list is complete: `root.path`
 /// is a layer only if it is in it, and else just an empty place.
@@ -100,7 +104,7 @@ pub fn class(key: &str, value: &str) -> Option<Class> {
         return Some(if own { Class::Harmless } else { Class::Host });
     }
     if !key.starts_with(ARIL) {
-        return (key == KEEP_GROUPS).then_some(Class::Harmless);
+        return [KEEP_GROUPS, UNKNOWN_SYSCALLS].contains(&key).then_some(Class::Harmless);
     }
     let host = match key {
         LAYERS | SHOW | USERNS => true,
@@ -125,7 +129,7 @@ fn is_high_port(published: &str) -> bool {
 
 /// True if an annotation with this key, or some key with this prefix, can act.
 pub fn is_known(pattern: &str, prefix: bool) -> bool {
-    const KEYS: [&str; 13] = [
+    const KEYS: [&str; 14] = [
         LAYERS,
         UPPER,
         SHOW,
@@ -139,6 +143,7 @@ pub fn is_known(pattern: &str, prefix: bool) -> bool {
         NETWORK_RATE,
         LANDLOCK,
         KEEP_GROUPS,
+        UNKNOWN_SYSCALLS,
     ];
     if prefix {
         return KEYS.iter().any(|key| key.starts_with(pattern))

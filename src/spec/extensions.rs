@@ -39,6 +39,9 @@ pub struct Extensions {
     /// The caller's supplementary groups stay.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_groups: bool,
+    /// A seccomp profile with an unknown system call is refused. Of no use after create.
+    #[serde(skip)]
+    pub known_syscalls_only: bool,
     /// Ports are published though a process of the host listens on them. No annotation asks for it, and it is of no
     /// use after create.
     #[serde(skip)]
@@ -72,6 +75,8 @@ impl Extensions {
     pub(super) fn annotate(&mut self, key: &str, value: &str) {
         if key == annotation::KEEP_GROUPS {
             self.keep_groups |= value != "0";
+        } else if key == annotation::UNKNOWN_SYSCALLS {
+            self.known_syscalls_only |= value != "0";
         } else if key.starts_with(annotation::SYSTEMD) {
             self.systemd.insert(key.to_owned(), value.to_owned());
         } else if let Some(field) = self.field(key) {

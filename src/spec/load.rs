@@ -228,7 +228,8 @@ fn drop_unknown_capabilities(process: &mut Value, warnings: &mut Vec<String>) {
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.iter().filter_map(Value::as_str).collect();
-        warnings.push(format!("ignoring unknown or unavailable capabilities: {}", names.join(" ")));
+        warnings
+            .push(format!("ignoring unknown or unavailable capabilities: [{}]", names.join(" ")));
     }
 }
 
@@ -308,7 +309,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(c.spec.version(), "9.9.9");
-        assert_eq!(c.warnings, ["ignoring unknown or unavailable capabilities: CAP_TELEPORT"]);
+        assert_eq!(c.warnings, ["ignoring unknown or unavailable capabilities: [CAP_TELEPORT]"]);
         let caps = c.spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
         assert_eq!(caps.bounding().as_ref().unwrap().len(), 1);
     }

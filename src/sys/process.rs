@@ -49,13 +49,21 @@ pub fn umask(mask: u32) {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
 }
 
-/// Gives the file behind `fd` to `uid` unless it has that owner or is the device `except`.
-pub fn give_file(fd: BorrowedFd, uid: libc::uid_t, except: libc::dev_t) -> Result<()> {
+/// Gives the file behind `fd` to `uid` unless it has that owner or is the device `except`. A pipe gets the
+/// group `gid`, too; the group of a file or a terminal may be there for others.
+pub fn give_file(
+    fd: BorrowedFd,
+    uid: libc::uid_t,
+    gid: libc::gid_t,
+    except: libc::dev_t,
+) -> Result<()> {
     let stat = nix::sys::stat::fstat(fd)?;
-    if stat.st_uid == uid || stat.st_rdev == except {
+    let is_pipe = stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
+    let group = is_pipe.then_some(gid).filter(|gid| stat.st_gid != *gid);
+    if stat.st_rdev == except || (stat.st_uid == uid && group.is_none()) {
         return Ok(());
     }
-    nix::unistd::fchown(fd, Some(uid.into()), None)
+    nix::unistd::fchown(fd, Some(uid.into()), group.map(Into::into))
 }
 
 // Capabilities.

@@ -376,6 +376,31 @@ fn the_callers_groups_stay_where_they_are_asked_for() {
     });
 }
 
+/// crun's, which can do nothing but refuse.
+#[test]
+fn unknown_system_calls_are_refused_where_that_is_asked_for() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !c.runtime.only_aril("crun's annotation") {
+            return;
+        }
+        let mut c = c.args(["true"]).edit(|spec| {
+            spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["no_such_call"], "action": "SCMP_ACT_ERRNO"}]});
+        });
+        c.run().ok().says("unknown seccomp syscalls ignored: no_such_call");
+        for (value, refused) in [("1", true), ("0", false)] {
+            c.spec["annotations"]["run.oci.seccomp_fail_unknown_syscall"] = value.into();
+            let out = c.run();
+            match refused {
+                true => out.exits(1).says("seccomp: unknown syscalls: no_such_call"),
+                false => out.ok(),
+            };
+            c.leaves_nothing();
+        }
+    });
+}
+
 /// A file that a user wrote counts for that user's containers.
 #[test]
 fn a_user_allows_what_their_own_containers_may() {

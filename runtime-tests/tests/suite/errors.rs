@@ -165,6 +165,42 @@ fn parts_that_must_be_there() {
 }
 
 #[test]
+fn two_domain_names() {
+    is_refused("domainname", |c| {
+        c.edit(|spec| {
+            spec["domainname"] = "one".into();
+            spec["linux"]["sysctl"] = json!({"kernel.domainname": "other"});
+        })
+    });
+    on_the_host(|view| {
+        let c = Container::new(view).script("cat /proc/sys/kernel/domainname").edit(|spec| {
+            spec["domainname"] = "one".into();
+            spec["linux"]["sysctl"] = json!({"kernel.domainname": "one"});
+        });
+        assert_eq!(c.run().ok().stdout, "one\n");
+    });
+}
+
+/// The kernel has one errno for all of them.
+#[test]
+fn parameters_of_a_deadline() {
+    for (scheduler, why) in [
+        (json!({"deadline": 20_000_000}), "`SCHED_DEADLINE` requires `runtime`"),
+        (json!({"runtime": 10_000_000}), "`SCHED_DEADLINE` requires `deadline`"),
+        (
+            json!({"runtime": 30_000_000, "deadline": 20_000_000}),
+            "runtime (30000000) must be <= deadline (20000000)",
+        ),
+    ] {
+        let mut scheduler = scheduler;
+        scheduler["policy"] = "SCHED_DEADLINE".into();
+        is_refused(if Runtime::under_test().is_aril() { why } else { "" }, |c| {
+            c.edit(|spec| spec["process"]["scheduler"] = scheduler.clone())
+        });
+    }
+}
+
+#[test]
 fn relative_working_directory() {
     is_refused("Cwd must be an absolute path", |c| {
         c.edit(|spec| spec["process"]["cwd"] = "tmp".into())
@@ -696,7 +732,9 @@ fn debug_tells_each_step_of_each_verb() {
                 if json {
                     let record: Value = serde_json::from_str(line).expect("a record");
                     assert_eq!(record["level"], "debug");
-                    assert!(record["msg"].as_str().is_some_and(|m| m.ends_with(" ms)")), "{line}");
+                    let message = record["msg"].as_str().expect("a message");
+                    let timed = message.ends_with(" ms)");
+                    assert!(timed || message.starts_with("seccomp filter flags: "), "{line}");
                 } else {
                     assert!(line.contains("level=debug msg=\""), "{line}");
                 }
@@ -715,7 +753,12 @@ fn debug_tells_each_step_of_each_verb() {
                 assert!(text.contains(words), "no {words:?} in {text}");
             }
             assert!(debug(&["start", id], json).contains("let the container's program start"));
-            assert!(debug(&["exec", id, "true"], json).contains("execute the program"));
+            let exec = debug(&["exec", id, "true"], json);
+            for told in
+                ["child process in init()", "setns_init: about to exec", "execute the program"]
+            {
+                assert!(exec.contains(told), "{told}: {exec}");
+            }
             assert!(debug(&["pause", id], json).contains("freeze the cgroup"));
             assert!(debug(&["state", id], json).contains("look at the container: paused"));
             assert!(debug(&["resume", id], json).contains("thaw the cgroup"));

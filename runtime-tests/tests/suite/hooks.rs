@@ -192,6 +192,23 @@ fn start_container_hook_that_fails() {
     });
 }
 
+/// The hook is under the program's filter, and how it ended is said as runc says it.
+#[test]
+fn a_start_container_hook_that_the_filter_kills() {
+    on_the_host(|view| {
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "mkdir /dev/shm/made"]});
+        let c = with_hook(Container::new(view).script("echo program"), "startContainer", &hook);
+        let c = c.edit(|spec| {
+            spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+                [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]});
+        });
+        let out = c.run().exits(1);
+        assert!(!out.stdout.contains("program"), "{out:?}");
+        out.says("error running startContainer hook").says("bad system call");
+        c.leaves_nothing();
+    });
+}
+
 #[test]
 fn poststart_hook_that_fails() {
     on_the_host(|view| {

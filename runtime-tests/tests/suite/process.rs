@@ -59,6 +59,48 @@ fn a_capability_that_the_runtime_lacks_is_a_warning() {
     });
 }
 
+/// A warning, in runc's words, which callers look for.
+#[test]
+fn an_unknown_capability_is_a_warning() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("grep ^CapBnd /proc/self/status").edit(|spec| {
+            spec["process"]["capabilities"] = json!({"bounding": ["CAP_KILL", "CAP_NEW", "OTHER"]});
+        });
+        let out = c.run().ok().prints("CapBnd:\t0000000000000020");
+        assert!(out.stderr.contains("ignoring unknown or unavailable capabilities: ["), "{out:?}");
+        assert!(out.stderr.contains("CAP_NEW") && out.stderr.contains("OTHER"), "{out:?}");
+    });
+}
+
+#[test]
+fn groups_are_the_kernels_list() {
+    on_the_host(|view| {
+        let c = Container::new(view).script("grep ^Groups: /proc/self/status").edit(|spec| {
+            spec["process"]["user"]["additionalGids"] = json!([30, 10, 30]);
+        });
+        assert_eq!(c.run().ok().stdout.trim(), "Groups:\t10 30 30");
+    });
+}
+
+/// The program may open its standard streams again by their paths; no other group is shut out of a file.
+#[test]
+fn standard_streams_are_the_users() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !c.runtime.only_aril("runc gives no group, crun that of files, too") {
+            return;
+        }
+        let c = c.script(
+            "stat -L -c '%F %u:%g' /proc/self/fd/0 /proc/self/fd/1 | cat >&2; echo > /dev/stdout",
+        );
+        let c = c.edit(|spec| spec["process"]["user"] = json!({"uid": 1000, "gid": 1001}));
+        let file = c.file("input", "text");
+        let script = format!("exec \"$@\" < {} | cat", file.display());
+        let out = c.run_call(&[]).in_shell(&script).ok();
+        assert_eq!(out.stderr, "regular file 1000:0\nfifo 1000:1001\n");
+    });
+}
+
 #[test]
 fn of_a_variable_given_twice_the_last_counts() {
     on_the_host(|view| {

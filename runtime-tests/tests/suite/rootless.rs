@@ -236,6 +236,44 @@ fn ranges() -> Value {
         {"containerID": 1, "hostID": 100_000, "size": 65_536}])
 }
 
+/// With group IDs of a range, the kernel lets root of the user namespace choose groups.
+#[test]
+fn groups_of_a_range() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::of_tester(view) else { return };
+        let b = b.script("grep ^Groups: /proc/self/status; sleep 1000").edit(|spec| {
+            spec["linux"]["uidMappings"] = ranges();
+            spec["linux"]["gidMappings"] = ranges();
+            spec["process"]["user"]["additionalGids"] = json!([10, 20]);
+        });
+        if !b.c.runtime.only_aril("crun does, runc refuses") {
+            return;
+        }
+        b.c.write_config();
+        let id = b.c.id.clone();
+        b.run(&["-d"]).ok();
+        let words =
+            ["exec", "--additional-gids", "30", &id, "grep", "^Groups:", "/proc/self/status"];
+        b.call(words).ok().prints("Groups:\t10 20 30");
+        b.call(["delete", "--force", &id]).ok();
+        b.c.leaves_nothing();
+    });
+}
+
+/// With the user's own ID alone, the kernel lets nobody choose groups.
+#[test]
+fn groups_without_a_range() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let b = b.edit(|spec| spec["process"]["user"]["additionalGids"] = json!([0]));
+        b.run(&[])
+            .output()
+            .exits(1)
+            .says("cannot set any additional groups in a rootless container");
+        b.c.leaves_nothing();
+    });
+}
+
 /// As from a cron job: nothing says where the user's systemd is.
 #[test]
 fn with_ranges_and_no_session() {
@@ -510,6 +548,25 @@ fn no_word_about_a_cgroup_that_cannot_be_made() {
         let b = b.script("echo out; echo err >&2");
         let out = b.run(&[]).ok();
         assert_eq!((&*out.stdout, &*out.stderr), ("out\n", "err\n"));
+    });
+}
+
+/// Nothing but its own processes' will ends such a container's processes.
+#[test]
+fn a_container_that_cannot_be_killed_whole_is_warned_of() {
+    on_the_host(|view| {
+        let Some(b) = Bundle::new(view) else { return };
+        let b = b.script("true").edit(|spec| {
+            let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            list.retain(|ns| ns["type"] != "pid");
+            for mount in spec["mounts"].as_array_mut().expect("mounts") {
+                if mount["type"] == "proc" {
+                    *mount = json!({"destination": "/proc", "type": "none", "source": "/proc",
+                        "options": ["rbind", "nosuid", "nodev", "noexec"]});
+                }
+            }
+        });
+        b.run(&[]).ok().says("Such configuration is strongly discouraged");
     });
 }
 
