@@ -38,6 +38,17 @@ pub fn is_frozen(paths: &Paths) -> Result<bool> {
     }
 }
 
+/// The innermost of the directory and its ancestors that was told to freeze.
+pub(super) fn frozen_level(is_version2: bool, dir: &Path) -> Result<Option<&Path>> {
+    let name = if is_version2 { "cgroup.freeze" } else { "freezer.self_freezing" };
+    for level in dir.ancestors().take_while(|level| level.starts_with(layout::MOUNT)) {
+        if state_is(&level.join(name), "1")? {
+            return Ok(Some(level));
+        }
+    }
+    Ok(None)
+}
+
 /// The same for a container whose init process is `init`: a cgroup that it has left freezes it no more.
 pub fn has_frozen(paths: &Paths, init: i32) -> Result<bool> {
     Ok(is_frozen(paths)? && left(paths, init)?.is_none())

@@ -101,7 +101,13 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
         systemd::parent::let_go_of_the_last(unit, stored::pids(&plan.paths)?.is_empty());
         if unit.user && !may_clone_into(&plan.targets)? {
             // systemd would move the process into what another container has, or what is frozen.
-            plan.targets.iter().filter(|target| target.dir.exists()).try_for_each(refuse_used)?;
+            for target in &plan.targets {
+                if target.dir.exists() {
+                    refuse_used(target)?;
+                }
+                let mut levels = target.dir.ancestors();
+                levels.find(|dir| dir.exists()).map_or(Ok(()), |dir| refuse_frozen(target, dir))?;
+            }
             created.paths = plan.paths.clone();
             created.moves = true;
             return Ok(());
@@ -125,9 +131,10 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
         }
         if !created.is_new(&target.dir) {
             refuse_used(target)?;
-            if target.is_version2() {
-                renew(target, &mut created.made)?;
-            }
+        }
+        refuse_frozen(target, &target.dir)?;
+        if !created.is_new(&target.dir) && target.is_version2() {
+            renew(target, &mut created.made)?;
         }
         prepare(plan, target, created)?;
     }
@@ -261,11 +268,23 @@ fn refuse_used(target: &Target) -> Result<()> {
             target.dir.display()
         )));
     }
-    if (target.is_version2() || target.carries("freezer")) && freezer::is_frozen(&paths)? {
-        return Err(Error::state("container's cgroup unexpectedly frozen")
-            .hint(format!("thaw or remove {}", target.dir.display())));
-    }
     Ok(())
+}
+
+/// A process in a cgroup that is frozen, or that has a frozen ancestor, does not run: the create would wait
+/// until the cgroup is thawed. `dir` is the target's, or the innermost of its ancestors that is there.
+fn refuse_frozen(target: &Target, dir: &Path) -> Result<()> {
+    let name = match (target.is_version2(), target.carries("freezer")) {
+        (true, _) => "",
+        (_, true) => "freezer",
+        _ => return Ok(()),
+    };
+    if !freezer::is_frozen(&Paths::from([(name.to_owned(), dir.to_owned())]))? {
+        return Ok(());
+    }
+    let frozen = freezer::frozen_level(target.is_version2(), dir)?.unwrap_or(dir);
+    let text = format!("container's cgroup unexpectedly frozen: {} is frozen", frozen.display());
+    Err(Error::state(text).hint("thaw it, or give the container another cgroupsPath"))
 }
 
 /// Into a cgroup whose `cgroup.kill` was ever written, nobody can be cloned: Linux (6.12 and 6.18,
@@ -525,14 +544,22 @@ fn explain_absence(dir: &Path, write: &Write, e: Error) -> Error {
     }
     let (controller, name) = (&*write.controller, &*write.file);
     let list = file::read(&dir.join("cgroup.controllers")).ok().flatten();
-    let here = list.is_none_or(|l| l.split_whitespace().any(|c| c == controller));
+    let here = list.as_ref().is_none_or(|l| l.split_whitespace().any(|c| c == controller));
     let what = match write.unified {
         true if !here && controller != "cgroup" => {
-            return Error::system(format!(
+            let text = format!(
                 "unified resource {name:?} can't be set: controller {controller:?} not available"
+            );
+            // In crun's words, too, which its tests look for.
+            return Error::system(text).hint(format!(
+                "the requested cgroup controller `{controller}` is not available: \
+                 {}/cgroup.controllers has: {}",
+                dir.display(),
+                list.unwrap_or_default().trim()
             ));
         }
-        true => format!("unable to set unified resource {name:?}"),
+        // The config names the file itself.
+        true => return e.context(format!("unable to set unified resource {name:?}")),
         false if !here => {
             return Error::system(format!(
                 "cannot set {controller} limit: controller {controller:?} not available in {}",

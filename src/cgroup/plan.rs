@@ -259,12 +259,20 @@ fn require_device_controller(paths: &Paths) -> Result<()> {
 
 fn warnings(version: Version, resources: Option<&LinuxResources>) -> Vec<String> {
     match (version, resources) {
-        (Version::V2, Some(r)) => v2::ignored(r)
-            .into_iter()
-            .map(|name| format!("linux.resources.{name} has no meaning on cgroup v2: ignored"))
-            .collect(),
+        (Version::V2, Some(r)) => {
+            let ignored = v2::ignored(r).into_iter();
+            let ignored = ignored
+                .map(|name| format!("linux.resources.{name} has no meaning on cgroup v2: ignored"));
+            ignored.chain(contradiction(version, r)).collect()
+        }
         _ => Vec::new(),
     }
+}
+
+/// Warns, in runc's words, of limits that exclude each other.
+pub fn contradiction(version: Version, resources: &LinuxResources) -> Option<String> {
+    let given_up = version == Version::V2 && v2::gives_up_weight(resources);
+    given_up.then(|| "unable to apply both cpu.weight and cpu.idle, ignoring cpu.weight".to_owned())
 }
 
 /// One line for each effect, in order.

@@ -41,7 +41,8 @@ fn memory(stored: Option<LinuxMemory>, asked: Option<LinuxMemory>) -> Option<Lin
 fn cpu(stored: Option<&LinuxCpu>, asked: Option<&LinuxCpu>) -> Option<LinuxCpu> {
     let (before, asked) = (stored.cloned().unwrap_or_default(), asked.cloned().unwrap_or_default());
     // SCHED_IDLE has no weight.
-    let kept_shares = if asked.idle().is_some() { None } else { before.shares() };
+    let is_idle = before.idle() == Some(1);
+    let kept_shares = if asked.idle().is_some() || is_idle { None } else { before.shares() };
     let bandwidth = match (asked.quota(), asked.period()) {
         (None, None) => (None, None),
         // Half of a pair: the other half is the one in force.
@@ -172,6 +173,8 @@ mod tests {
         assert_eq!(with(json!({"idle": 1})), json!({"idle": 1}));
         assert_eq!(with(json!({"idle": 0, "shares": 7})), json!({"idle": 0, "shares": 7}));
         assert_eq!(with(json!({"quota": 7})), json!({"shares": 512, "quota": 7}));
+        let idle = json!({"cpu": {"shares": 512, "idle": 1}});
+        assert_eq!(merged(idle, json!({"cpu": {"quota": 7}})), json!({"cpu": {"quota": 7}}));
     }
 
     #[test]

@@ -97,8 +97,8 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
     if memory.disable_oom_killer() == Some(true) {
         writes.push(Write::new("memory", "memory.oom_control", 1));
     }
-    // Engines send the largest number for "not set".
-    if let Some(swappiness) = memory.swappiness().filter(|s| *s < i64::MAX as u64) {
+    // Engines send -1, in an unsigned number, for "not set".
+    if let Some(swappiness) = memory.swappiness().filter(|s| *s != u64::MAX) {
         if swappiness > 100 {
             let text =
                 format!("invalid memory swappiness value: {swappiness} (valid range is 0-100)");
@@ -111,11 +111,16 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
 
 fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
+    // First: the kernel refuses the shares of a cgroup that is idle.
+    if let Some(idle) = cpu.idle() {
+        writes.push(Write::new("cpu", "cpu.idle", idle));
+    }
     if let Some(shares) = cpu.shares().filter(|s| *s != 0) {
         // The kernel would silently clamp.
         match shares {
             1 => return Err(Error::config("the minimum allowed cpu-shares is 2")),
             262_145.. => return Err(Error::config("the maximum allowed cpu-shares is 262144")),
+            _ if cpu.idle() == Some(1) => {}
             _ => writes.push(Write::new("cpu", "cpu.shares", shares)),
         }
     }
@@ -129,9 +134,6 @@ fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
     }
     if let Some(quota) = cpu.quota().filter(|q| *q != 0) {
         writes.push(Write::new("cpu", "cpu.cfs_quota_us", quota));
-    }
-    if let Some(idle) = cpu.idle() {
-        writes.push(Write::new("cpu", "cpu.idle", idle));
     }
     Ok(writes)
 }
@@ -254,13 +256,14 @@ mod tests {
         assert_eq!(
             lines(r.clone()),
             [
+                "cpu.idle = 0",
                 "cpu.shares = 512",
                 "cpu.cfs_burst_us = 3",
                 "cpu.cfs_period_us = 10000",
                 "cpu.cfs_quota_us = 5000",
-                "cpu.idle = 0",
             ]
         );
+        assert_eq!(lines(json!({"cpu": {"idle": 1, "shares": 512}})), ["cpu.idle = 1"]);
         assert_eq!(
             text(&before_join(&resources(r))),
             [

@@ -36,7 +36,40 @@ pub fn writes(resources: &LinuxResources) -> Result<Vec<Write>> {
     for (key, value) in sorted(resources.unified()) {
         writes.push(unified(key, value)?);
     }
+    settle_idle(&mut writes);
     Ok(writes)
+}
+
+/// The last `cpu.idle` is the only one and goes first: the kernel refuses the weight of a cgroup that is
+/// idle, even one that is about to be idle no longer.
+fn settle_idle(writes: &mut Vec<Write>) {
+    let Some(last) = writes.iter().rposition(|write| write.file == "cpu.idle") else { return };
+    let idle = writes.remove(last);
+    let is_idle = makes_idle(&idle.value);
+    writes.retain(|write| {
+        let is_weight = WEIGHTS.contains(&&*write.file);
+        write.file != "cpu.idle" && !(is_idle && is_weight)
+    });
+    writes.insert(0, idle);
+}
+
+/// The files of a weight, which an idle cgroup does not have.
+const WEIGHTS: [&str; 2] = ["cpu.weight", "cpu.weight.nice"];
+
+fn makes_idle(value: &str) -> bool {
+    value.trim() == "1"
+}
+
+/// Whether a weight is given up for `cpu.idle`.
+pub fn gives_up_weight(resources: &LinuxResources) -> bool {
+    let unified = |file: &str| resources.unified().as_ref().and_then(|unified| unified.get(file));
+    let cpu = resources.cpu().as_ref();
+    let is_idle = match unified("cpu.idle") {
+        Some(value) => makes_idle(value),
+        None => cpu.and_then(LinuxCpu::idle) == Some(1),
+    };
+    let shares = cpu.and_then(LinuxCpu::shares).and_then(cpu_weight);
+    is_idle && (shares.is_some() || WEIGHTS.iter().any(|file| unified(file).is_some()))
 }
 
 /// What cgroup2 has no file for, and is accepted and left out.
@@ -125,10 +158,7 @@ fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
     if let Some(idle) = cpu.idle() {
         writes.push(Write::new("cpu", "cpu.idle", idle));
     }
-    if let Some(weight) = cpu.shares().and_then(cpu_weight)
-        // The kernel has no weight to give to SCHED_IDLE.
-        && cpu.idle() != Some(1)
-    {
+    if let Some(weight) = cpu.shares().and_then(cpu_weight) {
         writes.push(Write::new("cpu", "cpu.weight", weight));
     }
     if let Some(burst) = cpu.burst() {
@@ -196,9 +226,9 @@ fn io_max(block: &LinuxBlockIo) -> Vec<String> {
     devices.into_values().collect()
 }
 
-/// 10..=1000 -> 1..=10000.
+/// 10..=1000 -> 1..=10000, and what is less than 10 to 1.
 fn io_weight(weight: u16) -> u64 {
-    1 + (u64::from(weight) - 10) * 9999 / 990
+    1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
 
 fn hugetlb(limit: &LinuxHugepageLimit) -> Result<[Write; 2]> {
@@ -218,7 +248,11 @@ fn unified(key: &str, value: &str) -> Result<Write> {
     let Some((controller, _)) = key.split_once('.').filter(|(c, p)| !c.is_empty() && !p.is_empty())
     else {
         let text = format!("unified resource {key:?} must be in the form CONTROLLER.PARAMETER");
-        return Err(Error::config(text));
+        // In crun's words, too, which its tests look for.
+        return Err(Error::config(text).hint(format!(
+            "a key is the name of a cgroup v2 file, such as memory.high: the specified key has not \
+             the form CONTROLLER.VALUE `{key}`"
+        )));
     };
     let write = Write::new(controller.to_owned(), key.to_owned(), value);
     Ok(Write { unified: true, absent: Absent::Refuse, ..write })
@@ -290,6 +324,32 @@ mod tests {
             ["cpu.idle = 0", "cpu.weight = 59"]
         );
         assert_eq!(lines(json!({"cpu": {"burst": 0}})), ["cpu.max.burst = 0 (if there)"]);
+    }
+
+    #[test]
+    fn an_idle_cgroup_has_no_weight() {
+        let unified = |map: serde_json::Value| lines(json!({ "unified": map }));
+        assert_eq!(unified(json!({"cpu.idle": "1", "cpu.weight": "8"})), ["cpu.idle = 1"]);
+        assert_eq!(
+            unified(json!({"cpu.idle": "0", "cpu.weight": "8"})),
+            ["cpu.idle = 0", "cpu.weight = 8"]
+        );
+        let both = |cpu: serde_json::Value, map: serde_json::Value| {
+            let r = json!({"cpu": cpu, "unified": map, "pids": {"limit": 3}});
+            (lines(r.clone()), gives_up_weight(&resources(r)))
+        };
+        let idle = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect::<Vec<_>>();
+        // The map overrides the field.
+        assert_eq!(
+            both(json!({"idle": 1, "shares": 1024}), json!({"cpu.idle": "0"})),
+            (idle(&["cpu.idle = 0", "pids.max = 3", "cpu.weight = 100"]), false)
+        );
+        assert_eq!(
+            both(json!({"shares": 1024}), json!({"cpu.idle": "1", "cpu.weight.nice": "3"})),
+            (idle(&["cpu.idle = 1", "pids.max = 3"]), true)
+        );
+        assert!(both(json!({"idle": 1}), json!({"cpu.weight": "8"})).1);
+        assert!(!both(json!({"idle": 1, "shares": 0}), json!({})).1);
     }
 
     #[test]
@@ -377,8 +437,12 @@ mod tests {
         );
         assert!(lines(json!({"blockIO": {"weight": 0}})).is_empty());
         assert_eq!(
-            refusal(json!({"blockIO": {"weight": 5}})),
-            "invalid blkio weight: 5 (valid range is 10-1000)"
+            lines(json!({"blockIO": {"weight": 5}})),
+            ["io.bfq.weight = 5 (or io.weight = 1)"]
+        );
+        assert_eq!(
+            refusal(json!({"blockIO": {"weight": 1001}})),
+            "invalid blkio weight: 1001 (valid range is 1-1000)"
         );
     }
 

@@ -19,10 +19,9 @@ pub fn bytes(what: &str, value: Option<i64>) -> Result<Option<i64>> {
 pub fn weight(value: Option<u16>) -> Result<Option<u16>> {
     match value {
         None | Some(0) => Ok(None),
-        some @ Some(10..=1000) => Ok(some),
-        Some(w) => {
-            Err(Error::config(format!("invalid blkio weight: {w} (valid range is 10-1000)")))
-        }
+        // The kernel's range. The specification begins at 10, and BFQ's and CFQ's predecessor did.
+        some @ Some(1..=1000) => Ok(some),
+        Some(w) => Err(Error::config(format!("invalid blkio weight: {w} (valid range is 1-1000)"))),
     }
 }
 

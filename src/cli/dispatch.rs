@@ -341,7 +341,7 @@ fn update(caller: &Caller, id: &str, resources: Resources) -> Result<()> {
         }
     };
     let id = ContainerId::parse(id)?;
-    lifecycle::update::update(&caller.store()?, &id, &asked, schemas.as_deref())
+    lifecycle::update::update(&caller.store()?, &id, &asked, schemas.as_deref(), &caller.warn())
 }
 
 fn events(caller: &Caller, id: &str, interval: Duration, stats: bool) -> Result<()> {

@@ -12,12 +12,13 @@ use crate::state::{Record, Slot, Status, Store, observe};
 
 /// All or nothing, as far as that can be: if the kernel refuses one of the new limits, the old ones
 /// are set again. The stored config then has the new ones, for later updates to build on. Devices
-/// stay as they are.
+/// stay as they are. `warn` hears of limits that exclude each other.
 pub fn update(
     store: &Store,
     id: &ContainerId,
     asked: &LinuxResources,
     schemas: Option<&LinuxIntelRdt>,
+    warn: &dyn Fn(&str),
 ) -> Result<()> {
     let slot = store.lock(id)?;
     let mut record = inspect::record(&slot, id)?;
@@ -31,6 +32,8 @@ pub fn update(
     let before = linux.and_then(|l| l.resources().clone()).unwrap_or_default();
     let after = cgroup::update::merge(&before, asked);
     crate::time::step("merge the limits");
+    let version = Version::of(&record.cgroup_paths);
+    cgroup::plan::contradiction(version, &after).iter().for_each(|text| warn(text));
     let document = with_limits(&config.bytes, &after, schemas)?;
     let changed = set(&record, &after)
         .and_then(|()| schemas.map_or(Ok(()), |rdt| set_schemas(&slot, &mut record, id, rdt)))
@@ -103,10 +106,12 @@ fn with_limits(
     let limits = serde_json::to_value(resources).map_err(unreadable)?;
     let stored = &mut document["linux"]["resources"];
     for field in cgroup::update::FIELDS {
-        match (limits.get(field), stored.as_object_mut()) {
-            (Some(value), _) => stored[field] = value.clone(),
-            (None, Some(stored)) => drop(stored.remove(field)),
-            (None, None) => {}
+        if let Some(stored) = stored.as_object_mut() {
+            // Names of fields match whatever their case.
+            stored.retain(|name, _| !name.eq_ignore_ascii_case(field));
+        }
+        if let Some(value) = limits.get(field) {
+            stored[field] = value.clone();
         }
     }
     let schemas = schemas.into_iter().flat_map(|rdt| {

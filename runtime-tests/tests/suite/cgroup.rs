@@ -228,3 +228,83 @@ fn the_freezer_is_seen() {
         c.leaves_nothing();
     });
 }
+
+/// A create would wait in it until it is thawed.
+#[test]
+fn a_frozen_ancestor_is_refused() {
+    in_each_view(|view| {
+        let c = Container::new(view).edit(|spec| {
+            let path = spec["linux"]["cgroupsPath"].as_str().expect("a path");
+            spec["linux"]["cgroupsPath"] = format!("{path}/frozen/below/it").into();
+        });
+        if !c.runtime.only_aril("runc waits") {
+            return;
+        }
+        let (controller, file, freeze, thaw) = match view.is_v2() {
+            true => ("", "cgroup.freeze", "1", "0"),
+            false => ("freezer", "freezer.state", "FROZEN", "THAWED"),
+        };
+        let frozen = c.cgroup(controller).join("frozen");
+        fs::create_dir_all(&frozen).expect("mkdir");
+        fs::write(frozen.join(file), freeze).expect("freeze");
+        let out = c.create_call(&[]).output();
+        fs::write(frozen.join(file), thaw).expect("thaw");
+        let out = out.exits(1).says("container's cgroup unexpectedly frozen: ");
+        assert!(out.stderr.contains("/frozen is frozen"), "{out:?}");
+        assert!(!frozen.join("below").exists());
+        c.run().ok();
+        runtime_tests::host::scrub(&c.mark);
+    });
+}
+
+/// The kernel refuses the weight of a cgroup that is idle.
+#[test]
+fn an_idle_cgroup_is_made_busy_again() {
+    in_each_view(|view| {
+        if !view.controls("cpu") {
+            return;
+        }
+        let c = limited(view, json!({"cpu": {"shares": 512}}));
+        if !c.runtime.only_aril("runc writes the weight first") {
+            return;
+        }
+        let weight = if view.is_v2() { "cpu.weight" } else { "cpu.shares" };
+        let values = || (value(&c, "cpu", "cpu.idle"), value(&c, "cpu", weight));
+        let update = |resources: Value| {
+            let file = c.file("resources.json", &resources.to_string());
+            c.call(["update", "--resources", file.to_str().expect("utf-8"), &c.id]).output().ok()
+        };
+        update(json!({"cpu": {"idle": 1}}));
+        assert_eq!(values().0, "1");
+        // What says nothing of the weight leaves it alone.
+        update(json!({"cpu": {"quota": 50_000}}));
+        assert_eq!(values().0, "1");
+        update(json!({"cpu": {"idle": 0, "shares": 1024}}));
+        assert_eq!(values(), ("0".into(), if view.is_v2() { "100" } else { "1024" }.into()));
+        let out = update(json!({"cpu": {"idle": 1, "shares": 1024}}));
+        assert_eq!(values().0, "1");
+        if view.is_v2() {
+            assert!(out.stderr.contains("unable to apply both"), "{out:?}");
+            let both = json!({"unified": {"cpu.idle": "1", "cpu.weight": "8"}});
+            let out = update(both);
+            assert!(out.stderr.contains("unable to apply both"), "{out:?}");
+            assert_eq!(values().0, "1");
+        }
+    });
+}
+
+/// The kernel reads the largest number as "any".
+#[test]
+fn a_device_number_that_no_device_has() {
+    in_each_view(|view| {
+        let rules = json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 4_294_967_295_u32, "minor": 11, "access": "rwm"},
+        ]);
+        let c = with_devices(view, &rules);
+        if c.runtime.only_aril("runc refuses it on v1") {
+            let out = c.script("mknod /tmp/k c 1 11; cat /tmp/k").run();
+            assert!(out.stderr.contains("/tmp/k': Operation not permitted"), "{out:?}");
+        }
+    });
+}
