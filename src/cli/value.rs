@@ -81,7 +81,9 @@ pub fn duration(text: &str) -> Option<Duration> {
         rest = &after[unit.len()..];
     }
     let positive = !text.starts_with('-');
-    Duration::try_from_secs_f64(if positive { seconds } else { 0.0 }).ok()
+    let duration = Duration::try_from_secs_f64(if positive { seconds } else { 0.0 }).ok()?;
+    // Go's range, 292 years: later instants cannot be computed.
+    (duration.as_nanos() <= i64::MAX as u128).then_some(duration)
 }
 
 /// The kernel's highest signal number, real-time ones included.

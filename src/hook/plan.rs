@@ -67,8 +67,11 @@ fn prepare(hook: &Specified) -> Result<Hook> {
 }
 
 fn timeout(seconds: i64) -> Result<Duration> {
+    // What nanoseconds in 64 bits can count, as for runc: 292 years.
+    const LONGEST: u64 = i64::MAX as u64 / 1_000_000_000;
     match u64::try_from(seconds) {
-        Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        Ok(seconds @ 1..=LONGEST) => Ok(Duration::from_secs(seconds)),
+        Ok(1..) => Err(Error::config(format!("timeout {seconds} is greater than {LONGEST}"))),
         _ => Err(Error::config(format!("timeout {seconds} is not greater than zero"))),
     }
 }
@@ -108,6 +111,10 @@ mod tests {
             (
                 json!({"path": "/h", "timeout": 0}),
                 "poststop hook #1: timeout 0 is not greater than zero",
+            ),
+            (
+                json!({"path": "/h", "timeout": i64::MAX}),
+                "poststop hook #1: timeout 9223372036854775807 is greater than 9223372036",
             ),
         ] {
             assert_eq!(planned(hook).unwrap_err().to_string(), message);

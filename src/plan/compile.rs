@@ -310,7 +310,7 @@ fn rootfs(
             ),
         },
         no_pivot: options.no_pivot,
-        mount_label: linux.mount_label().as_deref(),
+        mount_label: linux.mount_label().as_deref().filter(|label| !label.is_empty()),
         kcore: facts.kcore,
     })
 }

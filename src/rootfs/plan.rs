@@ -207,7 +207,9 @@ fn restrict(input: &Input<'_>, plan: &mut Plan, deferred: Vec<CString>) -> Resul
 }
 
 fn unique(paths: &[String]) -> impl Iterator<Item = &str> {
-    let first = |(index, path): &(usize, &String)| !paths[..*index].contains(path);
+    // An empty path is no path, as for runc.
+    let first =
+        |(index, path): &(usize, &String)| !path.is_empty() && !paths[..*index].contains(path);
     paths.iter().enumerate().filter(first).map(|(_, path)| path.as_str())
 }
 

@@ -182,7 +182,8 @@ impl Table {
 
 /// `field` is that of `errno`.
 fn action(field: &str, action: SpecAction, errno: Option<u32>) -> Result<Action> {
-    if errno.is_some() && !Action::takes_errno(action) {
+    // 0 is what encoders write that do not leave it out.
+    if errno.is_some_and(|errno| errno != 0) && !Action::takes_errno(action) {
         return Err(Error::config(format!("seccomp {field} is set for {action}, which has none"))
             .hint("SCMP_ACT_ERRNO and SCMP_ACT_TRACE have one"));
     }

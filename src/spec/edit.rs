@@ -176,7 +176,7 @@ impl Edits {
         };
         let mut merged = encode(&resources)?;
         merge(&mut merged, encode(asked)?);
-        let merged = serde_json::from_value(merged);
+        let merged = super::load::reread(&merged);
         let merged = merged.map_err(|e| Error::config(format!("merge the limits: {e}")))?;
         linux.set_resources(Some(merged));
         Ok(())

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Capability, LinuxNamespaceType, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType,
-    Process, Spec,
+    Capability, IOPriorityClass, LinuxNamespaceType, LinuxResources, MemoryPolicyFlagType,
+    MemoryPolicyModeType, Process, Spec,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edit::Edits;
+use super::lenient::{self, Lenient, Missing};
 use super::place;
 use crate::error::{Context, Error, OsContext, Result};
 
@@ -69,6 +70,7 @@ pub fn parse(bytes: Vec<u8>) -> Result<Config> {
     let (mut spec, warnings) = tolerant(&bytes)?;
     ignore_id_maps_without_user_namespace(&mut spec);
     forget_absent_pids_limit(&mut spec, &bytes);
+    require_io_class(spec.process().as_ref(), &bytes)?;
     Ok(Config { spec, bytes, warnings })
 }
 
@@ -91,31 +93,62 @@ fn forget_absent_pids_limit(spec: &mut Spec, bytes: &[u8]) {
         return;
     }
     let document = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    if document["linux"]["resources"]["pids"]["limit"].is_null() {
+    let pids = ["linux", "resources", "pids"].into_iter().try_fold(&document, lenient::field);
+    if !has_limit(pids) {
         resources.set_pids(None);
+    }
+}
+
+fn has_limit(pids: Option<&Value>) -> bool {
+    pids.and_then(|pids| lenient::field(pids, "limit")).is_some_and(|limit| !limit.is_null())
+}
+
+/// A class that is missing is best-effort for oci-spec's type, and an error for the specification.
+fn require_io_class(process: Option<&Process>, bytes: &[u8]) -> Result<()> {
+    let priority = process.and_then(|process| process.io_priority().as_ref());
+    if priority.is_none_or(|priority| priority.class() != IOPriorityClass::IoprioClassBe) {
+        return Ok(());
+    }
+    let document = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+    check_io_class(document.get("process").unwrap_or(&document))
+}
+
+fn check_io_class(process: &Value) -> Result<()> {
+    let priority = process.get("ioPriority").and_then(Value::as_object);
+    let class = priority.map(|priority| priority.get("class").unwrap_or(&Value::Null));
+    match class {
+        Some(class) if class.is_null() || class == "" => {
+            Err(Error::config("invalid ioPriority.Class: \"\""))
+        }
+        _ => Ok(()),
     }
 }
 
 /// Loads the file of `exec --process`.
 pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     let bytes = fs::read(path).os("read", path.display())?;
-    tolerant(&bytes).context(|| format!("load {}", path.display()))
+    parse_process(&bytes).context(|| format!("load {}", path.display()))
+}
+
+fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>)> {
+    let (process, warnings) = tolerant(bytes)?;
+    require_io_class(Some(&process), bytes)?;
+    Ok((process, warnings))
 }
 
 /// Parses the document of `update --resources`.
 pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
     let mut document: Value = serde_json::from_slice(bytes).map_err(|e| invalid(bytes, &e))?;
-    let Some(fields) = document.as_object_mut() else {
-        return Err(Error::config("invalid JSON document: not an object"));
-    };
     // Without a limit it asks for nothing, where oci-spec's type would make it 0.
-    if fields.get("pids").is_some_and(|pids| pids["limit"].is_null()) {
-        fields.remove("pids");
+    if !has_limit(lenient::field(&document, "pids"))
+        && let Some(fields) = document.as_object_mut()
+    {
+        fields.retain(|name, _| !name.eq_ignore_ascii_case("pids"));
     }
-    serde_json::from_value(document).map_err(|e| {
+    lenient::merge_duplicates(&mut document);
+    reread(&document).map_err(|e| {
         // That of the text knows the place, too.
-        let of_text = serde_json::from_slice::<LinuxResources>(bytes).err();
-        invalid(bytes, &of_text.unwrap_or(e))
+        invalid(bytes, &read::<LinuxResources>(bytes, Missing::Error).err().unwrap_or(e))
     })
 }
 
@@ -123,14 +156,22 @@ fn invalid(text: &[u8], error: &serde_json::Error) -> Error {
     Error::config(format!("invalid JSON document: {}", place::with_field(text, error)))
 }
 
+fn read<T: DeserializeOwned>(bytes: &[u8], missing: Missing) -> serde_json::Result<T> {
+    let mut document = serde_json::Deserializer::from_slice(bytes);
+    let read = T::deserialize(Lenient(&mut document, missing))?;
+    document.end().map(|()| read)
+}
+
+/// A document that was changed. By way of its text: to read from a [`Value`] would be the code of all types again.
+pub(super) fn reread<T: DeserializeOwned>(document: &Value) -> serde_json::Result<T> {
+    read(&serde_json::to_vec(document)?, Missing::Zero)
+}
+
 fn tolerant<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
-    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
-        None => return Err(Error::config("the file is empty")),
-        Some(b'{') => {}
-        // serde would take an array for a struct, field by field.
-        Some(_) => return Err(Error::config("invalid JSON document: not an object")),
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::config("the file is empty"));
     }
-    match serde_json::from_slice(bytes) {
+    match read(bytes, Missing::Error) {
         Ok(parsed) => Ok((parsed, Vec::new())),
         Err(e) => mended(bytes, &e),
     }
@@ -145,69 +186,50 @@ fn mended<T: DeserializeOwned>(
     let report = || invalid(bytes, first);
     let Ok(mut document) = serde_json::from_slice::<Value>(bytes) else { return Err(report()) };
     let mut warnings = Vec::new();
-    drop_nulls(&mut document);
+    lenient::merge_duplicates(&mut document);
     drop_empty_seccomp(&mut document);
-    add_zeros(&mut document);
+    drop_empty_device_types(&mut document);
+    lift_hugepage_limits(&mut document);
     check_memory_policy(&document)?;
     let process =
         if document.get("process").is_some() { &mut document["process"] } else { &mut document };
     drop_unknown_capabilities(process, &mut warnings);
     rename_scheduler_flags(process);
-    add_missing_fields(process);
-    match serde_json::from_value(document) {
+    drop_empty_affinity(process);
+    check_io_class(process)?;
+    match reread(&document) {
         Ok(parsed) => Ok((parsed, warnings)),
         Err(_) => Err(report()),
     }
 }
 
-/// `null` is what Go's encoder writes for an empty list or pointer, and its decoder takes for a value
-/// that is absent.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
-/// Numbers and switches that oci-spec requires, and that encoders leave out when they are zero.
-fn add_zeros(document: &mut Value) {
-    const NUMBERS: [(&str, &[&str]); 5] = [
-        ("/process/rlimits", &["soft", "hard"]),
-        ("/rlimits", &["soft", "hard"]),
-        ("/linux/uidMappings", &["containerID", "hostID", "size"]),
-        ("/linux/gidMappings", &["containerID", "hostID", "size"]),
-        ("/linux/resources/hugepageLimits", &["limit"]),
-    ];
-    for (place, names) in NUMBERS {
-        for fields in objects(document.pointer_mut(place)) {
-            for name in names {
-                fields.entry(*name).or_insert_with(|| 0.into());
-            }
-        }
-    }
-    for rule in objects(document.pointer_mut("/linux/seccomp/syscalls")) {
-        for argument in objects(rule.get_mut("args")) {
-            for name in ["index", "value"] {
-                argument.entry(name).or_insert_with(|| 0.into());
-            }
-        }
-    }
-    for rule in objects(document.pointer_mut("/linux/resources/devices")) {
-        rule.entry("allow").or_insert_with(|| false.into());
+/// An empty type of a device rule is none.
+fn drop_empty_device_types(document: &mut Value) {
+    let rules = document.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
         if rule.get("type").is_some_and(|kind| kind == "") {
             rule.remove("type");
         }
     }
 }
 
-/// The objects of a list, if it is one.
-fn objects(list: Option<&mut Value>) -> impl Iterator<Item = &mut serde_json::Map<String, Value>> {
-    let items = list.and_then(Value::as_array_mut).into_iter().flatten();
-    items.filter_map(Value::as_object_mut)
+/// The limits of huge pages are unsigned in Go, where the largest is none, and signed in oci-spec.
+fn lift_hugepage_limits(document: &mut Value) {
+    let limits = document.pointer_mut("/linux/resources/hugepageLimits");
+    let limits = limits.and_then(Value::as_array_mut).into_iter().flatten();
+    for limit in limits.filter_map(|limit| limit.get_mut("limit")) {
+        if limit.as_u64().is_some_and(|bytes| i64::try_from(bytes).is_err()) {
+            *limit = (-1).into();
+        }
+    }
+}
+
+/// An empty list of CPUs is none.
+fn drop_empty_affinity(process: &mut Value) {
+    let affinity = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut);
+    if let Some(lists) = affinity {
+        lists.retain(|_, list| list != "");
+    }
 }
 
 /// `process.capabilities.*`: names that this build does not know are ignored with a warning, since
@@ -217,6 +239,9 @@ fn drop_unknown_capabilities(process: &mut Value, warnings: &mut Vec<String>) {
     let mut unknown = Vec::new();
     for set in sets.values_mut().filter_map(Value::as_array_mut) {
         set.retain(|name| {
+            if name.is_null() {
+                return false;
+            }
             let known = name
                 .as_str()
                 .is_none_or(|n| serde_json::from_value::<Capability>(Value::from(n)).is_ok());
@@ -245,15 +270,6 @@ fn rename_scheduler_flags(process: &mut Value) {
     }
 }
 
-/// Who is not named is root; a `cwd` that is missing is to be refused by its name, like an empty
-/// one, and not as a matter of JSON.
-fn add_missing_fields(process: &mut Value) {
-    if let Some(process) = process.as_object_mut().filter(|p| p.contains_key("args")) {
-        process.entry("cwd").or_insert_with(|| "".into());
-        process.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
-    }
-}
-
 /// Refused in runc's words, which its tests look for.
 fn check_memory_policy(document: &Value) -> Result<()> {
     let Some(policy) = document.pointer("/linux/memoryPolicy") else { return Ok(()) };
@@ -273,7 +289,8 @@ fn check_memory_policy(document: &Value) -> Result<()> {
 /// A profile without a default action and without rules is none.
 fn drop_empty_seccomp(document: &mut Value) {
     let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) else { return };
-    let is_empty = linux.get("seccomp").is_some_and(|profile| {
+    let profile = linux.get("seccomp").filter(|profile| profile.is_object());
+    let is_empty = profile.is_some_and(|profile| {
         let rules = profile.get("syscalls").and_then(Value::as_array);
         let action = profile.get("defaultAction").and_then(Value::as_str);
         action.is_none_or(str::is_empty) && rules.is_none_or(Vec::is_empty)
@@ -358,6 +375,8 @@ mod tests {
             assert_eq!(parse(nothing).unwrap(), LinuxResources::default(), "{nothing}");
         }
         assert_eq!(parse(r#"{"pids":{"limit":0}}"#).unwrap().pids().unwrap().limit(), 0);
+        assert_eq!(parse(r#"{"Pids":{"LIMIT":0}}"#).unwrap().pids().unwrap().limit(), 0);
+        assert_eq!(parse(r#"{"CPU":{"Cpus":"1"},"Pids":{}}"#).unwrap().pids(), &None);
         for bad in ["", "[]", "{", r#"{"memory":{"limit":"5"}}"#] {
             let text = parse(bad).unwrap_err().to_string();
             assert!(text.starts_with("invalid JSON document"), "{text}");
@@ -403,6 +422,61 @@ mod tests {
             assert_eq!(limit(nothing), None, "{nothing}");
         }
         assert_eq!((limit(r#"{"limit":0}"#), limit(r#"{"limit":5}"#)), (Some(0), Some(5)));
+    }
+
+    #[test]
+    fn what_goes_encoder_writes() {
+        let resources = |text: &str| {
+            let text = format!(r#"{{"linux":{{"resources":{text}}}}}"#);
+            let spec = parse(text.into_bytes()).unwrap().spec;
+            spec.linux().as_ref().unwrap().resources().clone().unwrap()
+        };
+        let huge = resources(
+            r#"{"hugepageLimits":[{"pagesize":"2MB","limit":18446744073709551615},
+                {"pageSize":"1GB","limit":5}]}"#,
+        );
+        let limits = huge.hugepage_limits().clone().unwrap();
+        assert_eq!((limits[0].page_size().as_str(), limits[0].limit()), ("2MB", -1));
+        assert_eq!(limits[1].limit(), 5);
+        let cpu = resources(r#"{"cpu":{"shares":5},"CPU":{"Cpus":"0"},"Pids":{}}"#);
+        let (pids, cpu) = (*cpu.pids(), cpu.cpu().clone().unwrap());
+        assert_eq!((pids, cpu.shares(), cpu.cpus().as_deref()), (None, Some(5), Some("0")));
+        let devices = resources(r#"{"devices":[{"allow":true,"type":"","access":"r"}]}"#);
+        assert_eq!(devices.devices().as_ref().unwrap()[0].typ(), None);
+    }
+
+    #[test]
+    fn fields_of_a_process_that_are_empty() {
+        let parse = |text: &str| parse_process(text.as_bytes()).map_err(|e| e.to_string());
+        let affinity = r#"{"execCPUAffinity":{"initial":"","final":"1"}}"#;
+        let (process, _) = parse(affinity).unwrap();
+        let affinity = process.exec_cpu_affinity().clone().unwrap();
+        assert_eq!(
+            (affinity.initial(), affinity.cpu_affinity_final().as_deref()),
+            (&None, Some("1"))
+        );
+        let bounding = r#"{"capabilities":{"bounding":[null,"CAP_KILL"]}}"#;
+        let (process, warnings) = parse(bounding).unwrap();
+        let sets = process.capabilities().clone().unwrap();
+        assert_eq!((sets.bounding().as_ref().unwrap().len(), warnings.len()), (1, 0));
+        for class in ["{}", r#"{"class":null}"#, r#"{"priority":3}"#] {
+            let text = parse(&format!(r#"{{"ioPriority":{class}}}"#)).unwrap_err();
+            assert_eq!(text, "invalid ioPriority.Class: \"\"");
+        }
+        assert!(parse(r#"{"ioPriority":{"class":"IOPRIO_CLASS_BE"}}"#).is_ok());
+    }
+
+    #[test]
+    fn arrays_are_no_objects() {
+        for text in [
+            r#"{"process":[]}"#,
+            r#"{"hooks":[]}"#,
+            r#"{"linux":{"resources":[]}}"#,
+            r#"{"linux":{"seccomp":[]}}"#,
+            r#"{"mounts":[["/a","tmpfs"]]}"#,
+        ] {
+            assert!(parse(text.as_bytes().to_vec()).is_err(), "{text}");
+        }
     }
 
     #[test]

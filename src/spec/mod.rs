@@ -4,6 +4,7 @@ pub mod annotation;
 pub mod edit;
 mod extensions;
 pub mod grant;
+mod lenient;
 mod load;
 mod place;
 pub mod sandbox;

@@ -23,6 +23,7 @@ mod export;
 mod hooks;
 mod idmap;
 mod inheritance;
+mod json;
 mod landlock;
 mod lifecycle;
 mod load;

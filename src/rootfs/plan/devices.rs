@@ -73,7 +73,7 @@ fn node(input: &Input<'_>, device: &LinuxDevice) -> Result<Node> {
         kind,
         major,
         minor,
-        mode: device.file_mode().unwrap_or(0o666) & 0o777,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
         bind: input.user_namespace && kind != S_IFIFO,

@@ -71,6 +71,9 @@ pub(super) fn add(
 ) -> Result<()> {
     let bound = bound_sysfs(input, mount);
     let mount = bound.as_ref().unwrap_or(mount);
+    if mount.destination().as_os_str().is_empty() {
+        return Err(Error::config("mount destination cannot be empty"));
+    }
     let path = inside("mount destination", mount.destination())?;
     if !mount.destination().is_absolute() {
         let given = mount.destination().display();

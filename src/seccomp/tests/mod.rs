@@ -181,9 +181,13 @@ fn a_number_that_an_action_does_not_have() {
     );
     assert_eq!(
         refused(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-            {"names": ["sync"], "action": "SCMP_ACT_KILL", "errnoRet": 0}]})),
+            {"names": ["sync"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]})),
         "seccomp errnoRet is set for SCMP_ACT_KILL, which has none"
     );
+    let facts = Facts { native: Arch::X86_64, flag_supported: |_| true };
+    let zero = json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 0, "syscalls": [
+        {"names": ["sync"], "action": "SCMP_ACT_KILL", "errnoRet": 0}]});
+    assert!(compile(&spec(zero), &facts).is_ok());
 }
 
 #[test]

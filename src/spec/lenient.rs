@@ -1,0 +1,476 @@
+//! JSON as Go's `encoding/json` decodes it, with which nearly every config.json was tested.
+//!
+//! Different from serde's own reading of the same types: the names of fields match whatever their case, `null` is
+//! the zero of its type (an empty list, `""`, 0), and an array is never taken for an object, field by field. With
+//! [`Missing::Zero`] a field that is missing is `null`, too.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{BorrowedStrDeserializer, CowStrDeserializer, UnitDeserializer};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
+use serde_json::Value;
+
+/// What becomes of a field that a type requires and a document does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    Error,
+    Zero,
+}
+
+/// Reads from another deserializer of JSON.
+pub struct Lenient<D>(pub D, pub Missing);
+
+/// The names of an object's fields.
+type Names = &'static [&'static str];
+
+/// What a type is in JSON: which zero it has, and what it may be read from.
+#[derive(Clone, Copy)]
+enum Shape {
+    Bool,
+    Number,
+    Text,
+    List,
+    /// With free keys, or with these fields.
+    Object(Option<Names>),
+}
+
+/// Methods without arguments of their own.
+macro_rules! shaped {
+    ($($shape:expr => $($method:ident)*;)*) => {
+        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.read(visitor, $shape)
+        })*)*
+    };
+}
+
+impl<'de, D: Deserializer<'de>> Lenient<D> {
+    fn read<V: Visitor<'de>>(self, visitor: V, shape: Shape) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(Reading { visitor, shape, missing: self.1 })
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<D> {
+    type Error = D::Error;
+
+    shaped! {
+        Shape::Bool => deserialize_bool;
+        Shape::Number => deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+            deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64;
+        Shape::Text => deserialize_char deserialize_str deserialize_string deserialize_bytes
+            deserialize_byte_buf;
+        Shape::List => deserialize_seq;
+        Shape::Object(None) => deserialize_map;
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        names: Names,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.read(visitor, Shape::Object(Some(names)))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_option(Optional(visitor, self.1))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: Names,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_ignored_any(visitor)
+    }
+
+    forward_to_deserialize_any! { i128 u128 unit unit_struct tuple tuple_struct identifier }
+}
+
+struct Reading<V> {
+    visitor: V,
+    shape: Shape,
+    missing: Missing,
+}
+
+macro_rules! forwarded {
+    ($($method:ident($value:ty))*) => {
+        $(fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
+            self.visitor.$method(value)
+        })*
+    };
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Reading<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.visitor.expecting(f)
+    }
+
+    forwarded! {
+        visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64)
+        visit_str(&str) visit_borrowed_str(&'de str) visit_string(String)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
+        match self.shape {
+            Shape::Bool => self.visitor.visit_bool(false),
+            Shape::Number => self.visitor.visit_u64(0),
+            Shape::Text => self.visitor.visit_borrowed_str(""),
+            Shape::List => self.visitor.visit_seq(Nothing(PhantomData)),
+            Shape::Object(_) => self.visit_map(Nothing(PhantomData)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
+        match self.shape {
+            Shape::Object(_) => Err(Error::invalid_type(Unexpected::Seq, &self)),
+            _ => self.visitor.visit_seq(Elements(elements, self.missing)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        let Shape::Object(names) = self.shape else {
+            return Err(Error::invalid_type(Unexpected::Map, &self));
+        };
+        let names = names.map(|names| Fields { names, seen: 0 });
+        self.visitor.visit_map(Entries { inner, names, missing: self.missing, is_zero: false })
+    }
+}
+
+struct Optional<V>(V, Missing);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Optional<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_none()
+    }
+
+    fn visit_none<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_none()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        self.0.visit_some(Lenient(inner, self.1))
+    }
+}
+
+struct Elements<A>(A, Missing);
+
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<A> {
+    type Error = A::Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
+        self.0.next_element_seed(Seed(seed, self.1))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint()
+    }
+}
+
+struct Seed<S>(S, Missing);
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
+        self.0.deserialize(Lenient(inner, self.1))
+    }
+}
+
+/// The fields of a type, and which of them the document had.
+struct Fields {
+    names: Names,
+    seen: u64,
+}
+
+impl Fields {
+    /// The name in the case of the type. One that no field has is ignored by the type.
+    fn canonical<'a>(&mut self, key: Cow<'a, str>) -> Cow<'a, str> {
+        let exact = self.names.iter().position(|name| *name == key);
+        let folded = || self.names.iter().position(|name| name.eq_ignore_ascii_case(&key));
+        match exact.or_else(folded) {
+            Some(index) => {
+                self.seen |= 1 << index;
+                Cow::Borrowed(self.names[index])
+            }
+            None => key,
+        }
+    }
+
+    fn next_missing(&mut self) -> Option<&'static str> {
+        let index = self.seen.trailing_ones() as usize;
+        self.seen |= self.seen + 1;
+        self.names.get(index).copied()
+    }
+}
+
+struct Entries<A> {
+    inner: A,
+    names: Option<Fields>,
+    missing: Missing,
+    /// The field is one that is missing.
+    is_zero: bool,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
+        let Some(fields) = &mut self.names else { return self.inner.next_key_seed(seed) };
+        if let Some(key) = self.inner.next_key_seed(Key)? {
+            return seed.deserialize(CowStrDeserializer::new(fields.canonical(key))).map(Some);
+        }
+        self.is_zero = true;
+        let missing = (self.missing == Missing::Zero).then(|| fields.next_missing()).flatten();
+        missing.map(|name| seed.deserialize(BorrowedStrDeserializer::new(name))).transpose()
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        match self.is_zero {
+            true => seed.deserialize(Lenient(UnitDeserializer::new(), self.missing)),
+            false => self.inner.next_value_seed(Seed(seed, self.missing)),
+        }
+    }
+}
+
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<Self::Value, D::Error> {
+        inner.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(key))
+    }
+}
+
+/// An empty list or object.
+struct Nothing<E>(PhantomData<E>);
+
+impl<'de, E: Error> SeqAccess<'de> for Nothing<E> {
+    type Error = E;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, E> {
+        Ok(None)
+    }
+}
+
+impl<'de, E: Error> MapAccess<'de> for Nothing<E> {
+    type Error = E;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, E> {
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<S::Value, E> {
+        Err(E::custom("an empty object has no value"))
+    }
+}
+
+/// The field of an object, whatever the case of its name.
+pub fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    let fields = object.as_object()?;
+    let folded = || fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    fields.get(name).or_else(|| folded().map(|(_, value)| value))
+}
+
+/// Fields that are given twice, in different cases, are one: Go decodes the one into the other. The keys of
+/// free maps stay as they are.
+pub fn merge_duplicates(value: &mut Value) {
+    const FREE: [&str; 5] = ["annotations", "sysctl", "unified", "rdma", "netDevices"];
+    match value {
+        Value::Object(fields) => {
+            for (key, mut value) in std::mem::take(fields) {
+                if !FREE.contains(&&*key) {
+                    merge_duplicates(&mut value);
+                }
+                merge_field(fields, key, value);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(merge_duplicates),
+        _ => {}
+    }
+}
+
+fn merge_field(fields: &mut serde_json::Map<String, Value>, key: String, value: Value) {
+    let Some((_, there)) = fields.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case(&key))
+    else {
+        fields.insert(key, value);
+        return;
+    };
+    match (there, value) {
+        (Value::Object(there), Value::Object(fields)) => {
+            fields.into_iter().for_each(|(key, value)| merge_field(there, key, value));
+        }
+        (_, Value::Null) => {}
+        (there, value) => *there = value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outer {
+        page_size: String,
+        on: bool,
+        limit: i64,
+        names: Vec<String>,
+        maps: HashMap<String, String>,
+        inner: Option<Inner>,
+        #[serde(default)]
+        last: Inner,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    struct Inner {
+        ids: Vec<u32>,
+    }
+
+    fn read(text: &str, missing: Missing) -> Result<Outer, String> {
+        let mut direct = serde_json::Deserializer::from_str(text);
+        let direct = Outer::deserialize(Lenient(&mut direct, missing)).map_err(|e| e.to_string());
+        let value: Value = serde_json::from_str(text).unwrap();
+        let by_value = Outer::deserialize(Lenient(value, missing));
+        assert_eq!(direct.as_ref().ok(), by_value.as_ref().ok(), "{text}");
+        direct
+    }
+
+    fn zero() -> Outer {
+        Outer {
+            page_size: String::new(),
+            on: false,
+            limit: 0,
+            names: Vec::new(),
+            maps: HashMap::new(),
+            inner: None,
+            last: Inner::default(),
+        }
+    }
+
+    #[test]
+    fn null_is_zero() {
+        let nulls = r#"{"pageSize": null, "on": null, "limit": null, "names": null, "maps": null,
+            "inner": null, "last": {"ids": null}}"#;
+        assert_eq!(read(nulls, Missing::Error).unwrap(), zero());
+        let inner = r#"{"names": [null, "a"], "maps": {"x": null}, "inner": {"ids": [null]},
+            "last": null}"#;
+        let read = read(inner, Missing::Zero).unwrap();
+        assert_eq!(read.names, ["", "a"]);
+        assert_eq!(read.maps["x"], "");
+        assert_eq!(read.inner.unwrap().ids, [0]);
+        assert!(read.last.ids.is_empty());
+    }
+
+    #[test]
+    fn what_is_missing() {
+        assert_eq!(read("{}", Missing::Zero).unwrap(), zero());
+        let inner = r#"{"inner": {}, "limit": 3}"#;
+        let with = Outer { inner: Some(Inner::default()), limit: 3, ..zero() };
+        assert_eq!(read(inner, Missing::Zero).unwrap(), with);
+        assert!(read("{}", Missing::Error).unwrap_err().starts_with("missing field `pageSize`"));
+    }
+
+    #[test]
+    fn names_in_any_case() {
+        let odd = r#"{"PageSize": "a", "ON": true, "Inner": {"IDS": [1]}, "other": [1, {"a": 2}],
+            "MAPS": {"Free": "k"}}"#;
+        let read = |text: &str| read(text, Missing::Zero);
+        let seen = read(odd).unwrap();
+        assert_eq!((&*seen.page_size, seen.on), ("a", true));
+        assert_eq!(seen.inner.unwrap().ids, [1]);
+        assert_eq!(seen.maps["Free"], "k");
+        let twice = read(r#"{"pagesize": "a", "pageSize": "b"}"#).unwrap_err();
+        assert!(twice.starts_with("duplicate field `pageSize`"), "{twice}");
+        assert!(read(r#"{"\u0070ageSize": "a"}"#).unwrap().page_size == "a");
+    }
+
+    #[test]
+    fn duplicates_are_merged() {
+        let merged = |mut value: Value| {
+            merge_duplicates(&mut value);
+            value
+        };
+        let cpu = json!({"resources": {"CPU": {"Cpus": "0"}, "cpu": {"shares": 5, "cpus": null}}});
+        assert_eq!(merged(cpu), json!({"resources": {"CPU": {"Cpus": "0", "shares": 5}}}));
+        let lists = json!([{"NAMES": ["a"], "names": ["b"]}]);
+        assert_eq!(merged(lists), json!([{"NAMES": ["b"]}]));
+        let free = json!({"annotations": {"a": "1", "A": "2"}});
+        assert_eq!(merged(free.clone()), free);
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        for (text, expected) in [
+            ("[]", "invalid type: sequence, expected struct Outer"),
+            (r#"{"last": []}"#, "invalid type: sequence, expected struct Inner"),
+            (r#"{"inner": [[1]]}"#, "invalid type: sequence, expected struct Inner"),
+            (r#"{"maps": []}"#, "invalid type: sequence, expected a map"),
+            (r#"{"names": {}}"#, "invalid type: map, expected a sequence"),
+            (r#"{"names": "a"}"#, "invalid type: string \"a\", expected a sequence"),
+            (r#"{"limit": 1.0}"#, "invalid type: floating point `1.0`, expected i64"),
+            (r#"{"limit": "1"}"#, "invalid type: string \"1\", expected i64"),
+            (r#"{"on": 1}"#, "invalid type: integer `1`, expected a boolean"),
+            (r#"{"pageSize": 5}"#, "invalid type: integer `5`, expected a string"),
+        ] {
+            let text = read(text, Missing::Zero).unwrap_err();
+            assert!(text.starts_with(expected), "{text}");
+            assert!(text.contains("line 1 column"), "{text}");
+        }
+    }
+}
