@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::error::{Error, Kind, Result};
 
-/// A container's id: one or more of `[A-Za-z0-9_+.-]`, not `.` or `..`.
+/// A container's id: one or more of `[A-Za-z0-9_+.-]`, the first of them not a dot, as crun has it: an id
+/// is the name of a directory, and those that begin with a dot are hidden or special.
 ///
 /// It names a directory, a cgroup and a keyring, so it is checked before anything touches a file
 /// system.
@@ -17,11 +18,14 @@ impl ContainerId {
             return Err(Error::new(Kind::Usage, "container id cannot be empty"));
         }
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
-        if text == "." || text == ".." || !text.bytes().all(allowed) {
-            return Err(Error::new(Kind::Usage, format!("invalid container ID format: {text:?}"))
-                .hint("an id is made of letters, digits and _ + - ."));
-        }
-        Ok(Self(text.to_owned()))
+        let other = text.chars().find(|c| !c.is_ascii() || !allowed(*c as u8));
+        let reason = match other {
+            Some(c) => format!("invalid character {c:?}"),
+            None if text.starts_with('.') => "it begins with a dot".to_owned(),
+            None => return Ok(Self(text.to_owned())),
+        };
+        let text = format!("invalid container ID format: {text:?}: {reason}");
+        Err(Error::new(Kind::Usage, text).hint("an id is made of letters, digits and _ + - ."))
     }
 
     pub fn as_str(&self) -> &str {
@@ -151,10 +155,10 @@ mod tests {
 
     #[test]
     fn ids() {
-        for good in ["a", "a-b_c.d+e", "0", "..a", "-x"] {
+        for good in ["a", "a-b_c.d+e", "0", "a..", "-x"] {
             assert!(ContainerId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a b", "ü", "a\0"] {
+        for bad in ["", ".", "..", ".a", "..a", "a/b", "a b", "ü", "a\0"] {
             assert!(ContainerId::parse(bad).is_err(), "{bad:?}");
         }
     }

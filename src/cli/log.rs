@@ -6,8 +6,11 @@
 //! whole file as *one* JSON object, so below `--debug` nothing but warnings and the error is written,
 //! and nothing but records ever.
 //!
-//! On stderr the error is a bare line, also without `--log`: CRI-O and podman search it for texts
+//! On stderr the error is one unquoted line, also without `--log`: CRI-O and podman search it for texts
 //! like `exec: "sh": executable file not found in $PATH`, which a quoted record would have escaped.
+//! Without `--log` the line begins with `error: `: scripts and test suites that do not look at the exit
+//! status find runc's failures by that word, which is in its record (`level=error`). Not where the program
+//! cannot be executed: runc's init process says that in a line of its own.
 //!
 //! The hint is advice for people. It never enters a record, where it would become part of the
 //! engine's own error text. On stderr it is a line before the error, which stays the last line:
@@ -111,21 +114,27 @@ impl Sink {
         }
         let watched = std::io::stderr().is_terminal();
         let advice = error.advice().filter(|_| watched || !error.is_of_program());
-        if let Some(text) = self.last_words(&message, advice, watched) {
+        let word = if error.is_of_program() { "" } else { "error: " };
+        if let Some(text) = self.last_words(word, &message, advice, watched) {
             put(&mut std::io::stderr(), &text);
         }
     }
 
     /// What [`Sink::fatal`] says on stderr besides the record.
-    fn last_words(&self, message: &str, hint: Option<&str>, watched: bool) -> Option<String> {
+    fn last_words(
+        &self,
+        word: &str,
+        message: &str,
+        hint: Option<&str>,
+        watched: bool,
+    ) -> Option<String> {
         if self.file.is_none() && self.format == Format::Json {
             return None;
         }
         let hint = hint.filter(|_| watched || self.file.is_none());
-        Some(match hint {
-            Some(hint) => format!("hint: {hint}\n{message}\n"),
-            None => format!("{message}\n"),
-        })
+        let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        let word = if self.file.is_none() { word } else { "" };
+        Some(format!("{hint}{word}{message}\n"))
     }
 
     fn write(&self, level: Level, message: &str) {
@@ -210,13 +219,14 @@ mod tests {
 
     #[test]
     fn last_words() {
-        let said =
-            |file, format, watched| sink(file, format).last_words("no", Some("try"), watched);
-        let (bare, hinted) = (Some("no\n".to_owned()), Some("hint: try\nno\n".to_owned()));
-        assert_eq!(said(false, Format::Text, false), hinted);
-        assert_eq!(said(true, Format::Text, false), bare);
-        assert_eq!(said(true, Format::Json, false), bare);
-        assert_eq!(said(true, Format::Json, true), hinted);
+        let said = |file, format, watched| {
+            sink(file, format).last_words("error: ", "no", Some("try"), watched)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(said(false, Format::Text, false), text("hint: try\nerror: no\n"));
+        assert_eq!(said(true, Format::Text, false), text("no\n"));
+        assert_eq!(said(true, Format::Json, false), text("no\n"));
+        assert_eq!(said(true, Format::Json, true), text("hint: try\nno\n"));
         assert_eq!(said(false, Format::Json, true), None);
     }
 
