@@ -175,19 +175,11 @@ fn parse(sub: &[String]) -> Result<BTreeMap<&str, &str>> {
 
 fn below(base: &Path, sub: &str) -> Result<PathBuf> {
     let mut path = base.to_owned();
-    let mut depth = 0_usize;
     for component in Path::new(sub).components() {
         match component {
-            Component::Normal(name) => {
-                path.push(name);
-                depth += 1;
-            }
-            Component::ParentDir if depth > 0 => {
-                path.pop();
-                depth -= 1;
-            }
+            Component::Normal(name) => path.push(name),
             Component::ParentDir => {
-                let text = format!("bad sub cgroup path: {sub}");
+                let text = format!("bad sub cgroup path: {sub}: `..` components are not allowed");
                 return Err(Error::new(crate::error::Kind::Usage, text));
             }
             _ => {}
@@ -214,10 +206,12 @@ mod tests {
     fn below_the_only_tree() {
         let v2 = paths(&[("", "/cg/c")]);
         assert_eq!(at(&v2, &[]).unwrap(), ["/cg/c"]);
-        assert_eq!(at(&v2, &["a/../b"]).unwrap(), ["/cg/c/b"]);
+        assert_eq!(at(&v2, &["a/./b"]).unwrap(), ["/cg/c/a/b"]);
         assert_eq!(at(&v2, &["/"]).unwrap(), ["/cg/c"]);
-        assert_eq!(at(&v2, &["../d"]).unwrap_err(), "bad sub cgroup path: ../d");
-        assert_eq!(at(&v2, &["a/../../c"]).unwrap_err(), "bad sub cgroup path: a/../../c");
+        for sub in ["../d", "a/..", "a/../../c", "./a/../b"] {
+            let text = format!("bad sub cgroup path: {sub}: `..` components are not allowed");
+            assert_eq!(at(&v2, &[sub]).unwrap_err(), text);
+        }
         assert_eq!(
             at(&v2, &["cpu:a"]).unwrap_err(),
             "--cgroup names controller cpu: cgroup v2 has one tree"
@@ -249,7 +243,7 @@ mod tests {
                 "invalid --cgroup argument: cpu:b (controller cpu specified multiple times)",
             ),
             (&["pids:a"], "unknown controller pids in --cgroup"),
-            (&["memory:.."], "bad sub cgroup path: .."),
+            (&["memory:.."], "bad sub cgroup path: ..: `..` components are not allowed"),
         ] {
             assert_eq!(at(&v1, sub).unwrap_err(), text);
         }

@@ -54,6 +54,9 @@ pub(super) fn add(input: &Input<'_>, steps: &mut Vec<Step>) -> Result<()> {
 
 fn node(input: &Input<'_>, device: &LinuxDevice) -> Result<Node> {
     let path = device.path();
+    if path.as_os_str().is_empty() {
+        return Err(Error::config("device path cannot be empty"));
+    }
     let refuse = |what: &str| Error::config(format!("device {}: {what}", path.display()));
     let kind: mode_t = match device.typ() {
         LinuxDeviceType::B => S_IFBLK,
