@@ -14,7 +14,7 @@ use super::command::{
 use super::log::Sink;
 use super::root::Chosen;
 use super::{
-    Failure, claims, events, features, options, output, policy, ps, stats, version, volume,
+    Failure, claims, events, features, help, options, output, policy, ps, stats, version, volume,
 };
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
@@ -126,12 +126,13 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
 }
 
 /// With the exit code that tells a program that is missing, or not executable, from any other error.
-/// execve's own refusal stays a line by itself: runc's tests compare it.
+/// execve's own refusal stays a line by itself: runc's tests compare it. They look for `runc run failed`, too.
 fn not_run(error: Error) -> Failure {
     let code = error.kind().exit_code();
     let by_execve = error.is_of_program() && error.to_string().starts_with("exec ");
     let bare = by_execve || error.kind() == Kind::Interrupted;
-    Failure { error: if bare { error } else { error.context("aril run failed") }, code }
+    let failed = || format!("{} run failed", help::called());
+    Failure { error: if bare { error } else { error.context(failed()) }, code }
 }
 
 fn create(caller: &Caller, args: Create) -> Result<()> {

@@ -232,7 +232,7 @@ fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
     let said = fault.to_string();
     let error = match script.steps.get(step as usize) {
         Some(Step::LookUpProgram) => refused(fault).of_kind(of_program(&said)),
-        Some(step) => refused(fault).context(step.to_string()),
+        Some(step) => refused(fault).context(step.attempt()),
         None => refused(fault),
     };
     let executed = step == NO_STEP && said.starts_with("exec ");

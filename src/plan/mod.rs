@@ -50,6 +50,16 @@ pub enum Step {
     LookUpProgram,
 }
 
+impl Step {
+    /// The step in the words of an error.
+    pub fn attempt(&self) -> String {
+        match self {
+            Self::Rootfs(step) => step.attempt(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,7 +14,9 @@ use super::options::flags;
 use super::{Finish, Step, Target};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::fs::{Proc, Root};
-use crate::sys::mount::{ATTR_ATIME, Attributes, Extent, mount_setattr, move_mount};
+use crate::sys::mount::{
+    ATTR_ATIME, ATTR_NOSYMFOLLOW, Attributes, Extent, mount_setattr, move_mount,
+};
 
 mod bind;
 mod cgroup;
@@ -212,8 +214,8 @@ impl State<'_> {
         self.set_attributes_by_path(mount, extent, change)
     }
 
-    /// Changes a mount, attached or not. False if the kernel is too old for that: only one that is
-    /// attached can be changed then.
+    /// Changes a mount, attached or not. False if the kernel is too old for that: only a mount that
+    /// is attached can be changed then.
     fn set_detached(
         &self,
         mount: BorrowedFd<'_>,
@@ -226,6 +228,12 @@ impl State<'_> {
         match mount_setattr(mount, extent, change) {
             Err(Errno::ENOSYS) => {
                 self.setattr.set(false);
+                Ok(false)
+            }
+            // Linux 5.12 and 5.13 know this flag in mount(2) only.
+            Err(Errno::EINVAL)
+                if extent == Extent::One && (change.set | change.clear) & ATTR_NOSYMFOLLOW != 0 =>
+            {
                 Ok(false)
             }
             other => other.during("mount_setattr").map(|()| true),
@@ -341,7 +349,7 @@ fn current_attributes(mount: BorrowedFd<'_>) -> ChildResult<u64> {
         (libc::ST_NOATIME, attr::ATTR_NOATIME),
         (libc::ST_NODIRATIME, attr::ATTR_NODIRATIME),
         // ST_NOSYMFOLLOW and ST_RELATIME are missing from libc, or from its part for musl.
-        (0x2000, attr::ATTR_NOSYMFOLLOW),
+        (0x2000, ATTR_NOSYMFOLLOW),
     ];
     let flags = crate::sys::mount::flags_of(mount).during("fstatfs")?;
     let strict = flags & (libc::ST_NOATIME | ST_RELATIME) == 0;

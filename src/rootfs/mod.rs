@@ -207,6 +207,8 @@ pub struct IdMap {
 pub struct CgroupMount {
     pub target: Target,
     pub attributes: u64,
+    /// For cgroup2: checked by the kernel, but never set, as the whole host has them.
+    pub data: Vec<Datum>,
     /// One for cgroup2, else one for each hierarchy.
     pub hierarchies: Vec<Hierarchy>,
     /// Nothing may be seen rather than nothing be mounted: a user namespace without a cgroup.
@@ -235,8 +237,19 @@ pub struct Node {
     pub mode: libc::mode_t,
     pub uid: u32,
     pub gid: u32,
-    /// A user namespace cannot make nodes: bind the host's of the same path.
-    pub bind: bool,
+    pub origin: Origin,
+}
+
+/// Where a device node comes from: the kernel lets no user namespace make any.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The child makes it.
+    Made,
+    /// The host's node of the same path, which is bound.
+    Host,
+    /// The parent makes it, owned by ids of the host, in a tmpfs with this label; it is bound. `tree` is its
+    /// index among what [`parent::open_trees`] makes.
+    Parent { tree: usize, label: Option<CString> },
 }
 
 struct Text<'t>(&'t CStr);
@@ -249,6 +262,21 @@ impl fmt::Display for Text<'_> {
 
 fn parenthesised(f: &mut fmt::Formatter<'_>, options: &str) -> fmt::Result {
     if options.is_empty() { Ok(()) } else { write!(f, " ({options})") }
+}
+
+impl Step {
+    /// The step in the words of an error: runc's for a mount, which its callers search for, else the plan's.
+    pub fn attempt(&self) -> String {
+        let (source, target, options) = match self {
+            Step::Mount(m) => (m.source.as_c_str(), &m.target, &m.options),
+            Step::Bind(m) => (m.source.as_c_str(), &m.target, &m.options),
+            Step::CgroupUnified(m) | Step::CgroupLegacy(m) => (c"cgroup", &m.target, &m.options),
+            other => return other.to_string(),
+        };
+        let (source, target) = (source.to_string_lossy(), target.path.to_string_lossy());
+        let options = if options.is_empty() { String::new() } else { format!(" ({options})") };
+        format!("error mounting {source:?} to rootfs at {target:?}{options}")
+    }
 }
 
 impl fmt::Display for Step {
@@ -304,7 +332,7 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.bind {
+        if self.origin == Origin::Host {
             return write!(f, "bind {0} on {0}", Text(&self.path));
         }
         let letter = match self.kind {
@@ -313,6 +341,10 @@ impl fmt::Display for Node {
             _ => 'c',
         };
         write!(f, "mknod {} {letter} {}:{}", Text(&self.path), self.major, self.minor)?;
-        write!(f, " {:04o}", self.mode)
+        write!(f, " {:04o}", self.mode)?;
+        match self.origin {
+            Origin::Parent { .. } => write!(f, " {}:{} outside, and bind it", self.uid, self.gid),
+            Origin::Made | Origin::Host => Ok(()),
+        }
     }
 }

@@ -120,6 +120,9 @@ pub const OF_SUPER_BLOCK: [(u64, &std::ffi::CStr); 4] = [
     (MS_LAZYTIME, c"lazytime"),
 ];
 
+/// The atime attributes, of files and of directories.
+pub const ATIME: u64 = ATTR_ATIME | ATTR_NODIRATIME;
+
 const OF_ATIME: u64 = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
 
 /// `MS_*` flags and the attributes they are in the calls by descriptor.
@@ -244,44 +247,42 @@ impl Options {
         attributes(self.flags)
     }
 
-    /// What a bind has to change in what it inherits from its source; nothing if no option says.
+    /// The attributes that a bind changes in those of its source; `None` keeps them all.
     pub fn change(&self) -> Option<Attributes> {
         if self.flags | self.cleared == 0 {
             return None;
         }
         let set = self.attributes();
         let mut clear = if self.remount {
-            attributes(self.cleared)
+            bits(self.cleared) & !ATIME
         } else {
-            // What is not asked for is taken away, as a remount by mount(2) does. Not so
-            // nosymfollow, which kernels before 5.14 do not know.
-            ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | attributes(self.cleared)
+            // As a remount by mount(2) does: an attribute that no option sets is cleared.
+            ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW
         };
-        // Not to be strict is to be relative; not to be relative is nothing that the kernel can do.
-        let strict = MS_NOATIME | MS_STRICTATIME;
-        if self.flags & OF_ATIME != 0 || self.cleared & strict != 0 {
-            clear |= ATTR_ATIME;
-        }
+        // mount(2) again: an option that only clears an atime flag keeps the source's.
         if self.flags & OF_ATIME != 0 {
-            clear |= ATTR_NODIRATIME;
+            clear |= ATIME;
         }
-        // In the atime field both are told: clear it all, then set.
+        // Clear the atime field as a whole, then set it: the kernel rejects anything else.
         Some(Attributes { set, clear: clear & !(set & !ATTR_ATIME), propagation: 0 })
+    }
+
+    /// The attributes that the config asks to clear: a source on which one of them is locked is refused.
+    pub fn demanded(&self) -> u64 {
+        bits(self.cleared)
     }
 }
 
-/// The attributes that the config names as to be cleared: a source whose lock forbids it is refused.
-pub fn demanded(options: &Options) -> u64 {
-    let atime = if options.flags & OF_ATIME != 0 { ATTR_ATIME } else { 0 };
-    attributes(options.cleared) & !atime
+fn bits(flags: u64) -> u64 {
+    ATTRIBUTES
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .fold(0, |all, (_, attribute)| all | attribute)
 }
 
 /// One attribute of an atime class alone, as the kernel's mount(2) orders them.
 fn attributes(flags: u64) -> u64 {
-    let all = ATTRIBUTES
-        .iter()
-        .filter(|(flag, _)| flags & flag != 0)
-        .fold(0, |all, (_, attribute)| all | attribute);
+    let all = bits(flags);
     match all & ATTR_ATIME {
         both if both == ATTR_NOATIME | ATTR_STRICTATIME => all & !ATTR_NOATIME,
         _ => all,
@@ -405,14 +406,14 @@ mod tests {
         assert_eq!(parse("rbind,rprivate").change(), None);
         let ro = parse("rbind,ro").change().unwrap();
         assert_eq!(ro.set, ATTR_RDONLY);
-        assert_eq!(ro.clear, ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC);
+        assert_eq!(ro.clear, ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW);
         let kept = parse("bind,remount,ro,exec").change().unwrap();
         assert_eq!((kept.set, kept.clear), (ATTR_RDONLY, ATTR_NOEXEC));
     }
 
     #[test]
     fn a_change_of_atime_clears_the_whole_field() {
-        for option in ["noatime", "relatime", "strictatime", "atime"] {
+        for option in ["noatime", "relatime", "strictatime", "nodiratime"] {
             let change = parse(&format!("bind,{option}")).change().unwrap();
             assert_eq!(change.clear & ATTR_ATIME, ATTR_ATIME, "{option}");
         }
@@ -421,6 +422,18 @@ mod tests {
         }
         let both = parse("rnoatime,rstrictatime").recursive;
         assert_eq!((both.set, both.clear), (ATTR_STRICTATIME, ATTR_ATIME));
-        assert_eq!(parse("bind,nodev").change().unwrap().clear & ATTR_ATIME, 0);
+    }
+
+    /// mount(2) and runc keep the atime flags of the source then, also with `remount`.
+    #[test]
+    fn clearing_an_atime_flag_changes_nothing() {
+        for option in ["atime", "diratime", "norelatime", "nostrictatime", "nodev"] {
+            for bind in ["bind", "bind,remount"] {
+                let change = parse(&format!("{bind},{option}")).change().unwrap();
+                assert_eq!((change.set | change.clear) & ATIME, 0, "{bind},{option}");
+            }
+        }
+        let demanded = parse("bind,atime,nostrictatime,rw,symfollow").demanded();
+        assert_eq!(demanded, ATTR_ATIME & 0x30 | ATTR_RDONLY | ATTR_NOSYMFOLLOW);
     }
 }

@@ -1,5 +1,5 @@
-//! On the host: the overlay, before the clone, and sources of binds that the child cannot open as it
-//! must.
+//! On the host: the overlay and device nodes, before the clone, and sources of binds that the child cannot
+//! open as it must.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,23 +8,31 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{chroot, fchdir};
 
-use super::{Step, overlay};
+use super::{Origin, Step, overlay};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::sys;
 use crate::sys::mount::{Extent, open_tree};
 use crate::sys::namespace::setns;
 
 pub mod id_map;
+mod nodes;
 
-/// Makes the overlay, which is the first of the trees that the child gets, if the parent has to.
+/// Makes the trees that the child gets: the overlay, which is the first, and nodes of devices, as far as the
+/// parent has to.
 pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Option<OwnedFd>>> {
     let mut trees = Vec::new();
+    let mut nodes = Vec::new();
     for step in steps {
-        if let Step::Overlay(overlay) = step
-            && overlay.tree.is_some()
-        {
-            trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
+        match step {
+            Step::Overlay(overlay) if overlay.tree.is_some() => {
+                trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
+            }
+            Step::Node(node) if matches!(node.origin, Origin::Parent { .. }) => nodes.push(node),
+            _ => {}
         }
+    }
+    if !nodes.is_empty() {
+        trees.extend(nodes::make(&nodes)?.into_iter().map(Some));
     }
     Ok(trees)
 }
@@ -40,7 +48,7 @@ pub fn open_source(
     let (path, id_map) = match step {
         Step::Bind(bind) => (&bind.source, bind.id_map.as_ref()),
         Step::CloneRoot { path, mapped, .. } => (path, mapped.as_ref()),
-        _ => return Err(Error::system("the step has no source")).context(|| step.to_string()),
+        _ => return Err(Error::system("the step has no source")).context(|| step.attempt()),
     };
     let source = path.to_string_lossy();
     let open = || match step {
@@ -52,9 +60,9 @@ pub fn open_source(
         Err(Errno::EPERM) => Err(Errno::EACCES),
         other => other,
     };
-    let tree = tree.os("open_tree", &source).context(|| step.to_string())?;
+    let tree = tree.os("open_tree", &source).context(|| step.attempt())?;
     if let Some(map) = id_map {
-        id_map::apply(tree.as_fd(), Path::new(&*source), map).context(|| step.to_string())?;
+        id_map::apply(tree.as_fd(), Path::new(&*source), map).context(|| step.attempt())?;
     }
     Ok(tree)
 }

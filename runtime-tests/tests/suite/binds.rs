@@ -136,6 +136,109 @@ fn a_user_namespace_keeps_the_hosts_flags() {
     });
 }
 
+/// What a bind makes of the flags of its source, as runc since 1.2: an option that clears something is an
+/// option like any other, so flags that none names are cleared; but for those of atime, which only a flag that
+/// is set changes. In a user namespace locked flags stay, and asking to clear one is an error.
+#[test]
+fn flags_of_a_bind_are_its_options() {
+    const LOCKED: &str = "operation not permitted";
+    // Flags of the source, options of the bind; the flags without and with a user namespace.
+    let rows = [
+        (
+            "ro,noexec,nosymfollow,nodiratime",
+            "bind",
+            "ro,noexec,nodiratime,relatime,nosymfollow",
+            "=",
+        ),
+        (
+            "ro,noexec,nosymfollow,nodiratime",
+            "bind,dev",
+            "rw,nodiratime,relatime",
+            "ro,noexec,nodiratime,relatime",
+        ),
+        ("ro", "bind,nosuid,rprivate", "rw,nosuid,relatime", "ro,nosuid,relatime"),
+        ("ro", "bind,rw,nosuid", "rw,nosuid,relatime", LOCKED),
+        ("nosuid,nodev,noexec,noatime", "bind,dev,suid,exec,atime", "rw,noatime", LOCKED),
+        ("nodev,nosuid,noexec,noatime", "bind,ro", "ro,noatime", "ro,nosuid,nodev,noexec,noatime"),
+        ("nodev,nosymfollow", "bind,ro,symfollow", "ro,relatime", "ro,nodev,relatime"),
+        ("nodev,nosymfollow", "bind,rw", "rw,relatime", "rw,nodev,relatime"),
+        ("noatime", "bind,norelatime", "rw,noatime", "="),
+        ("noatime", "bind,atime", "rw,noatime", "="),
+        ("noatime,nodev", "bind,atime", "rw,noatime", LOCKED),
+        ("strictatime", "bind,nostrictatime", "rw", "="),
+        ("noatime", "bind,relatime", "rw,relatime", LOCKED),
+        ("noatime", "bind,nodiratime", "rw,nodiratime,relatime", LOCKED),
+        ("nodiratime", "bind,strictatime", "rw", LOCKED),
+        ("noatime", "bind,nodiratime,strictatime", "rw,nodiratime", LOCKED),
+        ("nodiratime", "bind,diratime", "rw,nodiratime,relatime", "="),
+    ];
+    on_the_host(|view| {
+        for (host, options, plain, user) in rows {
+            for (wanted, user) in [(plain, false), (if user == "=" { plain } else { user }, true)] {
+                let c = writable(view);
+                if !c.runtime.only_aril("runc 1.1 keeps other flags") {
+                    return;
+                }
+                let source = c.directory("source");
+                let c = bound(c, &source, "/mnt", &options.split(',').collect::<Vec<_>>());
+                let c = if user { c.in_user_namespace(FIRST) } else { c };
+                let c = c.script(&flags_of("/mnt"));
+                let script = format!(
+                    "mount -t tmpfs t {0}; mount -o remount,bind,{host} {0}",
+                    source.display()
+                );
+                let out = prepared(&c, &script).output();
+                if wanted == LOCKED {
+                    let place = format!("error mounting {source:?} to rootfs at \"/mnt\"");
+                    out.exits(1).says(&place).says("locked").says(LOCKED);
+                    c.leaves_nothing();
+                } else {
+                    let out = out.ok();
+                    assert_eq!(out.stdout.trim(), wanted, "{host} -> {options}, user: {user}");
+                }
+            }
+        }
+    });
+}
+
+/// As runc: callers of old wrote the rootfs before the destination.
+#[test]
+fn a_destination_below_the_rootfs_is_one_in_the_container() {
+    on_the_host(|view| {
+        let c = writable(view);
+        let file = c.file("file", "bound");
+        let destination = c.rootfs().join("mnt/file");
+        let c = bound(c, &file, destination.to_str().expect("utf-8"), &["bind"]);
+        c.args(["cat", "/mnt/file"]).run().ok().prints("bound");
+    });
+}
+
+/// As crun; runc refuses.
+#[test]
+fn a_bind_may_take_the_place_of_the_rootfs() {
+    on_the_host(|view| {
+        for user in [false, true] {
+            let c = writable(view);
+            if !c.runtime.only_aril("runc refuses it") {
+                return;
+            }
+            let other = c.directory("other");
+            let rootfs = c.rootfs();
+            let c = c.edit(|spec| {
+                let root = json!({"destination": "/", "type": "bind", "source": other, "options": ["bind"]});
+                spec["mounts"].as_array_mut().expect("mounts").insert(0, root);
+            });
+            let c = if user { c.in_user_namespace(FIRST) } else { c };
+            let copy = format!("cp -a {}/. {}", rootfs.display(), other.display());
+            let c = c.script("touch /here && ls /dev/null /proc/self/status");
+            prepared(&c, &copy).ok().prints("/proc/self/status");
+            assert!(other.join("here").exists() && !rootfs.join("here").exists());
+        }
+        let c = writable(view).mounting(json!({"destination": "/", "type": "tmpfs"}));
+        c.run().exits(1).says("is on the top of rootfs");
+    });
+}
+
 /// The source of a bind is what an earlier mount of the list has put there.
 #[test]
 fn a_source_may_lie_in_an_earlier_mount() {

@@ -209,6 +209,34 @@ fn parents_are_made_and_stay() {
     });
 }
 
+/// Of cgroup2 the kernel must know them, and the host's stay.
+#[test]
+fn options_of_the_mount_are_checked() {
+    in_each_view(|view| {
+        for kind in ["cgroup", "cgroup2"] {
+            let c = |option: &str| {
+                let options = json!(["ro", "nosuid", "noexec", "nodev", option]);
+                Container::new(view).args(["true"]).edit(|spec| {
+                    let all = spec["mounts"].as_array_mut().expect("mounts");
+                    all.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+                    all.push(json!({"destination": "/sys/fs/cgroup", "type": kind, "source": "cgroup", "options": options}));
+                })
+            };
+            let known = c("memory_recursiveprot");
+            if !known.runtime.only_aril("runc sets them for the host") {
+                return;
+            }
+            if view == View::Unified {
+                known.run().ok();
+                let unknown = c("bogus");
+                let out = unknown.run().exits(1).says("error mounting \"cgroup\" to rootfs at");
+                out.says("bogus").says("invalid argument");
+                unknown.leaves_nothing();
+            }
+        }
+    });
+}
+
 #[test]
 fn the_freezer_is_seen() {
     in_each_view(|view| {

@@ -163,7 +163,7 @@ fn on_an_overlay() {
             run_behind(&c, OVERLAY, &tree)
                 .output()
                 .exits(1)
-                .says(&format!("bind {} on /mnt", overlay.display()))
+                .says(&format!("error mounting {overlay:?} to rootfs at \"/mnt\""))
                 .says(&format!("mount_setattr {} (MOUNT_ATTR_IDMAP)", overlay.display()))
                 .says("an overlay mount cannot be id-mapped");
             c.leaves_nothing();
@@ -246,7 +246,7 @@ fn what_the_kernel_refuses() {
             run_behind(&c, script, &source)
                 .output()
                 .exits(1)
-                .says(&format!("bind {} on /mnt", source.display()))
+                .says(&format!("error mounting {source:?} to rootfs at \"/mnt\""))
                 .says(&format!("mount_setattr {} (MOUNT_ATTR_IDMAP)", place(name)))
                 .says(reason);
             c.leaves_nothing();

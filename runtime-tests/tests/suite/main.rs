@@ -13,6 +13,7 @@ mod commit;
 mod console;
 mod cves;
 mod damaged;
+mod devices;
 mod diff;
 mod docker_options;
 mod errors;

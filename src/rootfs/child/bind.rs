@@ -9,10 +9,12 @@ use nix::unistd::symlinkat;
 
 use super::{Missing, State, copy_up, current_attributes, is_directory, is_proc, kind_of};
 use crate::error::fault::{Attempt, ChildResult, Fault};
+use crate::fs::Root;
+use crate::rootfs::options::ATIME;
 use crate::rootfs::{BindMount, Change};
 use crate::sys::mount::{
-    ATTR_ATIME, ATTR_NODEV, ATTR_NODIRATIME, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Attributes,
-    Extent,
+    ATTR_ATIME, ATTR_NOATIME, ATTR_NODEV, ATTR_NODIRATIME, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY,
+    ATTR_STRICTATIME, Attributes, Extent,
 };
 
 pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
@@ -42,6 +44,12 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
         change_with(tree.as_fd(), change, |change| {
             state.set_attributes(tree.as_fd(), Extent::One, change)
         })?;
+    }
+    if mount.target.path.as_c_str() == c"/" {
+        // It covers the rootfs, whose place it takes.
+        state.retire([place.fd]);
+        state.root = Some(Root::new(tree));
+        return Ok(());
     }
     state.retire([tree, place.fd]);
     Ok(())
@@ -92,30 +100,22 @@ fn change_with<T>(
     change: &Change,
     set: impl Fn(Attributes) -> ChildResult<T>,
 ) -> ChildResult<T> {
-    let mut change = *change;
-    if change.demanded & ATTR_ATIME != 0 {
-        keep_other_atime(&mut change, current_attributes(tree)?);
-    }
     match set(change.attributes) {
         Err(Fault { errno: Errno::EPERM, .. }) => {
-            set(keep_locked(&change, current_attributes(tree)?)?)
+            set(keep_locked(change, current_attributes(tree)?)?)
         }
         other => other,
     }
 }
 
-/// `atime` undoes noatime and `nostrictatime` strictatime: of a source that has another, nothing.
-fn keep_other_atime(change: &mut Change, source: u64) {
-    if change.demanded & source & ATTR_ATIME == 0 {
-        change.attributes.clear &= !ATTR_ATIME;
-    }
-}
+/// The flags that the kernel can lock; nosymfollow is not among them.
+const LOCKABLE: u64 = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATIME;
 
-const ATIME: u64 = ATTR_ATIME | ATTR_NODIRATIME;
-
-fn keep_locked(change: &Change, locked: u64) -> ChildResult<Attributes> {
+/// `source` is what the source of the bind has: any of these may be locked.
+fn keep_locked(change: &Change, source: u64) -> ChildResult<Attributes> {
     let Attributes { set, clear, propagation } = change.attributes;
-    if change.demanded & locked & !ATIME != 0 {
+    let locked = source & LOCKABLE;
+    if change.demanded & locked != 0 {
         let names = names(change.demanded & locked);
         return Err(Fault {
             call: format!("cannot clear locked flags {names}").into(),
@@ -138,6 +138,9 @@ fn names(attributes: u64) -> String {
         (ATTR_NOSUID, "nosuid"),
         (ATTR_NODEV, "nodev"),
         (ATTR_NOEXEC, "noexec"),
+        (ATTR_NOATIME, "noatime"),
+        (ATTR_STRICTATIME, "strictatime"),
+        (ATTR_NODIRATIME, "nodiratime"),
     ];
     let named: Vec<_> =
         all.iter().filter(|(bit, _)| attributes & bit != 0).map(|(_, name)| *name).collect();
@@ -147,6 +150,7 @@ fn names(attributes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::mount::ATTR_NOSYMFOLLOW;
 
     fn change(set: u64, clear: u64, demanded: u64) -> Change {
         Change { attributes: Attributes { set, clear, propagation: 0 }, demanded }
@@ -158,21 +162,9 @@ mod tests {
         let kept = keep_locked(&wanted, ATTR_NOSUID | ATTR_NODEV).unwrap();
         assert_eq!(kept.set, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV);
         assert_eq!(kept.clear, ATTR_NOEXEC);
-    }
-
-    #[test]
-    fn only_the_named_atime_is_undone() {
-        use crate::sys::mount::{ATTR_NOATIME, ATTR_STRICTATIME};
-        for (demanded, source, clear) in [
-            (ATTR_NOATIME, ATTR_NOATIME, ATTR_ATIME),
-            (ATTR_NOATIME, ATTR_STRICTATIME, 0),
-            (ATTR_STRICTATIME, ATTR_STRICTATIME, ATTR_ATIME),
-            (ATTR_STRICTATIME, ATTR_NOATIME, 0),
-        ] {
-            let mut wanted = change(0, ATTR_ATIME, demanded);
-            keep_other_atime(&mut wanted, source);
-            assert_eq!(wanted.attributes.clear, clear, "{demanded:x} {source:x}");
-        }
+        let wanted = change(0, ATTR_NODEV | ATTR_NOSYMFOLLOW, ATTR_NOSYMFOLLOW);
+        let kept = keep_locked(&wanted, ATTR_NODEV | ATTR_NOSYMFOLLOW).unwrap();
+        assert_eq!((kept.set, kept.clear), (ATTR_NODEV, ATTR_NOSYMFOLLOW));
     }
 
     #[test]
@@ -181,7 +173,7 @@ mod tests {
         let fault = keep_locked(&wanted, ATTR_NODEV).unwrap_err();
         assert_eq!(fault.call, "cannot clear locked flags nodev");
         let wanted = change(0, ATTR_ATIME, 0);
-        let fault = keep_locked(&wanted, crate::sys::mount::ATTR_NOATIME).unwrap_err();
+        let fault = keep_locked(&wanted, ATTR_NOATIME).unwrap_err();
         assert_eq!(fault.call, "cannot change locked atime flags");
     }
 }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 
-use super::new_mount::create;
+use super::new_mount::{create, set};
 use super::restrict::empty_tmpfs;
 use super::{Missing, State};
 use crate::error::fault::{Attempt, ChildResult, Fault};
@@ -24,6 +24,7 @@ use crate::sys::mount::{
 const ALWAYS: u64 = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
 
 pub(super) fn unified(state: &State<'_>, mount: &CgroupMount) -> ChildResult<()> {
+    check(&mount.data)?;
     let place = state.place(&mount.target, Missing::Directory)?;
     let detached = match mount.hierarchies.first().map(|all| own(state, all, mount.attributes)) {
         Some(Ok(bound)) => bound,
@@ -34,6 +35,16 @@ pub(super) fn unified(state: &State<'_>, mount: &CgroupMount) -> ChildResult<()>
     state.restrict_late(detached.as_fd(), mount.attributes)?;
     state.retire([detached, place.fd]);
     Ok(())
+}
+
+/// Options such as nsdelegate are the whole hierarchy's: the kernel ignores them in a cgroup namespace, and
+/// elsewhere a container would set them for its host. So the kernel is only asked whether it knows them.
+fn check(data: &[Datum]) -> ChildResult<()> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    let context = fsopen(c"cgroup2").during("fsopen")?;
+    data.iter().try_for_each(|datum| set(context.as_fd(), &datum.key, datum.value.as_deref()))
 }
 
 /// A new mount shows the same, where the folder is not to be had.

@@ -12,8 +12,8 @@ use nix::unistd::{
 
 use super::{State, is_null, kind_of};
 use crate::error::fault::{Attempt, ChildResult, Fault};
-use crate::rootfs::Node;
-use crate::sys::mount::{Extent, move_mount, open_tree};
+use crate::rootfs::{Node, Origin};
+use crate::sys::mount::{ATTR_NOEXEC, ATTR_NOSUID, Attributes, Extent, move_mount, open_tree};
 
 /// The directory of `path`, from the last step if it is the same, and the name in it.
 fn entry<'s, 'p>(
@@ -36,10 +36,17 @@ fn entry<'s, 'p>(
 }
 
 pub(super) fn node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
-    let (directory, name) = entry(state, &node.path)?;
-    if node.bind {
-        return bind_host_node(directory, name, node);
+    match node.origin {
+        Origin::Made => {}
+        Origin::Host => return bind_host_node(state, node),
+        Origin::Parent { tree, .. } => {
+            let made = state.trees.get_mut(tree).and_then(Option::take);
+            let made = made.ok_or(Fault::refused("the parent has not made the node"))?;
+            let (directory, name) = entry(state, &node.path)?;
+            return bind(directory, name, &made);
+        }
     }
+    let (directory, name) = entry(state, &node.path)?;
     let kind = SFlag::from_bits_truncate(node.kind);
     let mode = Mode::from_bits_truncate(node.mode);
     let device = makedev(node.major.into(), node.minor.into());
@@ -48,7 +55,7 @@ pub(super) fn node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
         Ok(()) => own(directory, name, node),
         Err(Errno::EEXIST) => verify(directory, name, node),
         // A user namespace that nobody told us of.
-        Err(Errno::EPERM) => bind_host_node(directory, name, node),
+        Err(Errno::EPERM) => bind_host_node(state, node),
         Err(errno) => Err(errno).during("mknod"),
     }
 }
@@ -82,9 +89,18 @@ fn open_name(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
     openat(directory, name, flags, Mode::empty())
 }
 
-/// The file that it is bound on may stay in the image, where nobody shall write to it.
-fn bind_host_node(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
+/// The host's node of the same path, as no program.
+fn bind_host_node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
     let source = open_tree(None, &node.path, Extent::One).during("open_tree")?;
+    let change = Attributes { set: ATTR_NOSUID | ATTR_NOEXEC, ..Attributes::default() };
+    let done = state.set_detached(source.as_fd(), Extent::One, change)?;
+    let (directory, name) = entry(state, &node.path)?;
+    bind(directory, name, &source)?;
+    if done { Ok(()) } else { state.set_attributes(source.as_fd(), Extent::One, change) }
+}
+
+/// The file that it is bound on may stay in the image, where nobody shall write to it.
+fn bind(directory: BorrowedFd<'_>, name: &CStr, source: &OwnedFd) -> ChildResult<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let place = match openat(directory, name, flags, Mode::empty()) {
         Err(Errno::EEXIST) => open_name(directory, name),

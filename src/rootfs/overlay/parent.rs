@@ -1,5 +1,6 @@
 //! What the host's side does for an overlay, and how it is taken back.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
@@ -104,29 +105,62 @@ fn explain(overlay: &Overlay, fault: Fault) -> Error {
     }
 }
 
-/// For kernels that cannot do without: in a mount namespace that ends with the call.
+/// [`several_in_namespace_of_their_own`], of one.
 pub fn in_namespace_of_its_own(
     make: impl FnOnce() -> ChildResult<OwnedFd>,
 ) -> ChildResult<OwnedFd> {
+    let mut made = several_in_namespace_of_their_own(|| Ok(vec![make()?]))?;
+    made.pop().ok_or(UNFINISHED)
+}
+
+const UNFINISHED: Fault = Fault {
+    call: Cow::Borrowed("the process that makes the mounts ended early"),
+    errno: Errno::ECHILD,
+};
+
+/// For what takes a mount that is attached: makes detached mounts in a mount namespace that ends with the call.
+pub fn several_in_namespace_of_their_own(
+    make: impl FnOnce() -> ChildResult<Vec<OwnedFd>>,
+) -> ChildResult<Vec<OwnedFd>> {
     let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
     let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;
     let child = clone3(libc::CLONE_NEWNS as u64, None, || -> Infallible {
         let sent = match cut_off().and_then(|()| make()) {
-            Ok(fd) => socket::send(theirs.as_fd(), b"+", &[fd.as_fd()]),
-            Err(fault) => socket::send(theirs.as_fd(), &told(&fault), &[]),
+            Ok(made) => send_all(&theirs, &made),
+            Err(fault) => socket::send(theirs.as_fd(), &told(&fault), &[]).map(drop),
         };
         exit_now(i32::from(sent.is_err()))
     })
     .map_err(failed("clone3"))?;
     drop(theirs);
-    let mut message = [0; LONGEST_FAULT];
-    let received = socket::receive(ours.as_fd(), &mut message);
+    let received = receive_all(&ours);
     let _ = pidfd::wait(child.pidfd.as_fd(), true);
-    let (length, mut fds) = received.map_err(failed("receive"))?;
-    fds.pop().ok_or_else(|| heard(&message[..length]))
+    received.map_err(failed("receive"))?
 }
 
 const LONGEST_FAULT: usize = 4096;
+
+/// At the end a message without descriptors, and without a fault.
+fn send_all(end: &OwnedFd, made: &[OwnedFd]) -> crate::sys::Result<()> {
+    for some in made.chunks(socket::MAX_FDS) {
+        let fds: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+        socket::send(end.as_fd(), b"+", &fds)?;
+    }
+    socket::send(end.as_fd(), b"+", &[]).map(drop)
+}
+
+fn receive_all(end: &OwnedFd) -> crate::sys::Result<ChildResult<Vec<OwnedFd>>> {
+    let mut made = Vec::new();
+    let mut message = [0; LONGEST_FAULT];
+    loop {
+        let (length, fds) = socket::receive(end.as_fd(), &mut message)?;
+        match (&message[..length], fds.is_empty()) {
+            (_, false) => made.extend(fds),
+            (b"+", true) => return Ok(Ok(made)),
+            (fault, true) => return Ok(Err(heard(fault))),
+        }
+    }
+}
 
 fn told(fault: &Fault) -> Vec<u8> {
     let mut message = (fault.errno as i32).to_ne_bytes().to_vec();
@@ -140,7 +174,7 @@ fn heard(message: &[u8]) -> Fault {
             call: String::from_utf8_lossy(call).into_owned().into(),
             errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
         },
-        None => Fault::refused("the overlay could not be made"),
+        None => UNFINISHED,
     }
 }
 
@@ -269,7 +303,7 @@ fn lines(table: &[u8]) -> impl Iterator<Item = Line<'_>> {
 }
 
 /// Mount tables write space, tab, newline and backslash as three octal digits.
-fn plain(word: &[u8]) -> PathBuf {
+pub(in crate::rootfs) fn plain(word: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word;
     while let Some((first, after)) = rest.split_first() {

@@ -1,11 +1,11 @@
 //! The nodes and symlinks of /dev.
 
 use libc::{S_IFBLK, S_IFCHR, S_IFIFO, mode_t};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxIdMapping};
 
-use super::{Input, inside};
+use super::{Input, inside, text};
 use crate::error::{Error, Result};
-use crate::rootfs::{Node, Step};
+use crate::rootfs::{Node, Origin, Step};
 
 /// Path, major, minor: what every container has.
 const DEFAULT: [(&str, u32, u32); 6] = [
@@ -26,19 +26,28 @@ const SYMLINKS: [(&str, &str); 4] = [
 
 pub(super) fn add(input: &Input<'_>, steps: &mut Vec<Step>) -> Result<()> {
     let mut nodes = Vec::new();
+    let overlay = |step: &Step| matches!(step, Step::Overlay(overlay) if overlay.tree.is_some());
+    let mut tree = usize::from(steps.iter().any(overlay));
     for device in input.devices {
-        let node = node(input, device)?;
+        let mut node = node(input, device)?;
         // The container's devpts has its own; ours is a symlink to it.
-        if node.path.as_c_str() != c"/dev/ptmx" {
-            nodes.push(node);
+        if node.path.as_c_str() == c"/dev/ptmx" {
+            continue;
         }
+        if node.origin == Origin::Host && input.overlay.privileged {
+            let label = input.mount_label.map(|label| text("mountLabel", label)).transpose()?;
+            node.origin = Origin::Parent { tree, label };
+            node.uid = outside(input.uid_mappings, node.uid);
+            node.gid = outside(input.gid_mappings, node.gid);
+            tree += 1;
+        }
+        nodes.push(node);
     }
     for (path, major, minor) in DEFAULT {
         let path = inside("device", path)?;
         if nodes.iter().all(|node| node.path != path) {
-            let bind = input.user_namespace;
-            let (kind, mode) = (S_IFCHR, 0o666);
-            nodes.push(Node { path, kind, major, minor, mode, uid: 0, gid: 0, bind });
+            let (kind, mode, origin) = (S_IFCHR, 0o666, origin(input, S_IFCHR));
+            nodes.push(Node { path, kind, major, minor, mode, uid: 0, gid: 0, origin });
         }
     }
     steps.extend(nodes.into_iter().map(Step::Node));
@@ -79,12 +88,26 @@ fn node(input: &Input<'_>, device: &LinuxDevice) -> Result<Node> {
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
-        bind: input.user_namespace && kind != S_IFIFO,
+        origin: origin(input, kind),
     })
+}
+
+fn origin(input: &Input<'_>, kind: mode_t) -> Origin {
+    if input.user_namespace && kind != S_IFIFO { Origin::Host } else { Origin::Made }
+}
+
+/// The id of the host that an id of the container is; root's, which the container sees as nobody's, for one
+/// that is not mapped.
+fn outside(mappings: &[LinuxIdMapping], id: u32) -> u32 {
+    let host = |m: &LinuxIdMapping| {
+        let above = id.checked_sub(m.container_id()).filter(|above| *above < m.size())?;
+        m.host_id().checked_add(above)
+    };
+    mappings.iter().find_map(host).unwrap_or(0)
 }
 
 fn symlink(path: &str, target: &str, replace: bool) -> Result<Step> {
     // The target is text to the kernel: `inside` would make it absolute.
-    let target = super::text("symlink", target)?;
+    let target = text("symlink", target)?;
     Ok(Step::Symlink { path: inside("symlink", path)?, target, replace })
 }

@@ -1,6 +1,6 @@
 //! One mount of the config -> its step.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -46,11 +46,21 @@ fn kind(mount: &Mount) -> &str {
     mount.typ().as_deref().unwrap_or_default()
 }
 
+/// The destination as a path of the container. One that names the rootfs on the host is taken below it, as
+/// runc does for callers that write it so.
+fn destination(input: &Input<'_>, mount: &Mount) -> Result<CString> {
+    let path = inside("mount destination", mount.destination())?;
+    match Path::new(OsStr::from_bytes(path.as_bytes())).strip_prefix(input.rootfs) {
+        Ok(rest) => inside("mount destination", rest),
+        Err(_) => Ok(path),
+    }
+}
+
 /// /dev is the caller's own then: no nodes, no symlinks.
 pub(super) fn dev_is_bound(input: &Input<'_>) -> bool {
     input.mounts.iter().any(|mount| {
         read(mount).bind.is_some()
-            && inside("", mount.destination()).is_ok_and(|path| path.as_c_str() == c"/dev")
+            && destination(input, mount).is_ok_and(|path| path.as_c_str() == c"/dev")
     })
 }
 
@@ -74,17 +84,17 @@ pub(super) fn add(
     if mount.destination().as_os_str().is_empty() {
         return Err(Error::config("mount destination cannot be empty"));
     }
-    let path = inside("mount destination", mount.destination())?;
+    let path = destination(input, mount)?;
     if !mount.destination().is_absolute() {
         let given = mount.destination().display();
         plan.warnings.push(format!("mount destination {given} is not absolute: using {path:?}"));
     }
-    if path.as_c_str() == c"/" {
+    let options = read(mount);
+    if path.as_c_str() == c"/" && options.bind.is_none() {
         let rootfs = input.rootfs.display();
         let text = format!("mountpoint \"{rootfs}\" is on the top of rootfs \"{rootfs}\"");
         return Err(Error::config(text));
     }
-    let options = read(mount);
     let id_map = id_map::plan(input, mount, &options)?;
     if let Some(extent) = options.bind {
         let bind = bind(input, mount, options, extent, path, id_map)?;
@@ -98,7 +108,9 @@ pub(super) fn add(
         let text = "a mount of type bind needs the option bind or rbind: no such device";
         return Err(Error::config(text).hint("add rbind to its options"));
     }
-    if kind(mount) == "cgroup" {
+    // A new mount of cgroup2 from the host's cgroup namespace would reset the options of the hierarchy.
+    let unified = matches!(input.cgroup, CgroupView::Unified(_));
+    if kind(mount) == "cgroup" || (kind(mount) == "cgroup2" && unified) {
         plan.enter.push(cgroup(input, mount, options, path)?);
         return Ok(());
     }
@@ -117,7 +129,8 @@ fn bound_sysfs(input: &Input<'_>, mount: &Mount) -> Option<Mount> {
     let wanted =
         input.foreign_network && kind(mount) == "sysfs" && options.iter().any(|o| o == "ro");
     wanted.then(|| {
-        options.push("rbind".to_owned());
+        // What is mounted below it, such as the cgroups, is not writable either.
+        options.extend(["rbind".to_owned(), "rro".to_owned()]);
         let mut bound = mount.clone();
         bound.set_source(Some("/sys".into())).set_options(Some(options));
         bound
@@ -140,10 +153,8 @@ fn bind(
         Some(source) if !source.as_os_str().is_empty() => input.bundle.join(source),
         _ => return Err(Error::config("a bind mount needs a source")),
     };
-    let change = options.change().map(|attributes| Change {
-        attributes,
-        demanded: crate::rootfs::options::demanded(&options),
-    });
+    let demanded = options.demanded();
+    let change = options.change().map(|attributes| Change { attributes, demanded });
     let on_proc = path.as_c_str() == c"/proc";
     Ok(BindMount {
         source: text("mount source", source.as_os_str().as_bytes())?,
@@ -294,10 +305,11 @@ fn datum(option: &str) -> Result<Option<Datum>> {
 }
 
 fn cgroup(input: &Input<'_>, mount: &Mount, options: Options, path: CString) -> Result<Step> {
-    let common = |hierarchies| -> Result<Box<CgroupMount>> {
+    let common = |hierarchies, data| -> Result<Box<CgroupMount>> {
         Ok(Box::new(CgroupMount {
             target: target(path, false)?,
             attributes: options.attributes(),
+            data,
             hierarchies,
             or_empty: input.user_namespace,
             finish: finish(&options),
@@ -308,11 +320,11 @@ fn cgroup(input: &Input<'_>, mount: &Mount, options: Options, path: CString) -> 
         CgroupView::Unified(shown) => {
             let source = super::host_path(shown)?;
             let all = Hierarchy { source, name: CString::default(), aliases: Vec::new() };
-            common(vec![all]).map(Step::CgroupUnified)
+            common(vec![all], data(&options)?).map(Step::CgroupUnified)
         }
         CgroupView::Legacy(views) => {
             let hierarchies = views.iter().map(|v| v.hierarchy()).collect::<Result<_>>()?;
-            common(hierarchies).map(Step::CgroupLegacy)
+            common(hierarchies, Vec::new()).map(Step::CgroupLegacy)
         }
     }
 }

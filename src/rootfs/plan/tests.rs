@@ -237,8 +237,7 @@ fn without_a_mount_namespace() {
         plan(&input).unwrap_err().to_string(),
         "unable to restrict sys entries without a private MNT namespace"
     );
-    (input.masked_paths, input.readonly) = (&[], true);
-    assert!(plan(&input).unwrap_err().to_string().starts_with("unable to make the root read-only"));
+    input.masked_paths = &[];
     let mounts = default_mounts();
     input.mounts = &mounts;
     assert_eq!(
@@ -295,9 +294,19 @@ fn devices_of_the_config() {
     assert!(text.contains("mknod /dev/fifo p 0:0 0666\nmknod /dev/random"), "{text}");
     assert!(text.contains("symlink /dev/ptmx -> pts/ptmx\n") && !text.contains("c 5:2"), "{text}");
     assert_eq!(text.matches("/dev/null").count(), 1);
-    input.user_namespace = true;
+    (input.user_namespace, input.overlay.privileged) = (true, false);
     let text = lines(&plan(&input).unwrap().enter);
     assert!(text.contains("bind /dev/null on /dev/null\n") && text.contains("mknod /dev/fifo p"));
+    // With privileges the parent makes them as the config wants them.
+    let map: Vec<LinuxIdMapping> =
+        serde_json::from_str(r#"[{"containerID":7,"hostID":1007,"size":1}]"#).unwrap();
+    input.uid_mappings = &map;
+    input.gid_mappings = &map;
+    input.overlay.privileged = true;
+    let text = lines(&plan(&input).unwrap().enter);
+    assert!(text.contains("mknod /dev/null c 1:3 0600 1007:0 outside, and bind it\n"), "{text}");
+    assert!(text.contains("mknod /dev/fifo p 0:0 0666\n"), "{text}");
+    assert!(text.contains("bind /dev/zero on /dev/zero\n"), "{text}");
     let wrong = devices(r#"[{"path":"/dev/x","type":"a","major":1,"minor":2}]"#);
     input.devices = &wrong;
     let error = plan(&input).unwrap_err().to_string();
@@ -399,7 +408,7 @@ fn a_sysfs_of_the_hosts_network_is_bound() {
         (input.user_namespace, input.foreign_network) = (true, foreign);
         lines(&plan(&input).unwrap().enter)
     };
-    let bound = "bind /sys on /sys (nosuid,ro,rbind)\n";
+    let bound = "bind /sys on /sys (nosuid,ro,rbind,rro)\n";
     assert!(text(r#""nosuid","ro""#, true).contains(bound));
     assert!(!text(r#""nosuid","ro""#, false).contains(bound));
     assert!(text(r#""nosuid""#, true).contains("mount sysfs on /sys (nosuid)"));

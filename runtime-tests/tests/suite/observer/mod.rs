@@ -34,6 +34,9 @@ const SLAVE: &str = "runc makes the mount that the rootfs is on private, for its
                      binds: what comes from that mount hears nothing of the host's any more; aril \
                      pivots into a detached tree and need not, so that all binds are alike";
 
+const NODE: &str = "in a user namespace runc leaves the flags of the host's /dev on the nodes that it \
+                    binds; crun and aril add nosuid and noexec";
+
 /// The one table of differences between the peer (Debian's runc 1.1.5) and aril.
 const ACCEPTED: &[Accepted] = &[
     Accepted {
@@ -117,6 +120,20 @@ const ACCEPTED: &[Accepted] = &[
         ours: " /null rw,",
         reason: "a mask is a bind of /dev/null: whether /dev was read-only by then says nothing \
                  about the device behind it",
+    },
+    Accepted {
+        ways: &[],
+        lines: &["mount /dev/", "mount /proc/"],
+        peer: " rw,relatime private devtmpfs ",
+        ours: " rw,nosuid,noexec,relatime private devtmpfs ",
+        reason: NODE,
+    },
+    Accepted {
+        ways: &[],
+        lines: &["mount /dev/", "mount /proc/"],
+        peer: " rw,nosuid,relatime private devtmpfs ",
+        ours: " rw,nosuid,noexec,relatime private devtmpfs ",
+        reason: NODE,
     },
     Accepted {
         ways: &[],

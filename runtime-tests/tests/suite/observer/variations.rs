@@ -332,9 +332,6 @@ variations! {
             {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o644, "uid": 8},
         ]))(c)
     };
-    devices_in_a_user_namespace: |c| linux("devices", json!([
-        {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o600},
-    ]))(c.in_user_namespace(100_000));
     no_dev_mount: |c| c.edit(writable).edit(|spec| {
         spec["mounts"].as_array_mut().expect("mounts").retain(|m| {
             !m["destination"].as_str().expect("a path").starts_with("/dev")
