@@ -20,6 +20,8 @@ pub struct Global {
     pub level: log::Level,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
+    /// Mounts without a mount namespace may be the host's.
+    pub host_mounts: bool,
     /// Which annotations of a config.json may act.
     pub annotations: Rules,
 }

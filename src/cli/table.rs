@@ -253,6 +253,7 @@ pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsStrin
         level: log_level(&given)?,
         cgroup_manager: cgroup_manager(&given)?,
         rootless: rootless(&given)?,
+        host_mounts: given.switch("allow-host-mounts"),
         annotations: policy::read(&given)?,
     };
     // They are verbs too, so that there is one way to say each.
@@ -341,6 +342,10 @@ pub fn global_flags() -> Vec<Arg> {
             "rootless",
             "WHEN",
             "Continue without a cgroup if none can be created: true, false or auto [auto]",
+        ),
+        switch(
+            "allow-host-mounts",
+            "Let a config.json without a mount namespace mount in the host's",
         ),
         // Of older runtimes: wrapper scripts still pass it.
         value("criu", "PATH", "").hide(true),

@@ -44,6 +44,8 @@ pub struct Stat {
     pub dead: bool,
     /// It runs another program than the one that it was forked from, or the same anew.
     pub executed: bool,
+    /// The process that made it, or that has taken over from that one.
+    pub parent: HostPid,
 }
 
 /// `None` when there is no such process.
@@ -63,10 +65,16 @@ fn parse(text: &str) -> Option<Stat> {
     let rest = text.get(text.rfind(')')? + 1..)?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    // State is field 3, the flags are field 9, the start time is field 22.
-    let flags: u32 = fields.nth(5)?.parse().ok()?;
+    // State is field 3, then comes the parent; the flags are field 9, the start time is field 22.
+    let parent = HostPid(fields.next()?.parse().ok()?);
+    let flags: u32 = fields.nth(4)?.parse().ok()?;
     let start = fields.nth(12)?.parse().ok()?;
-    Some(Stat { start, dead: matches!(state, "Z" | "X" | "x"), executed: flags & FORKED == 0 })
+    Some(Stat {
+        start,
+        parent,
+        dead: matches!(state, "Z" | "X" | "x"),
+        executed: flags & FORKED == 0,
+    })
 }
 
 #[cfg(test)]
@@ -78,7 +86,7 @@ mod tests {
         let tail = "1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
         for name in ["sh", "a) Z 1 (b", ") S"] {
             let stat = parse(&format!("12 ({name}) S {tail}")).unwrap();
-            assert_eq!(stat, Stat { start: 4711, dead: false, executed: true });
+            assert_eq!(stat, Stat { start: 4711, dead: false, executed: true, parent: HostPid(1) });
         }
         assert!(parse(&format!("12 (sh) Z {tail}")).unwrap().dead);
         let forked = tail.replace("4194560", "4194624");

@@ -31,6 +31,7 @@ use crate::path::c_path;
 use crate::plan::compile::{self, Options};
 use crate::plan::facts::{HostFacts, Whose as Systemd};
 use crate::plan::{ContainerPlan, Step};
+use crate::rootfs::parent::inherited;
 use crate::seccomp::report::Refusals;
 use crate::spec::grant::Policy;
 use crate::spec::{self, Config, Extensions, OperatorGrant};
@@ -51,6 +52,8 @@ pub struct Create {
     pub volumes: Option<NamedVolumes>,
     pub handover: Handover,
     pub no_pivot: bool,
+    /// `--allow-host-mounts`.
+    pub host_mounts: bool,
     pub new_keyring: bool,
     /// The program is a child of an init process of ours.
     pub init: bool,
@@ -369,6 +372,10 @@ impl<'a> Making<'a> {
         if let Some((overlay, made)) = self.plan.script.overlay().zip(trees.first_mut()) {
             rootfs::overlay::parent::show(overlay, made.as_mut())?;
         }
+        if let Some(Some(root)) = trees.first().filter(|_| self.plan.script.mounts_for_caller()) {
+            self.record.root_mount = Some(inherited::mount_id(root)?);
+            self.slot.write_intent(&self.record)?;
+        }
         let hooks = HookWorld {
             state: &|point, pid| self.hook_state(point, pid),
             rootfs: c_path("rootfs", &self.plan.rootfs)?,
@@ -633,6 +640,7 @@ impl Drop for Making<'_> {
         if let Some(layers) = &self.record.overlay {
             let _ = rootfs::overlay::parent::undo(layers, self.slot.path());
         }
+        let _ = undo::unmount_root(&self.record);
         let _ = network::release(&self.slot, &self.record);
         let _ = self.slot.remove();
         inspect::run_poststop(&self.plan.script.hooks, &self.record, self.warn);
@@ -652,6 +660,7 @@ impl Create {
             state_directory: store.root().join(&self.id),
             fill: self.volumes.iter().flat_map(NamedVolumes::sources).collect(),
             no_pivot: self.no_pivot,
+            host_mounts: self.host_mounts,
             new_keyring: self.new_keyring,
             init: self.init,
             rootless_cgroups: self.rootless_cgroups,
@@ -696,6 +705,7 @@ fn intent(plan: &ContainerPlan, config: &Config, grant: OperatorGrant, request: 
         annotations: annotations.into_iter().collect(),
         grant,
         overlay: plan.script.overlay().map(|overlay| overlay.layers.clone()),
+        root_mount: None,
         ids: None,
         config: Settings { rootfs: plan.rootfs.clone(), labels },
     }

@@ -6,6 +6,7 @@ use super::{inside, inspect, network};
 use crate::error::{Error, OsContext, Result};
 use crate::network::pasta;
 use crate::rootfs::overlay;
+use crate::rootfs::parent::inherited;
 use crate::state::{Observed, Phase, Record, Slot, Status, boot_id};
 use crate::sys;
 use crate::time::step;
@@ -103,6 +104,7 @@ pub(super) fn destroy(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resu
             .map_err(|e| e.context("unable to remove what the container wrote"))?;
         errors.extend(overlay::parent::undo(layers, slot.path()).err());
     }
+    errors.extend(unmount_root(record).err());
     errors.extend(network::release(slot, record).err());
     step("release network, layers and limits");
     errors.extend(slot.remove().err());
@@ -110,6 +112,12 @@ pub(super) fn destroy(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resu
     inspect::run_poststop(&hooks, record, warn);
     step("run the poststop hooks");
     first(errors)
+}
+
+/// What was mounted in the caller's mount namespace.
+pub(super) fn unmount_root(record: &Record) -> Result<()> {
+    let Some(id) = record.root_mount else { return Ok(()) };
+    inherited::remove(&record.config.rootfs, id)
 }
 
 /// One error for many: the first, followed by the texts of the others.

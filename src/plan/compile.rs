@@ -31,6 +31,8 @@ pub struct Options {
     /// Volumes that begin with what they cover.
     pub fill: Vec<PathBuf>,
     pub no_pivot: bool,
+    /// `--allow-host-mounts`.
+    pub host_mounts: bool,
     pub new_keyring: bool,
     /// `--init`.
     pub init: bool,
@@ -292,6 +294,9 @@ fn rootfs(
         readonly_paths: linux.readonly_paths().as_deref().unwrap_or(&[]),
         propagation: linux.rootfs_propagation().as_deref(),
         mount_namespace: namespaces.has(Kind::Mount),
+        callers: facts.callers_mounts,
+        host_mounts: options.host_mounts,
+        own_user_namespace: namespaces.has(Kind::User),
         user_namespace: namespaces.has(Kind::User) || facts.in_user_namespace,
         foreign_network: namespaces.is_new(Kind::User) && !namespaces.has(Kind::Net),
         foreign_ipc: namespaces.is_new(Kind::User) && !namespaces.has(Kind::Ipc),

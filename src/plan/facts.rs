@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::fstat;
 use nix::unistd::{AccessFlags, faccessat};
-use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
@@ -18,7 +18,8 @@ use crate::identity::{self, SecurityModules};
 use crate::network::names::PLACES;
 use crate::path::absolute;
 use crate::rootfs::overlay::plan::lowers_of;
-use crate::spec::Extensions;
+use crate::rootfs::parent::inherited::{self, CallersNamespace};
+use crate::spec::{Extensions, has_namespace};
 use crate::sys::open::open;
 use crate::sys::process::capget;
 use crate::{limits, namespace};
@@ -44,6 +45,8 @@ pub struct HostFacts {
     /// The runtime itself is inside a user namespace: nodes cannot be made.
     pub in_user_namespace: bool,
     pub kcore: bool,
+    /// For a config without a mount namespace.
+    pub callers_mounts: Option<CallersNamespace>,
     /// Files of names that the rootfs neither has nor can be given; asked for a network only.
     pub no_place_for: Vec<&'static str>,
     /// Looked for if the config has `linux.intelRdt`.
@@ -79,6 +82,9 @@ impl HostFacts {
         let in_user_namespace = in_user_namespace();
         let rootfs = rootfs(spec, bundle)?;
         Ok(Self {
+            callers_mounts: (!has_namespace(spec, LinuxNamespaceType::Mount))
+                .then(|| inherited::look(&rootfs, in_user_namespace))
+                .transpose()?,
             layer_owners: layer_owners(spec, extensions, &rootfs, bundle)?,
             no_place_for: no_place_for(spec, extensions, &rootfs)?,
             rootfs,

@@ -123,6 +123,11 @@ impl Script {
         })
     }
 
+    /// Whether the root is mounted in the caller's mount namespace.
+    pub fn mounts_for_caller(&self) -> bool {
+        self.rootfs_steps().any(|step| matches!(step, rootfs::Step::AttachRoot { .. }))
+    }
+
     /// The steps that prepare the process, and those that confine it: the filter, and what follows it.
     /// They come after `start`, so that Aril makes no system calls under the filter but capset(2) and
     /// execve(2). A filter with a listener cannot wait: the agent has the listener from `create`.

@@ -136,6 +136,7 @@ pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
         Step::Isolate { ancestors, slave } => pivot::isolate(ancestors, *slave),
         Step::CloneRoot { path, slave, .. } => pivot::clone_root(state, path, *slave),
         Step::Overlay(overlay) => pivot::attach_overlay(state, overlay),
+        Step::AttachRoot { path } => pivot::attach_copy(state, path),
         Step::OpenRoot { path } => pivot::open_root(state, path),
         Step::Mount(mount) => new_mount::run(state, mount),
         Step::Bind(mount) => bind::run(state, mount),

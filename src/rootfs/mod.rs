@@ -63,7 +63,12 @@ pub enum Step {
     },
     /// In the place of that, layers; from here on too.
     Overlay(Box<overlay::Overlay>),
-    /// Without a mount namespace: the rootfs as it is.
+    /// Without a mount namespace, and with mounts: the parent's copy of the rootfs, whose mount it knows, is
+    /// mounted on the rootfs.
+    AttachRoot {
+        path: CString,
+    },
+    /// Without a mount namespace and without mounts: the rootfs as it is.
     OpenRoot {
         path: CString,
     },
@@ -297,6 +302,9 @@ impl fmt::Display for Step {
                 write!(f, "bind {} on itself (id-mapped)", Text(path))
             }
             Step::Overlay(overlay) => overlay.fmt(f),
+            Step::AttachRoot { path } => {
+                write!(f, "bind {} on itself, in the caller's mount namespace", Text(path))
+            }
             Step::OpenRoot { path } => write!(f, "open {}", Text(path)),
             Step::Mount(m) => {
                 write!(f, "mount {} on {}", Text(&m.kind), Text(&m.target.path))?;

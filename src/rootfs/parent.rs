@@ -15,10 +15,11 @@ use crate::sys::mount::{Extent, open_tree};
 use crate::sys::namespace::setns;
 
 pub mod id_map;
+pub mod inherited;
 mod nodes;
 
-/// Makes the trees that the child gets: the overlay, which is the first, and nodes of devices, as far as the
-/// parent has to.
+/// Makes the trees that the child gets: the rootfs or its overlay, which is the first, and nodes of devices, as
+/// far as the parent has to.
 pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Option<OwnedFd>>> {
     let mut trees = Vec::new();
     let mut nodes = Vec::new();
@@ -26,6 +27,10 @@ pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Optio
         match step {
             Step::Overlay(overlay) if overlay.tree.is_some() => {
                 trees.push(Some(overlay::parent::make(overlay).context(|| step.to_string())?));
+            }
+            Step::AttachRoot { path } => {
+                let copy = open_tree(None, path, Extent::Tree);
+                trees.push(Some(copy.os("open_tree", path.to_string_lossy())?));
             }
             Step::Node(node) if matches!(node.origin, Origin::Parent { .. }) => nodes.push(node),
             _ => {}

@@ -8,6 +8,7 @@ use libc::{MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Mount};
 
 use super::options::propagation;
+use super::parent::inherited::CallersNamespace;
 use super::{Hierarchy, IdMap, Plan, Step, overlay};
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::Extent;
@@ -36,6 +37,12 @@ pub struct Input<'a> {
     pub propagation: Option<&'a str>,
     /// New or joined.
     pub mount_namespace: bool,
+    /// Where it has neither: the caller's.
+    pub callers: Option<CallersNamespace>,
+    /// `--allow-host-mounts`.
+    pub host_mounts: bool,
+    /// New or joined: its root may not mount in the caller's namespace.
+    pub own_user_namespace: bool,
     /// New, joined, or the runtime is inside one: nodes cannot be made.
     pub user_namespace: bool,
     /// A new user namespace, and the network of the host: a sysfs of that cannot be mounted.
@@ -83,8 +90,7 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     if input.mount_namespace {
         enter_root(input, &mut plan)?;
     } else {
-        refuse_without_namespace(input)?;
-        plan.enter.push(Step::OpenRoot { path: host_path(input.rootfs)? });
+        plan.enter.push(inherit_namespace(input)?);
     }
     let mut deferred = Vec::new();
     for (index, mount) in input.mounts.iter().chain(input.extra).enumerate() {
@@ -101,23 +107,41 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// All mounts would be the host's.
-fn refuse_without_namespace(input: &Input<'_>) -> Result<()> {
+/// The mounts are made in the caller's mount namespace, where that is not the host's and no other namespace
+/// sees them.
+fn inherit_namespace(input: &Input<'_>) -> Result<Step> {
     if !input.masked_paths.is_empty() || !input.readonly_paths.is_empty() {
         let text = "unable to restrict sys entries without a private MNT namespace";
         return Err(Error::config(text));
     }
-    if !input.mounts.is_empty() || !input.extra.is_empty() {
-        return Err(Error::config("unable to mount without a private MNT namespace"));
-    }
     if input.overlay.layers.is_some() || input.overlay.upper.is_some() {
         return Err(Error::config("unable to use layers without a private MNT namespace"));
     }
-    if input.readonly {
-        let text = "unable to make the root read-only without a private MNT namespace";
-        return Err(Error::config(text));
+    let path = host_path(input.rootfs)?;
+    if input.mounts.is_empty() && input.extra.is_empty() && !input.readonly {
+        return Ok(Step::OpenRoot { path });
     }
-    Ok(())
+    if input.own_user_namespace {
+        let text = "unable to mount without a private MNT namespace: the mount namespace of the caller \
+                    does not belong to the container's user namespace";
+        return Err(Error::config(text).hint("add a mount namespace to linux.namespaces"));
+    }
+    let why = match input.callers {
+        Some(CallersNamespace { of_the_host: false, shared: false }) => {
+            return Ok(Step::AttachRoot { path });
+        }
+        Some(CallersNamespace { of_the_host: false, shared: true }) => {
+            "the mount that holds the rootfs is shared with other mount namespaces"
+        }
+        _ => "that of the caller is the host's",
+    };
+    if input.host_mounts {
+        return Ok(Step::AttachRoot { path });
+    }
+    Err(Error::config(format!("unable to mount without a private MNT namespace: {why}")).hint(
+        "add a mount namespace to linux.namespaces, call from a private one (unshare -m), or allow it \
+         with --allow-host-mounts",
+    ))
 }
 
 fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
@@ -170,6 +194,10 @@ fn root_propagation(input: &Input<'_>) -> Result<u64> {
 fn leave_host(input: &Input<'_>, plan: &mut Plan, own_dev: bool) -> Result<()> {
     if !input.mount_namespace {
         plan.pivot.push(Step::Chroot);
+        let attached = plan.enter.iter().any(|step| matches!(step, Step::AttachRoot { .. }));
+        if attached {
+            propagate_root(input, plan)?;
+        }
         return Ok(());
     }
     let flags = root_propagation(input)?;
@@ -180,12 +208,19 @@ fn leave_host(input: &Input<'_>, plan: &mut Plan, own_dev: bool) -> Result<()> {
         let cut = flags & (MS_SLAVE | MS_PRIVATE) != 0 && flags & MS_REC != 0;
         Step::Pivot { shared: !cut }
     });
+    propagate_root(input, plan)?;
+    if own_dev {
+        plan.pivot.push(Step::ReopenNull);
+    }
+    Ok(())
+}
+
+/// Slave or private the root is already.
+fn propagate_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
+    let flags = root_propagation(input)?;
     if flags & (MS_SHARED | MS_UNBINDABLE) != 0 {
         let name = input.propagation.unwrap_or_default().to_owned();
         plan.pivot.push(Step::Propagate { flags, name });
-    }
-    if own_dev {
-        plan.pivot.push(Step::ReopenNull);
     }
     Ok(())
 }

@@ -69,6 +69,9 @@ pub struct Record {
     /// The rootfs, where it is made of layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Layers>,
+    /// The id of the mount on the rootfs, where that is in the caller's mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<u64>,
     /// Ids that are this container's alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Claim>,

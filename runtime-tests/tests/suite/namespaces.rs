@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, Runtime, in_each_view, on_the_host};
+use runtime_tests::{Container, Runtime, View, in_each_view, on_the_host};
 use serde_json::json;
 
 fn link(pid: i32, kind: &str) -> String {
@@ -187,5 +187,63 @@ fn user_and_cgroup_namespace_of_another_container() {
         let expected = format!("{}\n{}\n", link(pid, "cgroup"), link(pid, "user"));
         c.run().ok().prints(&expected);
         first.delete_by_force().ok();
+    });
+}
+
+fn without_a_mount_namespace(view: View) -> Container {
+    Container::new(view).without_namespace("mount").edit(|spec| {
+        spec["linux"]["maskedPaths"] = json!([]);
+        spec["linux"]["readonlyPaths"] = json!([]);
+    })
+}
+
+/// The specification's "inherit the runtime namespace", where it cannot harm the host.
+#[test]
+fn mounts_in_the_mount_namespace_of_the_caller() {
+    on_the_host(|view| {
+        let c = without_a_mount_namespace(view);
+        if !c.runtime.only_aril("runc changes the host's mount table, and leaves its mounts there")
+        {
+            return;
+        }
+        let before = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        c.run().exits(1).says("without a private MNT namespace: that of the caller is the host's");
+        c.leaves_nothing();
+        // In one of its own: that one, with the mounts of the config, of which none is left.
+        let left = format!("grep -c {} /proc/self/mountinfo || true", c.rootfs().display());
+        let namespace = "readlink /proc/self/ns/mnt";
+        let shell = |prepare: &str| {
+            format!(
+                "exec unshare -m sh -ec '{prepare}; {namespace}; \"$@\" || true; {left}' sh \"$@\""
+            )
+        };
+        let c = c.script(&format!(
+            "{namespace}; ls -d /proc/self/status /dev/null; touch /x 2>&1; grep -c \" $0 \" /proc/mounts"
+        ));
+        let out = c.run_call(&[]).in_shell(&shell("true")).ok();
+        let lines: Vec<_> = out.stdout.lines().collect();
+        assert_eq!(lines[0], lines[1], "{out:?}");
+        let rest = ["/dev/null", "/proc/self/status", "touch: /x: Read-only file system", "0", "0"];
+        assert_eq!(lines[2..], rest, "{out:?}");
+        // A create that fails behind them.
+        let failing = without_a_mount_namespace(view).mounting(json!({
+            "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["size=bogus"]
+        }));
+        let left_of_it =
+            format!("grep -c {} /proc/self/mountinfo || true", failing.rootfs().display());
+        let script = shell("true").replace(&left, &left_of_it);
+        let out = failing.run_call(&[]).in_shell(&script).output().says("size=bogus");
+        assert_eq!(out.stdout.lines().last(), Some("0"), "{out:?}");
+        failing.leaves_nothing();
+        // Where others would see them, they have to be allowed.
+        let shared = "mount --make-rprivate /; mount --make-rshared /";
+        let out = c.run_call(&[]).in_shell(&shell(shared)).output();
+        let out = out.says("the mount that holds the rootfs is shared");
+        assert_eq!(out.stdout.lines().last(), Some("0"), "{out:?}");
+        let bundle = c.dir.to_str().expect("utf-8");
+        let allowed = c.call(["--allow-host-mounts", "run", "-b", bundle, &c.id]);
+        let out = allowed.in_shell(&shell(shared)).ok().prints("/proc/self/status");
+        assert_eq!(out.stdout.lines().last(), Some("0"), "{out:?}");
+        assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("mountinfo"), before);
     });
 }

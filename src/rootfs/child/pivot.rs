@@ -53,6 +53,13 @@ pub(super) fn clone_root(state: &mut State<'_>, path: &CStr, slave: bool) -> Chi
     attach_root(state, tree, &below, slave)
 }
 
+pub(super) fn attach_copy(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
+    let copy = state.trees.first_mut().and_then(Option::take);
+    let copy = copy.ok_or(Fault::refused("the parent has no copy of the rootfs"))?;
+    let below = open_directory(path, OFlag::O_PATH)?;
+    attach_root(state, copy, &below, false)
+}
+
 pub(super) fn attach_overlay(state: &mut State<'_>, overlay: &Overlay) -> ChildResult<()> {
     let made = match overlay.tree.and_then(|index| state.trees.get_mut(index)?.take()) {
         Some(made) => made,

@@ -15,6 +15,9 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
         readonly_paths: &[],
         propagation: None,
         mount_namespace: true,
+        callers: None,
+        host_mounts: false,
+        own_user_namespace: false,
         user_namespace: false,
         foreign_network: false,
         foreign_ipc: false,
@@ -239,11 +242,31 @@ fn without_a_mount_namespace() {
     );
     input.masked_paths = &[];
     let mounts = default_mounts();
-    input.mounts = &mounts;
-    assert_eq!(
-        plan(&input).unwrap_err().to_string(),
-        "unable to mount without a private MNT namespace"
-    );
+    const REFUSED: &str = "unable to mount without a private MNT namespace: ";
+    let private = CallersNamespace { of_the_host: false, shared: false };
+    for (readonly, mounts) in [(true, &none), (false, &mounts)] {
+        (input.readonly, input.mounts) = (readonly, mounts);
+        for (callers, why) in [
+            (None, "that of the caller is the host's"),
+            (Some(CallersNamespace { of_the_host: true, ..private }), "that of the caller is the"),
+            (Some(CallersNamespace { shared: true, ..private }), "the mount that holds the rootfs"),
+        ] {
+            input.callers = callers;
+            let error = plan(&input).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{REFUSED}{why}")), "{error}");
+        }
+        input.callers = Some(private);
+        let planned = plan(&input).unwrap();
+        let attach = "bind /bundle/rootfs on itself, in the caller's mount namespace\n";
+        assert_eq!(lines(&planned.enter[..1]), attach);
+        assert_eq!(lines(&planned.pivot), "chroot\n");
+        input.own_user_namespace = true;
+        assert!(plan(&input).unwrap_err().to_string().contains("container's user namespace"));
+        input.own_user_namespace = false;
+    }
+    (input.callers, input.host_mounts) = (None, true);
+    input.propagation = Some("rshared");
+    assert_eq!(lines(&plan(&input).unwrap().pivot), "chroot\nmake / rshared\n");
 }
 
 #[test]
