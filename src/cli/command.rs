@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use super::root::StateRoot;
 use super::{log, options};
 pub use crate::lifecycle::export::Target;
+use crate::lifecycle::mounts::Action;
 pub use crate::plan::edits::Edits;
 use crate::spec::grant::Rules;
 
@@ -115,6 +116,11 @@ pub enum Command {
         id: String,
         to: Target,
         pause: bool,
+    },
+    Mounts {
+        action: Action,
+        id: String,
+        file: PathBuf,
     },
     Reconcile {
         dry_run: bool,

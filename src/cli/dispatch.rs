@@ -81,6 +81,10 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
         Command::Resume { id } => {
             lifecycle::pause::resume(&caller.store()?, &ContainerId::parse(&id)?)?;
         }
+        Command::Mounts { action, id, file } => {
+            let (store, id) = (caller.store()?, ContainerId::parse(&id)?);
+            lifecycle::mounts::change(&store, &id, action, &file, &caller.warn())?;
+        }
         Command::Update { id, resources } => update(caller, &id, resources)?,
         Command::Events { id, interval, stats } => events(caller, &id, interval, stats)?,
         Command::Stats { ids, format, interval, once } => {

@@ -14,6 +14,7 @@ use super::command::{
 use super::given::{Given, operand, usage};
 use super::{Failure, help, log, network, options, policy, resources, root, suggest, value};
 use crate::error::Result;
+use crate::lifecycle::mounts::Action;
 
 pub struct Verb {
     pub name: &'static str,
@@ -127,6 +128,12 @@ pub const VERBS: &[Verb] = &[
         ..one_id("update", "Update the resource limits of a container", |given, operands| {
             Ok(Command::Update { id: id(operands), resources: resources::read(given)? })
         })
+    },
+    Verb {
+        operands: "<add|remove> <container-id> <file>",
+        least: 3,
+        most: 3,
+        ..bare("mounts", "Add mounts to a running container, or remove them", mounts)
     },
     Verb {
         flags: || {
@@ -268,7 +275,7 @@ pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsStrin
 
 /// Whether the verb puts a process of this program into a container.
 pub fn enters_container(verb: &OsStr) -> bool {
-    ["create", "run", "exec"].iter().any(|name| verb == *name)
+    ["create", "run", "exec", "mounts"].iter().any(|name| verb == *name)
 }
 
 /// The verb, its flags and its operands. Only the verb's own table is built.
@@ -353,6 +360,16 @@ pub fn global_flags() -> Vec<Arg> {
     flags.extend(policy::flags());
     flags.extend([help_flag(), switch("version", "Print the version").short('v')]);
     flags
+}
+
+fn mounts(_: &Given, operands: Vec<String>) -> Result<Command> {
+    let [action, id, file] = operands.try_into().map_err(|_| usage("three words needed"))?;
+    let action = match action.as_str() {
+        "add" => Action::Add,
+        "remove" => Action::Remove,
+        other => return Err(usage(format!("unknown action {other:?}: expected add or remove"))),
+    };
+    Ok(Command::Mounts { action, id, file: file.into() })
 }
 
 fn help_flag() -> Arg {

@@ -12,7 +12,7 @@ use crate::fs::{Proc, Root};
 const PASSWD_MAX: u64 = 10 << 20;
 const LINE_MAX: u64 = 64 << 10;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     /// `NAME=VALUE`, ready for execve.
     pub variables: Vec<CString>,

@@ -57,6 +57,8 @@ pub struct Child<'a> {
 pub struct Entry {
     /// `CLONE_NEW*` of those that it is not born in.
     pub rest: i32,
+    /// `CLONE_NEW*` of those that it enters at [`Step::Enter`].
+    pub later: i32,
     /// There is a user namespace, entered by now or among the rest.
     pub user: bool,
 }
@@ -69,7 +71,7 @@ pub struct HookWorld<'a> {
     pub rootfs: CString,
 }
 
-/// Never returns: the container's program, or an exit.
+/// Never returns: the container's program, or an exit. A script without a program ends with its steps.
 pub fn main(mut child: Child<'_>) -> Infallible {
     let (number, fault) = match child.become_program() {
         Ok(never) => match never {},
@@ -130,8 +132,15 @@ impl<'a> Child<'a> {
         let (preparation, _) = self.script.preparation_and_confinement();
         for (number, step) in preparation.iter().enumerate() {
             world.number = number as u32;
-            self.step(step, &mut world).map_err(|fault| (number as u32, fault))?;
+            if let Err(fault) = self.step(step, &mut world) {
+                world.rootfs.undo_mounts();
+                return Err((number as u32, fault));
+            }
             self.mark(number);
+        }
+        if self.script.program.argv.is_empty() {
+            self.link.send(&Report::Ready).during("send").map_err(outside_steps)?;
+            sys::clone::exit_now(0);
         }
         self.execute(&mut world)
     }
@@ -160,7 +169,9 @@ impl<'a> Child<'a> {
         }
         self.wait_if_held()?;
         if let Some((init, kinds)) = self.joins {
-            sys::namespace::setns(init, kinds.rest).during("setns")?;
+            if kinds.rest != 0 {
+                sys::namespace::setns(init, kinds.rest).during("setns")?;
+            }
             if kinds.user {
                 namespace::child::become_root()?;
             }
@@ -193,6 +204,12 @@ impl<'a> Child<'a> {
                     world.rootfs.take_source(source);
                 }
                 rootfs::child::run(step, &mut world.rootfs)
+            }
+            Step::Enter => {
+                let (init, kinds) = self.joins.ok_or(Fault::refused("no container to enter"))?;
+                sys::namespace::setns(init, kinds.later).during("setns")?;
+                world.rootfs.remember_mounts();
+                Ok(())
             }
             Step::RuntimeHooks => {
                 self.link.send(&Report::Hooks).during("send")?;

@@ -280,6 +280,19 @@ impl Init {
         self.send(Order::Proceed)
     }
 
+    /// Serves a child that has no program to execute, until it has done all its steps.
+    pub fn until_done(&self, script: &Script) -> Result<()> {
+        loop {
+            match self.receive()? {
+                Some(Report::Ready) => return Ok(()),
+                Some(Report::Source(step)) => self.open_source(script, step)?,
+                Some(Report::Failed { step, fault }) => return Err(failed(script, step, &fault)),
+                Some(_) => return Err(unexpected()),
+                None => return Err(self.died()),
+            }
+        }
+    }
+
     /// Serves the child's requests until it is ready.
     pub fn until_ready(
         &self,
@@ -301,7 +314,7 @@ impl Init {
                 Some(Report::Hooks) => self.serve(Request::Hooks, &mut serve)?,
                 Some(Report::Network) => self.serve(Request::Network, &mut serve)?,
                 Some(Report::Limits) => self.serve(Request::Limits, &mut serve)?,
-                Some(Report::Source(step)) => self.open_source(script, step)?,
+                Some(Report::Source(step)) => self.open_source(script, step).map_err(in_init)?,
                 Some(Report::Cloned(_)) => return Err(unexpected()),
             }
         }
@@ -316,8 +329,7 @@ impl Init {
         let mut descriptors = self.link.take_descriptors().into_iter();
         let (namespace, root) =
             descriptors.next().zip(descriptors.next()).ok_or_else(unexpected)?;
-        let source =
-            rootfs::parent::open_source(step, namespace.as_fd(), root.as_fd()).map_err(in_init)?;
+        let source = rootfs::parent::open_source(step, namespace.as_fd(), root.as_fd())?;
         match self.link.send_source(source.as_fd()) {
             Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             other => other.os("send", "to the container's process"),

@@ -225,7 +225,7 @@ impl Entering<'_> {
     ) -> Result<Init> {
         let container = self.observed.init().ok_or_else(stopped)?;
         let proc = Proc::of_the_host()?;
-        let kinds = self.kinds();
+        let kinds = kinds(self.record);
         let (pid, user) = (Kind::Pid.flag(), kinds & Kind::User.flag() != 0);
         // An ordinary user has no rights over the pid namespace from outside its user namespace.
         let by_relay = user && !nix::unistd::geteuid().is_root();
@@ -247,7 +247,7 @@ impl Entering<'_> {
                 identity::parent::give_pipes(uid);
             }
         }
-        let entry = Entry { rest: kinds & !born_in, user };
+        let entry = Entry { rest: kinds & !born_in, later: 0, user };
         let no_hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
         let cgroup = target.dir.as_ref().filter(|_| !held).map(AsFd::as_fd);
         let main = |link| {
@@ -295,12 +295,6 @@ impl Entering<'_> {
         self.record.systemd_cgroup && self.request.cgroups.is_empty()
     }
 
-    /// The namespaces that the container does not share with us.
-    fn kinds(&self) -> i32 {
-        let has = |kind: &Kind| self.record.namespace_paths.contains_key(kind.record_key());
-        Kind::ALL.iter().filter(|kind| has(kind)).map(|kind| kind.flag()).fold(0, |a, b| a | b)
-    }
-
     /// What the failure would be called had we looked a moment later.
     fn stopped_meanwhile(&self, error: Error) -> Error {
         let gone =
@@ -311,6 +305,12 @@ impl Entering<'_> {
             None => error,
         }
     }
+}
+
+/// The namespaces that the container does not share with the caller, as `CLONE_NEW*`.
+pub(super) fn kinds(record: &Record) -> i32 {
+    let has = |kind: &Kind| record.namespace_paths.contains_key(kind.record_key());
+    Kind::ALL.iter().filter(|kind| has(kind)).map(|kind| kind.flag()).fold(0, |a, b| a | b)
 }
 
 /// See [`cgroup::exec::Target::beside`].

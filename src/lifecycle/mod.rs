@@ -18,6 +18,7 @@ pub mod inside;
 pub mod inspect;
 pub mod kill;
 pub mod monitor;
+pub mod mounts;
 pub mod network;
 mod notify;
 pub mod pause;

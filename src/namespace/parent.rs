@@ -92,7 +92,16 @@ pub fn denies_setgroups(pid: &str) -> bool {
 ///
 /// The process has ended.
 pub fn uid_map_of(pid: i32) -> Result<Vec<Mapping>> {
-    let path = format!("/proc/{pid}/uid_map");
+    map_of(pid, "uid_map")
+}
+
+/// The ids of the process's user namespace.
+pub fn maps_of(pid: i32) -> Result<Maps> {
+    Ok(Maps { uid: map_of(pid, "uid_map")?, gid: map_of(pid, "gid_map")? })
+}
+
+fn map_of(pid: i32, name: &str) -> Result<Vec<Mapping>> {
+    let path = format!("/proc/{pid}/{name}");
     fs::read_to_string(&path).os("read", &path).map(|text| parse_map(&text))
 }
 

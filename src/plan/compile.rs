@@ -221,6 +221,58 @@ pub fn exec(
     })
 }
 
+/// A running container, and mounts that are to be added to it.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// Its config.
+    pub spec: &'a Spec,
+    pub bundle: &'a Path,
+    pub rootfs: &'a Path,
+    pub mounts: &'a [Mount],
+    pub maps: &'a namespace::Maps,
+    /// Its namespaces, as `CLONE_NEW*`.
+    pub kinds: i32,
+    /// The caller is not root.
+    pub rootless: bool,
+    /// The caller is in a user namespace.
+    pub in_user_namespace: bool,
+}
+
+/// A script without a program: opens the sources on the host, then mounts in the container.
+pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
+    let has = |kind: Kind| running.kinds & kind.flag() != 0;
+    let linux = running.spec.linux().as_ref();
+    let uid_mappings = as_in_config(&running.maps.uid);
+    let gid_mappings = as_in_config(&running.maps.gid);
+    let mut input = rootfs::plan::Input::of_running(running.bundle, running.rootfs);
+    input.mounts = running.mounts;
+    input.user_namespace = has(Kind::User) || running.in_user_namespace;
+    input.foreign_network = has(Kind::User) && !has(Kind::Net);
+    input.rootless = running.rootless;
+    if has(Kind::User) {
+        (input.uid_mappings, input.gid_mappings) = (&uid_mappings, &gid_mappings);
+    }
+    input.mount_label = linux.and_then(|linux| linux.mount_label().as_deref());
+    let addition = rootfs::plan::running::addition(&input)?;
+    let mut steps = Vec::new();
+    if has(Kind::User) {
+        steps.push(Step::Namespace(namespace::Step::Unshare(Kind::Mount)));
+    }
+    steps.extend(addition.outside.into_iter().map(Step::Rootfs));
+    Ok((inside(steps, addition.inside), addition.warnings))
+}
+
+/// The same for mounts that are to be removed.
+pub fn removed_mounts(rootfs: &Path, mounts: &[Mount]) -> Result<Script> {
+    Ok(inside(Vec::new(), rootfs::plan::running::removal(rootfs, mounts)?))
+}
+
+fn inside(mut steps: Vec<Step>, inside: Vec<rootfs::Step>) -> Script {
+    steps.extend([Step::Enter, Step::Rootfs(rootfs::Step::OpenRoot { path: c"/".into() })]);
+    steps.extend(inside.into_iter().map(Step::Rootfs));
+    Script { steps, ..Script::default() }
+}
+
 fn namespaces(spec: &Spec, linux: &Linux, facts: &HostFacts) -> Result<namespace::plan::Plan> {
     namespace::plan::plan(&namespace::plan::Input {
         namespaces: linux.namespaces().as_deref().unwrap_or(&[]),

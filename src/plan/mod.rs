@@ -48,6 +48,8 @@ pub enum Step {
     Home,
     /// `args[0]`, as the user who will run it.
     LookUpProgram,
+    /// Joins the namespaces of the running container that wait until then.
+    Enter,
 }
 
 impl Step {
@@ -83,12 +85,13 @@ impl fmt::Display for Step {
             Self::Seccomp(filter) => filter.fmt(f),
             Self::Home => f.write_str("find HOME"),
             Self::LookUpProgram => f.write_str("look up the program"),
+            Self::Enter => f.write_str("enter the container"),
         }
     }
 }
 
 /// What the child does and becomes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Script {
     pub steps: Vec<Step>,
     pub hooks: hook::Plan,
@@ -108,7 +111,7 @@ impl Script {
     pub fn keep_as_it_is(&mut self, source: &Path) {
         for step in &mut self.steps {
             if let Step::Rootfs(rootfs::Step::Bind(bind)) = step
-                && bind.source.as_bytes() == source.as_os_str().as_bytes()
+                && bind.source.path.as_bytes() == source.as_os_str().as_bytes()
             {
                 bind.fill = false;
             }
@@ -170,7 +173,8 @@ impl Script {
     }
 }
 
-#[derive(Debug)]
+/// Without `argv` none is executed: see [`crate::init::child::main`].
+#[derive(Debug, Default)]
 pub struct Program {
     pub argv: Vec<CString>,
     pub environment: Environment,

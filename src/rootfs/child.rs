@@ -26,6 +26,7 @@ mod device;
 pub(super) mod new_mount;
 mod pivot;
 mod restrict;
+mod running;
 
 pub use console::bind_console;
 #[cfg(fuzzing)]
@@ -52,6 +53,8 @@ pub struct State<'p> {
     umask: Mode,
     /// Of no more use; see [`State::retire`].
     retired: RefCell<Vec<OwnedFd>>,
+    /// The mounts so far, of a container that runs already; see [`State::remember_mounts`].
+    added: Option<RefCell<Vec<OwnedFd>>>,
 }
 
 /// How many descriptors may wait to be closed: a container has as many mounts as it likes.
@@ -72,6 +75,7 @@ impl<'p> State<'p> {
             empty: None,
             setattr: Cell::new(true),
             retired: RefCell::new(Vec::with_capacity(RETIRED_MAX)),
+            added: None,
         }
     }
 
@@ -90,18 +94,24 @@ impl<'p> State<'p> {
 
     /// Whether the parent has to open the source of the mount; else it is open after this.
     pub fn needs_parent(&mut self, step: &Step) -> ChildResult<bool> {
-        match step {
-            Step::Bind(mount) if mount.id_map.is_some() => Ok(true),
-            Step::Bind(mount) if mount.in_user_namespace => match mount.open() {
-                Err(Errno::EACCES) => Ok(true),
-                other => {
-                    self.source = Some(other.map_err(|errno| bind::refused(mount, errno))?);
-                    Ok(false)
-                }
-            },
-            Step::CloneRoot { mapped, .. } => Ok(mapped.is_some()),
-            _ => Ok(false),
+        let source = match step {
+            Step::Bind(mount) if mount.source.tree.is_none() => &mount.source,
+            Step::OpenSource(source) => source,
+            Step::CloneRoot { mapped, .. } => return Ok(mapped.is_some()),
+            _ => return Ok(false),
+        };
+        if source.id_map.is_some() {
+            return Ok(true);
         }
+        if source.in_user_namespace {
+            match source.open() {
+                Err(Errno::EACCES) => return Ok(true),
+                other => {
+                    self.source = Some(other.map_err(|errno| bind::refused(source, errno))?);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The source that the parent has opened.
@@ -140,6 +150,8 @@ pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
         Step::OpenRoot { path } => pivot::open_root(state, path),
         Step::Mount(mount) => new_mount::run(state, mount),
         Step::Bind(mount) => bind::run(state, mount),
+        Step::OpenSource(source) => bind::open_source(state, source),
+        Step::Unmount(path) => running::unmount(state, path),
         Step::CgroupUnified(mount) => cgroup::unified(state, mount),
         Step::CgroupLegacy(mount) => cgroup::legacy(state, mount),
         Step::Node(node) => device::node(state, node),
@@ -308,6 +320,7 @@ impl State<'_> {
             other => other,
         }
         .during("move_mount")?;
+        self.remember(mount)?;
         self.finish(mount, finish)
     }
 

@@ -74,6 +74,10 @@ pub enum Step {
     },
     Mount(Box<NewMount>),
     Bind(Box<BindMount>),
+    /// For a container that runs: the source of a bind is opened outside of it.
+    OpenSource(Source),
+    /// For a container that runs.
+    Unmount(CString),
     /// cgroup2 at `target`: a bind of `source`, or where that is not to be had, a new mount.
     CgroupUnified(Box<CgroupMount>),
     /// A tmpfs at `target` with a bind for each hierarchy of version 1.
@@ -164,30 +168,40 @@ pub struct ByPath {
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct BindMount {
-    /// A path of the host.
-    pub source: CString,
-    pub extent: Extent,
+    pub source: Source,
     pub target: Target,
     pub change: Option<Change>,
     /// On /proc itself: what is bound must be a procfs.
     pub proc_only: bool,
-    /// The container's user, who may be unable to reach the source, opens it: else the parent does.
-    pub in_user_namespace: bool,
-    pub id_map: Option<IdMap>,
     /// An empty volume: it begins with what it covers.
     pub fill: bool,
-    pub links: options::Links,
+    /// If the source is a symbolic link, the target becomes the same link.
+    pub copy_link: bool,
     pub finish: Finish,
     pub options: String,
 }
 
-impl BindMount {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// A path of the host.
+    pub path: CString,
+    pub extent: Extent,
+    /// A symbolic link at the end is not followed.
+    pub keep_link: bool,
+    /// The container's user, who may be unable to reach the source, opens it: else the parent does.
+    pub in_user_namespace: bool,
+    pub id_map: Option<IdMap>,
+    /// The index among the child's trees where [`Step::OpenSource`] has put it.
+    pub tree: Option<usize>,
+}
+
+impl Source {
     /// A detached copy of the source, as the calling process sees it.
     fn open(&self) -> sys::Result<OwnedFd> {
-        if self.links.copy || self.links.keep_source {
-            open_tree_nofollow(&self.source, self.extent)
+        if self.keep_link {
+            open_tree_nofollow(&self.path, self.extent)
         } else {
-            open_tree(None, &self.source, self.extent)
+            open_tree(None, &self.path, self.extent)
         }
     }
 }
@@ -274,7 +288,7 @@ impl Step {
     pub fn attempt(&self) -> String {
         let (source, target, options) = match self {
             Step::Mount(m) => (m.source.as_c_str(), &m.target, &m.options),
-            Step::Bind(m) => (m.source.as_c_str(), &m.target, &m.options),
+            Step::Bind(m) => (m.source.path.as_c_str(), &m.target, &m.options),
             Step::CgroupUnified(m) | Step::CgroupLegacy(m) => (c"cgroup", &m.target, &m.options),
             other => return other.to_string(),
         };
@@ -311,9 +325,11 @@ impl fmt::Display for Step {
                 parenthesised(f, &m.options)
             }
             Step::Bind(m) => {
-                write!(f, "bind {} on {}", Text(&m.source), Text(&m.target.path))?;
+                write!(f, "bind {} on {}", Text(&m.source.path), Text(&m.target.path))?;
                 parenthesised(f, &m.options)
             }
+            Step::OpenSource(source) => write!(f, "open {}", Text(&source.path)),
+            Step::Unmount(path) => write!(f, "unmount {}", Text(path)),
             Step::CgroupUnified(m) => {
                 write!(f, "mount cgroup2 on {}", Text(&m.target.path))?;
                 parenthesised(f, &m.options)

@@ -51,13 +51,15 @@ pub fn open_source(
     root: BorrowedFd<'_>,
 ) -> Result<OwnedFd> {
     let (path, id_map) = match step {
-        Step::Bind(bind) => (&bind.source, bind.id_map.as_ref()),
+        Step::Bind(bind) => (&bind.source.path, bind.source.id_map.as_ref()),
+        Step::OpenSource(source) => (&source.path, source.id_map.as_ref()),
         Step::CloneRoot { path, mapped, .. } => (path, mapped.as_ref()),
         _ => return Err(Error::system("the step has no source")).context(|| step.attempt()),
     };
     let source = path.to_string_lossy();
     let open = || match step {
-        Step::Bind(bind) => bind.open(),
+        Step::Bind(bind) => bind.source.open(),
+        Step::OpenSource(source) => source.open(),
         _ => open_tree(None, path, Extent::Tree),
     };
     let tree = match in_mount_namespace(namespace, root, open)? {

@@ -16,6 +16,7 @@ use crate::sys::mount::Extent;
 mod devices;
 mod id_map;
 mod mounts;
+pub mod running;
 
 /// All that the plan depends on.
 #[derive(Debug)]
@@ -288,4 +289,4 @@ pub(super) fn ranges(mappings: &[LinuxIdMapping]) -> Vec<[u32; 3]> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

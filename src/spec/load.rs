@@ -5,7 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{
     Capability, IOPriorityClass, LinuxNamespaceType, LinuxResources, MemoryPolicyFlagType,
-    MemoryPolicyModeType, Process, Spec,
+    MemoryPolicyModeType, Mount, Process, Spec,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -134,6 +134,21 @@ fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>)> {
     let (process, warnings) = tolerant(bytes)?;
     require_io_class(Some(&process), bytes)?;
     Ok((process, warnings))
+}
+
+/// Loads the file of `mounts`: the list that `mounts` of a config.json is.
+pub fn load_mounts(path: &Path) -> Result<Vec<Mount>> {
+    let bytes = fs::read(path).os("read", path.display())?;
+    let document: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| invalid(&bytes, &e))
+        .context(|| format!("load {}", path.display()))?;
+    if !document.is_array() {
+        let text = format!("load {}: mounts must be an array", path.display());
+        return Err(Error::config(text).hint("the file has what `mounts` of a config.json has"));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|e| invalid(&bytes, &e))
+        .context(|| format!("load {}", path.display()))
 }
 
 /// Parses the document of `update --resources`.

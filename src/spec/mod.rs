@@ -13,7 +13,7 @@ mod validate;
 
 pub use extensions::Extensions;
 pub use grant::OperatorGrant;
-pub use load::{Config, load, load_file, load_process, parse, parse_resources};
+pub use load::{Config, load, load_file, load_mounts, load_process, parse, parse_resources};
 pub use validate::{has_namespace, validate, validate_process};
 
 /// The version of the runtime specification that this code was written against.

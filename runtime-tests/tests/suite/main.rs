@@ -30,6 +30,7 @@ mod lifecycle;
 mod load;
 mod lsm;
 mod monitor;
+mod mounts;
 mod moved;
 mod must;
 mod namespaces;

@@ -11,7 +11,7 @@ use super::{Missing, State, copy_up, current_attributes, is_directory, is_proc, 
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::fs::Root;
 use crate::rootfs::options::ATIME;
-use crate::rootfs::{BindMount, Change};
+use crate::rootfs::{BindMount, Change, Source};
 use crate::sys::mount::{
     ATTR_ATIME, ATTR_NOATIME, ATTR_NODEV, ATTR_NODIRATIME, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY,
     ATTR_STRICTATIME, Attributes, Extent,
@@ -24,7 +24,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
             format!("{:?} cannot be mounted because it is not of type proc", mount.target.path);
         return Err(Fault::refused(text));
     }
-    if mount.links.copy && copy_link(state, mount, tree.as_fd())? {
+    if mount.copy_link && copy_link(state, mount, tree.as_fd())? {
         return Ok(());
     }
     let missing = if is_directory(tree.as_fd())? { Missing::Directory } else { Missing::File };
@@ -56,11 +56,33 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
 }
 
 fn source(state: &mut State<'_>, mount: &BindMount) -> ChildResult<OwnedFd> {
+    match mount.source.tree {
+        // Of the host's view: never to be looked up in the container's.
+        Some(index) => {
+            let tree = state.trees.get_mut(index).and_then(Option::take);
+            tree.ok_or(Fault::refused("the source is not open"))
+        }
+        None => open(state, &mount.source),
+    }
+}
+
+fn open(state: &mut State<'_>, source: &Source) -> ChildResult<OwnedFd> {
     match state.source.take() {
         Some(tree) => Ok(tree),
-        None if mount.id_map.is_some() => Err(Fault::refused("the source is not id-mapped")),
-        None => mount.open().map_err(|errno| refused(mount, errno)),
+        None if source.id_map.is_some() => Err(Fault::refused("the source is not id-mapped")),
+        None => source.open().map_err(|errno| refused(source, errno)),
     }
+}
+
+/// The source of a later step's mount. What the container mounts there is not the host's.
+pub(super) fn open_source(state: &mut State<'_>, source: &Source) -> ChildResult<()> {
+    let tree = open(state, source)?;
+    let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+    if !state.set_detached(tree.as_fd(), Extent::Tree, slave)? {
+        return Err(Fault::refused("mounts of a running container need Linux 5.12 or later"));
+    }
+    state.trees.push(Some(tree));
+    Ok(())
 }
 
 /// Makes the symlink that the source is, if it is one, at the target.
@@ -82,8 +104,8 @@ fn copy_link(state: &State<'_>, mount: &BindMount, source: BorrowedFd<'_>) -> Ch
 }
 
 /// In a user namespace nothing may be uncovered that a mount of the host covers: man 7 mount_namespaces.
-pub(super) fn refused(mount: &BindMount, errno: Errno) -> Fault {
-    let locked = mount.in_user_namespace && mount.extent == Extent::One;
+pub(super) fn refused(source: &Source, errno: Errno) -> Fault {
+    let locked = source.in_user_namespace && source.extent == Extent::One;
     let call = match errno {
         Errno::EINVAL if locked => {
             "open_tree: has mounts below it, which need rbind in a user namespace"

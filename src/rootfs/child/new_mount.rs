@@ -125,6 +125,7 @@ fn run_by_path(
     state.mount_by_path(place.fd.as_fd(), source, by_path.flags, Some(&by_path.data))?;
     // The place is beneath the new mount now; its name leads to the mount.
     let mounted = state.root()?.open(&mount.target.path, libc::O_PATH).during("open")?;
+    state.remember(mounted.as_fd())?;
     state.finish(mounted.as_fd(), &mount.finish)
 }
 

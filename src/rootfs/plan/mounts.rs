@@ -11,8 +11,8 @@ use super::{CgroupView, Input, id_map, inside, text};
 use crate::error::{Error, Result};
 use crate::rootfs::options::{OF_SUPER_BLOCK, Options};
 use crate::rootfs::{
-    BindMount, ByPath, CgroupMount, Change, Datum, Finish, Hierarchy, IdMap, NewMount, Plan, Step,
-    Target,
+    BindMount, ByPath, CgroupMount, Change, Datum, Finish, Hierarchy, IdMap, NewMount, Plan,
+    Source, Step, Target,
 };
 use crate::sys::mount::{ATTR_RDONLY, Extent};
 
@@ -37,20 +37,20 @@ const SHARED_SUPER_BLOCK: [&str; 3] = ["mqueue", "cgroup", "cgroup2"];
 /// The kernel takes a parameter's value by descriptor up to this many bytes.
 const LONGEST_VALUE: usize = 255;
 
-fn read(mount: &Mount) -> Options {
+pub(super) fn read(mount: &Mount) -> Options {
     let options = mount.options().as_deref().unwrap_or_default();
     Options::parse(options.iter().map(String::as_str))
 }
 
-fn kind(mount: &Mount) -> &str {
+pub(super) fn kind(mount: &Mount) -> &str {
     mount.typ().as_deref().unwrap_or_default()
 }
 
 /// The destination as a path of the container. One that names the rootfs on the host is taken below it, as
 /// runc does for callers that write it so.
-fn destination(input: &Input<'_>, mount: &Mount) -> Result<CString> {
+pub(super) fn destination(rootfs: &Path, mount: &Mount) -> Result<CString> {
     let path = inside("mount destination", mount.destination())?;
-    match Path::new(OsStr::from_bytes(path.as_bytes())).strip_prefix(input.rootfs) {
+    match Path::new(OsStr::from_bytes(path.as_bytes())).strip_prefix(rootfs) {
         Ok(rest) => inside("mount destination", rest),
         Err(_) => Ok(path),
     }
@@ -60,7 +60,7 @@ fn destination(input: &Input<'_>, mount: &Mount) -> Result<CString> {
 pub(super) fn dev_is_bound(input: &Input<'_>) -> bool {
     input.mounts.iter().any(|mount| {
         read(mount).bind.is_some()
-            && destination(input, mount).is_ok_and(|path| path.as_c_str() == c"/dev")
+            && destination(input.rootfs, mount).is_ok_and(|path| path.as_c_str() == c"/dev")
     })
 }
 
@@ -84,7 +84,7 @@ pub(super) fn add(
     if mount.destination().as_os_str().is_empty() {
         return Err(Error::config("mount destination cannot be empty"));
     }
-    let path = destination(input, mount)?;
+    let path = destination(input.rootfs, mount)?;
     if !mount.destination().is_absolute() {
         let given = mount.destination().display();
         plan.warnings.push(format!("mount destination {given} is not absolute: using {path:?}"));
@@ -157,15 +157,19 @@ fn bind(
     let change = options.change().map(|attributes| Change { attributes, demanded });
     let on_proc = path.as_c_str() == c"/proc";
     Ok(BindMount {
-        source: text("mount source", source.as_os_str().as_bytes())?,
-        extent,
+        source: Source {
+            path: text("mount source", source.as_os_str().as_bytes())?,
+            extent,
+            keep_link: options.links.copy || options.links.keep_source,
+            in_user_namespace: input.user_namespace,
+            id_map,
+            tree: None,
+        },
         target: Target { keep_link: options.links.keep_target, ..target(path, on_proc)? },
         change,
         proc_only: on_proc,
-        in_user_namespace: input.user_namespace,
-        id_map,
         fill: input.fill.contains(&source),
-        links: options.links,
+        copy_link: options.links.copy,
         finish: finish(&options),
         options: shown(mount),
     })

@@ -1,7 +1,7 @@
 use super::*;
 use crate::rootfs::child::tests::{MASKED, READ_ONLY, default_mounts, strings};
 
-fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
+pub(super) fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
     Input {
         bundle: Path::new("/bundle"),
         rootfs: Path::new("/bundle/rootfs"),
@@ -32,7 +32,7 @@ fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
     }
 }
 
-fn mounts(json: &str) -> Vec<Mount> {
+pub(super) fn mounts(json: &str) -> Vec<Mount> {
     serde_json::from_str(json).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn devices(json: &str) -> Vec<LinuxDevice> {
     serde_json::from_str(json).unwrap()
 }
 
-fn lines(steps: &[Step]) -> String {
+pub(super) fn lines(steps: &[Step]) -> String {
     steps.iter().map(|step| format!("{step}\n")).collect()
 }
 
@@ -185,7 +185,7 @@ fn id_maps_are_for_binds_of_the_privileged() {
     let mut input = input(&bind);
     let planned = plan(&input).unwrap();
     let Step::Bind(step) = &planned.enter[3] else { panic!("{:?}", planned.enter[3]) };
-    let map = step.id_map.as_ref().unwrap();
+    let map = step.source.id_map.as_ref().unwrap();
     assert_eq!(map.uids, [[0, 1000, 1]]);
     assert_eq!(map.extent, Extent::Tree);
     input.rootless = true;
@@ -207,7 +207,7 @@ fn id_maps_in_words() {
         let (uid_mappings, gid_mappings) = (&container[..], &container[..]);
         plan(&Input { uid_mappings, gid_mappings, ..input(&mounts) }).map(|planned| {
             let Step::Bind(step) = &planned.enter[3] else { panic!("{:?}", planned.enter[3]) };
-            step.id_map.clone().unwrap()
+            step.source.id_map.clone().unwrap()
         })
     };
     let map = planned("idmap=uids=0-1000-1#1-2000-5;gids=@3-4-2").unwrap();
