@@ -3,6 +3,7 @@
 //! TaskExit follows TaskStart, that of an exec comes before init's, and an OOM event before the exit
 //! that it explains. So an end that has been seen waits in [`Process::ended`] until its turn.
 
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::members;
@@ -11,6 +12,7 @@ use super::model::{Exit, Phase, Process, Removal, Reply, Who};
 use super::rootfs;
 use super::server::Server;
 use super::status::Status;
+use super::stdio::Unopened;
 use super::wire::Writer;
 
 impl Server {
@@ -82,12 +84,26 @@ impl Server {
         self.publish("exit", "TaskExit", event);
     }
 
-    pub(super) fn relay_ended(&mut self, who: &Who, token: u64) {
+    pub(super) fn relay_ended(&mut self, who: &Who, token: u64, sink: OwnedFd) {
         if let Some(process) = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec)) {
             process.outputs.retain(|output| *output != token);
             process.input = process.input.filter(|input| *input != token);
+            if process.held.close_reader(&sink) {
+                process.unopened.push(Unopened::new(sink));
+            }
         }
-        self.finish_removals(Instant::now());
+        let now = Instant::now();
+        self.close_opened(now);
+        self.finish_removals(now);
+    }
+
+    /// Closes the outputs that have ended and that a client has open: it reads to their end.
+    pub(super) fn close_opened(&mut self, now: Instant) {
+        for container in self.containers.values_mut() {
+            for process in [&mut container.init].into_iter().chain(container.execs.values_mut()) {
+                process.unopened.retain_mut(|output| output.is_unread(now));
+            }
+        }
     }
 
     // Delete.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::options::Options;
 use super::rootfs::Mount;
-use super::stdio::{Held, Stdio};
+use super::stdio::{Held, Stdio, Unopened};
 use super::wire::{Any, Writer};
 use crate::cgroup::{Paths, oom};
 use crate::fs::record;
@@ -91,6 +91,7 @@ pub struct Process {
     pub stdin_closed: bool,
     /// The outputs that are still being copied, by their tokens.
     pub outputs: Vec<u64>,
+    pub unopened: Vec<Unopened>,
     pub input: Option<u64>,
     pub console: Option<OwnedFd>,
     /// Asked for before there was a terminal.
@@ -113,6 +114,7 @@ impl Process {
             held: Held::default(),
             stdin_closed: false,
             outputs: Vec::new(),
+            unopened: Vec::new(),
             input: None,
             console: None,
             size: None,

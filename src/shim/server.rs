@@ -189,12 +189,13 @@ impl Server {
         let idle = self.idle.map(|since| since + self.patience());
         let leaving = self.leaving.iter().map(|logger| logger.deadline);
         let prepared = self.prepared.values().map(|prepared| prepared.deadline);
-        let processes = self.containers.values().flat_map(processes);
-        let removals = processes.filter_map(|p| p.removal.as_ref());
+        let processes = || self.containers.values().flat_map(processes);
+        let unopened = processes().flat_map(|p| &p.unopened).map(|output| output.look_at);
+        let removals = processes().filter_map(|p| p.removal.as_ref());
         // One that waits for something else than time is woken by that.
         let removals = removals.map(|removal| removal.deadline).filter(|at| *at > now);
         let all = [self.publisher.deadline(), idle, self.farewell].into_iter().flatten();
-        let next = all.chain(leaving).chain(prepared).chain(removals).min();
+        let next = all.chain(leaving).chain(prepared).chain(removals).chain(unopened).min();
         next.map_or(EpollTimeout::NONE, |at| {
             // Rounded up: not to spin through the last millisecond.
             let left = at.saturating_duration_since(now).as_millis() + 1;
@@ -206,6 +207,7 @@ impl Server {
         self.advance_publisher(now);
         self.start_overdue(now);
         self.finish_removals(now);
+        self.close_opened(now);
         self.end_loggers(now);
         let busy = !self.containers.is_empty()
             || !self.jobs.is_empty()
@@ -440,22 +442,24 @@ impl Server {
             }
             Waits::Ended => {
                 let who = flow.who.clone();
-                self.drop_flow(token, flow);
-                self.relay_ended(&who, token);
+                let sink = self.drop_flow(token, flow);
+                self.relay_ended(&who, token, sink);
             }
         }
     }
 
-    fn drop_flow(&mut self, token: u64, flow: Flow) {
+    /// Closes the source.
+    fn drop_flow(&mut self, token: u64, flow: Flow) -> OwnedFd {
         self.unwatch(flow.relay.source.as_fd(), token);
         if let Some(sink) = flow.blocked {
             self.unwatch(flow.relay.sink.as_fd(), sink);
         }
+        flow.relay.sink
     }
 
     pub(super) fn end_relay(&mut self, token: u64) {
         if let Some(flow) = self.flows.remove(&token) {
-            self.drop_flow(token, flow);
+            drop(self.drop_flow(token, flow));
         }
     }
 

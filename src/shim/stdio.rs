@@ -10,9 +10,13 @@
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 
 use super::status::Status;
 use crate::error::{Error, OsContext, Result};
@@ -109,6 +113,48 @@ pub struct Held {
     /// While it is open the container's input does not end.
     pub stdin: Option<OwnedFd>,
     readers: Vec<OwnedFd>,
+}
+
+impl Held {
+    /// Closes the shim's reading end of the fifo that `sink` writes to. False: the shim has none.
+    pub fn close_reader(&mut self, sink: &OwnedFd) -> bool {
+        let file = |end: &OwnedFd| fstat(end).map(|status| (status.st_dev, status.st_ino));
+        let found = self.readers.iter().position(
+            |reader| matches!((file(reader), file(sink)), (Ok(reader), Ok(sink)) if reader == sink),
+        );
+        found.map(|index| self.readers.swap_remove(index)).is_some()
+    }
+}
+
+/// The writing end of a fifo whose output has ended before a client opened it. It stays open until a client has: without a
+/// writer, open(2) of the client would not return, and without any end the kernel drops what the fifo holds. No event tells
+/// of the open, so the shim looks again and again.
+#[derive(Debug)]
+pub struct Unopened {
+    sink: OwnedFd,
+    pub look_at: Instant,
+    pause: Duration,
+}
+
+impl Unopened {
+    pub fn new(sink: OwnedFd) -> Self {
+        Self { sink, look_at: Instant::now(), pause: Duration::from_millis(1) }
+    }
+
+    /// Whether no client reads. The shim has closed its own reading end.
+    pub fn is_unread(&mut self, now: Instant) -> bool {
+        const LONGEST: Duration = Duration::from_secs(1);
+        if now < self.look_at {
+            return true;
+        }
+        let mut sink = [PollFd::new(self.sink.as_fd(), PollFlags::empty())];
+        let polled = poll(&mut sink, PollTimeout::ZERO);
+        let events = sink[0].revents().unwrap_or(PollFlags::empty());
+        self.pause = (self.pause * 2).min(LONGEST);
+        self.look_at = now + self.pause;
+        // A fifo without a reader is an error to its writer.
+        polled.is_ok() && events.contains(PollFlags::POLLERR)
+    }
 }
 
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use runtime_tests::container::wait_until;
+use runtime_tests::container::{PATIENCE, wait_until};
 use runtime_tests::{Container, View};
 
 use crate::place::{Streams, fifo, place_for, reader, rest};
@@ -56,6 +58,35 @@ fn an_exec_has_streams_of_its_own() {
     assert_eq!(shim.wait("e"), 0);
     shim.client.ok("Delete", exec);
     assert!(rest(output).ends_with("words"));
+    shim.finish();
+}
+
+/// containerd opens the streams of an exec in the background: a probe may have ended before.
+#[test]
+fn an_output_that_is_opened_late() {
+    let Some(place) = place_for(Container::new(View::Host).sleeper()) else { return };
+    if !place.is_aril() {
+        return runtime_tests::skip::inapplicable(
+            "containerd's shim closes both ends: the client waits for ever",
+        );
+    }
+    let mut shim = place.start();
+    shim.run(&Streams::default());
+    for (id, script, expected) in [("says", "echo late", "late\n"), ("silent", "true", "")] {
+        let stdout = fifo(&place, id);
+        let streams = Streams { stdout: stdout.clone(), ..Streams::default() };
+        shim.add(id, &["sh", "-c", script], &streams);
+        let exec = shim.exec(id);
+        shim.client.ok("Start", exec.clone());
+        assert_eq!(shim.wait(id), 0);
+        // Time for the end of the output, which the shim reads after that of the process or before.
+        std::thread::sleep(Duration::from_millis(200));
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || sender.send(std::fs::read_to_string(stdout)));
+        let read = receiver.recv_timeout(PATIENCE).expect("an end of the output");
+        assert_eq!(read.expect("the output"), expected);
+        shim.client.ok("Delete", exec);
+    }
     shim.finish();
 }
 
