@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use runtime_tests::{Call, Container, Output, View, in_each_view, on_the_host, spec};
+use runtime_tests::{
+    Call, Container, Output, View, in_each_view, on_the_host, skip, spec, terminal,
+};
 
 /// What /etc/subuid and /etc/subgid of the test's own say.
 const GRANTS: &str = "somebody:1:1\ncontainers:3000000:3000\n";
@@ -151,7 +153,7 @@ fn with_the_network_of_the_host() {
     on_the_host(|view| {
         let c = Container::new(view).in_user_namespace(100_000).without_namespace("network");
         if c.runtime.name == "runc" {
-            return runtime_tests::skip::inapplicable("runc leaves the change to engines");
+            return skip::inapplicable("runc leaves the change to engines");
         }
         let c = c.script("grep ' /sys ' /proc/self/mountinfo; ls /sys/class/net; touch /sys/x");
         let out = c.run().exits(1);
@@ -192,7 +194,7 @@ fn a_source_that_the_container_cannot_reach() {
         let c = Container::new(view);
         let old = c.runtime.name == "crun" && c.runtime.version.contains(" 1.8");
         if old {
-            return runtime_tests::skip::inapplicable("crun 1.8 opens sources inside");
+            return skip::inapplicable("crun 1.8 opens sources inside");
         }
         let private = c.directory("private");
         let source = c.directory("private/deep");
@@ -206,7 +208,7 @@ fn a_source_that_the_container_cannot_reach() {
     });
 }
 
-/// The owner of the caller's pipe has no ID in the namespace.
+/// The owner of the caller's pipe has no ID in the namespace. An exec may be another user's.
 #[test]
 fn pipes_can_be_opened_as_dev_stdout() {
     in_each_view(|view| {
@@ -219,6 +221,125 @@ fn pipes_can_be_opened_as_dev_stdout() {
             let c = c.sleeper();
             c.run_detached();
             assert_eq!(piped(c.call(["exec", &c.id, "sh", "-c", look])), "out\nerr\n");
+            if c.runtime.is_aril() {
+                for user in ["0", "7", "8:9"] {
+                    let exec = c.call(["exec", "-u", user, &c.id, "sh", "-c", look]);
+                    assert_eq!(piped(exec), "out\nerr\n", "exec by {user}");
+                }
+            }
+        }
+    });
+}
+
+/// Writes to what was inherited, then opens it anew.
+const REOPEN: &str = "for f in stdout stderr; do echo inherited $f; \
+                      if true >>/dev/$f; then echo opened $f; else echo refused $f; fi; done 2>&1";
+
+fn of_uid(c: Container, uid: u32) -> Container {
+    c.script(REOPEN).in_user_namespace(100_000).edit(|spec| {
+        spec["process"]["user"]["uid"] = uid.into();
+    })
+}
+
+fn answers(text: &str) -> Vec<&str> {
+    text.lines().map(str::trim_end).filter(|line| !line.contains("denied")).collect()
+}
+
+/// A file stays its owner's: the container is not to read, or make executable for others, what it may only
+/// write to. If the owner has an ID in the container, that can open it as any other file of theirs.
+#[test]
+fn files_as_dev_stdout() {
+    in_each_view(|view| {
+        for (uid, owner) in [(0, 0), (7, 0), (0, 100_000), (7, 100_007)] {
+            let word = if owner == 0 { "refused" } else { "opened" };
+            let mut expected = Vec::new();
+            for name in ["stdout", "stderr"] {
+                expected.extend([format!("inherited {name}"), format!("{word} {name}")]);
+            }
+            let c = of_uid(Container::new(view), uid);
+            let file = c.file("output", "");
+            std::os::unix::fs::chown(&file, Some(owner), None).expect("chown");
+            let shell = format!("\"$@\" >>{} 2>&1", file.display());
+            let text = || {
+                let text = fs::read_to_string(&file).expect("the output");
+                fs::write(&file, "").expect("truncate");
+                text
+            };
+            let owner_of = || fs::metadata(&file).expect("stat").uid();
+            c.run_call(&[]).in_shell(&shell).output();
+            assert_eq!(answers(&text()), expected, "{uid} {owner}");
+            assert_eq!(owner_of(), owner);
+            let c = c.sleeper();
+            c.run_detached();
+            let id = uid.to_string();
+            let exec = c.call(["exec", "-u", &id, &c.id, "sh", "-c", REOPEN]);
+            exec.in_shell(&shell).output();
+            assert_eq!(answers(&text()), expected, "exec, {uid} {owner}");
+            assert_eq!(owner_of(), owner);
+            c.delete_by_force().ok();
+        }
+    });
+}
+
+/// The container's own terminal can be opened; that of the caller stays the caller's.
+#[test]
+fn terminals_as_dev_stdout() {
+    on_the_host(|view| {
+        for uid in [0, 7] {
+            let c = of_uid(Container::new(view), uid);
+            for own in [true, false] {
+                let c = of_uid(Container::new(view), uid);
+                let c = c.edit(|spec| spec["process"]["terminal"] = own.into());
+                let (master, slave) = terminal::open(24, 80);
+                let running = c.run_call(&[]).on_terminal(&slave).spawn();
+                let owner = || nix::sys::stat::fstat(&slave).expect("fstat").st_uid;
+                let shown = terminal::read_until(&master, "ed stderr\r\n");
+                running.wait();
+                let word = if own { "opened" } else { "refused" };
+                let expected = ["inherited stdout", "inherited stderr"];
+                let seen = answers(&shown);
+                assert!(expected.iter().all(|line| seen.contains(line)), "{shown}");
+                assert!(seen.contains(&&*format!("{word} stdout")), "{uid} {own}: {shown}");
+                assert_eq!(owner(), 0);
+            }
+            let c = c.sleeper();
+            c.run_detached();
+            let id = uid.to_string();
+            for (flags, word) in [(&["-t"][..], "opened"), (&[], "refused")] {
+                let (master, slave) = terminal::open(24, 80);
+                let words = [&["exec"], flags, &["-u", &id, &c.id, "sh", "-c", REOPEN]].concat();
+                let running = c.call(words).on_terminal(&slave).spawn();
+                let shown = terminal::read_until(&master, "ed stderr\r\n");
+                running.wait();
+                let line = format!("{word} stdout");
+                assert!(answers(&shown).contains(&&*line), "{uid} {flags:?}: {shown}");
+            }
+            c.delete_by_force().ok();
+        }
+    });
+}
+
+/// No kernel opens a socket by a path, in whatever namespace.
+#[test]
+fn sockets_as_dev_stdout() {
+    on_the_host(|view| {
+        let Some(python) = skip::tool("python3", "python3") else { return };
+        let between = "import socket, subprocess, sys\n\
+            ours, theirs = socket.socketpair()\n\
+            child = subprocess.Popen(sys.argv[1:], stdout=theirs, stderr=theirs)\n\
+            theirs.close()\n\
+            text = b''.join(iter(lambda: ours.recv(4096), b''))\n\
+            sys.stdout.write(text.decode()); sys.exit(child.wait())";
+        for user_namespace in [true, false] {
+            let c = Container::new(view).script(REOPEN);
+            let c = if user_namespace { c.in_user_namespace(100_000) } else { c };
+            let script = c.file("between.py", between);
+            let shell = format!("exec {} {} \"$@\"", python.display(), script.display());
+            let out = c.run_call(&[]).in_shell(&shell).output();
+            let seen: Vec<_> = out.stdout.lines().filter(|line| !line.contains("/dev/")).collect();
+            let lines =
+                ["inherited stdout", "refused stdout", "inherited stderr", "refused stderr"];
+            assert_eq!(seen, lines, "{out:#?}");
         }
     });
 }
