@@ -1,4 +1,4 @@
-//! Paths by their text alone: nothing here asks the file system.
+//! Operations on the text of paths. Nothing here accesses the file system.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Removes `.`, `..` and repeated slashes lexically, as Go's `filepath.Clean` does. `..` never
-/// climbs above a leading `/`.
+/// Removes `.`, `..` and repeated slashes from the text, like Go's `filepath.Clean`. `..` does not go above a leading
+/// `/`.
 pub fn clean(path: &Path) -> PathBuf {
     if is_clean(path) {
         return path.to_owned();
@@ -29,24 +29,24 @@ pub fn clean(path: &Path) -> PathBuf {
     if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
 }
 
-/// As most paths are that we are given, sometimes by the hundred.
+/// True if `clean` would change nothing. Most paths of a config are clean, and a config may have hundreds.
 fn is_clean(path: &Path) -> bool {
     let parts =
         path.as_os_str().as_bytes().strip_prefix(b"/").map(|rest| rest.split(|b| *b == b'/'));
     parts.is_some_and(|mut parts| parts.all(|part| !matches!(part, b"" | b"." | b"..")))
 }
 
-/// `path`, taken from `base` when relative, cleaned.
+/// Joins a relative `path` to `base`, and cleans the result.
 pub fn absolute(base: &Path, path: &Path) -> PathBuf {
     clean(&base.join(path))
 }
 
-/// A path for the kernel. A NUL inside would cut it short (CVE-2021-43784's class).
+/// Makes a path for the kernel. A NUL inside would cut it short (the class of CVE-2021-43784) and is an error.
 pub fn c_path(what: &str, path: &Path) -> Result<CString> {
     c_string(what, path.as_os_str().as_bytes())
 }
 
-/// Bytes for the kernel; `what` names the field in the error.
+/// Makes a C string for the kernel. `what` names the field in the error.
 pub fn c_string(what: &str, bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| {
         Error::config(format!("{what} contains a NUL byte: {:?}", String::from_utf8_lossy(bytes)))

@@ -1,4 +1,4 @@
-//! Time as text, and how long each step of a verb took, for whoever debugs one.
+//! Formats times, and logs the duration of each step of a verb for debugging.
 
 use std::fmt::Display;
 use std::sync::OnceLock;
@@ -9,47 +9,47 @@ use crate::sys::timeline::now;
 
 type Log = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Where steps are told, with `--debug`.
+/// Log of steps, with `--debug`.
 static LOG: OnceLock<Log> = OnceLock::new();
-/// When the last step ended.
+/// End of the last step.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// From now on `log` is told of each step of this process.
-pub fn watch(log: Log) {
+/// Logs each further step of this process to `log`.
+pub fn set_log(log: Log) {
     LAST.store(now(), Relaxed);
-    // A second one is of no use: there is one verb in a process.
+    // A second call has no effect: a process runs one verb.
     let _ = LOG.set(log);
 }
 
-pub fn is_watched() -> bool {
+pub fn has_log() -> bool {
     LOG.get().is_some()
 }
 
-/// Tells of a decision, which takes no time.
+/// Logs a decision, which has no duration.
 pub fn note(what: impl Display) {
     if let Some(log) = LOG.get() {
         log(&what.to_string());
     }
 }
 
-/// Tells that a step has ended, and how long it took since the last one.
+/// Logs that a step has ended, and the time since the end of the last one.
 pub fn step(what: impl Display) {
     if LOG.get().is_some() {
         let end = now();
         let took = end.saturating_sub(LAST.swap(end, Relaxed));
-        tell(what, took);
+        log_step(what, took);
     }
 }
 
-/// Tells of a step that another process has timed, in nanoseconds.
+/// Logs a step that another process has timed, in nanoseconds.
 #[cold]
-pub fn tell(what: impl Display, took: u64) {
+pub fn log_step(what: impl Display, took: u64) {
     if let Some(log) = LOG.get() {
         log(&format!("{what} ({}.{:03} ms)", took / 1_000_000, took / 1000 % 1000));
     }
 }
 
-/// RFC 3339 in UTC, as Go's `RFC3339Nano` prints it: as many digits of the second as it has.
+/// Formats a time in UTC by RFC 3339, like Go's `RFC3339Nano`: without trailing zeroes in the fraction.
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -64,8 +64,8 @@ pub fn rfc3339(time: SystemTime) -> String {
     text
 }
 
-/// Days since 1970 as a date. Counted from the first of March of year 0: the leap day is then the
-/// last of its year, and months have lengths that a line through them gives.
+/// Date of a day counted from 1970-01-01. Years are counted from 1 March of year 0: the leap day is then the last day
+/// of its year, and the months' lengths follow a linear formula.
 fn civil(days: u64) -> (u64, u64, u64) {
     const FROM_MARCH_0000: u64 = 719_468;
     const ERA: u64 = 146_097; // days in 400 years
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn dates() {
+    fn days_become_dates() {
         assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_399, 0), "2000-02-28T23:59:59Z");
         assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00Z");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions() {
+    fn fractions_have_no_trailing_zeroes() {
         assert_eq!(at(0, 1), "1970-01-01T00:00:00.000000001Z");
         assert_eq!(at(0, 120_000_000), "1970-01-01T00:00:00.12Z");
     }

@@ -86,7 +86,7 @@ impl Sink {
         }
         let file = self.file.as_ref().map(File::try_clone).transpose().os("dup", "the log")?;
         let sink = Self { file, ..*self };
-        crate::time::watch(Box::new(move |message| sink.debug(message)));
+        crate::time::set_log(Box::new(move |message| sink.debug(message)));
         Ok(())
     }
 

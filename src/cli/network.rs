@@ -8,13 +8,13 @@ use super::given::{Given, usage};
 use super::output;
 use super::table::{format, format_flag, switch, value, values};
 use crate::error::Result;
-use crate::network::definition::{Network, Wanted};
+use crate::network::definition::{Network, NetworkOptions};
 use crate::network::{lease, parent, store};
 use crate::spec::Extensions;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    Create(Box<Wanted>),
+    Create(Box<NetworkOptions>),
     List { format: Format, quiet: bool },
     Inspect(Vec<String>),
     Remove(Vec<String>),
@@ -49,7 +49,7 @@ pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
         return Err(usage(format!("network {action} wants {wanted}")));
     }
     Ok(Command::Network(match action.as_str() {
-        "create" => Action::Create(Box::new(Wanted {
+        "create" => Action::Create(Box::new(NetworkOptions {
             name: operands.remove(0),
             driver: given.text("driver")?,
             subnets: given.texts("subnet")?,

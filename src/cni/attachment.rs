@@ -1,4 +1,4 @@
-//! The commands: an attachment comes, is looked at, goes.
+//! Commands of the plugin: ADD, DEL, CHECK, GC and STATUS of an attachment.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use serde_json::Value;
 
 use super::config::{Call, Environment, network_of};
-use super::delegate::{self, Given};
+use super::delegate::{self, Assigned};
 use super::output::{Added, Failure, INVALID, MISSING, NAMESPACE, TAKEN, UNAVAILABLE};
 use crate::error::{Context, Error, OsContext};
 use crate::network::definition::Network;
@@ -22,7 +22,7 @@ fn holder(call: &Call) -> Holder {
     marker::holder(&call.wanted.name, &environment.container, &environment.interface)
 }
 
-/// What the attachment holds.
+/// Finds the lease of the attachment.
 fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
     Ok(marker::lease_of(&call.wanted.name, holder)?)
 }
@@ -30,24 +30,24 @@ fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
 pub fn add(call: &Call) -> Result<String> {
     let holder = holder(call);
     let file = namespace_of(call)?;
-    let Some(_making) = marker::make(&holder)? else {
-        let text = format!("{} is attached to network {} already", holder.id, call.wanted.name);
+    let Some(_lock) = marker::make(&holder)? else {
+        let text = format!("{} is already attached to network {}", holder.id, call.wanted.name);
         return Err(Failure {
-            details: "DEL comes before another ADD".to_owned(),
+            details: "call DEL before another ADD".to_owned(),
             ..Failure::new(TAKEN, text)
         });
     };
     attach(call, &holder, &file).inspect_err(|_| {
-        // The error that brings us here is the one to report.
+        // Report the error of ADD, not one of its undo.
         let _ = undo(call, &holder);
     })
 }
 
-/// The container's network namespace, which is another than this process's: a link in this one would be
-/// the host's, with a default route through itself.
+/// Opens the container's network namespace. Fails if it is this process's own: a link in it would be the host's, with
+/// a default route through itself.
 fn namespace_of(call: &Call) -> Result<File> {
     let path = &call.environment.namespace;
-    // Opening a fifo must not wait.
+    // Opening a FIFO must not block.
     let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = open.os("open", path)?;
     let (own, its) = (fs::metadata("/proc/self/ns/net"), file.metadata());
@@ -64,20 +64,20 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
     let mut attachment = call.attachment.clone();
     let given = call.ipam.as_ref().map(|kind| delegate::add(kind, call)).transpose()?;
     let wanted = match &given {
-        Some(Given { ips, .. }) => {
+        Some(Assigned { ips, .. }) => {
             attachment.addresses = ips.iter().map(|(ip, _)| ip.address).collect();
             network_of(call.wanted.clone(), ips)
         }
         None => call.wanted.clone(),
     };
     let network = parent::ensure(&wanted)?;
-    // Every address of a family that the network does not have is none.
+    // The unspecified address stands for a family that the network does not have.
     let reachable = |p: &Published| {
         p.bound().is_some() || network.pools().any(|pool| p.is_of(pool.subnet.address.is_ipv4()))
     };
     attachment.published.retain(reachable);
     let lease = parent::claim(&attachment, holder)?;
-    marker::note(holder, &lease)?;
+    marker::record_lease(holder, &lease)?;
     let Call { environment, version, .. } = call;
     let interface = &environment.interface;
     for warning in parent::attach_at(&lease, attachment.rate, file.as_fd(), interface)? {
@@ -88,8 +88,8 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
     Ok(Added { version, network: &network, lease: &lease, interface, namespace, dns }.text())
 }
 
-/// What this interface of this container holds goes, on whichever network it is: the configuration may
-/// have changed since the ADD.
+/// Removes what this interface of this container holds, on whichever network: the configuration may have changed
+/// since the ADD.
 pub fn del(call: &Call) -> Result<()> {
     let Environment { container, interface, .. } = &call.environment;
     let addresses = call.ipam.as_ref().map(|kind| delegate::run(kind, "DEL", call));
@@ -99,10 +99,10 @@ pub fn del(call: &Call) -> Result<()> {
     addresses.transpose().map(drop)
 }
 
-/// What is not there is gone. The namespace may live on, so the link is removed from our side.
+/// Removes the attachment. The namespace may still exist, so the host's end of the link is removed.
 fn undo(call: &Call, holder: &Holder) -> Result<()> {
     let addresses = call.ipam.as_ref().map(|kind| delegate::run(kind, "DEL", call));
-    // What is ours goes whatever the other plugin met.
+    // Aril's part is removed even if the other plugin fails.
     marker::remove(&call.wanted.name, holder)?;
     addresses.transpose().map(drop)
 }
@@ -113,10 +113,10 @@ pub fn check(call: &Call) -> Result<()> {
     }
     let holder = holder(call);
     let missing = |what: &str| Failure::new(MISSING, format!("{}: {what}", holder.id));
-    let lease = lease_of(call, &holder)?.ok_or_else(|| missing("no address is held"))?;
+    let lease = lease_of(call, &holder)?.ok_or_else(|| missing("no address is leased"))?;
     for address in previous_addresses(call)? {
         if !lease.addresses.iter().any(|own| own.to_string() == address) {
-            return Err(missing(&format!("address {address} is not held")));
+            return Err(missing(&format!("address {address} is not leased")));
         }
     }
     let environment = &call.environment;
@@ -127,10 +127,10 @@ pub fn check(call: &Call) -> Result<()> {
     }
 }
 
-/// Addresses that the result of ADD has for our interface, without their prefixes.
+/// Addresses that the result of ADD lists for this interface, without prefix lengths.
 fn previous_addresses(call: &Call) -> Result<Vec<String>> {
     let previous = call.previous.as_ref().unwrap_or(&Value::Null);
-    let decode = || Failure::new(INVALID, "prevResult is no result of this plugin");
+    let decode = || Failure::new(INVALID, "prevResult is not a result of this plugin");
     let interfaces = previous["interfaces"].as_array().ok_or_else(decode)?;
     let own = interfaces.iter().position(|i| {
         i["name"] == call.environment.interface.as_str() && i["sandbox"].as_str().is_some()
@@ -142,7 +142,7 @@ fn previous_addresses(call: &Call) -> Result<Vec<String>> {
     Ok(ours.filter_map(bare).collect())
 }
 
-/// All attachments of the network but those that the engine knows go.
+/// Removes all attachments to the network that the engine does not list as valid.
 pub fn collect(call: &Call) -> Result<()> {
     if let Some(kind) = &call.ipam {
         delegate::run(kind, "GC", call)?;
@@ -157,7 +157,7 @@ pub fn collect(call: &Call) -> Result<()> {
     Ok(())
 }
 
-/// Whether an ADD could work.
+/// Checks that an ADD can succeed.
 pub fn status(call: &Call) -> Result<()> {
     if let Some(kind) = call.ipam.as_ref().filter(|_| call.version == "1.1.0") {
         delegate::run(kind, "STATUS", call)?;

@@ -1,4 +1,4 @@
-//! The environment and the configuration on stdin -> what is to be done. No look at the host.
+//! Turns the environment and the configuration on stdin into a [`Call`]. Reads nothing of the host.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::go;
 use super::output::{DECODE, ENVIRONMENT, Failure, INVALID, UNSUPPORTED, VERSION, VERSIONS};
-use crate::network::definition::{self, Wanted};
+use crate::network::definition::{self, NetworkOptions};
 use crate::network::plan::Attachment;
 use crate::network::publish::Published;
 use crate::network::rate::Rate;
@@ -25,7 +25,7 @@ pub enum Command {
     Version,
 }
 
-/// The variables that are read.
+/// Variables that the plugin reads.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     pub command: String,
@@ -61,30 +61,41 @@ impl Environment {
             "GC" => Command::Gc,
             "STATUS" => Command::Status,
             "VERSION" => Command::Version,
-            "" => return Err(wrong("CNI_COMMAND", "is not set: this is a plugin for engines")),
+            "" => {
+                return Err(wrong(
+                    "CNI_COMMAND",
+                    "is not set: aril-cni is a CNI plugin that engines call",
+                ));
+            }
             other => return Err(wrong("CNI_COMMAND", &format!("unknown command {other:?}"))),
         })
     }
 
-    /// What must be there for an attachment.
+    /// Checks the variables that an attachment needs.
     fn check(&self, command: Command) -> Result<(), Failure> {
         if matches!(command, Command::Gc | Command::Status) {
             return Ok(());
         }
         if !is_container(&self.container) {
-            return Err(wrong("CNI_CONTAINERID", &format!("no container: {:?}", self.container)));
+            return Err(wrong(
+                "CNI_CONTAINERID",
+                &format!("not a container ID: {:?}", self.container),
+            ));
         }
         if !is_interface(&self.interface) {
-            return Err(wrong("CNI_IFNAME", &format!("no interface's name: {:?}", self.interface)));
+            return Err(wrong(
+                "CNI_IFNAME",
+                &format!("not an interface name: {:?}", self.interface),
+            ));
         }
         if command != Command::Del && !self.namespace.starts_with('/') {
-            let text = format!("no path of a network namespace: {:?}", self.namespace);
+            let text = format!("not a path of a network namespace: {:?}", self.namespace);
             return Err(wrong("CNI_NETNS", &text));
         }
         Ok(())
     }
 
-    /// Of `CNI_ARGS`, `IP`, which is an address that is asked for.
+    /// Addresses that `IP` in `CNI_ARGS` requests.
     fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
         let pairs = self.args.split(';').filter_map(|pair| pair.split_once('='));
         let wanted = |(key, text): &(&str, &str)| *key == "IP" && !text.is_empty();
@@ -92,7 +103,7 @@ impl Environment {
     }
 }
 
-/// As the specification has it; other letters would be a path.
+/// Applies the rule of the CNI specification; other characters would form a path.
 fn is_container(id: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     id.len() <= 200
@@ -106,13 +117,13 @@ fn is_interface(name: &str) -> bool {
         && name.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':'))
 }
 
-/// An address, perhaps with its prefix.
+/// Parses an address with or without a prefix length.
 fn address(text: &str, code: u32) -> Result<IpAddr, Failure> {
     let bare = text.split('/').next().unwrap_or_default();
-    bare.parse().map_err(|_| Failure::new(code, format!("{text:?} is no address")))
+    bare.parse().map_err(|_| Failure::new(code, format!("{text:?} is not an IP address")))
 }
 
-/// The names are as [`go::parse`] returns them.
+/// Fields of the configuration. Names are lower-case, as [`go::parse`] returns them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Document {
@@ -177,7 +188,7 @@ struct PortMapping {
     host_ip: String,
 }
 
-/// Bits a second, as the container sees it.
+/// Rates in bits per second, from the container's point of view.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Bandwidth {
@@ -187,7 +198,7 @@ struct Bandwidth {
     egress_rate: u64,
 }
 
-/// An attachment that is still somebody's.
+/// Attachment that is still in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Valid {
@@ -196,10 +207,10 @@ pub struct Valid {
     pub ifname: String,
 }
 
-/// The value of `ipam.type` that means this plugin.
+/// Value of `ipam.type` that selects this plugin.
 const OWN: &str = "aril-cni";
 
-/// Whether `ipam.type` names another plugin.
+/// True if `ipam.type` names another plugin.
 fn delegated(kind: &str) -> bool {
     kind != OWN && is_container(kind)
 }
@@ -209,19 +220,19 @@ fn delegated(kind: &str) -> bool {
 pub struct Call {
     pub environment: Environment,
     pub version: String,
-    pub wanted: Wanted,
-    /// Without the network's subnets it is what a network of that name is already.
+    pub wanted: NetworkOptions,
+    /// Without subnets the network is used as it exists.
     pub attachment: Attachment,
-    /// The plugin that gives out addresses, if it is not us.
+    /// Plugin that assigns addresses, if it is another one.
     pub ipam: Option<String>,
     pub dns: Option<Value>,
     pub previous: Option<Value>,
     pub valid: Vec<Valid>,
-    /// As it came, for the other plugin.
+    /// Configuration as it was read, for the other plugin.
     pub input: Vec<u8>,
 }
 
-/// The version that an answer is to have, whatever else the configuration is.
+/// Version that the answer must have, even if the configuration is invalid.
 pub fn version_of(input: &[u8]) -> String {
     let found = go::parse(input).ok();
     let found = found.and_then(|v| v.get("cniversion")?.as_str().map(str::to_owned));
@@ -229,9 +240,9 @@ pub fn version_of(input: &[u8]) -> String {
 }
 
 impl Call {
-    /// The call of a DEL: what is needed to find the attachment, and nothing that could be wrong. What is
-    /// there is removed whatever the configuration has become since the ADD, or an engine that sends the
-    /// same again could never remove its container.
+    /// Reads the call of a DEL: only what identifies the attachment, so that no other field can be invalid. The
+    /// attachment is removed even if the configuration has become invalid since the ADD; an engine that sends it
+    /// again could otherwise never remove its container.
     pub fn of_del(environment: &Environment, input: &[u8]) -> Result<Self, Failure> {
         environment.check(Command::Del)?;
         let document = go::parse(input).unwrap_or_default();
@@ -242,7 +253,7 @@ impl Call {
         Ok(Self {
             environment: environment.clone(),
             version: version_of(input),
-            wanted: Wanted { name, ..Wanted::default() },
+            wanted: NetworkOptions { name, ..NetworkOptions::default() },
             attachment: Attachment::default(),
             ipam: text(&document["ipam"]["type"]).filter(|kind| delegated(kind)),
             dns: None,
@@ -261,7 +272,10 @@ impl Call {
         let document = Document::decode(input)?;
         let version = document.cni_version.clone().unwrap_or_default();
         if !VERSIONS.contains(&version.as_str()) {
-            let text = format!("cniVersion {version:?} is none of {}", VERSIONS.join(", "));
+            let text = format!(
+                "cniVersion {version:?} is not supported: use one of {}",
+                VERSIONS.join(", ")
+            );
             return Err(Failure::new(VERSION, text));
         }
         let invalid = |text: &str| Err(Failure::new(INVALID, text));
@@ -269,14 +283,16 @@ impl Call {
             return invalid(&format!("invalid network name {:?}", document.name));
         }
         if command == Command::Add && document.prev_result.is_some() {
-            return invalid("it makes the link, so it must be the first of its list");
+            return invalid(
+                "aril-cni creates the link, so it must be the first plugin of the list",
+            );
         }
         if command == Command::Check && document.prev_result.is_none() {
             return invalid("CHECK needs prevResult");
         }
         let ipam = document.ipam.kind.clone().filter(|kind| !kind.is_empty() && kind != OWN);
         if ipam.as_ref().is_some_and(|kind| !is_container(kind)) {
-            return invalid("ipam.type is no plugin's name");
+            return invalid("ipam.type is not a plugin name");
         }
         let wanted = document.wanted(ipam.is_none())?;
         let runtime = &document.runtime_config;
@@ -289,7 +305,7 @@ impl Call {
             published: runtime.published()?,
             addresses,
             rate: runtime.bandwidth.as_ref().and_then(Bandwidth::rate),
-            // Engines hold the ports of their containers with sockets of their own: Podman does.
+            // Engines, such as Podman, hold the ports of their containers with listening sockets.
             over_listeners: true,
         };
         Ok(Self {
@@ -306,14 +322,14 @@ impl Call {
     }
 }
 
-/// Go leaves a field out, or writes its zero value.
+/// Returns `None` for the zero value, which Go programs write for a field that is not set.
 fn given<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
 
 impl Document {
     fn decode(input: &[u8]) -> Result<Self, Failure> {
-        let wrong = |e| Failure::new(DECODE, format!("the configuration: {e}"));
+        let wrong = |e| Failure::new(DECODE, format!("decode the configuration: {e}"));
         let mut document: Self =
             serde_json::from_value(go::parse(input).map_err(wrong)?).map_err(wrong)?;
         document.bridge = given(document.bridge);
@@ -328,12 +344,12 @@ impl Document {
                 *edge = edge.take().filter(|edge| edge != "");
             }
         }
-        // An empty set of ranges is none.
+        // An empty set of ranges counts as absent.
         own.ranges.retain(|set| !set.is_empty());
         Ok(document)
     }
 
-    fn wanted(&self, own_addresses: bool) -> Result<Wanted, Failure> {
+    fn wanted(&self, own_addresses: bool) -> Result<NetworkOptions, Failure> {
         let name = self.bridge.clone().unwrap_or_else(|| self.name.clone());
         definition::check_name(&name).map_err(|e| {
             let mut failure = Failure::from(e);
@@ -343,15 +359,17 @@ impl Document {
         let top = Range { subnet: self.subnet.clone(), ..Range::default() };
         let first = |set: &'_ Vec<Range>| set.len() == 1;
         if own_addresses && !self.ipam.ranges.iter().all(first) {
-            return Err(Failure::new(UNSUPPORTED, "ipam.ranges: want one range in each set"));
+            return Err(Failure::new(
+                UNSUPPORTED,
+                "ipam.ranges: each set must have exactly one range",
+            ));
         }
-        let mut wanted = Wanted { name, mtu: self.mtu, ..Wanted::default() };
+        let mut wanted = NetworkOptions { name, mtu: self.mtu, ..NetworkOptions::default() };
         (wanted.internal, wanted.open) = (self.internal, self.open);
         let all = [&top, &self.ipam.range].into_iter().chain(self.ipam.ranges.iter().flatten());
         for range in all.filter(|_| own_addresses) {
             if range.range_start.is_some() || range.range_end.is_some() {
-                let text =
-                    "ipam.rangeStart and rangeEnd: want \"range\", a part such as 10.1.2.0/26";
+                let text = "ipam.rangeStart and rangeEnd are not supported: use \"range\", such as 10.1.2.0/26";
                 return Err(Failure::new(UNSUPPORTED, text));
             }
             wanted.subnets.extend(range.subnet.clone());
@@ -367,7 +385,7 @@ impl Document {
 
 impl RuntimeConfig {
     fn published(&self) -> Result<Vec<Published>, Failure> {
-        // Without a port of the host nothing is published.
+        // A mapping without a host port publishes nothing.
         let mappings = self.port_mappings.iter().filter(|mapping| mapping.host_port != 0);
         mappings.map(PortMapping::published).collect()
     }
@@ -395,8 +413,8 @@ impl Bandwidth {
     }
 }
 
-/// The network that another plugin's addresses are of, where the configuration does not say.
-pub fn network_of(mut wanted: Wanted, ips: &[(Subnet, Option<IpAddr>)]) -> Wanted {
+/// Network of the addresses that another plugin assigned, if the configuration names no subnet.
+pub fn network_of(mut wanted: NetworkOptions, ips: &[(Subnet, Option<IpAddr>)]) -> NetworkOptions {
     for (subnet, gateway) in ips {
         wanted.subnets.push(subnet.with(subnet.first()).to_string());
         wanted.gateways.extend(gateway.map(|g| g.to_string()));

@@ -1,4 +1,4 @@
-//! Addresses that another plugin gives out, as `host-local` does.
+//! Runs another IPAM plugin, such as `host-local`, that assigns addresses.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -27,28 +27,29 @@ struct Ip {
     gateway: Option<IpAddr>,
 }
 
-/// What the plugin gave.
+/// Addresses and DNS settings that the plugin assigned.
 #[derive(Debug)]
-pub struct Given {
+pub struct Assigned {
     pub ips: Vec<(Subnet, Option<IpAddr>)>,
     pub dns: Option<Value>,
 }
 
-pub fn add(kind: &str, call: &Call) -> Result<Given, Failure> {
+pub fn add(kind: &str, call: &Call) -> Result<Assigned, Failure> {
     let text = run(kind, "ADD", call)?;
-    let answer: Answer = serde_json::from_slice(&text)
-        .map_err(|e| Failure::new(DECODE, format!("the answer of ipam plugin {kind}: {e}")))?;
+    let answer: Answer = serde_json::from_slice(&text).map_err(|e| {
+        Failure::new(DECODE, format!("decode the answer of ipam plugin {kind}: {e}"))
+    })?;
     if answer.ips.is_empty() {
-        return Err(Failure::new(INVALID, format!("ipam plugin {kind} gave no address")));
+        return Err(Failure::new(INVALID, format!("ipam plugin {kind} assigned no address")));
     }
     let ips = answer.ips.into_iter().map(|ip| (ip.address, ip.gateway)).collect();
-    Ok(Given { ips, dns: answer.dns })
+    Ok(Assigned { ips, dns: answer.dns })
 }
 
-/// Runs the plugin with our own environment but for the command.
+/// Runs the plugin with this process's environment and another `CNI_COMMAND`.
 pub fn run(kind: &str, command: &str, call: &Call) -> Result<Vec<u8>, Failure> {
-    let folders = call.environment.path.split(':').filter(|folder| !folder.is_empty());
-    let mut programs = folders.map(|folder| Path::new(folder).join(kind));
+    let directories = call.environment.path.split(':').filter(|directory| !directory.is_empty());
+    let mut programs = directories.map(|directory| Path::new(directory).join(kind));
     let program = programs.find(|path| path.is_file()).ok_or_else(|| {
         let text = format!("ipam plugin {kind} is not in CNI_PATH ({})", call.environment.path);
         Failure::new(INVALID, text)
@@ -63,10 +64,10 @@ pub fn run(kind: &str, command: &str, call: &Call) -> Result<Vec<u8>, Failure> {
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(&call.input));
     let output = child.wait_with_output().map_err(io)?;
     if output.status.success() {
-        // It may have answered without reading.
+        // The plugin may have answered without reading its input.
         return Ok(output.stdout);
     }
-    // Its own error, with its own code, is the one to pass on.
+    // The plugin's error is passed on with its code.
     #[derive(Deserialize)]
     struct Refusal {
         code: u32,

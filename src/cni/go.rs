@@ -1,9 +1,9 @@
-//! JSON as Go's `encoding/json` decodes it, because Go programs write what the plugin reads.
+//! Decodes JSON like Go's `encoding/json`, because Go programs write what the plugin reads.
 //!
-//! * A field's name matches whatever the case of its letters: go-cni sends `HostPort` where libcni sends
-//!   `hostPort`. Names come out in lower case here.
-//! * `null` for anything, as Go writes a nil slice, map or pointer, is as if the field were absent.
-//! * Of a field that is there twice the last one counts; two objects become one.
+//! * A field's name matches in any case: go-cni sends `HostPort` where libcni sends `hostPort`. Returned names are
+//!   lower-case.
+//! * `null`, as Go writes a nil slice, map or pointer, counts as an absent field.
+//! * If a field occurs twice, the last value counts; two objects are merged.
 
 use std::fmt;
 
@@ -11,20 +11,19 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// A document with the names of its fields in lower case and without nulls; `Value::Null` where it is
-/// nothing but that.
+/// Document with lower-case field names and without nulls. A document that is only `null` is `Value::Null`.
 #[derive(Debug, Default)]
 pub struct Document(pub Value);
 
-/// The text as a document.
+/// Parses a document.
 ///
 /// # Errors
-/// Where it is not JSON.
+/// Fails if the text is not JSON.
 pub fn parse(text: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Document>(text).map(|document| document.0)
 }
 
-/// Go folds names by `unicode.SimpleFold`: besides the two cases of a letter, U+017F is an s and U+212A a k.
+/// Folds a name like Go's `unicode.SimpleFold`: besides upper and lower case, U+017F equals s and U+212A equals k.
 fn folded(name: &str) -> String {
     name.chars()
         .flat_map(char::to_lowercase)
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_any_case() {
+    fn names_match_in_any_case() {
         let wanted = json!({"hostport": 80, "hostip": ""});
         for text in [
             r#"{"hostPort":80,"hostIP":""}"#,
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_counts() {
+    fn the_last_of_duplicate_fields_counts() {
         assert_eq!(read(r#"{"a":1,"A":2}"#), json!({"a": 2}));
         assert_eq!(read(r#"{"A":2,"a":null}"#), json!({"a": 2}));
         assert_eq!(read(r#"{"a":{"b":1,"c":1},"A":{"C":2}}"#), json!({"a": {"b": 1, "c": 2}}));

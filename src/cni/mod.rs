@@ -1,14 +1,14 @@
-//! `aril-cni`: networks of ours for engines that call plugins of the Container Network Interface,
-//! versions 0.3.0 to 1.1.0.
+//! `aril-cni`: networks of Aril for engines that call plugins of the Container Network Interface (CNI), versions
+//! 0.3.0 to 1.1.0.
 //!
 //! # Theory of operation
 //!
-//! An engine runs the plugin with `CNI_*` in the environment and the network's configuration on stdin
-//! ([`config`]), and reads a result, or an error with a code of the specification, on stdout
-//! ([`output`]). An attachment ([`attachment`]) is a container like any other to [`crate::network`]:
-//! it holds a lease, and what stands for its state directory is a folder ([`crate::network::marker`]), made
-//! before the lease and removed after it, so that DEL, GC and `aril reconcile` find whatever a killed
-//! ADD has left. Addresses are our own, or those of the plugin that `ipam.type` names ([`delegate`]).
+//! An engine runs the plugin with `CNI_*` in the environment and the network's configuration on stdin ([`config`]).
+//! The plugin prints a result, or an error with a code of the specification, on stdout ([`output`]). To
+//! [`crate::network`] an attachment ([`attachment`]) is a container: it holds a lease. It has a directory
+//! ([`crate::network::marker`]) instead of a state directory. The directory is created before the lease and removed
+//! after it, so DEL, GC and `aril reconcile` find everything that a killed ADD left. Addresses come from Aril, or
+//! from the plugin that `ipam.type` names ([`delegate`]).
 
 pub mod attachment;
 pub mod config;
@@ -22,10 +22,10 @@ use std::io::{Read, Write};
 use config::{Call, Command, Environment};
 use output::Failure;
 
-/// The longest configuration that is read.
+/// Maximum length of a configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// The whole program, to an exit code.
+/// Runs the plugin and returns its exit status.
 pub fn main(_: Vec<OsString>) -> u8 {
     let mut input = Vec::new();
     let read = std::io::stdin().take(LONGEST).read_to_end(&mut input);
@@ -43,7 +43,7 @@ pub fn main(_: Vec<OsString>) -> u8 {
     }
 }
 
-/// What is printed.
+/// Runs the command and returns the text to print.
 fn run(input: &[u8]) -> Result<String, Failure> {
     let environment = Environment::of_this_process();
     let command = environment.command()?;

@@ -1,4 +1,4 @@
-//! What the plugin prints.
+//! Results and errors that the plugin prints.
 
 use std::net::IpAddr;
 
@@ -11,22 +11,22 @@ use crate::network::lease::Lease;
 
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// Codes of the specification.
+/// Error codes of the CNI specification.
 pub const VERSION: u32 = 1;
 pub const UNSUPPORTED: u32 = 2;
 pub const ENVIRONMENT: u32 = 4;
 pub const IO: u32 = 5;
 pub const DECODE: u32 = 6;
 pub const INVALID: u32 = 7;
-/// Of the library that plugins in Go are made with.
+/// Error code of the Go library for plugins: invalid network namespace.
 pub const NAMESPACE: u32 = 8;
-/// The plugin cannot carry out an ADD.
+/// Error code: the plugin cannot serve an ADD.
 pub const UNAVAILABLE: u32 = 50;
-/// Ours: the kernel, or another process, refused.
+/// Error code of Aril: the kernel or another process refused a request.
 const REFUSED: u32 = 100;
-/// Ours: the attachment is there already, or its address or port is another's.
+/// Error code of Aril: the attachment exists, or its address or port is in use.
 pub const TAKEN: u32 = 101;
-/// Ours: CHECK has found something missing.
+/// Error code of Aril: CHECK found something missing.
 pub const MISSING: u32 = 102;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub fn versions(version: &str) -> String {
     line(&json!({ "cniVersion": version, "supportedVersions": VERSIONS }))
 }
 
-/// What an ADD has made.
+/// Result of an ADD.
 #[derive(Debug)]
 pub struct Added<'a> {
     pub version: &'a str,

@@ -1,4 +1,4 @@
-//! Makes the terminal, inside the container.
+//! Creates the pseudoterminal in the container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,17 +11,17 @@ use crate::sys::tty::{self, Size};
 
 pub struct Terminal {
     pub master: OwnedFd,
-    /// To be mounted on `/dev/console`, and to become the standard three.
+    /// Terminal that is mounted on `/dev/console` and becomes stdin, stdout and stderr.
     pub slave: OwnedFd,
 }
 
-/// A new terminal of the devpts whose root is `devpts`.
+/// Creates a pseudoterminal in the devpts whose root is `devpts`.
 pub fn open(devpts: BorrowedFd, size: Option<Size>) -> ChildResult<Terminal> {
     let file_system = fstatfs(devpts).during("fstatfs /dev/pts")?.filesystem_type();
     if file_system != FsType(libc::DEVPTS_SUPER_MAGIC as _) {
-        return Err(Fault::refused("/dev/pts is not a devpts"));
+        return Err(Fault::refused("/dev/pts is not a devpts mount"));
     }
-    // Nothing that is mounted on the name, which the image may have had a hand in.
+    // Ignore mounts on this name: the image can influence them.
     let resolve = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS;
     let master = openat2(devpts, c"ptmx", libc::O_RDWR | libc::O_NOCTTY, 0, resolve)
         .during("open /dev/pts/ptmx")?;
@@ -36,7 +36,7 @@ pub fn open(devpts: BorrowedFd, size: Option<Size>) -> ChildResult<Terminal> {
     Ok(Terminal { master, slave })
 }
 
-/// The caller leads a session and has no terminal yet.
+/// Makes `slave` the controlling terminal. The caller leads a session without a terminal.
 pub fn attach(slave: BorrowedFd) -> ChildResult<()> {
     tty::set_controlling(slave).during("ioctl TIOCSCTTY")?;
     tty::become_stdio(slave).during("dup2")
@@ -70,8 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn another_directory_is_no_devpts() {
+    fn a_directory_that_is_not_a_devpts_is_refused() {
         let fault = open(File::open("/dev").unwrap().as_fd(), None).map(drop).unwrap_err();
-        assert_eq!(fault.call, "/dev/pts is not a devpts");
+        assert_eq!(fault.call, "/dev/pts is not a devpts mount");
     }
 }

@@ -1,4 +1,4 @@
-//! The host's side: the caller's sockets.
+//! Connects to the caller's sockets, and receives the master from the child.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -6,23 +6,23 @@ use std::path::Path;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::socket;
 
-/// Connects to `--console-socket` or `--pidfd-socket`: once, and before anything is made.
+/// Connects to `--console-socket` or `--pidfd-socket`, before anything is created.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     socket::connect(path).os("connect", path.display()).context(|| "dial unix".to_owned())
 }
 
-/// Which process a pidfd is of, in the words of `--pidfd-socket`.
+/// Process of a pidfd: the field that the message of `--pidfd-socket` names it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum PidfdOwner {
     Init,
     Exec,
 }
 
 /// Sends a pidfd over a pidfd socket.
-pub fn send_pidfd(socket: impl AsFd, whose: Whose, pidfd: BorrowedFd) -> Result<()> {
-    let name: &[u8] = match whose {
-        Whose::Init => b"standard",
-        Whose::Exec => b"setns",
+pub fn send_pidfd(socket: impl AsFd, owner: PidfdOwner, pidfd: BorrowedFd) -> Result<()> {
+    let name: &[u8] = match owner {
+        PidfdOwner::Init => b"standard",
+        PidfdOwner::Exec => b"setns",
     };
     socket::send(socket.as_fd(), name, &[pidfd])
         .map(drop)
@@ -30,13 +30,13 @@ pub fn send_pidfd(socket: impl AsFd, whose: Whose, pidfd: BorrowedFd) -> Result<
         .context(|| "failed to send pidfd on socket".to_owned())
 }
 
-/// Takes the master that the child has sent with [`super::send_master`].
+/// Receives the master that the child sent with [`super::send_master`].
 pub fn receive_master(socket: impl AsFd) -> Result<OwnedFd> {
     let mut name = [0; 64];
     let (_, mut fds) = socket::receive(socket.as_fd(), &mut name).os("recvmsg", "console")?;
     match (fds.pop(), fds.is_empty()) {
         (Some(master), true) => Ok(master),
-        _ => Err(Error::system("the container's process sent no terminal")),
+        _ => Err(Error::system("the container's process sent no pseudoterminal master")),
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
         send_master(&socket, file.as_fd()).unwrap();
         receive_master(&accepted).unwrap();
 
-        send_pidfd(&socket, Whose::Exec, file.as_fd()).unwrap();
+        send_pidfd(&socket, PidfdOwner::Exec, file.as_fd()).unwrap();
         let mut name = [0; 64];
         let (length, fds) = socket::receive(accepted.as_fd(), &mut name).unwrap();
         assert_eq!((&name[..length], fds.len()), (&b"setns"[..], 1));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_listens() {
+    fn a_missing_socket_is_an_error() {
         assert_eq!(
             connect(Path::new("/nonexistent/s")).unwrap_err().to_string(),
             "dial unix: connect /nonexistent/s: no such file or directory"

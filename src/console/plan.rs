@@ -1,4 +1,4 @@
-//! `process.terminal` and the command line -> where the terminal goes. Pure.
+//! Turns `process.terminal` and the command line into the terminal's route. Pure.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use oci_spec::runtime::Process;
 use crate::error::{Error, Result};
 use crate::sys::tty::Size;
 
-pub struct Input<'a> {
+pub struct TerminalRequest<'a> {
     pub process: &'a Process,
-    /// The runtime returns before the process ends: create, or `--detach`.
+    /// The runtime returns before the process ends: `create`, or `--detach`.
     pub detach: bool,
-    /// `--console-socket`.
+    /// Path of `--console-socket`.
     pub socket: Option<&'a Path>,
 }
 
@@ -27,8 +27,8 @@ pub enum Route {
     Foreground,
 }
 
-/// None: no terminal.
-pub fn plan(input: &Input) -> Result<Option<Plan>> {
+/// Plans the terminal. `None`: the process has none.
+pub fn plan(input: &TerminalRequest) -> Result<Option<Plan>> {
     let terminal = input.process.terminal().unwrap_or(false);
     let route = match (terminal, input.detach, input.socket) {
         (true, true, Some(socket)) => Route::Socket(socket.to_owned()),
@@ -37,7 +37,7 @@ pub fn plan(input: &Input) -> Result<Option<Plan>> {
                 "cannot allocate tty if aril will detach without setting console socket",
             )
             .hint(
-                "a detached container has no terminal of its own: leave out --tty, or --detach",
+                "use --console-socket with a detached container, or leave out --tty or --detach",
             ));
         }
         (_, _, Some(_)) => {
@@ -51,7 +51,7 @@ pub fn plan(input: &Input) -> Result<Option<Plan>> {
     Ok(Some(Plan { route, size: size(input.process) }))
 }
 
-/// A terminal counts in 16 bits; 0 by 0 is no size.
+/// Size of the terminal, cut to 16 bits. 0 by 0 means no size.
 fn size(process: &Process) -> Option<Size> {
     let size = process.console_size()?;
     let narrow = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
@@ -71,7 +71,7 @@ mod tests {
         let mut process = Process::default();
         process.set_terminal(Some(terminal));
         let socket = socket.then(|| Path::new("/s"));
-        let planned = plan(&Input { process: &process, detach, socket });
+        let planned = plan(&TerminalRequest { process: &process, detach, socket });
         planned.map(|plan| plan.map(|p| p.route)).map_err(|e| e.to_string())
     }
 

@@ -1,8 +1,8 @@
-//! Copies between the caller's terminal and the container's, for a runtime in the foreground.
+//! Copies between the caller's terminal and the container's terminal while the runtime is in the foreground.
 //!
-//! The caller's loop owns the waiting: it polls [`Relay::fds`] beside its own descriptors and, when
-//! one of them answers, calls [`Relay::advance`]. The caller's terminal is raw while the relay lives,
-//! and as it was again when it is dropped.
+//! The caller's loop waits: it polls [`Relay::fds`] together with its own file descriptors and calls
+//! [`Relay::advance`] when one of them is ready. The caller's terminal is in raw mode while the relay exists;
+//! dropping the relay restores its settings.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,7 +23,7 @@ pub struct Relay {
     stdout: File,
 }
 
-/// The caller's terminal, and how it was.
+/// The caller's terminal, and its settings before the relay.
 struct Host {
     tty: OwnedFd,
     settings: Settings,
@@ -31,12 +31,12 @@ struct Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Nothing is left to do for a terminal that is gone.
+        // A terminal that is gone needs no restoring.
         let _ = tty::restore(&self.tty, &self.settings);
     }
 }
 
-/// Bytes on their way in one direction.
+/// Buffer of one direction.
 struct Flow {
     buffer: Box<[u8; 4096]>,
     start: usize,
@@ -46,35 +46,35 @@ struct Flow {
 }
 
 impl Relay {
-    /// `master` is of the container's terminal, which takes the size of the caller's.
+    /// Creates a relay. `master` belongs to the container's terminal, which gets the size of the caller's terminal.
     pub fn new(master: OwnedFd) -> Result<Self> {
         let (tty, settings) = host_terminal()?;
         let (stdin, stdout) = (duplicate(io::stdin())?, duplicate(io::stdout())?);
         process::set_nonblocking(&master).os("fcntl", "console")?;
-        // The caller's terminal turns line feeds into what it needs.
+        // The caller's terminal converts line feeds itself.
         tty::keep_line_feeds(&master).os("tcsetattr", "console")?;
         tty::make_raw(&tty, &settings).os("tcsetattr", "the caller's terminal")?;
         let host = Host { tty, settings };
         let master = File::from(master);
         let relay = Self { host, input: Flow::new(), output: Flow::new(), master, stdin, stdout };
-        // A terminal without a size leaves the configured one.
+        // If the caller's terminal has no size, the container's keeps the configured one.
         let _ = relay.resize();
         Ok(relay)
     }
 
-    /// On SIGWINCH.
+    /// Copies the size of the caller's terminal to the container's. To be called on SIGWINCH.
     pub fn resize(&self) -> Result<()> {
         let size = tty::size(self.host.tty.as_fd()).os("ioctl TIOCGWINSZ", "")?;
         tty::set_size(self.master.as_fd(), size).os("ioctl TIOCSWINSZ", "console")
     }
 
-    /// What to poll for. What nothing is wanted of is left out: poll reports a closed end whether
-    /// asked for it or not.
+    /// File descriptors to poll. Those without wanted events are left out: poll reports a hangup even if it is not
+    /// requested.
     pub fn fds(&self) -> Vec<PollFd<'_>> {
         self.wanted().into_iter().filter(|(_, events)| !events.is_empty()).map(poll_fd).collect()
     }
 
-    /// The caller's input, its output, the container's terminal.
+    /// Events wanted of the caller's input, its output, and the container's terminal.
     fn wanted(&self) -> [(BorrowedFd<'_>, PollFlags); 3] {
         let when = |condition: bool, events| if condition { events } else { PollFlags::empty() };
         let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
@@ -86,8 +86,8 @@ impl Relay {
         ]
     }
 
-    /// Which of them are ready now. The caller's own descriptors cannot be made non-blocking: it
-    /// shares them with others.
+    /// Polls which of them are ready. The caller's file descriptors cannot be made non-blocking, because other
+    /// processes share them.
     fn ready(&self) -> Result<[bool; 3]> {
         let wanted = self.wanted();
         let mut fds = wanted.map(poll_fd);
@@ -96,14 +96,14 @@ impl Relay {
         Ok([stdin, stdout, master])
     }
 
-    /// Moves what can be moved. False once the container's side is closed and all of it is written.
+    /// Copies what is available. Returns false once the container's terminal is closed and all its output is written.
     pub fn advance(&mut self) -> Result<bool> {
         let [stdin, stdout, master] = self.ready()?;
         if stdin && self.input.wants_more() {
             self.input.fill(&self.stdin);
         }
-        // A master that takes nothing now says so at once. One that is closed takes nothing any
-        // more, but its output may still have to be read.
+        // A master that accepts no input fails at once. A closed master accepts none, but its output may remain to be
+        // read.
         if self.input.is_pending() && self.input.empty(&self.master).is_err() {
             self.input.discard();
         }
@@ -116,8 +116,8 @@ impl Relay {
         Ok(!self.output.ended || self.output.is_pending())
     }
 
-    /// After the container's process has ended: writes what its terminal still holds, unless
-    /// somebody else keeps it open.
+    /// Writes what the terminal still holds, after the container's process has ended. Does not wait for other
+    /// processes that hold the terminal open.
     pub fn drain(&mut self) -> Result<()> {
         loop {
             if self.output.is_pending() {
@@ -150,7 +150,7 @@ impl Flow {
         self.start = self.end;
     }
 
-    /// Whether something came. EIO is how a master says that all slaves are closed.
+    /// Returns true if bytes were read. A master reports EIO when all slaves are closed.
     fn fill(&mut self, mut source: &File) -> bool {
         match source.read(&mut self.buffer[..]) {
             Ok(length) if length > 0 => {
@@ -183,7 +183,7 @@ fn duplicate(fd: impl AsFd) -> Result<File> {
     fd.as_fd().try_clone_to_owned().map(File::from).os("dup", "stdio")
 }
 
-/// The first terminal among the standard three, else the controlling one.
+/// Finds the caller's terminal: the first one among stdin, stdout and stderr, else the controlling terminal.
 fn host_terminal() -> Result<(OwnedFd, Settings)> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let standard: [BorrowedFd; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
@@ -197,7 +197,9 @@ fn host_terminal() -> Result<(OwnedFd, Settings)> {
         .write(true)
         .open("/dev/tty")
         .os("open", "/dev/tty")
-        .context(|| "a terminal in the foreground needs one to be shown on".to_owned())?
+        .context(|| {
+            "a container terminal in the foreground needs a terminal of the caller".to_owned()
+        })?
         .into();
     let settings = tty::settings(&tty).os("tcgetattr", "/dev/tty")?;
     Ok((tty, settings))
@@ -223,7 +225,7 @@ mod tests {
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
-    /// A caller's terminal and a container's, both of this host.
+    /// Two pseudoterminals of this host stand for the caller's and the container's.
     #[test]
     fn bytes_pass_and_the_terminal_is_restored() {
         let Ok(devpts) = File::open("/dev/pts") else { return };

@@ -1,4 +1,4 @@
-//! What of the host it shares: namespaces, mounts, devices, hooks.
+//! Findings on what the container shares with the host: namespaces, mounts, devices, hooks.
 
 use std::path::Path;
 
@@ -6,18 +6,23 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType a
 
 use super::{Finding, Grade, Subject, add};
 
-/// What sharing one with the host means.
+/// Namespaces whose sharing with the host is a finding, and its consequence.
 const KINDS: [(Kind, &str, Grade, &str); 5] = [
-    (Kind::Mount, "mount", Grade::Open, "it changes the host's mounts"),
-    (Kind::Pid, "pid", Grade::Loose, "it sees the host's processes, and signals those of its user"),
+    (Kind::Mount, "mount", Grade::Open, "it can change the host's mounts"),
+    (
+        Kind::Pid,
+        "pid",
+        Grade::Loose,
+        "it sees the host's processes and can signal those of its user",
+    ),
     (
         Kind::Network,
         "network",
         Grade::Loose,
-        "it listens and connects as the host itself, and reaches its abstract sockets",
+        "it uses the host's addresses and ports, and reaches the host's abstract sockets",
     ),
-    (Kind::Ipc, "ipc", Grade::Loose, "it reaches the host's shared memory"),
-    (Kind::Uts, "uts", Grade::Loose, "it shows the host's name"),
+    (Kind::Ipc, "ipc", Grade::Loose, "it can access the host's shared memory"),
+    (Kind::Uts, "uts", Grade::Loose, "it sees the host's hostname"),
 ];
 
 pub(super) fn namespaces(subject: &Subject, findings: &mut Vec<Finding>) {
@@ -37,14 +42,17 @@ pub(super) fn namespaces(subject: &Subject, findings: &mut Vec<Finding>) {
     own.extend(more.into_iter().filter(|(kind, _)| subject.has(*kind)).map(|(_, name)| name));
     if !own.is_empty() {
         let grade = if subject.has(Kind::User) { Grade::Tight } else { Grade::Usual };
-        say(grade, format!("apart from the host: {}", own.join(", ")));
+        say(grade, format!("separate from the host: {}", own.join(", ")));
     }
     let list = subject.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
     for namespace in list.unwrap_or_default() {
         let Some(path) = namespace.path().as_deref() else { continue };
         let hosts = path.starts_with("/proc/1") || path.starts_with("/proc/self");
-        let (grade, whose) =
-            if hosts { (Grade::Open, "the host's, by") } else { (Grade::Usual, "that of") };
+        let (grade, whose) = if hosts {
+            (Grade::Open, "joins the host's namespace")
+        } else {
+            (Grade::Usual, "joins the namespace")
+        };
         let text = format!("{}: {whose} {}", namespace.typ(), path.display());
         say(subject.if_root(grade), text);
     }
@@ -58,13 +66,13 @@ fn holds(subject: &Subject, capability: &str) -> bool {
 const ENGINES_OWN: [&str; 5] =
     ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/dev/shm", "/run/.containerenv"];
 
-/// Whoever may write these is root of the host.
+/// Host paths whose writers can become root of the host.
 const VITAL: [&str; 14] = [
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys",
     "/usr", "/var", "/home",
 ];
 
-/// Of daemons that do as they are told, as root.
+/// Sockets of services that carry out requests as root.
 const SOCKETS: [&str; 5] =
     ["docker.sock", "containerd.sock", "crio.sock", "podman.sock", "system_bus_socket"];
 
@@ -72,8 +80,8 @@ pub(super) fn mounts(subject: &Subject, findings: &mut Vec<Finding>) {
     let read_only = subject.spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false));
     if subject.grant.layers.is_none() {
         let (grade, text) = match read_only {
-            true => (Grade::Tight, "its root cannot be written"),
-            false => (Grade::Usual, "its root can be written"),
+            true => (Grade::Tight, "its root file system is read-only"),
+            false => (Grade::Usual, "its root file system is writable"),
         };
         add(findings, "files", grade, text);
     }
@@ -84,7 +92,7 @@ pub(super) fn mounts(subject: &Subject, findings: &mut Vec<Finding>) {
     }
     let propagation = subject.spec.linux().as_ref().and_then(|l| l.rootfs_propagation().as_deref());
     if propagation.is_some_and(|word| word.ends_with("shared")) {
-        add(findings, "files", subject.if_root(Grade::Open), "its mounts appear on the host, too");
+        add(findings, "files", subject.if_root(Grade::Open), "its mounts propagate to the host");
     }
 }
 
@@ -98,14 +106,14 @@ fn mounted(subject: &Subject, mount: &Mount) -> Option<(Grade, String)> {
         return match kind {
             "sysfs" if !read_only => Some((
                 subject.if_root(Grade::Open),
-                format!("{to}: the kernel's settings (sysfs) can be written"),
+                format!("{to}: the kernel's settings (sysfs) are writable"),
             )),
             "cgroup" | "cgroup2" if !read_only => {
-                Some((Grade::Loose, format!("{to}: its cgroups can be written")))
+                Some((Grade::Loose, format!("{to}: its cgroups are writable")))
             }
             "debugfs" | "tracefs" | "securityfs" | "configfs" | "efivarfs" => Some((
                 subject.if_root(Grade::Open),
-                format!("{to}: an interface to the kernel itself ({kind})"),
+                format!("{to}: the kernel interface {kind} is mounted"),
             )),
             _ => None,
         };
@@ -117,26 +125,28 @@ fn mounted(subject: &Subject, mount: &Mount) -> Option<(Grade, String)> {
     let from = source.display();
     let name = source.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     if SOCKETS.contains(&&*name) {
-        let text = format!("{to}: the socket {from}: whoever may talk to it is root of the host");
+        let text = format!(
+            "{to}: the socket {from}: a process that connects to it gains root privileges on the host"
+        );
         return Some((Grade::Open, text));
     }
     let vital = source == Path::new("/") || VITAL.iter().any(|path| source == Path::new(path));
     let below =
         source.starts_with("/etc") || source.starts_with("/proc") || source.starts_with("/sys");
     let propagates =
-        if has(&["shared", "rshared"]) { ", and mounts there appear on the host" } else { "" };
+        if has(&["shared", "rshared"]) { ", and mounts there propagate to the host" } else { "" };
     let (grade, access) = match (read_only, vital || below) {
-        (false, true) => (subject.if_root(Grade::Open), "can be written"),
-        (false, false) => (Grade::Loose, "can be written"),
-        (true, true) => (Grade::Loose, "can be read"),
-        (true, false) => (Grade::Usual, "can be read"),
+        (false, true) => (subject.if_root(Grade::Open), "is writable"),
+        (false, false) => (Grade::Loose, "is writable"),
+        (true, true) => (Grade::Loose, "is readable"),
+        (true, false) => (Grade::Usual, "is readable"),
     };
     let grade = if propagates.is_empty() { grade } else { grade.max(Grade::Loose) };
-    Some((grade, format!("{to}: {from} of the host {access}{propagates}")))
+    Some((grade, format!("{to}: host path {from} {access}{propagates}")))
 }
 
-/// Major and minor numbers of what every container has: null, zero, full, random, urandom, tty,
-/// console, ptmx; and of pseudo-terminals.
+/// Major and minor numbers of the default devices (null, zero, full, random, urandom, tty, console, ptmx) and of
+/// pseudoterminals.
 const HARMLESS: [(i64, Option<i64>); 9] = [
     (1, Some(3)),
     (1, Some(5)),
@@ -155,13 +165,16 @@ pub(super) fn devices(subject: &Subject, findings: &mut Vec<Finding>) {
         .and_then(|linux| linux.resources().as_ref())
         .and_then(|resources| resources.devices().as_deref())
         .unwrap_or_default();
-    // A rule for all replaces those before it.
+    // A rule for all devices overrides those before it.
     let last_for_all = rules.iter().rposition(is_for_all);
     let before = findings.len();
     let mut say = |grade, text: String| add(findings, "devices", subject.if_root(grade), text);
     match last_for_all {
         Some(index) if rules[index].allow() => {
-            say(Grade::Open, "every device of the host, disks and memory included".to_owned());
+            say(
+                Grade::Open,
+                "every device of the host is accessible, including disks and memory".to_owned(),
+            );
         }
         _ => {
             let after = last_for_all.map_or(0, |index| index + 1);
@@ -176,11 +189,11 @@ pub(super) fn devices(subject: &Subject, findings: &mut Vec<Finding>) {
         let grade = if device.typ() == LinuxDeviceType::B { Grade::Open } else { Grade::Loose };
         let (path, major, minor) = (device.path().display(), device.major(), device.minor());
         if !is_harmless(major, Some(minor)) {
-            say(grade, format!("{path}: device {major}:{minor} of the host is made there"));
+            say(grade, format!("{path}: device node {major}:{minor} of the host is created"));
         }
     }
     if findings.len() == before {
-        add(findings, "devices", Grade::Usual, "those that every container has, and no other");
+        add(findings, "devices", Grade::Usual, "only the default devices");
     }
 }
 
@@ -199,7 +212,7 @@ fn allowed(rule: &LinuxDeviceCgroup) -> Option<(Grade, String)> {
     let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
     let opens = access.contains('r') || access.contains('w');
     let block = rule.typ() != Some(LinuxDeviceType::C);
-    // Making a node is harmless where it cannot be opened.
+    // Creating a node is harmless if it cannot be opened.
     if !opens || (!block && is_harmless(rule.major().unwrap_or(-1), rule.minor())) {
         return None;
     }
@@ -212,12 +225,13 @@ fn allowed(rule: &LinuxDeviceCgroup) -> Option<(Grade, String)> {
 
 pub(super) fn hooks(subject: &Subject, findings: &mut Vec<Finding>) {
     let Some(hooks) = subject.spec.hooks().as_ref() else { return };
-    // The deprecated point is still what engines use.
+    // The deprecated point: engines still use it.
     #[allow(deprecated)]
     let on_the_host =
         [hooks.prestart(), hooks.create_runtime(), hooks.poststart(), hooks.poststop()];
     for hook in on_the_host.into_iter().flatten().flatten() {
-        let text = format!("{} runs on the host, with the caller's rights", hook.path().display());
+        let text =
+            format!("{} runs on the host, with the caller's privileges", hook.path().display());
         add(findings, "hooks", Grade::Usual, text);
     }
 }

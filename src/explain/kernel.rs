@@ -1,4 +1,4 @@
-//! What of the kernel it reaches.
+//! Findings on what the container reaches of the kernel.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::landlock;
 use crate::seccomp::coverage::{self, Verdict};
 use crate::sys::Errno;
 
-/// System calls that escapes have gone by, and that programs seldom need.
+/// System calls that known escapes have used, and that programs seldom need.
 const NOTABLE: [&str; 22] = [
     "add_key",
     "bpf",
@@ -34,14 +34,14 @@ const NOTABLE: [&str; 22] = [
     "userfaultfd",
 ];
 
-/// Engines allow these: ptrace and its like since they obey no_new_privs and Yama.
+/// Those of [`NOTABLE`] that engines allow: ptrace and its like, since they obey no_new_privs and Yama.
 const ENGINES_ALLOW: [&str; 2] = ["process_vm_writev", "ptrace"];
 
 pub(super) fn seccomp(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "seccomp", grade, text);
     let profile = subject.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let Some(profile) = profile else {
-        return say(Grade::Loose, "no profile: every system call may be made".to_owned());
+        return say(Grade::Loose, "no profile: every system call is allowed".to_owned());
     };
     let coverage = coverage::of(profile);
     let count = |verdict| coverage.values().filter(|v| **v == verdict).count();
@@ -57,11 +57,14 @@ pub(super) fn seccomp(subject: &Subject, findings: &mut Vec<Finding>) {
         format!("{refused} of {all} system calls are refused, {partly} by their arguments"),
     );
     if !allowed.is_empty() {
-        say(grade, format!("of those that escapes have used, allowed: {}", allowed.join(", ")));
+        say(
+            grade,
+            format!("allowed system calls that known escapes have used: {}", allowed.join(", ")),
+        );
     }
 }
 
-/// Files of procfs and sysfs that tell or change what is the host's.
+/// Files of procfs and sysfs that show or change the host.
 const HIDDEN: [&str; 6] =
     ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/proc/scsi", "/sys/firmware"];
 const READ_ONLY: [&str; 5] =
@@ -77,13 +80,13 @@ pub(super) fn proc_and_sys(subject: &Subject, findings: &mut Vec<Finding>) {
     let writable = missing(&READ_ONLY, &[linux.readonly_paths(), linux.masked_paths()]);
     let mut say = |grade, text: String| add(findings, "kernel files", grade, text);
     if !visible.is_empty() {
-        say(Grade::Loose, format!("not hidden: {visible}"));
+        say(Grade::Loose, format!("not masked: {visible}"));
     }
     if !writable.is_empty() {
-        say(subject.if_root(Grade::Open), format!("can be written: {writable}"));
+        say(subject.if_root(Grade::Open), format!("writable: {writable}"));
     }
     if visible.is_empty() && writable.is_empty() {
-        say(Grade::Usual, "what tells of the host or changes it is hidden or read-only".to_owned());
+        say(Grade::Usual, "files that show or change the host are masked or read-only".to_owned());
     }
 }
 
@@ -92,7 +95,7 @@ pub(super) fn sysctls(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut texts: Vec<_> = sysctls.iter().flat_map(|s| s.iter()).collect();
     texts.sort_unstable();
     for (name, value) in texts {
-        let text = format!("{name} = {value:?}, in its own namespaces");
+        let text = format!("{name} = {value:?}, in the container's namespaces");
         add(findings, "sysctls", Grade::Usual, text);
     }
 }
@@ -104,21 +107,27 @@ pub(super) fn security_modules(subject: &Subject, findings: &mut Vec<Finding>) {
     let (profile, label) = (given(process.apparmor_profile()), given(process.selinux_label()));
     match &profile {
         Some(name) if name == "unconfined" => {
-            say(Grade::Loose, "AppArmor does not confine it".to_owned());
+            say(Grade::Loose, "no AppArmor profile confines it".to_owned());
         }
-        Some(name) => say(Grade::Usual, format!("AppArmor confines it by the profile {name}")),
+        Some(name) => say(Grade::Usual, format!("the AppArmor profile {name} confines it")),
         None if subject.facts.apparmor => {
-            say(Grade::Loose, "AppArmor, which the host has, does not confine it".to_owned());
+            say(
+                Grade::Loose,
+                "no AppArmor profile confines it, although the host has AppArmor".to_owned(),
+            );
         }
         None => {}
     }
     match &label {
         Some(label) if label.contains(":spc_t:") => {
-            say(Grade::Loose, format!("SELinux does not confine it ({label})"));
+            say(Grade::Loose, format!("the SELinux label {label} does not confine it"));
         }
-        Some(label) => say(Grade::Usual, format!("SELinux confines it by the label {label}")),
+        Some(label) => say(Grade::Usual, format!("the SELinux label {label} confines it")),
         None if subject.facts.selinux => {
-            say(Grade::Loose, "SELinux, which the host has, gives it no label".to_owned());
+            say(
+                Grade::Loose,
+                "no SELinux label confines it, although the host has SELinux".to_owned(),
+            );
         }
         None => {}
     }
@@ -144,15 +153,22 @@ pub(super) fn limits(subject: &Subject, findings: &mut Vec<Finding>) {
     let memory = resources.and_then(|r| r.memory().as_ref()).and_then(|m| m.limit());
     match positive(memory) {
         Some(limit) => say(Grade::Tight, format!("memory: {limit} bytes")),
-        None => say(Grade::Usual, "memory: no limit: it may take all of the host's".to_owned()),
+        None => {
+            say(Grade::Usual, "memory: no limit: it can use all of the host's memory".to_owned())
+        }
     }
     match positive(resources.and_then(|r| r.pids().as_ref()).map(|pids| pids.limit())) {
         Some(limit) => say(Grade::Tight, format!("processes: {limit}")),
-        None => say(Grade::Usual, "processes: no limit: it may take all of the host's".to_owned()),
+        None => say(
+            Grade::Usual,
+            "processes: no limit: it can use all of the host's process IDs".to_owned(),
+        ),
     }
     let process = subject.spec.process().as_ref();
     if let Some(score) = process.and_then(|p| p.oom_score_adj()).filter(|score| *score < 0) {
-        let text = format!("when memory runs out, it is spared more than others ({score})");
+        let text = format!(
+            "when memory runs out, the kernel kills it later than other processes ({score})"
+        );
         say(Grade::Loose, text);
     }
     let rooted: Option<&PathBuf> =

@@ -1,8 +1,8 @@
-//! What a container may do to its host, in plain words: `aril explain`.
+//! `aril explain`: reports what a container may do to its host, in plain words.
 //!
-//! A pure function of the config and a few facts. Each [`Finding`] is graded by what engines give a
-//! container that asks for nothing; the whole is graded like its worst finding. What decides is whether
-//! a hostile program inside gains something over the host, not whether the config is sensible.
+//! A pure function of the config and a few facts. Each [`Finding`] is graded by comparison with what engines give a
+//! container by default. The config has the grade of its worst finding. A grade says if a hostile program in the
+//! container gains power over the host, not if the config is sensible.
 
 mod isolation;
 mod kernel;
@@ -23,9 +23,9 @@ pub enum Grade {
     Tight,
     /// What engines give by default.
     Usual,
-    /// More than that: somebody should know why.
+    /// More than engines give by default: there should be a known reason.
     Loose,
-    /// A way out: a program inside can become root of the host, or as good as that.
+    /// A program in the container can become root of the host, or gain equal power.
     Open,
 }
 
@@ -44,7 +44,7 @@ impl Grade {
             Self::Tight => "less than engines give by default",
             Self::Usual => "what engines give by default",
             Self::Loose => "more than engines give by default",
-            Self::Open => "a program inside can take over the host",
+            Self::Open => "a program in the container can take over the host",
         }
     }
 }
@@ -59,14 +59,14 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     pub grade: Grade,
-    /// In the order of topics.
+    /// Findings in the order of topics.
     pub findings: Vec<Finding>,
 }
 
-/// What is known of the host.
+/// Properties of the host and the caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts {
-    /// The caller is not root, and so neither is anything of the container's.
+    /// The caller is not root, so no process of the container is root on the host.
     pub rootless: bool,
     pub apparmor: bool,
     pub selinux: bool,
@@ -93,12 +93,13 @@ pub fn explain(spec: &Spec, grant: &OperatorGrant, facts: &Facts) -> Result<Expl
     Ok(Explanation { grade, findings })
 }
 
-/// The config, and what most topics depend on.
+/// The config, and facts that most topics depend on.
 struct Subject<'a> {
     spec: &'a Spec,
     grant: &'a OperatorGrant,
     facts: &'a Facts,
-    /// Its root is nobody on the host: by a user namespace, or because the caller is not root.
+    /// Root in the container is an unprivileged user on the host: by a user namespace, or because the caller is not
+    /// root.
     mapped: bool,
 }
 
@@ -111,7 +112,7 @@ impl<'a> Subject<'a> {
         Self { spec, grant, facts, mapped }
     }
 
-    /// What only root of the host could turn against it.
+    /// Lowers a grade to `Loose` if only root on the host could exploit the finding.
     fn if_root(&self, grade: Grade) -> Grade {
         if self.mapped { grade.min(Grade::Loose) } else { grade }
     }
@@ -128,7 +129,7 @@ impl<'a> Subject<'a> {
         made || crate::spec::has_namespace(self.spec, kind)
     }
 
-    /// All that a program inside can come to hold, as names without a prefix.
+    /// All capabilities that a program in the container can hold, without the prefix `CAP_`.
     fn capabilities(&self) -> Vec<String> {
         let sets = self.spec.process().as_ref().and_then(|p| p.capabilities().as_ref());
         let Some(sets) = sets else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Who a program inside is, and what it holds.
+//! Findings on the user of the container's program, and its privileges.
 
 use oci_spec::runtime::LinuxIdMapping;
 
@@ -10,10 +10,16 @@ pub(super) fn user(subject: &Subject, findings: &mut Vec<Finding>) {
     let uid = subject.spec.process().as_ref().map_or(0, |process| process.user().uid());
     let who = if uid == 0 { "root".to_owned() } else { format!("user {uid}") };
     if subject.facts.rootless {
-        return say(Grade::Tight, format!("runs as {who}, and on the host with your rights only"));
+        return say(
+            Grade::Tight,
+            format!("runs as {who}, with only the caller's privileges on the host"),
+        );
     }
     if subject.grant.userns.is_some() {
-        return say(Grade::Tight, format!("runs as {who}, by ids that no other container has"));
+        return say(
+            Grade::Tight,
+            format!("runs as {who}, mapped to host IDs that no other container has"),
+        );
     }
     let maps = subject.spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
     match (maps.and_then(|maps| on_the_host(maps, uid)), uid) {
@@ -25,10 +31,10 @@ pub(super) fn user(subject: &Subject, findings: &mut Vec<Finding>) {
         }
         (None, 0) => say(
             Grade::Usual,
-            "runs as root, which is root on the host as well, held back only by what follows"
+            "runs as root, which is also root on the host, confined only by the following"
                 .to_owned(),
         ),
-        (None, _) => say(Grade::Tight, format!("runs as {who}, on the host too")),
+        (None, _) => say(Grade::Tight, format!("runs as {who}, also on the host")),
     }
 }
 
@@ -49,32 +55,32 @@ pub(super) fn no_new_privileges(subject: &Subject, findings: &mut Vec<Finding>) 
     add(findings, "privileges", grade, text);
 }
 
-/// What a capability beyond the default is good for. Those that are as good as root on the host are
-/// open.
+/// Capabilities beyond the default ones, and what each allows. Those that give the power of root on the host are
+/// `Open`.
 const CAPABILITIES: [(&str, Grade, &str); 27] = [
     ("AUDIT_CONTROL", Grade::Loose, "change the host's audit rules"),
     ("AUDIT_READ", Grade::Loose, "read the host's audit log"),
-    ("BLOCK_SUSPEND", Grade::Loose, "keep the host from sleeping"),
+    ("BLOCK_SUSPEND", Grade::Loose, "keep the host from suspending"),
     ("BPF", Grade::Open, "load programs into the kernel"),
     ("CHECKPOINT_RESTORE", Grade::Loose, "open files of other processes by /proc/PID/map_files"),
-    ("DAC_READ_SEARCH", Grade::Open, "open any file of a file system it has one mount of"),
+    ("DAC_READ_SEARCH", Grade::Open, "open any file of a file system that it has a mount of"),
     ("IPC_LOCK", Grade::Loose, "lock memory without limit"),
     ("IPC_OWNER", Grade::Loose, "use shared memory of any user"),
-    ("LEASE", Grade::Loose, "take leases on files of others"),
+    ("LEASE", Grade::Loose, "take leases on other users' files"),
     ("LINUX_IMMUTABLE", Grade::Loose, "make files that cannot be changed or removed"),
     ("MAC_ADMIN", Grade::Open, "change the policy of the host's security module"),
-    ("MAC_OVERRIDE", Grade::Open, "pass by the policy of the host's security module"),
+    ("MAC_OVERRIDE", Grade::Open, "bypass the policy of the host's security module"),
     ("NET_ADMIN", Grade::Loose, "configure interfaces, routes and firewalls of its network"),
     ("NET_BROADCAST", Grade::Loose, "broadcast and multicast"),
-    ("PERFMON", Grade::Open, "observe the whole kernel, with its memory"),
+    ("PERFMON", Grade::Open, "trace the whole kernel, including its memory"),
     ("SYSLOG", Grade::Loose, "read the kernel's log and its addresses"),
     ("SYS_ADMIN", Grade::Open, "mount, enter namespaces and administer most of the kernel"),
     ("SYS_BOOT", Grade::Open, "reboot the host, or load another kernel"),
     ("SYS_MODULE", Grade::Open, "load modules into the kernel"),
-    ("SYS_NICE", Grade::Loose, "take processor time before all others"),
-    ("SYS_PACCT", Grade::Loose, "switch process accounting"),
-    ("SYS_PTRACE", Grade::Loose, "look into and change every process that it sees"),
-    ("SYS_RAWIO", Grade::Open, "reach ports, memory and disks of the host directly"),
+    ("SYS_NICE", Grade::Loose, "take CPU time from all other processes"),
+    ("SYS_PACCT", Grade::Loose, "turn process accounting on and off"),
+    ("SYS_PTRACE", Grade::Loose, "read and change the memory of every process that it sees"),
+    ("SYS_RAWIO", Grade::Open, "access I/O ports, memory and disks of the host directly"),
     ("SYS_RESOURCE", Grade::Loose, "exceed quotas and limits"),
     ("SYS_TIME", Grade::Loose, "set the host's clock"),
     ("SYS_TTY_CONFIG", Grade::Loose, "configure and hang up terminals"),

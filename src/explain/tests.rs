@@ -6,7 +6,7 @@ use crate::spec::{Extensions, annotation};
 const CONFINED: Facts =
     Facts { rootless: false, apparmor: true, selinux: false, landlock: Some(6) };
 
-/// What Docker gives by default, as far as it matters.
+/// Docker's default config, as far as it matters here.
 fn usual() -> Value {
     let capabilities: Vec<_> =
         crate::spec::sandbox::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
@@ -45,7 +45,7 @@ fn granted(spec: &Value, grant: &OperatorGrant) -> Explanation {
     explain(&spec, grant, &CONFINED).unwrap()
 }
 
-/// What one change adds.
+/// Checks that a change to the default config adds one finding.
 #[track_caller]
 fn changed(change: impl FnOnce(&mut Value), grade: Grade, said: &str) {
     let mut spec = usual();
@@ -61,7 +61,7 @@ fn push(spec: &mut Value, list: &str, value: Value) {
 }
 
 #[test]
-fn the_usual_is_usual() {
+fn the_default_config_is_usual() {
     let explanation = of(&usual());
     assert_eq!(explanation.grade, Grade::Usual, "{explanation:#?}");
     let json = serde_json::to_value(&explanation).unwrap();
@@ -70,7 +70,7 @@ fn the_usual_is_usual() {
 }
 
 #[test]
-fn what_is_open() {
+fn ways_to_root_on_the_host_are_open() {
     let capability = |name: &'static str| {
         move |spec: &mut Value| {
             push(spec, "/process/capabilities/bounding", name.into());
@@ -88,35 +88,35 @@ fn what_is_open() {
     changed(|spec| push(spec, "/linux/resources/devices", disk), Grade::Open, "block device 8:0");
     let bind = |source: &str, how: &str| json!({"destination": "/mnt", "source": source, "type": "bind", "options": ["rbind", how]});
     for (source, how, grade, said) in [
-        ("/", "rw", Grade::Open, "/mnt: / of the host can be written"),
-        ("/etc/cron.d", "rw", Grade::Open, "can be written"),
-        ("/", "ro", Grade::Loose, "can be read"),
-        ("/srv/data", "rw", Grade::Loose, "/srv/data of the host can be written"),
-        ("/srv/data", "ro", Grade::Usual, "/srv/data of the host can be read"),
-        ("/run/docker.sock", "ro", Grade::Open, "whoever may talk to it"),
-        ("/srv/data", "rshared", Grade::Loose, "mounts there appear on the host"),
+        ("/", "rw", Grade::Open, "/mnt: host path / is writable"),
+        ("/etc/cron.d", "rw", Grade::Open, "is writable"),
+        ("/", "ro", Grade::Loose, "is readable"),
+        ("/srv/data", "rw", Grade::Loose, "host path /srv/data is writable"),
+        ("/srv/data", "ro", Grade::Usual, "host path /srv/data is readable"),
+        ("/run/docker.sock", "ro", Grade::Open, "gains root privileges"),
+        ("/srv/data", "rshared", Grade::Loose, "mounts there propagate to the host"),
     ] {
         changed(|spec| push(spec, "/mounts", bind(source, how)), grade, said);
     }
     let without =
         |path: &'static str| move |spec: &mut Value| *spec.pointer_mut(path).unwrap() = json!([]);
-    changed(without("/linux/readonlyPaths"), Grade::Open, "can be written: /proc/bus");
-    changed(without("/linux/maskedPaths"), Grade::Loose, "not hidden: /proc/kcore");
+    changed(without("/linux/readonlyPaths"), Grade::Open, "writable: /proc/bus");
+    changed(without("/linux/maskedPaths"), Grade::Loose, "not masked: /proc/kcore");
     changed(|spec| spec["mounts"][1]["options"] = json!([]), Grade::Open, "kernel's settings");
     changed(|spec| spec["linux"]["rootfsPropagation"] = "shared".into(), Grade::Open, "its mounts");
 }
 
 #[test]
-fn what_is_loose() {
+fn additions_to_the_default_config_are_loose() {
     changed(|spec| spec["linux"]["seccomp"] = Value::Null, Grade::Loose, "no profile");
     changed(
         |spec| push(spec, "/linux/seccomp/syscalls/0/names", "bpf".into()),
         Grade::Loose,
-        "allowed: bpf, ptrace",
+        "escapes have used: bpf, ptrace",
     );
     changed(|spec| spec["process"]["apparmorProfile"] = Value::Null, Grade::Loose, "AppArmor");
-    changed(|spec| spec["process"]["oomScoreAdj"] = json!(-5), Grade::Loose, "spared");
-    for (index, said) in [(1, "pid: shared"), (2, "listens and connects"), (3, "shared memory")] {
+    changed(|spec| spec["process"]["oomScoreAdj"] = json!(-5), Grade::Loose, "kills it later");
+    for (index, said) in [(1, "pid: shared"), (2, "abstract sockets"), (3, "shared memory")] {
         let remove = |spec: &mut Value| {
             spec["linux"]["namespaces"].as_array_mut().unwrap().remove(index);
         };
@@ -128,14 +128,18 @@ fn what_is_loose() {
     };
     changed(control, Grade::Open, "network: shared");
     let hosts = |spec: &mut Value| spec["linux"]["namespaces"][2]["path"] = "/proc/1/ns/net".into();
-    changed(hosts, Grade::Open, "the host's, by /proc/1/ns/net");
+    changed(hosts, Grade::Open, "joins the host's namespace /proc/1/ns/net");
 }
 
 #[test]
-fn what_is_tight() {
+fn restrictions_of_the_default_config_are_tight() {
     changed(|spec| spec["process"]["noNewPrivileges"] = true.into(), Grade::Tight, "no program");
     changed(|spec| spec["process"]["user"]["uid"] = 7.into(), Grade::Tight, "runs as user 7");
-    changed(|spec| spec["root"]["readonly"] = true.into(), Grade::Tight, "cannot be written");
+    changed(
+        |spec| spec["root"]["readonly"] = true.into(),
+        Grade::Tight,
+        "root file system is read-only",
+    );
     let limits = |spec: &mut Value| spec["linux"]["resources"]["memory"] = json!({"limit": 4096});
     changed(limits, Grade::Tight, "memory: 4096 bytes");
     let rules = || (annotation::LANDLOCK, r#"{"tcp":{"bind":[]}}"#);
@@ -143,9 +147,9 @@ fn what_is_tight() {
     assert!(confined.findings.iter().any(|f| f.text == "restricts tcp bind"), "{confined:#?}");
 }
 
-/// An annotation that was not allowed changes nothing.
+/// An annotation without a grant changes nothing.
 #[test]
-fn only_what_was_granted_counts() {
+fn annotations_count_only_with_a_grant() {
     let network = |value| granted(&usual(), &OperatorGrant::of(Extensions::of(&[value])));
     assert_eq!(network((annotation::NETWORK, "host")).grade, Grade::Loose);
     assert_eq!(network((annotation::NETWORK, "none")), of(&usual()));
@@ -154,9 +158,9 @@ fn only_what_was_granted_counts() {
     assert_eq!(of(&annotated), of(&usual()));
 }
 
-/// With ids that are nobody's on the host, a way to its root is not one.
+/// IDs without privileges on the host: a finding that only root could exploit is not `Open`.
 #[test]
-fn a_user_namespace_closes_what_only_root_could_open() {
+fn a_user_namespace_lowers_open_findings() {
     let mapped = |host: u32| {
         let mut spec = usual();
         push(&mut spec, "/linux/namespaces", json!({"type": "user"}));

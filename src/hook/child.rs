@@ -1,9 +1,9 @@
-//! Hooks in the container's namespaces: createContainer and startContainer.
+//! Runs hooks in the container's namespaces: createContainer and startContainer.
 
-use super::{Hook, Point, Surroundings, run};
+use super::{Hook, HookContext, Point, run};
 use crate::error::fault::{ChildResult, Fault};
 
-/// In order; the first that fails ends it.
-pub fn run(point: Point, hooks: &[Hook], around: &Surroundings) -> ChildResult<()> {
-    run::run(point, hooks, around).collect::<Result<_, _>>().map_err(Fault::refused)
+/// Runs hooks in order, up to the first that fails.
+pub fn run(point: Point, hooks: &[Hook], context: &HookContext) -> ChildResult<()> {
+    run::run(point, hooks, context).collect::<Result<_, _>>().map_err(Fault::refused)
 }

@@ -1,14 +1,13 @@
-//! Programs that the config wants run at points of a container's life.
+//! Hooks: programs of the config that run at fixed points of a container's life.
 //!
 //! # Theory of operation
 //!
-//! [`plan::plan`] checks all hooks before any effect. Each is executed as it is written: no lookup,
-//! no cleaned path (`/proc/<pid>/exe` is a link that only the kernel can follow), `args` as the
-//! whole argv, the state as JSON on stdin. [`run::run`] is the same for both processes; [`parent`]
-//! runs those of the runtime's namespaces, [`child`] createContainer (before pivot, in the rootfs)
-//! and startContainer (as the container's user, right before execve).
+//! [`plan::plan`] checks all hooks before any effect. Each is executed as written: no lookup in PATH, no cleaned path
+//! (only the kernel can follow a link like `/proc/<pid>/exe`), `args` as the whole argv, the state as JSON on stdin.
+//! [`run::run`] runs hooks in both processes: [`parent`] those of the runtime's namespaces, [`child`] createContainer
+//! (before pivot_root, in the rootfs) and startContainer (as the container's user, immediately before execve).
 //!
-//! A hook has ended when its process has: what it leaves behind may keep its output open.
+//! A hook ends when its process ends; processes that it started may keep its output open.
 
 pub mod child;
 pub mod parent;
@@ -21,7 +20,7 @@ use std::time::Duration;
 
 pub use plan::Plan;
 
-/// When a hook runs.
+/// Point at which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     Prestart,
@@ -33,7 +32,7 @@ pub enum Point {
 }
 
 impl Point {
-    /// In the order of a container's life.
+    /// All points, in the order of a container's life.
     pub const ALL: [Self; 6] = [
         Self::Prestart,
         Self::CreateRuntime,
@@ -44,25 +43,25 @@ impl Point {
     ];
 }
 
-/// One hook, ready for execve.
+/// A hook, prepared for execve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     pub path: CString,
     pub argv: Vec<CString>,
-    /// None: that of its [`Surroundings`].
+    /// None: that of its [`HookContext`].
     pub env: Option<Vec<CString>>,
     pub timeout: Option<Duration>,
 }
 
-/// What the hooks of a point find.
+/// Input and environment of the hooks of a point.
 #[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct HookContext<'a> {
     /// The container's state as JSON.
     pub state: &'a [u8],
-    /// Of a hook that names none: the runtime's own in its namespaces
-    /// ([`parent::own_environment`]), none for createContainer, the process's for startContainer.
+    /// Environment of a hook that specifies none: the runtime's own in its namespaces ([`parent::own_environment`]),
+    /// empty for createContainer, the process's for startContainer.
     pub env: &'a [CString],
-    /// The bundle in the runtime's namespaces, the rootfs for createContainer.
+    /// Working directory: the bundle in the runtime's namespaces, the rootfs for createContainer.
     pub cwd: Option<&'a CStr>,
 }
 

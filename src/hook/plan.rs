@@ -1,4 +1,4 @@
-//! `hooks` -> what to execute. Pure.
+//! Prepares the hooks of the config for execve. Pure.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{Hook, Point};
 use crate::error::{Context, Error, Result};
 use crate::path::{c_path, c_string};
 
-/// The hooks of each point, in their order.
+/// Hooks of each point, in the config's order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     prestart: Vec<Hook>,
@@ -33,7 +33,7 @@ impl Plan {
     }
 }
 
-// Engines still use prestart.
+// Engines still use the deprecated prestart.
 #[allow(deprecated)]
 pub fn plan(hooks: Option<&Hooks>) -> Result<Plan> {
     let Some(hooks) = hooks else { return Ok(Plan::default()) };
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn no_hooks() {
+    fn a_config_without_hooks_has_none() {
         assert!(plan(None).unwrap().at(Point::Prestart).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Runs hooks one after the other. The texts are those that operators know from runc.
+//! Runs hooks one after the other. Error texts are runc's, because operators search for them.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Hook, Point, Surroundings};
+use super::{Hook, HookContext, Point};
 use crate::error::text;
 use crate::sys::clone::Spawned;
 use crate::sys::pidfd::{self, Ended};
@@ -15,26 +15,26 @@ use crate::sys::process::{Vector, set_nonblocking};
 use crate::sys::spawn::{Image, Refusal, pipe, spawn};
 use crate::sys::{Errno, Result as SysResult};
 
-/// What is kept of a hook's stdout, and of its stderr, for the error.
+/// Maximum number of bytes kept of each of a hook's stdout and stderr, for the error.
 const CAPTURE_MAX: usize = 64 << 10;
 
-/// In order, as far as the caller takes it: each runs when its outcome is asked for.
+/// Returns an iterator that runs each hook when its outcome is requested, in order.
 pub fn run<'a>(
     point: Point,
     hooks: &'a [Hook],
-    around: &'a Surroundings,
+    context: &'a HookContext,
 ) -> impl Iterator<Item = Result<(), String>> + 'a {
     hooks.iter().enumerate().map(move |(index, hook)| {
-        run_one(hook, around).map_err(|why| format!("error running {point} hook #{index}: {why}"))
+        run_one(hook, context).map_err(|why| format!("error running {point} hook #{index}: {why}"))
     })
 }
 
-fn run_one(hook: &Hook, around: &Surroundings) -> Result<(), String> {
+fn run_one(hook: &Hook, context: &HookContext) -> Result<(), String> {
     let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
-    let (child, mut streams) = start(hook, around)?;
-    let finished = streams.attend(&child, deadline).map_err(|e| failed("poll", e))?;
+    let (child, mut streams) = start(hook, context)?;
+    let finished = streams.exchange(&child, deadline).map_err(|e| failed("poll", e))?;
     if !finished {
-        // The only failure is that it is gone already.
+        // Fails only if the process is already gone.
         let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     }
     let ended = pidfd::wait(child.pidfd.as_fd(), true).map_err(|e| failed("wait", e))?;
@@ -45,7 +45,7 @@ fn run_one(hook: &Hook, around: &Surroundings) -> Result<(), String> {
         None | Some(Ended::Exited(0)) => Ok(()),
         Some(ended) => {
             let [stdout, stderr] = streams.captured();
-            Err(format!("{}, stdout: {stdout}, stderr: {stderr}", how(ended)))
+            Err(format!("{}, stdout: {stdout}, stderr: {stderr}", describe_end(ended)))
         }
     }
 }
@@ -54,12 +54,12 @@ fn failed(call: &str, errno: Errno) -> String {
     format!("{call}: {}", text::errno(errno))
 }
 
-fn start<'a>(hook: &Hook, around: &Surroundings<'a>) -> Result<(Spawned, Streams<'a>), String> {
+fn start<'a>(hook: &Hook, context: &HookContext<'a>) -> Result<(Spawned, Streams<'a>), String> {
     let image = Image {
         path: &hook.path,
         argv: Vector::new(&hook.argv),
-        env: Vector::new(hook.env.as_deref().unwrap_or(around.env)),
-        cwd: around.cwd,
+        env: Vector::new(hook.env.as_deref().unwrap_or(context.env)),
+        cwd: context.cwd,
     };
     let pipes = || SysResult::Ok([pipe()?, pipe()?, pipe()?]);
     let [(input, state), (stdout, output), (stderr, errors)] =
@@ -71,7 +71,7 @@ fn start<'a>(hook: &Hook, around: &Surroundings<'a>) -> Result<(Spawned, Streams
                 Refusal::Spawn(errno) => failed("fork", errno),
                 Refusal::Exec(errno) => failed(&format!("fork/exec {path}"), errno),
                 Refusal::Chdir(errno) => {
-                    let cwd = around.cwd.unwrap_or_default().to_string_lossy();
+                    let cwd = context.cwd.unwrap_or_default().to_string_lossy();
                     failed(&format!("chdir {cwd}"), errno)
                 }
             }
@@ -79,31 +79,31 @@ fn start<'a>(hook: &Hook, around: &Surroundings<'a>) -> Result<(Spawned, Streams
     let streams = Streams {
         _input: input,
         state: Some(File::from(state)),
-        unsent: around.state,
+        unsent: context.state,
         outputs: [Capture::new(stdout), Capture::new(stderr)],
     };
     Ok((child, streams))
 }
 
 struct Streams<'a> {
-    /// The hook's end of its stdin, held so that writing to a hook that reads nothing is no
-    /// SIGPIPE: this may be a process that no longer ignores it.
+    /// The hook's end of its stdin. Held open so that writing to a hook that does not read it raises no SIGPIPE,
+    /// which this process may no longer ignore.
     _input: OwnedFd,
-    /// Closed when all is written, which the hook sees as the end.
+    /// Closed when everything is written, which the hook sees as the end of the file.
     state: Option<File>,
     unsent: &'a [u8],
     outputs: [Capture; 2],
 }
 
 struct Capture {
-    /// None at its end.
+    /// `None` after the end of the file.
     source: Option<File>,
     bytes: Vec<u8>,
 }
 
 impl Streams<'_> {
-    /// Feeds and listens until the child has ended. False: it has not by the deadline.
-    fn attend(&mut self, child: &Spawned, deadline: Option<Instant>) -> SysResult<bool> {
+    /// Writes the state and reads output until the child ends. Returns false if it has not ended by the deadline.
+    fn exchange(&mut self, child: &Spawned, deadline: Option<Instant>) -> SysResult<bool> {
         if let Some(state) = &self.state {
             set_nonblocking(state)?;
         }
@@ -129,7 +129,7 @@ impl Streams<'_> {
         fds.extend(self.state.iter().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLOUT)));
         let sources = self.outputs.iter().filter_map(|capture| capture.source.as_ref());
         fds.extend(sources.map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)));
-        // Rounded up, not to spin through the last millisecond; cut to what poll counts.
+        // Rounded up, so that the last millisecond is not spent polling; limited to poll's range.
         let timeout = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
         });
@@ -144,7 +144,7 @@ impl Streams<'_> {
             match state.write(self.unsent) {
                 Ok(length) => self.unsent = &self.unsent[length..],
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // It is the hook's to complain of a state cut short.
+                // A hook may close its stdin before it has read the state.
                 Err(_) => self.unsent = &[],
             }
             if self.unsent.is_empty() {
@@ -164,7 +164,7 @@ impl Capture {
         Self { source: Some(source.into()), bytes: Vec::new() }
     }
 
-    /// Reads what is there; what is over the maximum is lost.
+    /// Reads what is available. Discards what exceeds the maximum.
     fn read(&mut self) {
         let mut buffer = [0; 4096];
         while let Some(source) = &mut self.source {
@@ -181,8 +181,8 @@ impl Capture {
     }
 }
 
-/// As Go's os/exec says it.
-fn how(ended: Ended) -> String {
+/// Describes the end of a process like Go's os/exec.
+fn describe_end(ended: Ended) -> String {
     const SIGNALS: [&str; 32] = [
         "signal 0",
         "hangup",
@@ -241,12 +241,12 @@ mod tests {
     }
 
     fn run_script(script: &str, state: &[u8]) -> Result<(), String> {
-        let around = Surroundings { state, env: &[c"A=b".into()], cwd: Some(c"/usr") };
-        run(Point::CreateRuntime, &[hook("true"), hook(script)], &around).collect()
+        let context = HookContext { state, env: &[c"A=b".into()], cwd: Some(c"/usr") };
+        run(Point::CreateRuntime, &[hook("true"), hook(script)], &context).collect()
     }
 
     #[test]
-    fn a_hook_finds_its_surroundings() {
+    fn a_hook_gets_state_environment_and_directory() {
         let script = r#"read -r line; [ "$line" = '{"id":1}' ] && [ "$A" = b ] && [ "$PWD" = /usr ] && [ "$0" = name0 ]"#;
         assert_eq!(run_script(script, b"{\"id\":1}\n"), Ok(()));
     }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_nobody_reads_and_output_without_end() {
+    fn unread_state_and_endless_output_do_not_block() {
         let state = vec![b'x'; 1 << 20];
         assert_eq!(run_script("exit 0", &state), Ok(()));
         assert_eq!(run_script("[ $(wc -c) = 1048576 ]", &state), Ok(()));
@@ -273,40 +273,40 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hook_leaves_behind_does_not_hold_us() {
+    fn processes_that_a_hook_leaves_are_not_waited_for() {
         let pid = std::env::temp_dir().join(format!("aril-hook-{}", std::process::id()));
         let script = format!("exec sleep 1000 & echo $! > {}; exit 0", pid.display());
         assert_eq!(run_script(&script, b""), Ok(()));
         let text = std::fs::read_to_string(&pid).unwrap();
         std::fs::remove_file(&pid).unwrap();
         let left = nix::unistd::Pid::from_raw(text.trim().parse().unwrap());
-        // It is still there: its end was not waited for.
+        // The process that the hook started still runs: it was not waited for.
         nix::sys::signal::kill(left, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
     #[test]
-    fn time_is_limited() {
+    fn a_timeout_ends_the_hook() {
         let mut slow = hook("exec sleep 9");
         slow.timeout = Some(Duration::from_millis(100));
-        let around = Surroundings { state: b"", env: &[], cwd: None };
+        let context = HookContext { state: b"", env: &[], cwd: None };
         assert_eq!(
-            run(Point::Poststop, &[slow], &around).next().unwrap().unwrap_err(),
+            run(Point::Poststop, &[slow], &context).next().unwrap().unwrap_err(),
             "error running poststop hook #0: hook ran past specified timeout of 0.1s"
         );
     }
 
     #[test]
-    fn what_cannot_be_executed_is_named() {
+    fn errors_name_what_cannot_be_executed() {
         let mut none = hook("");
         none.path = c"/nonexistent".into();
-        let mut around = Surroundings { state: b"", env: &[], cwd: None };
+        let mut context = HookContext { state: b"", env: &[], cwd: None };
         assert_eq!(
-            run(Point::Prestart, &[none.clone()], &around).next().unwrap().unwrap_err(),
+            run(Point::Prestart, &[none.clone()], &context).next().unwrap().unwrap_err(),
             "error running prestart hook #0: fork/exec /nonexistent: no such file or directory"
         );
-        around.cwd = Some(c"/nonexistent/cwd");
+        context.cwd = Some(c"/nonexistent/cwd");
         assert_eq!(
-            run(Point::Prestart, &[none], &around).next().unwrap().unwrap_err(),
+            run(Point::Prestart, &[none], &context).next().unwrap().unwrap_err(),
             "error running prestart hook #0: chdir /nonexistent/cwd: no such file or directory"
         );
     }
@@ -320,8 +320,8 @@ mod tests {
             .spawn();
         let mut shell = shell.unwrap();
         link.path = CString::new(format!("/proc/{}/exe", shell.id())).unwrap();
-        let around = Surroundings { state: b"", env: &[], cwd: None };
-        let outcome = run(Point::Prestart, &[link], &around).next().unwrap();
+        let context = HookContext { state: b"", env: &[], cwd: None };
+        let outcome = run(Point::Prestart, &[link], &context).next().unwrap();
         drop(shell.stdin.take());
         shell.wait().unwrap();
         assert_eq!(outcome, Ok(()));

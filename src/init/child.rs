@@ -12,7 +12,7 @@ use super::{gate, reaper};
 use crate::error::Fault;
 use crate::error::fault::{Attempt, ChildResult};
 use crate::fs::{Proc, Root};
-use crate::hook::{Point, Surroundings};
+use crate::hook::{HookContext, Point};
 use crate::identity::{environment, executable};
 use crate::plan::{Script, Step};
 use crate::sys::process::Vector;
@@ -267,7 +267,7 @@ impl<'a> Child<'a> {
 
     fn run_hooks(&self, point: Point, env: &[CString], cwd: Option<&CStr>) -> ChildResult<()> {
         let state = (self.hooks.state)(point, nix::unistd::getpid().as_raw());
-        let around = Surroundings { state: &state, env, cwd };
+        let around = HookContext { state: &state, env, cwd };
         hook::child::run(point, self.script.hooks.at(point), &around)
     }
 

@@ -1,4 +1,4 @@
-//! Makes the ruleset in the container's root, and enforces it.
+//! Creates the ruleset in the container's root file system, and enforces it.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use crate::error::text;
 use crate::fs::Root;
 use crate::sys::{self, Errno};
 
-/// With the paths as they are beneath `root`, which nothing can be led out of.
+/// Creates the ruleset. Paths are opened beneath `root`, and no symbolic link leads out of it.
 pub fn make(ruleset: &Ruleset, root: &Root) -> ChildResult<OwnedFd> {
     let made = sys::landlock::ruleset(&ruleset.handled).during("landlock_create_ruleset")?;
     for rule in &ruleset.paths {
@@ -30,8 +30,8 @@ pub fn make(ruleset: &Ruleset, root: &Root) -> ChildResult<OwnedFd> {
     Ok(made)
 }
 
-/// Allows to read and execute `program`, whatever the rules say of its path. One that is on no file system
-/// of a mount, as a copy in memory, needs no rule.
+/// Allows reading and executing `program`, regardless of the rules for its path. A program that is on no mounted
+/// file system, such as a copy in memory, needs no rule.
 pub fn allow_program(
     ruleset: &Ruleset,
     made: BorrowedFd<'_>,
@@ -46,7 +46,7 @@ pub fn allow_program(
     }
 }
 
-/// None where a missing path is forgiven: what is not there need not be allowed.
+/// Opens a path. Returns `None` if it is missing and not required: a missing path needs no rule.
 fn open(root: &Root, path: &CStr, required: bool) -> ChildResult<Option<OwnedFd>> {
     match root.open(path, libc::O_PATH) {
         Ok(place) => Ok(Some(place)),
@@ -65,7 +65,7 @@ fn is_directory(place: &OwnedFd) -> ChildResult<bool> {
     Ok(SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
-/// From here on the rules hold, for all that this process executes.
+/// Enforces the ruleset on this process and on every program that it executes.
 pub fn enforce(ruleset: BorrowedFd<'_>) -> ChildResult<()> {
     sys::landlock::restrict_self(ruleset).during("landlock_restrict_self")
 }

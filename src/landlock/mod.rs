@@ -1,17 +1,16 @@
-//! Landlock: what the container's programs may do with files, TCP ports, and processes that are not
-//! confined with them. `docs/landlock.md` is the page for those who write the annotation.
+//! Landlock: restricts what the container's programs may do with files, TCP ports, and processes outside their
+//! Landlock domain. `docs/landlock.md` describes the annotation for users.
 //!
 //! # Theory of operation
 //!
-//! [`plan::plan`] turns the annotation and the interface's version of the running kernel into a
-//! [`Ruleset`]; what the kernel cannot restrict is an error or a warning, as the annotation's `mode`
-//! says. The child makes the ruleset while it is still privileged ([`child::make`]), with the paths
-//! opened beneath its new root, and confines itself ([`child::enforce`]) when nothing is left that its
-//! own rules could stop: after the gate, before a seccomp filter that need not allow the call, and
-//! before execve. Confinement takes no_new_privs, which a ruleset therefore brings with it.
+//! [`plan::plan`] turns the annotation and the running kernel's ABI version into a [`Ruleset`]. What the kernel
+//! cannot restrict is an error or a warning, depending on the annotation's `mode`. The child creates the ruleset
+//! while it is privileged ([`child::make`]), with paths opened beneath its new root. It enforces the ruleset
+//! ([`child::enforce`]) when no remaining step of setup could violate it: after the gate, before a seccomp filter,
+//! which need not allow the call, and before execve. Enforcement requires no_new_privs, so a ruleset sets it.
 //!
-//! What a ruleset handles is denied unless a rule allows it. Each process that confines itself is a
-//! domain of its own: that of an `exec` is no part of the container's first.
+//! Access that a ruleset handles is denied unless a rule allows it. Each process that enforces a ruleset starts its
+//! own domain: an `exec` process is not in the domain of the container's init process.
 
 pub mod child;
 pub mod parent;
@@ -22,21 +21,21 @@ use std::fmt;
 
 use crate::sys::landlock::Handled;
 
-/// What the child makes. Its `Display` is the step's line in `aril plan`.
+/// Ruleset that the child creates. Its `Display` is the step's line in `aril plan`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// Of the kernel's interface.
+    /// Landlock ABI version of the kernel.
     pub version: u32,
     pub handled: Handled,
     pub paths: Vec<PathRule>,
     pub ports: Vec<PortRule>,
-    /// A path that is not there is an error rather than a rule less.
+    /// A missing path is an error; otherwise it gets no rule.
     pub required: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathRule {
-    /// As the container sees it.
+    /// Path in the container.
     pub path: CString,
     pub access: u64,
 }
@@ -53,14 +52,14 @@ mod fs {
     pub const WRITE_FILE: u64 = 1 << 1;
     pub const READ_FILE: u64 = 1 << 2;
     pub const READ_DIR: u64 = 1 << 3;
-    /// Removing and making entries of every kind.
+    /// Creation and removal of entries of every kind.
     pub const CHANGE_DIR: u64 = 0x1ff0;
-    /// Renaming and linking from one directory to another.
+    /// Renaming and linking between directories.
     pub const REFER: u64 = 1 << 13;
     pub const TRUNCATE: u64 = 1 << 14;
     pub const IOCTL_DEV: u64 = 1 << 15;
 
-    /// What can be allowed of something that is no directory.
+    /// Access rights that apply to files other than directories.
     pub const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
 }
 
@@ -77,7 +76,7 @@ mod scope {
 }
 
 impl Ruleset {
-    /// What is restricted, in the annotation's words.
+    /// Lists what is restricted, in the annotation's words.
     pub fn restricts(&self) -> String {
         let Handled { fs, net, scoped } = self.handled;
         let words: Vec<_> = [

@@ -1,8 +1,8 @@
-//! What the kernel can restrict.
+//! Asks the kernel for its Landlock ABI version.
 
 use crate::sys::{self, Errno};
 
-/// The version of its interface, or why there is none.
+/// Landlock ABI version of the kernel, or why it has none.
 pub fn version() -> Result<u32, Errno> {
     sys::landlock::version()
 }

@@ -1,4 +1,4 @@
-//! The annotation and the kernel's version -> a ruleset. Pure.
+//! Turns the annotation and the kernel's Landlock ABI version into a ruleset. Pure.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::sys::landlock::Handled;
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// None where the kernel can do nothing of it, and that is good enough.
+    /// `None` if the kernel can restrict nothing of the request, and the mode is best-effort.
     pub ruleset: Option<Ruleset>,
-    /// What is asked for and not enforced.
+    /// What the request asks for and the kernel cannot enforce.
     pub warning: Option<String>,
 }
 
-/// A thing to restrict, the version of the interface that can, and the kernel that brought it.
+/// A restriction, the ABI version that supports it, and the kernel release that introduced that version.
 struct Ability {
     bits: Handled,
     since: u32,
@@ -32,7 +32,7 @@ const fn ability(bits: Handled, since: u32, linux: &'static str, word: &'static 
     Ability { bits, since, linux, word }
 }
 
-/// What version 1 has comes first.
+/// Restrictions, with those of ABI version 1 first.
 const ABILITIES: [Ability; 8] = [
     ability(Handled { fs: 0x1fff, ..NOTHING }, 1, "5.13", "files"),
     ability(Handled { fs: fs::REFER, ..NOTHING }, 2, "5.19", "moves between directories"),
@@ -49,28 +49,29 @@ const ABILITIES: [Ability; 8] = [
     ability(Handled { scoped: scope::SIGNAL, ..NOTHING }, 6, "6.12", "signals"),
 ];
 
-/// What the words of `access` allow.
+/// Access rights of each word of `access`.
 const ACCESS: [(&str, u64); 3] = [
     ("read", fs::READ_FILE | fs::READ_DIR),
     ("write", fs::WRITE_FILE | fs::CHANGE_DIR | fs::REFER | fs::TRUNCATE | fs::IOCTL_DEV),
     ("execute", fs::EXECUTE),
 ];
 
-/// `text` is the value of [`crate::spec::annotation::LANDLOCK`].
+/// Plans the ruleset. `text` is the value of [`crate::spec::annotation::LANDLOCK`].
 pub fn plan(text: &str, version: std::result::Result<u32, Errno>) -> Result<Plan> {
     let mut wanted = read(text).context(|| crate::spec::annotation::LANDLOCK.to_owned())?;
     let version = match version {
         Ok(version) => version,
         Err(errno) if wanted.required => {
             return Err(Error::os("landlock_create_ruleset", "", errno)
-                .context("the kernel has no Landlock, which the config requires")
+                .context("the config requires Landlock, which the kernel does not support")
                 .hint(
-                    "it takes Linux 5.13 built with CONFIG_SECURITY_LANDLOCK, and landlock in the \
-                     list of the boot parameter lsm=; or say \"mode\": \"best-effort\"",
+                    "use Linux 5.13 or later built with CONFIG_SECURITY_LANDLOCK, with landlock in the \
+                     list of the boot parameter lsm=; or set \"mode\": \"best-effort\"",
                 ));
         }
         Err(_) => {
-            let warning = Some("landlock is not enforced: the kernel has none".to_owned());
+            let warning =
+                Some("landlock is not enforced: the kernel does not support it".to_owned());
             return Ok(Plan { ruleset: None, warning });
         }
     };
@@ -84,15 +85,15 @@ pub fn plan(text: &str, version: std::result::Result<u32, Errno>) -> Result<Plan
         return Err(Error::config(format!(
             "the kernel's Landlock, version {version}, cannot restrict what the config requires: {list}"
         ))
-        .hint("a newer kernel can; or say \"mode\": \"best-effort\""));
+        .hint("use a newer kernel, or set \"mode\": \"best-effort\""));
     }
     let warning = Some(format!("landlock version {version} does not restrict: {list}"));
-    // The kernel takes no ruleset that restricts nothing.
+    // The kernel rejects a ruleset that restricts nothing.
     Ok(Plan { ruleset: Some(wanted).filter(|rest| rest.handled != NOTHING), warning })
 }
 
 impl Ruleset {
-    /// Leaves out what the kernel does not know, and returns that.
+    /// Removes what the kernel does not support, and returns it.
     fn limit_to(&mut self, version: u32) -> Vec<&'static Ability> {
         self.version = version;
         let lacks = |a: &&Ability| a.since > version;
@@ -119,11 +120,11 @@ impl Ruleset {
     }
 }
 
-/// As a kernel that knows everything would have it.
+/// Parses the annotation into a ruleset for a kernel that supports everything.
 fn read(text: &str) -> Result<Ruleset> {
     let document: Value =
         serde_json::from_str(text).map_err(|e| Error::config(format!("invalid JSON: {e}")))?;
-    let fields = object(&document, "the whole", &["fs", "tcp", "scope", "mode"])?;
+    let fields = object(&document, "the annotation", &["fs", "tcp", "scope", "mode"])?;
     let mut ruleset = Ruleset {
         version: 0,
         handled: NOTHING,
@@ -187,7 +188,7 @@ fn access(value: &Value) -> Result<u64> {
     let mut words = value.as_str().unwrap_or_default().split(',').map(str::trim);
     words.try_fold(0, |all, word| match ACCESS.iter().find(|(known, _)| *known == word) {
         Some((_, bits)) => Ok(all | bits),
-        None => Err(wrong("access", value, "read, write or execute, with commas between")),
+        None => Err(wrong("access", value, "read, write or execute, separated by commas")),
     })
 }
 
@@ -210,7 +211,7 @@ fn list<'v>(value: &'v Value, what: &str) -> Result<&'v [Value]> {
 }
 
 fn wrong(what: &str, value: &Value, wanted: &str) -> Error {
-    Error::config(format!("{what}: {value}: want {wanted}"))
+    Error::config(format!("{what}: {value}: expected {wanted}"))
 }
 
 #[cfg(test)]
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_required_is_there_or_named() {
+    fn a_missing_requirement_is_named() {
         let text = plan(&required(), Ok(5)).unwrap_err().to_string();
         assert!(
             text.ends_with("abstract unix sockets (Linux 6.12), signals (Linux 6.12)"),
@@ -267,28 +268,28 @@ mod tests {
         assert!(nothing.ruleset.is_none() && nothing.warning.is_some());
         let none = plan(ALL, Err(Errno::ENOSYS)).unwrap();
         assert!(none.ruleset.is_none() && none.warning.is_some());
-        // What is not asked for need not be there.
+        // A restriction that is not requested need not be supported.
         let files = plan(r#"{"fs":[],"mode":"required"}"#, Ok(5)).unwrap();
         assert_eq!(files.ruleset.unwrap().handled.fs, 0xffff);
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn errors_name_what_is_invalid() {
         for (text, said) in [
             ("", "io.aril.landlock: invalid JSON"),
-            ("[]", "the whole: []: want an object"),
+            ("[]", "the annotation: []: expected an object"),
             ("{}", "nothing is restricted"),
             (r#"{"files":[]}"#, "no field \"files\""),
-            (r#"{"fs":{}}"#, "fs: {}: want a list"),
+            (r#"{"fs":{}}"#, "fs: {}: expected a list"),
             (r#"{"fs":[{"paths":["/a"]}]}"#, "needs paths and access"),
-            (r#"{"fs":[{"paths":["a"],"access":"read"}]}"#, "paths: \"a\": want absolute"),
+            (r#"{"fs":[{"paths":["a"],"access":"read"}]}"#, "paths: \"a\": expected absolute"),
             (r#"{"fs":[{"paths":["/a\u0000"],"access":"read"}]}"#, "landlock path"),
-            (r#"{"fs":[{"paths":["/a"],"access":"rw"}]}"#, "access: \"rw\": want read"),
-            (r#"{"fs":[{"paths":["/a"],"access":3}]}"#, "access: 3: want read"),
-            (r#"{"tcp":{"bind":[65536]}}"#, "bind: 65536: want port"),
-            (r#"{"tcp":{"bind":["80"]}}"#, "bind: \"80\": want port"),
-            (r#"{"scope":["all"]}"#, "scope: \"all\": want abstract"),
-            (r#"{"fs":[],"mode":"strict"}"#, "mode: \"strict\": want best-effort"),
+            (r#"{"fs":[{"paths":["/a"],"access":"rw"}]}"#, "access: \"rw\": expected read"),
+            (r#"{"fs":[{"paths":["/a"],"access":3}]}"#, "access: 3: expected read"),
+            (r#"{"tcp":{"bind":[65536]}}"#, "bind: 65536: expected port"),
+            (r#"{"tcp":{"bind":["80"]}}"#, "bind: \"80\": expected port"),
+            (r#"{"scope":["all"]}"#, "scope: \"all\": expected abstract"),
+            (r#"{"fs":[],"mode":"strict"}"#, "mode: \"strict\": expected best-effort"),
         ] {
             let error = plan(text, Ok(7)).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

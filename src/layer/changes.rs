@@ -1,5 +1,5 @@
-//! What a container changed: its view compared with what is below it, where its upper directory has
-//! something.
+//! Lists a container's changes: compares its merged merged with the lower directories, where its upper directory has
+//! entries.
 
 use std::io::Read;
 
@@ -11,7 +11,7 @@ use crate::fs::tree::{self, Found};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Added,
-    /// Itself, or, of a directory, something in it.
+    /// The entry itself has changed, or, for a directory, something in it.
     Changed,
     Deleted,
 }
@@ -19,21 +19,21 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Change {
     pub kind: Kind,
-    /// From the root, without a slash before it.
+    /// Path from the root, without a leading slash.
     pub path: Vec<u8>,
 }
 
 pub struct Trees<'a> {
     /// What the container sees.
-    pub view: &'a Tree,
-    /// What it would see had it written nothing.
-    pub below: &'a Tree,
-    /// What it wrote. Without, everything is compared.
+    pub merged: &'a Tree,
+    /// The lower directories alone: what the container would see if it had written nothing.
+    pub lower: &'a Tree,
+    /// The upper directory. `None`: compare everything.
     pub upper: Option<&'a Tree>,
     pub ids: &'a Ids,
 }
 
-/// In the order of a walk: a directory before what is in it.
+/// Returns changes in the order of a walk: a directory before its entries.
 pub fn changes(trees: &Trees) -> Result<Vec<Change>> {
     let mut search = Search { trees, found: Vec::new(), pending: Vec::new() };
     search.run()?;
@@ -45,7 +45,7 @@ pub fn changes(trees: &Trees) -> Result<Vec<Change>> {
 struct Search<'a> {
     trees: &'a Trees<'a>,
     found: Vec<Change>,
-    /// Directories that are in both, and whether the upper one hides what is below.
+    /// Directories that exist in both, and whether the upper one hides the lower one.
     pending: Vec<(Vec<u8>, bool)>,
 }
 
@@ -64,8 +64,8 @@ impl Search<'_> {
         match self.trees.upper {
             Some(upper) if !whole => upper.names(directory),
             _ => {
-                let mut names = self.trees.view.names(directory)?;
-                names.extend(self.trees.below.names(directory)?);
+                let mut names = self.trees.merged.names(directory)?;
+                names.extend(self.trees.lower.names(directory)?);
                 names.sort_unstable();
                 names.dedup();
                 Ok(names)
@@ -74,8 +74,8 @@ impl Search<'_> {
     }
 
     fn compare(&mut self, path: Vec<u8>, whole: bool) -> Result<()> {
-        let Trees { view, below, .. } = self.trees;
-        match (present(view.look(&path)?), present(below.look(&path)?)) {
+        let Trees { merged, lower, .. } = self.trees;
+        match (present(merged.look(&path)?), present(lower.look(&path)?)) {
             (None, None) => Ok(()),
             (None, Some(_)) => self.note(Kind::Deleted, path),
             (Some(new), None) => self.add_all(Kind::Added, path, &new),
@@ -101,18 +101,18 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// All that is in a new directory is new.
+    /// Adds everything in a new directory as new.
     fn add_all(&mut self, kind: Kind, path: Vec<u8>, new: &Found) -> Result<()> {
         if new.is_directory() {
-            for entry in self.trees.view.walk(&path).skip(1) {
+            for entry in self.trees.merged.walk(&path).skip(1) {
                 self.found.push(Change { kind: Kind::Added, path: entry?.0 });
             }
         }
         self.note(kind, path)
     }
 
-    /// Whether the upper directory at `path` stands for more than what is in it: it is opaque, or it
-    /// was moved here, with what is below its old name.
+    /// True if the upper directory at `path` hides lower entries: it is opaque, or it was renamed and shows the lower
+    /// entries of its old name.
     fn hides(&self, path: &[u8]) -> Result<bool> {
         let Some(upper) = self.trees.upper else { return Ok(true) };
         let Some(found) = upper.look(path)? else { return Ok(false) };
@@ -130,27 +130,27 @@ impl Search<'_> {
     }
 
     fn differ(&self, path: &[u8], new: &Found, old: &Found) -> Result<bool> {
-        let Trees { view, below, ids, .. } = self.trees;
-        let entry = Entry::read(view, path, new, ids)?;
-        if entry != Entry::read(below, path, old, ids)? {
+        let Trees { merged, lower, ids, .. } = self.trees;
+        let entry = Entry::read(merged, path, new, ids)?;
+        if entry != Entry::read(lower, path, old, ids)? {
             return Ok(true);
         }
-        // A further name was given to it, which must stay one of the same file.
+        // A hard link was added: the names must stay names of one file.
         if entry.form != Form::Directory && new.stat.st_nlink > old.stat.st_nlink {
             return Ok(true);
         }
-        // Nothing can be written and leave this time as it is.
+        // Every write changes the ctime.
         let changed = |found: &Found| (found.stat.st_ctime, found.stat.st_ctime_nsec);
         if entry.form != Form::File || changed(new) == changed(old) {
             return Ok(false);
         }
-        let new = new.open().os("open", view.shown(path))?;
-        let old = old.open().os("open", below.shown(path))?;
-        same(new, old).map(|same| !same).os("read", view.shown(path))
+        let new = new.open().os("open", merged.shown(path))?;
+        let old = old.open().os("open", lower.shown(path))?;
+        same(new, old).map(|same| !same).os("read", merged.shown(path))
     }
 }
 
-/// A whiteout that the kernel did not resolve, because a single directory is no overlay, is nothing.
+/// Treats a whiteout as absent. The kernel does not resolve whiteouts in a single directory, which is no overlay.
 fn present(found: Option<Found>) -> Option<Found> {
     found.filter(|found| found.kind() != libc::S_IFCHR || found.stat.st_rdev != 0)
 }
@@ -181,7 +181,7 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(length)
 }
 
-/// A directory in which something changed has changed, as in Docker's listing; the root is in none.
+/// Adds parent directories: a directory with a change in it has changed, as in `docker diff`. The root is omitted.
 fn with_parents(mut found: Vec<Change>) -> Vec<Change> {
     let mut known: std::collections::BTreeSet<Vec<u8>> =
         found.iter().map(|change| change.path.clone()).collect();

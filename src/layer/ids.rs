@@ -1,8 +1,8 @@
-//! The container's own ids, where it has a user namespace and files bear the host's.
+//! Translates host IDs in files to the container's, if it has a user namespace.
 
 use std::ffi::CStr;
 
-/// A range of ids that begins at `container` inside and at `host` outside.
+/// Range of IDs that begins at `container` in the container and at `host` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     pub container: u32,
@@ -10,7 +10,7 @@ pub struct Range {
     pub size: u32,
 }
 
-/// Without ranges, ids are what they are.
+/// Ranges of users and groups. Without ranges, IDs are unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ids {
     pub users: Vec<Range>,
@@ -27,14 +27,14 @@ const ACL_GROUP: u16 = 8;
 
 impl Ids {
     pub fn user(&self, id: u32) -> u32 {
-        inside(&self.users, id)
+        to_container(&self.users, id)
     }
 
     pub fn group(&self, id: u32) -> u32 {
-        inside(&self.groups, id)
+        to_container(&self.groups, id)
     }
 
-    /// The value of an extended attribute as the container reads it: two of them hold ids.
+    /// Value of an extended attribute as the container reads it. File capabilities and ACLs contain IDs.
     pub fn within(&self, name: &CStr, mut value: Vec<u8>) -> Vec<u8> {
         match name.to_bytes() {
             b"security.capability" => self.capability(&mut value),
@@ -44,8 +44,8 @@ impl Ids {
         value
     }
 
-    /// The third revision is the second with the id of the user namespace's root at its end. To that
-    /// root it looks like the second.
+    /// Turns revision 3 of a capability, which ends with the user namespace's root ID, into revision 2 if that is the
+    /// container's root. The container's root sees revision 2.
     fn capability(&self, value: &mut Vec<u8>) {
         let Some((magic, _)) = value.split_first_chunk::<4>() else { return };
         let magic = u32::from_le_bytes(*magic);
@@ -58,7 +58,7 @@ impl Ids {
         }
     }
 
-    /// A version, then (tag, permissions, id) of 8 bytes each; all little endian.
+    /// Format: a version, then tag, permissions and ID in 8 bytes for each entry; little-endian.
     fn acl(&self, value: &mut [u8]) {
         for item in value.get_mut(4..).unwrap_or_default().chunks_exact_mut(8) {
             let tag = u16::from_le_bytes([item[0], item[1]]);
@@ -73,9 +73,9 @@ impl Ids {
     }
 }
 
-/// Ids outside of the ranges stay: lower layers may bear the container's own, shifted by an id-mapped
-/// mount only.
-fn inside(ranges: &[Range], id: u32) -> u32 {
+/// Translates a host ID. An ID outside the ranges is unchanged: lower layers may contain the container's IDs, shifted
+/// by an id-mapped mount only.
+fn to_container(ranges: &[Range], id: u32) -> u32 {
     let range = ranges.iter().find(|r| id >= r.host && id - r.host < r.size);
     range.map_or(id, |r| r.container + (id - r.host))
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn owners() {
+    fn host_ids_become_container_ids() {
         let ids = shifted();
         assert_eq!(
             [0, 1000, 100_000, 165_535, 165_536].map(|id| ids.user(id)),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_access() {
+    fn ids_in_acls_are_translated() {
         let item =
             |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[6, 0], &id.to_le_bytes()].concat();
         let acl = |id| [vec![2, 0, 0, 0], item(1, u32::MAX), item(ACL_USER, id)].concat();

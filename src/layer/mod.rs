@@ -1,21 +1,21 @@
-//! What a container wrote, as a layer: reading it, and writing it down.
+//! Reads what a container wrote, and writes it as a layer.
 //!
-//! A container with an overlay sees a *view*: its upper directory over the lower ones. Both the view
-//! and what is *below* (the lower directories alone) are mounted by the kernel, read-only and
-//! attached nowhere, so whiteouts, opaque directories, redirects and metadata-only copies have the
-//! meaning that the kernel gives them. The upper directory only says where to look ([`changes`]).
+//! A container with an overlay has a *merged view*: its upper directory over the lower directories. The kernel mounts
+//! the merged view, and the lower directories alone, as read-only detached mounts. Whiteouts, opaque directories,
+//! redirects and metadata-only copies therefore mean what they mean to overlayfs. The upper directory only tells
+//! which paths to compare ([`changes`]).
 //!
 //! ```text
-//! view, below, upper -> changes -> [Change]           diff
-//!                       pack    -> Sink: tar | folder commit, export
+//! merged, lower, upper -> changes -> [Change]                            diff
+//!                         pack    -> Sink: tar archive | directory       commit, export
 //! ```
 //!
-//! An [`Entry`] is as the container sees it: owners are its own ids, and so are those inside of
-//! ACLs and file capabilities. Everything is read by descriptor ([`crate::fs::Tree`]); nothing that a
-//! container has made is followed, recursed into or trusted to hold still.
+//! An [`Entry`] is as the container sees it: owners are the container's IDs, also in ACLs and file capabilities.
+//! Everything is read by file descriptor ([`crate::fs::Tree`]). Symbolic links that a container made are not
+//! followed, directories are walked without recursion, and files may change while they are read.
 
 pub mod changes;
-pub mod folder;
+pub mod directory;
 pub mod ids;
 pub mod pack;
 pub mod tar;
@@ -30,30 +30,30 @@ pub use ids::Ids;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     File,
-    /// Another name of the entry at this path.
+    /// Hard link to the entry at this path.
     Hardlink(Vec<u8>),
     Symlink(Vec<u8>),
-    /// The device's number.
+    /// Device number.
     Character(u64),
     Block(u64),
     Directory,
     Fifo,
-    /// The file of a unix socket: no layer keeps one.
+    /// Unix socket, which no layer contains.
     Socket,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub form: Form,
-    /// The twelve bits that chmod(2) changes.
+    /// Permission, set-id and sticky bits: the 12 bits of chmod(2).
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Of a file, in bytes; else 0.
+    /// Size of a file in bytes; otherwise 0.
     pub size: u64,
-    /// Seconds and nanoseconds.
+    /// Modification time: seconds and nanoseconds.
     pub mtime: (i64, u32),
-    /// Sorted by name.
+    /// Extended attributes, sorted by name.
     pub xattrs: Vec<(CString, Vec<u8>)>,
 }
 
@@ -87,7 +87,7 @@ fn swap<A, B>((a, b): (A, B)) -> (B, A) {
     (b, a)
 }
 
-/// Not what overlayfs notes down for itself, nor the label that this host gave.
+/// False for attributes that overlayfs keeps for itself, and for the host's SELinux label.
 fn is_contents(name: &CStr) -> bool {
     let name = name.to_bytes();
     name != b"security.selinux"

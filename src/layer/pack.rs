@@ -1,4 +1,4 @@
-//! Entries of a tree, with their contents, to wherever they are kept.
+//! Packs entries of a tree, with their contents, into a [`Sink`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,18 +10,18 @@ use crate::error::{Error, OsContext, Result};
 use crate::fs::Tree;
 use crate::fs::tree::{self, Found};
 
-/// Where a layer is written. Paths come parents first; a path is never put twice.
+/// Destination of a layer. Parents come before their entries; no path comes twice.
 pub trait Sink {
-    /// Takes all of `content`, which a file has, even an empty one.
+    /// Adds an entry. Reads all of `content`, which every file has, even an empty one.
     fn put(&mut self, path: &[u8], entry: &Entry, content: Option<&mut Content>) -> Result<()>;
 
-    /// What the layers below have at `path` is not there any more.
+    /// Records that the lower layers' entry at `path` is deleted.
     fn whiteout(&mut self, path: &[u8]) -> Result<()>;
 
     fn finish(&mut self) -> Result<()>;
 }
 
-/// Exactly as many bytes of a file as its entry says, whatever happens to the file meanwhile.
+/// Content of a file: exactly as many bytes as its entry says, even if the file changes in the meantime.
 pub struct Content {
     file: File,
     name: String,
@@ -31,7 +31,7 @@ pub struct Content {
 }
 
 impl Content {
-    /// The next bytes; `None` after the last.
+    /// Returns the next bytes, and `None` after the last.
     pub fn chunk(&mut self) -> Result<Option<&[u8]>> {
         let most = self.buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if most == 0 {
@@ -56,9 +56,9 @@ pub struct Packer<'a> {
     tree: &'a Tree,
     ids: &'a Ids,
     sink: &'a mut dyn Sink,
-    /// Where a file that has further names was put.
+    /// Path of the first name of a file that has several names, by device and inode.
     links: BTreeMap<(u64, u64), Vec<u8>>,
-    /// What no layer can hold, for people.
+    /// Entries that no layer can hold, as text for the user.
     pub skipped: Vec<String>,
     /// Files that changed while they were read.
     changed: Vec<String>,
@@ -116,7 +116,7 @@ impl<'a> Packer<'a> {
         self.sink.whiteout(path)
     }
 
-    /// What has been written is whole in form; it is refused all the same if a file changed.
+    /// Completes the layer. It is well-formed, but an error if a file changed while it was read.
     pub fn finish(self) -> Result<Vec<String>> {
         self.sink.finish()?;
         match self.changed.as_slice() {
@@ -127,21 +127,23 @@ impl<'a> Packer<'a> {
                 Err(Error::state(format!("{many} files changed while they were read, {one} first")))
             }
         }
-        .map_err(|e| e.hint("without --pause=false the container is frozen meanwhile"))
+        .map_err(|e| {
+            e.hint("leave out --pause=false: the container is then paused while it is read")
+        })
     }
 }
 
-/// An OCI layer, or the archive of a whole tree.
+/// Tar archive of an OCI layer, or of a whole tree.
 pub struct Archive<'w> {
     writer: tar::Writer<'w>,
-    /// Where it goes, for errors.
+    /// Name of the archive, for errors.
     name: String,
-    /// A layer gives some names a meaning of their own.
+    /// True for an OCI layer, in which the prefix `.wh.` marks a whiteout.
     layer: bool,
 }
 
 impl<'w> Archive<'w> {
-    /// Of a whole tree.
+    /// Begins an archive of a whole tree.
     pub fn new(to: &'w mut dyn std::io::Write, name: impl Into<String>) -> Self {
         Self { writer: tar::Writer::new(to), name: name.into(), layer: false }
     }
@@ -156,15 +158,15 @@ impl<'w> Archive<'w> {
         }
         let path = tree::shown(path);
         Err(Error::system(format!(
-            "/{path}: in a layer's archive a name with .wh. means a deletion"
+            "/{path}: in a layer archive the prefix .wh. marks a deleted file"
         ))
-        .hint("rename it, or commit to a directory, where any name can be kept"))
+        .hint("rename the file, or commit to a directory, which allows any name"))
     }
 }
 
 const WHITEOUT: &[u8] = b".wh.";
 
-/// A directory's name ends with a slash; the root's is `./`.
+/// Path in the archive. A directory's ends with a slash; the root's is `./`.
 fn archived(path: &[u8], form: &Form) -> Vec<u8> {
     match (path, form) {
         (b"", _) => b"./".to_vec(),

@@ -1,9 +1,8 @@
-//! A tar archive: POSIX.1-2001 (pax), as OCI layers want it and every tar reads it.
+//! Writes a tar archive: POSIX.1-2001 (pax), the format of OCI layers.
 //!
-//! What does not fit the old header goes into a pax record before it, and only then: a path of more
-//! than 100 bytes, a large size or id, a fraction of a second, extended attributes
-//! (`SCHILY.xattr.NAME`, the key that all of today's tools use). The same entries always give the
-//! same bytes.
+//! A pax record before the header holds only what does not fit the old header: a path of more than 100 bytes, a large
+//! size or ID, a fraction of a second, extended attributes (`SCHILY.xattr.NAME`, the key that today's tar programs
+//! use). The same entries always produce the same bytes.
 
 use std::io::{self, Write};
 
@@ -11,10 +10,10 @@ use super::{Entry, Form};
 
 const BLOCK: usize = 512;
 
-/// The widest path that the old header takes.
+/// Maximum length of a path in the old header, in bytes.
 const NAME: usize = 100;
 
-/// Octal digits of an id, and of a size or time.
+/// Largest ID, and largest size or time, in the octal digits of the old header.
 const SHORT: u64 = 0o7777777;
 const LONG: u64 = 0o77777777777;
 
@@ -25,7 +24,7 @@ impl<'w> Writer<'w> {
         Self(to)
     }
 
-    /// The header; for a file, `entry.size` bytes of [`Writer::data`] and [`Writer::padding`] follow.
+    /// Writes a header. For a file, [`Writer::data`] of `entry.size` bytes and [`Writer::padding`] follow.
     pub fn entry(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
         let size = if matches!(entry.form, Form::File) { entry.size } else { 0 };
         self.header(path, entry, size)
@@ -35,13 +34,13 @@ impl<'w> Writer<'w> {
         self.0.write_all(bytes)
     }
 
-    /// After the data of a file of `size` bytes.
+    /// Writes the padding after the data of a file of `size` bytes.
     pub fn padding(&mut self, size: u64) -> io::Result<()> {
         let over = (size % BLOCK as u64) as usize;
         if over == 0 { Ok(()) } else { self.0.write_all(&[0; BLOCK][over..]) }
     }
 
-    /// The end of the archive.
+    /// Writes the end of the archive.
     pub fn finish(&mut self) -> io::Result<()> {
         self.0.write_all(&[0; 2 * BLOCK])?;
         self.0.flush()
@@ -78,7 +77,7 @@ impl<'w> Writer<'w> {
         self.block(&mut block, kind)
     }
 
-    /// Magic, type and sum.
+    /// Completes a header with magic, type and checksum, and writes it.
     fn block(&mut self, block: &mut [u8; BLOCK], kind: u8) -> io::Result<()> {
         block[156] = kind;
         put(block, 257, b"ustar\x0000");
@@ -126,7 +125,7 @@ fn records(path: &[u8], target: &[u8], entry: &Entry, size: u64) -> Vec<u8> {
     if nanos != 0 || !(0..=LONG as i64).contains(&seconds) {
         record(&mut records, b"mtime", time(seconds, nanos).as_bytes());
     }
-    // A link is another name: the attributes are its target's.
+    // A hard link has the attributes of its target.
     if !matches!(entry.form, Form::Hardlink(_)) {
         for (name, value) in &entry.xattrs {
             let key = [b"SCHILY.xattr.", name.to_bytes()].concat();
@@ -136,7 +135,7 @@ fn records(path: &[u8], target: &[u8], entry: &Entry, size: u64) -> Vec<u8> {
     records
 }
 
-/// Before 1970, too: the fraction counts upwards from the second, the sign is of both together.
+/// Formats a time in seconds. Before 1970, the sign applies to seconds and fraction together.
 fn time(seconds: i64, nanos: u32) -> String {
     let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let (sign, total) = (if total < 0 { "-" } else { "" }, total.unsigned_abs());
@@ -144,7 +143,7 @@ fn time(seconds: i64, nanos: u32) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
+/// Appends a record `LENGTH KEY=VALUE\n`, whose length includes its own digits.
 fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn times() {
+    fn times_have_a_sign_and_a_fraction() {
         assert_eq!(time(1, 500_000_000), "1.5");
         assert_eq!(time(-1, 500_000_000), "-0.5");
         assert_eq!(time(-2, 0), "-2");
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks() {
+    fn headers_and_padding_fill_blocks() {
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out);
         let file = Entry { size: 600, ..entry(Form::File) };

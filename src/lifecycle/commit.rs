@@ -11,7 +11,7 @@ use crate::fs::{closed, remove};
 use crate::id::ContainerId;
 use crate::layer::Ids;
 use crate::layer::changes::Kind;
-use crate::layer::folder::Folder;
+use crate::layer::directory::LayerDirectory;
 use crate::layer::pack::{Archive, Packer, Sink};
 use crate::rootfs::overlay::view::open_folder;
 use crate::state::{Store, observe};
@@ -84,7 +84,7 @@ fn to_folder(
     remove::tree(&beside).os("remove", beside.display())?;
     closed::create(&beside).os("mkdir", beside.display())?;
     let written = open_folder(&beside)
-        .and_then(|folder| write(&mut Folder::new(folder, path.display().to_string())))
+        .and_then(|folder| write(&mut LayerDirectory::new(folder, path.display().to_string())))
         .and_then(|skipped| {
             fs::rename(&beside, path).os("rename", path.display()).map(|()| skipped)
         });

@@ -12,7 +12,7 @@ use super::handover::{Handover, Released, Sockets};
 use super::monitor::Monitored;
 use super::timeline::Timeline;
 use super::{end, foreground, inspect, network, notify, start, undo, userns};
-use crate::console::parent::Whose;
+use crate::console::parent::PidfdOwner;
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::record::Prepared;
 use crate::fs::{Proc, process};
@@ -192,7 +192,7 @@ struct Making<'a> {
     lease: Option<Lease>,
     shared: Option<network::Shared>,
     /// Devices of the host that it has got, until it runs.
-    moved: Option<device::parent::Moved>,
+    moved: Option<device::parent::MovedDevices>,
     /// Where the child marks its steps, if they are wanted.
     clock: Option<SharedClock>,
     wants_timeline: bool,
@@ -246,7 +246,7 @@ impl<'a> Making<'a> {
         let mut record = intent(&plan, &config, grant, request);
         record.ids = ids.as_ref().map(|ids| ids.claim);
         record.boot = boot_id()?;
-        let clock = (request.timeline || crate::time::is_watched())
+        let clock = (request.timeline || crate::time::has_log())
             .then(|| SharedClock::new(plan.script.steps.len()));
         let clock = clock.transpose().os("mmap", "")?;
         let mut making = Self {
@@ -480,10 +480,10 @@ impl<'a> Making<'a> {
                 self.serve(request, init)
             })
             .map_err(|e| self.why_it_died(e));
-        if let Some(clock) = self.clock.as_ref().filter(|_| crate::time::is_watched()) {
+        if let Some(clock) = self.clock.as_ref().filter(|_| crate::time::has_log()) {
             self.time.tell_steps(clock, self.plan.script.steps.iter().map(ToString::to_string));
             if ready.is_ok() {
-                crate::time::tell("init: closing the pipe to signal completion", 0);
+                crate::time::log_step("init: closing the pipe to signal completion", 0);
             }
         }
         ready?;
@@ -507,7 +507,7 @@ impl<'a> Making<'a> {
             None => format!("/proc/{}/ns/net", init.pid),
         };
         let namespace = File::open(&path).os("open", &path)?;
-        let moved = self.moved.insert(device::parent::Moved::into(namespace));
+        let moved = self.moved.insert(device::parent::MovedDevices::into(namespace));
         moved.take(&self.plan.net_devices)?;
         self.time.mark("move network devices");
         Ok(())
@@ -577,7 +577,7 @@ impl<'a> Making<'a> {
         if let Some(record) = self.written.take() {
             record.commit()?;
         }
-        request.handover.deliver(&self.sockets, Whose::Init, init)?;
+        request.handover.deliver(&self.sockets, PidfdOwner::Init, init)?;
         self.time.mark("tell of the process");
         Ok(())
     }
@@ -626,7 +626,7 @@ impl Drop for Making<'_> {
         }
         // The error that brings us here is the one to report.
         if let Some(moved) = self.moved.take() {
-            let _ = moved.give_back();
+            let _ = moved.move_back();
         }
         // A cgroup that we did not get to make may be somebody else's.
         if let Some(created) = self.cgroup.take() {

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::create::Outcome;
 use super::handover::Handover;
 use super::{foreground, inspect, view};
-use crate::console::parent::Whose;
+use crate::console::parent::PidfdOwner;
 use crate::error::{Context, Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::fs::{Proc, Root};
@@ -68,7 +68,7 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     let init = entering.spawn(&target, sockets.console())?;
     step("init: child process in init()");
     step("wait until the process is set up");
-    request.handover.deliver(&sockets, Whose::Exec, &init)?;
+    request.handover.deliver(&sockets, PidfdOwner::Exec, &init)?;
     let relay = sockets.relay()?;
     let pid = init.pid;
     step("setns_init: about to exec");

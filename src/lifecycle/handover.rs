@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::fcntl::OFlag;
 
 use super::pid_file;
-use crate::console::parent::{Whose, connect, receive_master, send_pidfd};
+use crate::console::parent::{PidfdOwner, connect, receive_master, send_pidfd};
 use crate::console::{self, Relay, Route};
 use crate::error::{OsContext, Result};
 use crate::identity::descriptors::Passed;
@@ -80,7 +80,7 @@ impl Handover {
     }
 
     /// Tells the caller about the process, once it is set up.
-    pub(super) fn deliver(&self, sockets: &Sockets, whose: Whose, init: &Init) -> Result<()> {
+    pub(super) fn deliver(&self, sockets: &Sockets, whose: PidfdOwner, init: &Init) -> Result<()> {
         if let Some(socket) = &sockets.pidfd {
             send_pidfd(socket, whose, init.pidfd())?;
         }

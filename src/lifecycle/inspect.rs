@@ -152,13 +152,13 @@ fn within(
     status: Status,
     pid: Option<HostPid>,
     hooks: &[hook::Hook],
-    run: impl FnOnce(&[hook::Hook], &hook::Surroundings) -> Result<()>,
+    run: impl FnOnce(&[hook::Hook], &hook::HookContext) -> Result<()>,
 ) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let bundle = c_path("bundle", &record.bundle)?;
-    let around = hook::Surroundings {
+    let around = hook::HookContext {
         state: &state_document(record, status, pid)?,
         env: &hook::parent::own_environment(),
         cwd: Some(&bundle),

@@ -37,10 +37,10 @@ impl Timeline {
     /// Tells of what the child wrote so far.
     pub fn tell_steps(&self, clock: &SharedClock, names: impl Iterator<Item = String>) {
         // Three lines have runc's words, by which its callers know that init's are there.
-        crate::time::tell("init: child process in init()", 0);
+        crate::time::log_step("init: child process in init()", 0);
         let mut before = self.cloned;
         for (name, at) in names.enumerate().filter_map(|(n, name)| Some((name, clock.read(n)?))) {
-            crate::time::tell(format_args!("init: {name}"), at.saturating_sub(before));
+            crate::time::log_step(format_args!("init: {name}"), at.saturating_sub(before));
             before = at;
         }
     }

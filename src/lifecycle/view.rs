@@ -139,7 +139,7 @@ pub(super) fn layered(record: &Record, observed: &Observed) -> Result<Layered> {
 impl Layered {
     pub(super) fn changes(&self, ids: &Ids) -> Result<Vec<Change>> {
         let Self { view, below, upper } = self;
-        changes(&Trees { view, below, upper: upper.as_ref(), ids })
+        changes(&Trees { merged: view, lower: below, upper: upper.as_ref(), ids })
     }
 }
 

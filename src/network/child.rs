@@ -1,4 +1,4 @@
-//! Inside the new network namespace.
+//! Brings up the loopback interface in the container's new network namespace.
 
 use crate::error::fault::{Attempt, ChildResult};
 use crate::sys;

@@ -1,4 +1,4 @@
-//! What a network is. Checked here, with no look at the host.
+//! Definition of a network: [`NetworkOptions`] are checked and become a [`Network`]. Reads nothing of the host.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use super::link::{Mac, octets};
 use super::subnet::Subnet;
 use crate::error::{Error, Result};
 
-/// The network of containers that ask for none by name.
+/// Name of the network that containers join when they name none.
 pub const DEFAULT: &str = "aril0";
 
-/// UDP port of RFC 7348.
+/// UDP port of VXLAN (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
 
-/// Of a frame's headers when it goes through a tunnel, by the family of the outer addresses.
+/// Bytes of headers that a tunnel adds to a frame, for IPv4 and IPv6 addresses of the hosts.
 const VXLAN_OVERHEAD: u32 = 50;
 const VXLAN_OVERHEAD6: u32 = 70;
 const ETHERNET_MTU: u32 = 1500;
@@ -24,11 +24,11 @@ const ETHERNET_MTU: u32 = 1500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
-    /// Containers go out with the host's address and are reached by published ports.
+    /// Containers reach other networks with the host's address (masquerade) and are reached by published ports.
     Bridge,
-    /// No translation: the world knows a route to the subnet.
+    /// No masquerade: routers outside know a route to the subnet.
     Routed,
-    /// As `bridge`, and one network with those of the same number on other hosts.
+    /// Like `bridge`, and connected by VXLAN to the networks with the same VNI on other hosts.
     Vxlan,
 }
 
@@ -56,12 +56,12 @@ impl FromStr for Driver {
     }
 }
 
-/// Addresses of one family.
+/// Subnet of one address family, with its gateway and the part that leases come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     pub subnet: Subnet,
     pub gateway: IpAddr,
-    /// The part that leases come from, if not all: other hosts have the rest.
+    /// Part of the subnet that leases come from; `None`: the whole subnet. Other hosts use the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<Subnet>,
 }
@@ -80,13 +80,13 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
-    /// Whether hosts are reached by IPv6.
+    /// True if the peers' addresses are IPv6.
     pub fn is_ipv6(&self) -> bool {
         self.peers.first().is_some_and(IpAddr::is_ipv6)
     }
 }
 
-/// Its name is that of its bridge.
+/// Network of containers. Its name is also the name of its bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub name: String,
@@ -96,48 +96,49 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Pool>,
     pub mtu: u32,
-    /// No way in or out but to the host.
+    /// Containers reach only the host and each other.
     pub internal: bool,
-    /// Apart from other networks.
+    /// Containers on other networks cannot reach this one.
     pub isolated: bool,
-    /// Through hosts that this network reaches.
+    /// Routes through hosts on this network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan: Option<Vxlan>,
 }
 
-/// What somebody wants a network to be.
+/// Options of `aril network create`, and of a CNI configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct NetworkOptions {
     pub name: String,
     pub driver: Option<String>,
-    /// One of each family at most.
+    /// At most one of each address family.
     pub subnets: Vec<String>,
     pub gateways: Vec<String>,
     pub ranges: Vec<String>,
     pub mtu: Option<u32>,
     pub internal: bool,
     pub open: bool,
-    /// `SUBNET=ADDRESS`.
+    /// Each is `SUBNET=ADDRESS`.
     pub routes: Vec<String>,
     pub vni: Option<u32>,
     pub peers: Vec<String>,
 }
 
-/// An interface's name, and a file's.
+/// Checks a network's name, which is also the name of an interface and of a file.
 pub fn check_name(name: &str) -> Result<()> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     if first && name.len() < libc::IFNAMSIZ && name.bytes().all(allowed) {
         return Ok(());
     }
-    Err(Error::config(format!("invalid network name {name:?}"))
-        .hint("a network's name is its bridge's too: at most 15 letters, digits and _ - ."))
+    Err(Error::config(format!("invalid network name {name:?}")).hint(
+        "a network's name is also the name of its bridge: at most 15 letters, digits and _ - .",
+    ))
 }
 
-impl Wanted {
-    /// The network; without a subnet it has none yet.
+impl NetworkOptions {
+    /// Checks the options and returns the network, which has no subnet if the options give none.
     pub fn network(&self) -> Result<Network> {
         check_name(&self.name)?;
         let driver = self.driver.as_deref().unwrap_or("bridge").parse()?;
@@ -149,7 +150,7 @@ impl Wanted {
         };
         let mtu = self.mtu.unwrap_or(default_mtu);
         if !(1280..=65535).contains(&mtu) {
-            return Err(wrong("mtu", &mtu.to_string(), "want 1280 to 65535"));
+            return Err(wrong("mtu", &mtu.to_string(), "expected 1280 to 65535"));
         }
         let subnets: Vec<Subnet> = parsed("subnet", &self.subnets)?;
         let gateways: Vec<IpAddr> = parsed("gateway", &self.gateways)?;
@@ -177,8 +178,8 @@ impl Wanted {
             };
         }
         let id = self.vni.filter(|id| (1..1 << 24).contains(id)).ok_or_else(|| {
-            Error::config("a vxlan network needs its number")
-                .hint("--vni, 1 to 16777215, the same on every host")
+            Error::config("a vxlan network needs a VNI")
+                .hint("give --vni, 1 to 16777215, the same on every host")
         })?;
         let peers: Vec<IpAddr> = parsed("peer", &self.peers)?;
         if let Some(other) = peers.iter().find(|peer| peer.is_ipv4() != peers[0].is_ipv4()) {
@@ -188,15 +189,16 @@ impl Wanted {
                 "all peers have addresses of one family",
             ));
         }
-        if let Some(nobody) = peers.iter().find(|p| p.is_unspecified() || p.is_multicast()) {
-            return Err(wrong("peer", &nobody.to_string(), "not the address of a host"));
+        if let Some(peer) = peers.iter().find(|p| p.is_unspecified() || p.is_multicast()) {
+            return Err(wrong("peer", &peer.to_string(), "not the address of a host"));
         }
         Ok(Some(Vxlan { id, port: VXLAN_PORT, peers }))
     }
 }
 
 impl Network {
-    /// Of two families the second follows the first, so that one number is a lease in both.
+    /// IPv4 and IPv6 pool, as far as there is one. In both, an address has the same offset, so one offset is a lease
+    /// in both.
     pub fn pools(&self) -> impl Iterator<Item = &Pool> {
         self.ipv4.iter().chain(&self.ipv6)
     }
@@ -211,7 +213,7 @@ impl Network {
             )));
         }
         if self.internal && !self.routes.is_empty() {
-            return Err(Error::config("an internal network has no routes"));
+            return Err(Error::config("an internal network cannot have routes"));
         }
         Ok(())
     }
@@ -228,7 +230,7 @@ impl Network {
         }
     }
 
-    /// Of the device that carries a vxlan network's frames.
+    /// Name of the vxlan device, for a vxlan network.
     pub fn tunnel(&self) -> Option<String> {
         self.vxlan.as_ref().map(|vxlan| format!("vx{}", vxlan.id))
     }
@@ -238,7 +240,7 @@ impl Network {
     }
 }
 
-/// One address, one hardware address, so that nobody's neighbour table goes stale.
+/// Hardware address that belongs to an address. It depends on the address alone, so no neighbour table goes stale.
 pub fn mac(address: IpAddr) -> Mac {
     let bytes = octets(address);
     let [.., a, b, c, d] = bytes[..] else { return [0; 6] };
@@ -246,7 +248,7 @@ pub fn mac(address: IpAddr) -> Mac {
     [0x02, 0xa1, a, b, c, d]
 }
 
-/// The address that is made of a hardware address (RFC 4291, appendix A).
+/// Link-local address made from a hardware address (RFC 4291, appendix A).
 pub fn link_local(mac: Mac) -> Subnet {
     let [a, b, c, d, e, f] = mac;
     let bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
@@ -267,17 +269,17 @@ where
 
 fn route(text: &str) -> Result<Route> {
     let (to, via) = text.split_once('=').ok_or_else(|| {
-        wrong("route", text, "want SUBNET=ADDRESS, such as 10.2.0.0/24=192.0.2.2")
+        wrong("route", text, "expected SUBNET=ADDRESS, such as 10.2.0.0/24=192.0.2.2")
     })?;
     let to: Subnet = to.parse().map_err(|e: String| wrong("route", text, &e))?;
-    let via: IpAddr = via.parse().map_err(|_| wrong("route", text, "no address behind ="))?;
+    let via: IpAddr = via.parse().map_err(|_| wrong("route", text, "no address after ="))?;
     if to.address.is_ipv4() != via.is_ipv4() {
-        return Err(wrong("route", text, "two families"));
+        return Err(wrong("route", text, "IPv4 and IPv6 mixed"));
     }
     Ok(Route { to, via })
 }
 
-/// The pool of one family from what was given for it.
+/// Pool of one address family, from the options of that family.
 fn pool(
     ipv4: bool,
     subnets: &[Subnet],
@@ -287,7 +289,7 @@ fn pool(
     let family = if ipv4 { "IPv4" } else { "IPv6" };
     let one = |what: &str, count: usize| match count {
         0 | 1 => Ok(()),
-        _ => Err(Error::config(format!("more than one {family} {what} for one network"))),
+        _ => Err(Error::config(format!("a network has at most one {family} {what}"))),
     };
     let own: Vec<_> = subnets.iter().filter(|s| s.address.is_ipv4() == ipv4).collect();
     let gateway: Vec<_> = gateways.iter().filter(|g| g.is_ipv4() == ipv4).collect();
@@ -299,10 +301,10 @@ fn pool(
         if gateway.is_empty() && range.is_empty() {
             return Ok(None);
         }
-        return Err(Error::config(format!("a gateway or range without an {family} subnet")));
+        return Err(Error::config(format!("a gateway or range needs an {family} subnet")));
     };
     let subnet = subnet.with(subnet.first());
-    // A gateway and two containers.
+    // A gateway and two containers need four addresses with the network's own and the broadcast address.
     if subnet.span() < 3 {
         return Err(wrong("subnet", &subnet.to_string(), "too small for a network"));
     }
@@ -325,13 +327,13 @@ fn pool(
 mod tests {
     use super::*;
 
-    fn wanted(subnets: &[&str]) -> Wanted {
+    fn wanted(subnets: &[&str]) -> NetworkOptions {
         let subnets = subnets.iter().map(|s| (*s).to_owned()).collect();
-        Wanted { name: "n".to_owned(), subnets, ..Wanted::default() }
+        NetworkOptions { name: "n".to_owned(), subnets, ..NetworkOptions::default() }
     }
 
     #[test]
-    fn defaults() {
+    fn a_network_has_defaults() {
         let network = wanted(&["10.1.0.7/24", "fd00:1::/64"]).network().unwrap();
         assert_eq!(network.ipv4.unwrap().gateway.to_string(), "10.1.0.1");
         assert_eq!(network.ipv4.unwrap().subnet.to_string(), "10.1.0.0/24");
@@ -344,10 +346,10 @@ mod tests {
     }
 
     #[test]
-    fn vxlan() {
+    fn a_vxlan_network_needs_a_vni_and_peers_of_one_family() {
         let mut asked = wanted(&["10.1.0.0/24"]);
         asked.driver = Some("vxlan".to_owned());
-        assert!(asked.network().unwrap_err().to_string().contains("needs its number"));
+        assert!(asked.network().unwrap_err().to_string().contains("needs a VNI"));
         asked.vni = Some(42);
         asked.peers = vec!["192.0.2.2".to_owned()];
         let network = asked.network().unwrap();
@@ -361,16 +363,16 @@ mod tests {
     }
 
     #[test]
-    fn refusals() {
-        let refused = |asked: &Wanted| asked.network().unwrap_err().to_string();
+    fn invalid_options_are_refused() {
+        let refused = |asked: &NetworkOptions| asked.network().unwrap_err().to_string();
         for name in ["", "a/b", "-a", "sixteen-letters.", "a b"] {
-            let asked = Wanted { name: name.to_owned(), ..Wanted::default() };
+            let asked = NetworkOptions { name: name.to_owned(), ..NetworkOptions::default() };
             assert!(refused(&asked).contains("invalid network name"), "{name}");
         }
-        assert!(refused(&wanted(&["10.0.0.0/24", "10.1.0.0/24"])).contains("more than one"));
+        assert!(refused(&wanted(&["10.0.0.0/24", "10.1.0.0/24"])).contains("at most one"));
         assert!(refused(&wanted(&["10.0.0.0/31"])).contains("too small"));
         assert!(refused(&wanted(&["10.0.0.0/16", "fd00::/120"])).contains("fewer addresses"));
-        let with = |field: fn(&mut Wanted), text: &str| {
+        let with = |field: fn(&mut NetworkOptions), text: &str| {
             let mut asked = wanted(&["10.0.0.0/24"]);
             field(&mut asked);
             assert!(refused(&asked).contains(text), "{}", refused(&asked));
@@ -378,7 +380,7 @@ mod tests {
         with(|w| w.gateways = vec!["10.1.0.1".to_owned()], "not a host of 10.0.0.0/24");
         with(|w| w.gateways = vec!["10.0.0.255".to_owned()], "not a host of");
         with(|w| w.ranges = vec!["10.0.0.0/16".to_owned()], "not inside");
-        with(|w| w.mtu = Some(100), "want 1280");
+        with(|w| w.mtu = Some(100), "expected 1280");
         with(|w| w.routes = vec!["10.2.0.0/24".to_owned()], "SUBNET=ADDRESS");
         with(|w| w.driver = Some("macvlan".to_owned()), "unknown network driver");
         with(|w| w.vni = Some(1), "only a network of the driver vxlan");

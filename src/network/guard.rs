@@ -1,20 +1,20 @@
-//! The guard of a bridge: two small programs that the kernel runs on what comes from containers and on
-//! what goes to them, at the bridge itself (tc-bpf(8), clsact).
+//! Guard of a bridge: two eBPF programs that the kernel runs at the bridge itself, on packets from containers and on
+//! packets to them (tc-bpf(8), clsact).
 //!
 //! # Theory of operation
 //!
-//! What the packet filter closes is open again after `nft flush ruleset`, which firewalld and administrators
-//! do, unless something else holds. The guard is no part of any rule set:
+//! `nft flush ruleset`, which firewalld and administrators use, removes everything that the packet filter blocks. The
+//! guard is independent of rulesets:
 //!
-//! * **Inward** (from containers to the host) it drops sources that are no container's of this network: those of
-//!   other networks, of the world, the gateway's own. 127.0.0.0/8 is no destination and no source. A router
-//!   advertisement, a redirect, what a DHCP server sends to clients (RFC 2131, RFC 8415), and an ARP message whose
-//!   hardware address is not the one that belongs to its protocol address ([`super::definition::mac`]) are
-//!   dropped too.
-//! * **Outward** (to containers) it drops what the host forwards without [`MARK`], which the table's chain
-//!   `forward` sets: without the table, nothing reaches a container from another network or from the world.
-//!   What the host itself sends has no input interface and passes.
-//! * A tunnel's device takes frames only with the mark, which the chain `tunnel` gives to packets of peers.
+//! * **Ingress** (from containers to the host) drops packets whose source is not an address of a container on this
+//!   network: addresses of other networks, of outside hosts, and the gateway's own. It drops 127.0.0.0/8 as source and
+//!   as destination. It also drops router advertisements, redirects, messages of a DHCP server to clients (RFC 2131,
+//!   RFC 8415), and ARP messages whose hardware address does not belong to their protocol address
+//!   ([`super::definition::mac`]).
+//! * **Egress** (to containers) drops packets that the host forwards without [`MARK`], which the table's chain
+//!   `forward` sets. Without the table, nothing from another network or from outside reaches a container. Packets that
+//!   the host itself sends have no input interface and pass.
+//! * A vxlan device accepts frames only with the mark, which the chain `tunnel` sets on packets of peers.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ use super::link::octets;
 use super::subnet::Subnet;
 use crate::sys::bpf::Insn;
 
-/// A bit of a packet's mark, set by the table and cleared by the guard.
+/// Bit of a packet's mark that the table sets and the guard clears.
 pub const MARK: u32 = 0x20;
 
 const ETHERNET: i32 = 14;
@@ -32,21 +32,21 @@ const IPV6: u16 = 0x86dd;
 const ARP: u16 = 0x0806;
 
 const UDP: u32 = 17;
-/// The destination port within a UDP header.
+/// Offset of the destination port in a UDP header.
 const TO_PORT: i32 = 2;
 const DHCP_CLIENT: u32 = 68;
 const DHCPV6_CLIENT: u32 = 546;
 
-/// Go on with other programs, if there are any.
+/// `TC_ACT_UNSPEC`: continue with further programs, if there are any.
 const PASS: i32 = -1;
 const DROP: i32 = 2;
 
-/// Members of `struct __sk_buff`.
+/// Offsets in `struct __sk_buff`.
 const SKB_MARK: i16 = 8;
 const SKB_PROTOCOL: i16 = 16;
 const SKB_INPUT: i16 = 36;
 
-/// Where values are: what a load leaves, the context that loads need, and one that they keep.
+/// Registers: result of a load; context, which loads need; values that a call preserves.
 const VALUE: u8 = 0;
 const CONTEXT: u8 = 6;
 const KEPT: u8 = 7;
@@ -55,7 +55,7 @@ const TARGET: u8 = 8;
 #[derive(Clone, Copy)]
 struct Label(usize);
 
-/// All jumps lead forward.
+/// eBPF program in the making. All jumps lead forward.
 struct Program {
     insns: Vec<Insn>,
     jumps: Vec<(usize, Label)>,
@@ -93,12 +93,12 @@ impl Program {
         self.labels[label.0] = self.insns.len();
     }
 
-    fn go(&mut self, to: Label) {
+    fn jump(&mut self, to: Label) {
         self.jumps.push((self.insns.len(), to));
         self.push(0x05, 0, 0, 0, 0);
     }
 
-    /// Of 32 bits.
+    /// Jumps if the lower 32 bits of a register have this value.
     fn if_equal(&mut self, register: u8, value: u32, to: Label) {
         self.jumps.push((self.insns.len(), to));
         self.push(0x16, register, 0, 0, value as i32);
@@ -126,29 +126,29 @@ impl Program {
         self.push(0x61, to, CONTEXT, offset, 0);
     }
 
-    /// Bytes of the packet, in the host's order. A packet that is too short for them passes: no protocol takes it.
+    /// Loads bytes of the packet in host byte order. A packet that is too short passes: no protocol accepts it.
     fn packet(&mut self, size: Size, offset: i32) {
         self.push(0x20 | size as u8, 0, 0, 0, ETHERNET + offset);
     }
 
-    /// Goes to `inside` if the packet's address at `offset` is in one of the subnets.
+    /// Jumps to `inside` if the packet's address at `offset` is in one of the subnets.
     fn within(&mut self, subnets: &[Subnet], offset: i32, inside: Label) {
         self.packet(Size::Byte, 0);
         for subnet in subnets {
             if subnet.prefix == 0 {
-                // The way on stays one that the verifier sees.
+                // The verifier rejects unreachable code: the fall-through must stay reachable.
                 self.and(VALUE, 0);
                 self.if_equal(VALUE, 0, inside);
                 continue;
             }
             let next = self.label();
             self.words(subnet.first(), subnet.prefix, offset, next);
-            self.go(inside);
+            self.jump(inside);
             self.place(next);
         }
     }
 
-    /// Goes to `other` unless the first `bits` of the packet's address are these.
+    /// Jumps to `other` unless the first `bits` of the packet's address at `offset` equal those of `address`.
     fn words(&mut self, address: IpAddr, bits: u8, offset: i32, other: Label) {
         let bytes = octets(address);
         for (n, word) in bytes.chunks_exact(4).enumerate() {
@@ -180,13 +180,13 @@ impl Program {
     }
 }
 
-/// Protocols are in the network's order in the context.
+/// EtherType in network byte order, as the context has it.
 fn protocol(number: u16) -> u32 {
     number.to_be().into()
 }
 
-/// Subnets of one family from which the network's containers send: its own, and those behind a container
-/// that a route leads to.
+/// Subnets of one family that the network's containers send from: the network's own, and those that routes reach
+/// through a container.
 fn sources(network: &Network, ipv4: bool) -> Vec<Subnet> {
     let pools: Vec<_> = network.pools().map(|pool| pool.subnet).collect();
     let inside = |via: IpAddr| pools.iter().any(|subnet| subnet.contains(via));
@@ -195,8 +195,8 @@ fn sources(network: &Network, ipv4: bool) -> Vec<Subnet> {
     all.filter(|subnet| subnet.address.is_ipv4() == ipv4).collect()
 }
 
-/// What comes from the network's containers to the host.
-pub fn inward(network: &Network) -> Vec<Insn> {
+/// Program for packets from the network's containers to the host.
+pub fn ingress(network: &Network) -> Vec<Insn> {
     let mut p = Program::new();
     let (four, six, arp) = (p.label(), p.label(), p.label());
     let (drop, pass) = (p.drop, p.pass);
@@ -206,8 +206,8 @@ pub fn inward(network: &Network) -> Vec<Insn> {
     p.if_equal(KEPT, protocol(ARP), of(network.ipv4.is_some(), arp));
     p.unless_equal(KEPT, protocol(IPV6), pass);
     match network.ipv6 {
-        Some(_) => p.go(six),
-        None => p.go(drop),
+        Some(_) => p.jump(six),
+        None => p.jump(drop),
     }
     if let Some(pool) = network.ipv4 {
         p.place(arp);
@@ -223,7 +223,8 @@ pub fn inward(network: &Network) -> Vec<Insn> {
 }
 
 impl Program {
-    /// A sender's address goes with its hardware address; one that asks whether an address is free has none.
+    /// Drops ARP messages whose sender address does not belong to the sender's hardware address. A probe for a free
+    /// address has the sender address 0.
     fn arp(&mut self, subnet: Subnet, gateway: IpAddr) {
         const SENDER: i32 = 8;
         const SENDER_ADDRESS: i32 = 14;
@@ -233,16 +234,16 @@ impl Program {
         self.copy(KEPT, VALUE);
         self.if_equal(KEPT, 0, pass);
         self.within(&[subnet], SENDER_ADDRESS, inside);
-        self.go(drop);
+        self.jump(drop);
         self.place(inside);
         self.unless_is(gateway, SENDER_ADDRESS, other);
-        self.go(drop);
+        self.jump(drop);
         self.place(other);
         self.packet(Size::Half, SENDER);
         self.unless_equal(VALUE, 0x02a1, drop);
         self.packet(Size::Word, SENDER + 2);
         self.unless_same(VALUE, KEPT, drop);
-        self.go(pass);
+        self.jump(pass);
     }
 
     fn ipv4(&mut self, network: &Network, subnet: Subnet, gateway: IpAddr) {
@@ -257,17 +258,17 @@ impl Program {
         let (drop, pass, elsewhere) = (self.drop, self.pass, self.label());
         self.packet(Size::Byte, DESTINATION);
         self.unless_equal(VALUE, 127, elsewhere);
-        // With br_netfilter the table is asked first, and an answer to the host's own loopback has its address
-        // already: the table knows.
+        // With br_netfilter the table runs first, and a reply to the host's own loopback is already translated to
+        // 127.0.0.1: the table sets the mark.
         self.member(KEPT, SKB_MARK);
         self.and(KEPT, MARK);
         self.if_equal(KEPT, 0, drop);
         self.place(elsewhere);
         self.within(&sources(network, true), SOURCE, inside);
-        self.go(drop);
+        self.jump(drop);
         self.place(inside);
         self.unless_is(gateway, SOURCE, other);
-        self.go(drop);
+        self.jump(drop);
         self.place(other);
         let (inspected, datagram) = (self.label(), self.label());
         self.packet(Size::Byte, NEXT);
@@ -278,7 +279,7 @@ impl Program {
         self.packet(Size::Half, FRAGMENT);
         self.and(VALUE, 0x1fff);
         self.unless_equal(VALUE, 0, known);
-        // The header's length is in words.
+        // The header's length is counted in words of 4 bytes.
         self.packet(Size::Byte, 0);
         self.and(VALUE, 0xf);
         self.push(0x64, VALUE, 0, 0, 2);
@@ -286,11 +287,11 @@ impl Program {
         self.push(0x50, 0, VALUE, 0, ETHERNET);
         self.if_equal(VALUE, REDIRECT, drop);
         self.if_equal(VALUE, ADVERTISEMENT, drop);
-        self.go(known);
+        self.jump(known);
         self.place(datagram);
         self.push(0x48, 0, VALUE, 0, ETHERNET + TO_PORT);
         self.if_equal(VALUE, DHCP_CLIENT, drop);
-        self.go(known);
+        self.jump(known);
         self.place(known);
         if network.internal {
             self.packet(Size::Word, DESTINATION);
@@ -299,9 +300,9 @@ impl Program {
             self.and(TARGET, 0xf000_0000);
             self.if_equal(TARGET, 0xe000_0000, pass);
             self.within(&[subnet], DESTINATION, pass);
-            self.go(drop);
+            self.jump(drop);
         } else {
-            self.go(pass);
+            self.jump(pass);
         }
     }
 
@@ -314,7 +315,7 @@ impl Program {
         const ADVERTISEMENT: u32 = 134;
         const REDIRECT: u32 = 137;
         let on_link = Subnet { address: IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), prefix: 10 };
-        let everybody = Subnet { address: IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), prefix: 8 };
+        let multicast = Subnet { address: IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), prefix: 8 };
         let none = IpAddr::from([0_u16; 8]);
         let (inside, asking, other, known) =
             (self.label(), self.label(), self.label(), self.label());
@@ -322,19 +323,19 @@ impl Program {
         let mut all = sources(network, false);
         all.push(on_link);
         self.within(&all, SOURCE, inside);
-        // Who asks whether an address is free has none yet.
+        // Duplicate address detection has no source address.
         self.unless_is(none, SOURCE, drop);
         self.packet(Size::Byte, NEXT);
         self.unless_equal(VALUE, ICMP, drop);
-        self.go(asking);
+        self.jump(asking);
         self.place(inside);
         for own in [gateway, link_local(network.mac()).address] {
             let next = self.label();
             self.unless_is(own, SOURCE, next);
-            self.go(drop);
+            self.jump(drop);
             self.place(next);
         }
-        self.go(other);
+        self.jump(other);
         self.place(other);
         let datagram = self.label();
         self.packet(Size::Byte, NEXT);
@@ -344,17 +345,17 @@ impl Program {
         self.packet(Size::Byte, HEADER);
         self.if_equal(VALUE, ADVERTISEMENT, drop);
         self.if_equal(VALUE, REDIRECT, drop);
-        self.go(known);
+        self.jump(known);
         self.place(datagram);
         self.packet(Size::Half, HEADER + TO_PORT);
         self.if_equal(VALUE, DHCPV6_CLIENT, drop);
-        self.go(known);
+        self.jump(known);
         self.place(known);
         if network.internal {
-            self.within(&[subnet, on_link, everybody], DESTINATION, pass);
-            self.go(drop);
+            self.within(&[subnet, on_link, multicast], DESTINATION, pass);
+            self.jump(drop);
         } else {
-            self.go(pass);
+            self.jump(pass);
         }
     }
 
@@ -369,21 +370,21 @@ impl Program {
     }
 }
 
-/// What goes to the network's containers: from the host itself, or forwarded by the table.
-pub fn outward(network: &Network) -> Vec<Insn> {
+/// Program for packets to the network's containers: from the host itself, or forwarded with the mark.
+pub fn egress(network: &Network) -> Vec<Insn> {
     let mut p = Program::new();
     let (drop, pass) = (p.drop, p.pass);
     p.member(VALUE, SKB_INPUT);
     p.if_equal(VALUE, 0, pass);
     if network.internal {
-        p.go(drop);
+        p.jump(drop);
     } else {
         p.only_marked();
     }
     p.finish()
 }
 
-/// What comes out of a tunnel: packets that the table knows to be a peer's.
+/// Program for a vxlan device: accepts packets with the mark, which come from peers.
 pub fn tunnel() -> Vec<Insn> {
     let mut p = Program::new();
     p.only_marked();

@@ -1,12 +1,12 @@
-//! Addresses that containers hold.
+//! Leases: the addresses and ports that containers hold on a network.
 //!
-//! A lease is a file named by its address below the network's directory, and the record of everything
-//! that a container has outside itself: it is written before the link and the filter's elements are
-//! made, and removed after they are. The name decides who gets an address, without a lock: two cannot
-//! make one file. A free address is guessed, which works at once in a network that is not nearly full;
-//! only then is the directory read.
+//! A lease is a file, named by its address, in the network's directory. It records everything that a container has
+//! outside itself. It is written before the link and the packet filter's elements are created, and removed after they
+//! are gone. The file name decides without a lock which container gets an address: only one process can create a
+//! file. A free address is guessed, which succeeds at once unless the network is nearly full; only then is the
+//! directory read.
 //!
-//! Containers that share a network namespace hold its lease together, and the last one takes it along.
+//! Containers that share a network namespace hold its lease together. The last holder removes it.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -26,7 +26,7 @@ use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::record;
 use crate::sys::Errno;
 
-/// A container of some state root.
+/// Container that holds a lease: its state root and ID.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub root: PathBuf,
@@ -34,7 +34,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Its directory is there before it holds anything, and goes after.
+    /// True while the state directory exists: it is created before the container holds anything and removed last.
     fn exists(&self) -> bool {
         self.root.join(&self.id).exists()
     }
@@ -43,16 +43,16 @@ impl Holder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub network: String,
-    /// The host's end of the link.
+    /// Name of the host's end of the veth pair.
     pub link: String,
-    /// The first is the lease's name.
+    /// The first address names the lease's file.
     pub addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
     pub holders: Vec<Holder>,
 }
 
-/// What a container's record says of its lease.
+/// Reference to a lease in a container's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     pub network: String,
@@ -61,8 +61,8 @@ pub struct Reference {
 
 const LONGEST: usize = 1 << 20;
 const GUESSES: usize = 8;
-/// Of a network of billions of addresses, the part that is used.
-const MOST: u128 = 1 << 20;
+/// Maximum number of addresses that are leased on a large network, counted from the first.
+const MAX_ADDRESSES: u128 = 1 << 20;
 
 fn directory(network: &str) -> PathBuf {
     Path::new(STATE).join("leases").join(network)
@@ -79,7 +79,7 @@ impl Lease {
         Reference { network: self.network.clone(), address: self.addresses[0] }
     }
 
-    /// Every published port with every address that it may lead to.
+    /// Pairs of each published port and each address that it may lead to.
     pub fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
         let to = |published: &Published| {
             let published = *published;
@@ -91,7 +91,7 @@ impl Lease {
             .filter(|mapping| mapping.published.is_of(mapping.to.is_ipv4()))
     }
 
-    pub fn is_dead(&self) -> bool {
+    pub fn has_no_holder(&self) -> bool {
         !self.holders.iter().any(Holder::exists)
     }
 
@@ -103,8 +103,8 @@ impl Lease {
         serde_json::to_vec(self).map_err(|e| Error::system(format!("encode the lease: {e}")))
     }
 
-    /// Whether its addresses were all free; then they are its own.
-    fn place(&self) -> Result<bool> {
+    /// Creates the lease's files. Returns false, and creates nothing, if an address is in use.
+    fn create_files(&self) -> Result<bool> {
         let directory = directory(&self.network);
         let path = self.reference().path();
         if !record::place(&path, 0o600, &self.text()?)? {
@@ -123,16 +123,16 @@ impl Lease {
         Ok(true)
     }
 
-    /// Gives the addresses back. Links and elements are gone by now.
+    /// Removes the lease's files. Links and elements must already be gone.
     pub fn remove(&self) -> Result<()> {
-        names::leave(self, None)?;
+        names::remove_lines(self, None)?;
         let directory = directory(&self.network);
-        // The name last: while it is there, somebody knows of the rest.
+        // The name last: while it exists, the rest can be found.
         self.addresses.iter().rev().try_for_each(|a| store::unlink(&directory.join(a.to_string())))
     }
 }
 
-/// The lease, if it is there.
+/// Reads the lease, if it exists.
 pub fn load(reference: &Reference) -> Result<Option<Lease>> {
     let path = reference.path();
     match record::read(&path, LONGEST) {
@@ -169,7 +169,7 @@ pub fn all() -> Result<Vec<Lease>> {
     Ok(leases)
 }
 
-/// One more holder: the lease stays until the last is gone.
+/// Adds a holder. The lease exists until its last holder is gone.
 pub fn share(reference: &Reference, holder: &Holder) -> Result<Lease> {
     let _lock = store::lock_directory(&directory(&reference.network))?;
     let mut lease = load(reference)?
@@ -179,7 +179,8 @@ pub fn share(reference: &Reference, holder: &Holder) -> Result<Lease> {
     Ok(lease)
 }
 
-/// The lease whose last holder this was: `last` takes away what it says, then it goes.
+/// Removes a holder. If it was the last, calls `last`, which removes what the lease records, and then removes the
+/// lease.
 pub fn release(
     reference: &Reference,
     holder: &Holder,
@@ -188,21 +189,21 @@ pub fn release(
     let _lock = store::lock_directory(&directory(&reference.network))?;
     let Some(mut lease) = load(reference)? else { return Ok(()) };
     lease.holders.retain(|other| other != holder);
-    // Holders that died by the way count no more.
-    if lease.is_dead() {
+    // Holders that are gone without a release do not count.
+    if lease.has_no_holder() {
         last(&lease)?;
         return lease.remove();
     }
-    names::leave(&lease, Some(&holder.id))?;
+    names::remove_lines(&lease, Some(&holder.id))?;
     record::write(&reference.path(), 0o600, &lease.text()?)
 }
 
-/// Addresses of `network` for `holder`, and the name of a link that nobody has.
+/// Leases addresses of `network` to `holder`, with an unused name for the link.
 pub fn claim(network: &Network, attachment: &Attachment, holder: &Holder) -> Result<Lease> {
     crate::fs::closed::directory(&directory(&network.name))?;
     let claim = Claim { network, attachment, holder };
     claim.check()?;
-    claim.make().context(|| format!("take an address of network {}", network.name))
+    claim.make().context(|| format!("lease an address on network {}", network.name))
 }
 
 struct Claim<'a> {
@@ -215,14 +216,12 @@ impl Claim<'_> {
     fn check(&self) -> Result<()> {
         let Network { name, internal, .. } = self.network;
         if *internal && !self.attachment.published.is_empty() {
-            return Err(Error::config(format!(
-                "network {name} is internal: it publishes no ports"
-            )));
+            return Err(Error::config(format!("cannot publish ports: network {name} is internal")));
         }
         for address in &self.attachment.addresses {
             if !self.network.pools().any(|pool| is_host(pool, *address)) {
                 return Err(Error::config(format!(
-                    "address {address} is no container's on network {name}: {}",
+                    "address {address} cannot be assigned to a container on network {name}: {}",
                     subnets(self.network)
                 )));
             }
@@ -233,7 +232,7 @@ impl Claim<'_> {
         match self.attachment.published.iter().find(unreachable) {
             None => Ok(()),
             Some(published) => Err(Error::config(format!(
-                "cannot publish {published}: network {name} has no address of that family: {}",
+                "cannot publish {published}: network {name} has no subnet of that address family: {}",
                 subnets(self.network)
             ))),
         }
@@ -254,7 +253,7 @@ impl Claim<'_> {
         }
         let area = primary.range.unwrap_or(primary.subnet);
         let first = primary.subnet.offset(area.first()).unwrap_or_default();
-        let count = area.span().min(MOST - 1) + 1;
+        let count = area.span().min(MAX_ADDRESSES - 1) + 1;
         for _ in 0..GUESSES {
             if let Some(lease) = self.try_at(first + u128::from(random()) % count)? {
                 return Ok(lease);
@@ -266,10 +265,10 @@ impl Claim<'_> {
         reclaim(&self.network.name)?;
         self.search(primary, first, count)?.ok_or_else(|| {
             Error::system(format!(
-                "no address is free: {} of {area} are taken",
+                "no free address: {} of {area} are in use",
                 of_network(&self.network.name).map_or(0, |leases| leases.len())
             ))
-            .hint("delete containers, or make a network with a larger subnet")
+            .hint("delete containers, or create a network with a larger subnet")
         })
     }
 
@@ -297,10 +296,10 @@ impl Claim<'_> {
         let wanted = self.addresses(offset);
         let leases = of_network(&self.network.name)?;
         let other = leases.iter().find(|l| l.addresses.iter().any(|a| wanted.contains(a)));
-        let by =
-            other.map_or_else(|| "somebody".to_owned(), |l| format!("container {}", l.holders()));
+        let by = other
+            .map_or_else(|| "another process".to_owned(), |l| format!("container {}", l.holders()));
         let texts: Vec<_> = self.attachment.addresses.iter().map(ToString::to_string).collect();
-        Err(Error::new(Kind::Exists, format!("address {} is taken by {by}", texts.join(", "))))
+        Err(Error::new(Kind::Exists, format!("address {} is in use by {by}", texts.join(", "))))
     }
 
     fn addresses(&self, offset: u128) -> Vec<IpAddr> {
@@ -308,7 +307,7 @@ impl Claim<'_> {
         self.network.pools().map(of).collect()
     }
 
-    /// The lease of the `offset`th address, if that is one for a container, and free.
+    /// Leases the address at `offset`, if it is free and can be a container's.
     fn try_at(&self, offset: u128) -> Result<Option<Lease>> {
         let addresses = self.addresses(offset);
         if !self.network.pools().zip(&addresses).all(|(pool, address)| is_host(pool, *address)) {
@@ -321,21 +320,21 @@ impl Claim<'_> {
             published: self.attachment.published.clone(),
             holders: vec![self.holder.clone()],
         };
-        Ok(lease.place()?.then_some(lease))
+        Ok(lease.create_files()?.then_some(lease))
     }
 }
 
-/// What was kept of a network that has no leases any more.
+/// Removes the files that remain of a network without leases.
 pub fn forget(network: &str) -> Result<()> {
     names::forget(network)?;
-    // Of claims that were killed before there was a lease.
+    // Temporary files of processes that were killed before the lease was complete.
     for name in store::entries(&directory(network))?.iter().filter(|name| name.starts_with('.')) {
         store::unlink(&directory(network).join(name))?;
     }
     store::remove_directory(&directory(network))
 }
 
-/// Whether a container may have it.
+/// True if the address can be assigned to a container.
 fn is_host(pool: &Pool, address: IpAddr) -> bool {
     let Pool { subnet, gateway, .. } = pool;
     subnet.contains(address)
@@ -348,14 +347,14 @@ fn subnets(network: &Network) -> String {
     network.pools().map(|pool| pool.subnet.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Gives back what nobody holds any more. Elements of the filter that still lead to it are replaced
-/// when they are in somebody's way.
+/// Removes leases without a living holder. An element of the packet filter that such a lease leaves is replaced when
+/// another container publishes the same port.
 fn reclaim(network: &str) -> Result<()> {
     let _lock = store::lock_directory(&directory(network))?;
-    of_network(network)?.iter().filter(|lease| lease.is_dead()).try_for_each(Lease::remove)
+    of_network(network)?.iter().filter(|lease| lease.has_no_holder()).try_for_each(Lease::remove)
 }
 
-/// Without a call: the standard library has asked the kernel for keys.
+/// Random number from the standard library's hash keys, which needs no further system call.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

@@ -1,4 +1,4 @@
-//! Requests of rtnetlink(7): links, addresses, routes, neighbours, queues.
+//! Requests of rtnetlink(7): links, addresses, routes, neighbours, queueing disciplines.
 //!
 //! Each function adds one request to a batch. Numbers are the kernel's (`linux/if_link.h`,
 //! `linux/rtnetlink.h`, `linux/pkt_sched.h`).
@@ -48,33 +48,33 @@ const VETH_PEER: u16 = 1;
 /// A hardware address.
 pub type Mac = [u8; 6];
 
-/// `lo` of every network namespace.
+/// Index of `lo` in every network namespace.
 pub const LOOPBACK: u32 = 1;
 
-/// A network namespace, as a link's place.
+/// Network namespace that a link is created in or moved to.
 #[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
-    /// That of a process.
+pub enum LinkNamespace<'a> {
+    /// Namespace of a process.
     Process(i32),
-    /// A namespace file.
+    /// Namespace of an open file.
     File(BorrowedFd<'a>),
 }
 
-/// A link of the socket's namespace.
+/// Reference to a link in the socket's namespace.
 #[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
+pub enum LinkRef<'a> {
     Index(u32),
     Name(&'a str),
 }
 
-/// A pair of which one end is here, the other there.
+/// A veth pair: end `here` is in the socket's namespace, end `there` in the container's.
 #[derive(Debug)]
 pub struct Veth<'a> {
     pub here: &'a str,
-    /// The bridge that our end is a port of, by its index.
+    /// Index of the bridge that the host's end is a port of.
     pub bridge: Option<u32>,
     pub there: &'a str,
-    pub place: Place<'a>,
+    pub namespace: LinkNamespace<'a>,
     pub mac: Mac,
     pub mtu: u32,
 }
@@ -90,10 +90,9 @@ fn ifinfomsg(index: u32, up: bool) -> [u8; 16] {
     header
 }
 
-/// One request makes both ends, under their last names and in their last places, and down: a link that
-/// is moved afterwards costs an RCU grace period, and so does one that is up before its other end, if
-/// the kernel comes to see to it. Queues are counted, or the kernel makes one for each processor, of
-/// which it uses one, and waits for two grace periods to tell.
+/// Creates both ends in one request, down, with their final names and namespaces. Moving a link later costs an RCU
+/// grace period. So does a link that is up before its peer, if the kernel processes the event. Without queue counts
+/// the kernel makes one queue for each processor, uses one of them, and waits for two grace periods.
 pub fn new_veth(batch: &mut Batch, veth: &Veth<'_>) {
     let end = |end: &mut Batch, name| {
         end.text(IFNAME, name).u32(MTU, veth.mtu).u32(NUM_TX_QUEUES, 1).u32(NUM_RX_QUEUES, 1);
@@ -105,9 +104,9 @@ pub fn new_veth(batch: &mut Batch, veth: &Veth<'_>) {
     let peer = |peer: &mut Batch| {
         end(peer.raw(&ifinfomsg(0, false)), veth.there);
         peer.put(ADDRESS, &veth.mac);
-        match veth.place {
-            Place::Process(pid) => peer.u32(NET_NS_PID, pid as u32),
-            Place::File(fd) => peer.u32(NET_NS_FD, fd.as_raw_fd() as u32),
+        match veth.namespace {
+            LinkNamespace::Process(pid) => peer.u32(NET_NS_PID, pid as u32),
+            LinkNamespace::File(fd) => peer.u32(NET_NS_FD, fd.as_raw_fd() as u32),
         };
     };
     batch.nest(LINKINFO, |info| {
@@ -117,8 +116,8 @@ pub fn new_veth(batch: &mut Batch, veth: &Veth<'_>) {
     });
 }
 
-/// A bridge that is down. Without an address of its own it would take its ports' and change with
-/// them.
+/// Creates a bridge that is down. A bridge without a fixed hardware address takes that of a port and changes with its
+/// ports.
 pub fn new_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
     batch.request(NEWLINK, CREATE, &ifinfomsg(0, false)).text(IFNAME, name).u32(MTU, mtu);
     batch.put(ADDRESS, &mac).nest(LINKINFO, |info| {
@@ -126,19 +125,19 @@ pub fn new_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
     });
 }
 
-/// A device that carries frames to other hosts by UDP.
+/// Options of a vxlan device, which carries frames to other hosts by UDP.
 #[derive(Debug)]
 pub struct Vxlan<'a> {
     pub name: &'a str,
     pub mtu: u32,
     pub id: u32,
     pub port: u16,
-    /// Of all hosts: a device has a socket of one family.
+    /// Address family of all peers: a vxlan device has a socket of one family.
     pub ipv6: bool,
 }
 
-/// It is down, and no bridge's port yet. It learns nothing of where hardware addresses are: a frame that was
-/// forged would teach it.
+/// Creates a vxlan device that is down and not yet a port of a bridge. Learning is off: a forged frame would teach it
+/// a wrong peer.
 pub fn new_vxlan(batch: &mut Batch, vxlan: &Vxlan<'_>) {
     const ID: u16 = 1;
     const LEARNING: u16 = 7;
@@ -149,7 +148,7 @@ pub fn new_vxlan(batch: &mut Batch, vxlan: &Vxlan<'_>) {
         info.text(INFO_KIND, "vxlan").nest(INFO_DATA, |data| {
             data.u32(ID, vxlan.id).u8(LEARNING, 0).put(PORT, &vxlan.port.to_be_bytes());
             if vxlan.ipv6 {
-                // Any address; it says which family.
+                // The unspecified address; it selects the family.
                 data.put(LOCAL6, &[0; 16]);
             }
         });
@@ -158,10 +157,10 @@ pub fn new_vxlan(batch: &mut Batch, vxlan: &Vxlan<'_>) {
 
 /// Makes a link a port of a bridge.
 pub fn enslave(batch: &mut Batch, index: u32, bridge: u32) {
-    change(batch, Which::Index(index), true).u32(MASTER, bridge);
+    change(batch, LinkRef::Index(index), true).u32(MASTER, bridge);
 }
 
-/// Frames for everybody, and for whom nobody knows, go to `peer` too.
+/// Sends broadcast frames, and frames for unknown hardware addresses, to `peer` too.
 pub fn flood_to(batch: &mut Batch, vxlan: u32, peer: IpAddr) {
     const DESTINATION: u16 = 1;
     const LINK_LAYER: u16 = 2;
@@ -172,15 +171,15 @@ pub fn flood_to(batch: &mut Batch, vxlan: u32, peer: IpAddr) {
     batch.put(DESTINATION, &octets(peer));
 }
 
-pub fn up(batch: &mut Batch, link: Which<'_>) {
+pub fn up(batch: &mut Batch, link: LinkRef<'_>) {
     change(batch, link, true);
 }
 
-/// A change to a link, of which nothing is said yet but whether it goes up.
-fn change<'b>(batch: &'b mut Batch, link: Which<'_>, up: bool) -> &'b mut Batch {
+/// Begins a request that changes a link and, with `up`, brings it up.
+fn change<'b>(batch: &'b mut Batch, link: LinkRef<'_>, up: bool) -> &'b mut Batch {
     match link {
-        Which::Index(index) => batch.request(NEWLINK, 0, &ifinfomsg(index, up)),
-        Which::Name(name) => batch.request(NEWLINK, 0, &ifinfomsg(0, up)).text(IFNAME, name),
+        LinkRef::Index(index) => batch.request(NEWLINK, 0, &ifinfomsg(index, up)),
+        LinkRef::Name(name) => batch.request(NEWLINK, 0, &ifinfomsg(0, up)).text(IFNAME, name),
     }
 }
 
@@ -190,14 +189,14 @@ pub fn down(batch: &mut Batch, index: u32) {
     batch.request(NEWLINK, 0, &header);
 }
 
-/// Puts a link into the network namespace of an open file, under a name that may be a template.
-pub fn place(batch: &mut Batch, index: u32, name: &str, namespace: BorrowedFd<'_>) {
+/// Moves a link into the network namespace of an open file, under a name that may be a template.
+pub fn move_to(batch: &mut Batch, index: u32, name: &str, namespace: BorrowedFd<'_>) {
     let asked = batch.request(NEWLINK, 0, &ifinfomsg(index, false));
     asked.text(IFNAME, name).u32(NET_NS_FD, namespace.as_raw_fd() as u32);
 }
 
-/// No IPv6 address that nobody asked for: neither the announcements nor the wait that come with it.
-pub fn no_link_local(batch: &mut Batch, link: Which<'_>) {
+/// Turns off automatic link-local IPv6 addresses, and with them their announcements and the wait for duplicates.
+pub fn no_link_local(batch: &mut Batch, link: LinkRef<'_>) {
     const ADDRESS_GENERATION: u16 = 8;
     const NONE: u8 = 1;
     change(batch, link, false).nest(AF_SPEC, |families| {
@@ -207,10 +206,10 @@ pub fn no_link_local(batch: &mut Batch, link: Which<'_>) {
     });
 }
 
-/// Makes the port of a bridge one hardware address's: frames from another are dropped (since Linux 5.16), and it
-/// can be taken over by no other port, nor by a frame that comes in by another. Frames for addresses that
-/// nobody knows do not go there. `hairpin`: frames may leave by the port that they came in by; where br_netfilter
-/// is on, the bridge itself carries what comes back to a container through its own published port.
+/// Binds a bridge port to one hardware address. Frames with another source are dropped (`locked`, since Linux 5.16),
+/// and no other port, and no frame that enters by another port, can take the address over. Frames for unknown
+/// addresses are not sent to the port. With `hairpin`, frames may leave by the port that they entered by: where
+/// br_netfilter is on, the bridge itself carries what returns to a container through its own published port.
 pub fn port(batch: &mut Batch, index: u32, mac: Mac, hairpin: bool) {
     const SLAVE_KIND: u16 = 4;
     const SLAVE_DATA: u16 = 5;
@@ -227,7 +226,7 @@ pub fn port(batch: &mut Batch, index: u32, mac: Mac, hairpin: bool) {
         &ndmsg(libc::AF_BRIDGE as u8, index, STATIC, MASTER_STICKY),
     );
     asked.put(LINK_LAYER, &mac);
-    change(batch, Which::Index(index), false).nest(LINKINFO, |info| {
+    change(batch, LinkRef::Index(index), false).nest(LINKINFO, |info| {
         info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
             data.u8(LEARNING, 0).u8(UNICAST_FLOOD, 0).u8(LOCKED, 1);
             if hairpin {
@@ -246,7 +245,7 @@ fn ndmsg(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
     header
 }
 
-/// The hardware address of a neighbour, which no message of a neighbour changes.
+/// Adds a permanent neighbour entry: no message of a neighbour changes its hardware address.
 pub fn neighbour(batch: &mut Batch, index: u32, address: IpAddr, mac: Mac) {
     const DESTINATION: u16 = 1;
     const LINK_LAYER: u16 = 2;
@@ -261,7 +260,7 @@ pub fn forget_neighbour(batch: &mut Batch, index: u32, address: IpAddr) {
     asked.put(DESTINATION, &octets(address));
 }
 
-/// Settings of a link for IPv4, which are also files of `/proc/sys/net/ipv4/conf/LINK`.
+/// Numbers of IPv4 settings of a link, which are also the files of `/proc/sys/net/ipv4/conf/LINK`.
 pub mod setting {
     pub const PROXY_ARP: u16 = 3;
     pub const ACCEPT_REDIRECTS: u16 = 4;
@@ -269,7 +268,7 @@ pub mod setting {
     pub const ACCEPT_SOURCE_ROUTE: u16 = 9;
 }
 
-pub fn set_ipv4(batch: &mut Batch, link: Which<'_>, settings: &[(u16, u32)]) {
+pub fn set_ipv4(batch: &mut Batch, link: LinkRef<'_>, settings: &[(u16, u32)]) {
     const CONF: u16 = 1;
     change(batch, link, false).nest(AF_SPEC, |families| {
         families.nest(libc::AF_INET as u16, |ipv4| {
@@ -293,14 +292,14 @@ fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
     header
 }
 
-/// The place at which [`classify`] puts programs. Refused with `EEXIST` where it is there.
+/// Adds the queueing discipline that [`classify`] attaches programs to. Fails with `EEXIST` if it exists.
 pub fn new_classifiers(batch: &mut Batch, index: u32) {
     const KIND: u16 = 1;
     batch.request(NEWQDISC, CREATE, &tcmsg(index, 0xffff_0000, CLSACT, 0)).text(KIND, "clsact");
 }
 
-/// Has the kernel run `program` on every packet that comes in by the link, or with `leaving` that goes out, in
-/// the place of the one that was there.
+/// Attaches `program` to a link for every packet that enters, or with `leaving`, that leaves. Replaces the program
+/// that was attached before.
 pub fn classify(batch: &mut Batch, index: u32, leaving: bool, program: BorrowedFd<'_>) {
     const KIND: u16 = 1;
     const OPTIONS: u16 = 2;
@@ -325,7 +324,7 @@ pub fn delete(batch: &mut Batch, name: &str) {
     batch.request(DELLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name);
 }
 
-/// Its address, without the wait for somebody else who has it too: leases see to that.
+/// Adds an address without duplicate address detection: leases already exclude duplicates.
 pub fn add_address(batch: &mut Batch, index: u32, subnet: Subnet) {
     const BYTES: u16 = 1;
     const LOCAL: u16 = 2;
@@ -343,7 +342,7 @@ pub fn add_address(batch: &mut Batch, index: u32, subnet: Subnet) {
     }
 }
 
-/// A route to `to` through `gateway`; a `to` of no length is the default route.
+/// Adds a route to `to` through `gateway`. A `to` with prefix length 0 is the default route.
 pub fn add_route(batch: &mut Batch, to: Subnet, gateway: IpAddr) {
     const DESTINATION: u16 = 1;
     const GATEWAY: u16 = 5;
@@ -357,8 +356,7 @@ pub fn add_route(batch: &mut Batch, to: Subnet, gateway: IpAddr) {
     }
 }
 
-/// What leaves the link is at most `rate` bytes a second, after a burst of `burst` bytes
-/// (tc-tbf(8)).
+/// Limits what leaves the link to `rate` bytes per second after a burst of `burst` bytes (tc-tbf(8)).
 pub fn limit(batch: &mut Batch, index: u32, rate: u64, burst: u32) {
     const KIND: u16 = 1;
     const OPTIONS: u16 = 2;
@@ -367,7 +365,7 @@ pub fn limit(batch: &mut Batch, index: u32, rate: u64, burst: u32) {
     const BURST: u16 = 6;
     const ROOT: u32 = 0xffff_ffff;
     const ETHERNET: u8 = 1;
-    /// Of bytes that wait: 50 ms of the rate besides the burst, as the tool's manual advises.
+    /// Queue limit: 50 ms of the rate in addition to the burst, as tc-tbf(8) advises.
     const WAIT_DIVISOR: u64 = 20;
     let header = tcmsg(index, 0, ROOT, 0);
     let waiting = (rate / WAIT_DIVISOR).saturating_add(burst.into()).min(u32::MAX.into()) as u32;
@@ -383,19 +381,19 @@ pub fn limit(batch: &mut Batch, index: u32, rate: u64, burst: u32) {
     });
 }
 
-/// What is known of a link.
+/// Properties of a link.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     pub index: u32,
     pub name: String,
-    /// The other end of a veth, in its own namespace.
+    /// Index of the other end of a veth pair, in the peer's namespace.
     pub peer: u32,
     pub mtu: u32,
     pub up: bool,
 }
 
 impl Found {
-    /// From an answer to [`get`]; other messages are none.
+    /// Reads an answer to [`get`]. Returns `None` for other messages.
     pub fn read(reply: &Reply<'_>) -> Option<Self> {
         if reply.kind != NEWLINK {
             return None;
@@ -415,13 +413,13 @@ impl Found {
     }
 }
 
-/// Since Linux 6.8 the kernel sees to a change of the link's carrier first, if one is waiting.
+/// Adds a request for a link. Since Linux 6.8 the kernel first processes a pending change of the link's carrier.
 pub fn get(batch: &mut Batch, name: &str) {
     let asked = batch.request(GETLINK, 0, &ifinfomsg(0, false));
     asked.u32(EXT_MASK, SKIP_STATISTICS).text(IFNAME, name);
 }
 
-/// The link of that name, if there is one.
+/// Finds a link by name.
 pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
     let mut batch = Batch::new();
     get(&mut batch, name);
@@ -431,14 +429,14 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
     }
 }
 
-/// Carries out a batch that ends with a [`get`].
+/// Commits a batch that ends with a [`get`].
 pub fn shown(socket: &mut Socket, batch: Batch) -> Result<Option<Found>, Refusal> {
     let mut found = None;
     socket.ask(batch, |reply| found = found.take().or_else(|| Found::read(reply)))?;
     Ok(found)
 }
 
-/// All links.
+/// Lists all links.
 pub fn all(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
     let mut batch = Batch::new();
     batch.request(GETLINK, DUMP, &ifinfomsg(0, false)).u32(EXT_MASK, SKIP_STATISTICS);
@@ -447,12 +445,12 @@ pub fn all(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
     Ok(all)
 }
 
-/// Names of all links.
+/// Lists the names of all links.
 pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
     Ok(all(socket)?.into_iter().map(|found| found.name).collect())
 }
 
-/// Links, by their index, that have an IPv6 route which a router announced.
+/// Indexes of links that have an IPv6 route from a router advertisement.
 pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
     const BY_ROUTER: u8 = 9;
     const OUTPUT: u16 = 4;
@@ -468,7 +466,7 @@ pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
         for (kind, bytes) in reply.attributes(12) {
             match kind {
                 OUTPUT => output = Some(integer(bytes)),
-                // struct rta_cacheinfo: when it ends, which only an announced route does.
+                // struct rta_cacheinfo: expiry time, which only an advertised route has.
                 CACHE => expires = bytes.get(8..12).is_some_and(|at| integer(at) != 0),
                 _ => {}
             }
@@ -480,7 +478,7 @@ pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
     Ok(found)
 }
 
-/// Whether the link of that index has the address.
+/// True if the link with that index has the address.
 pub fn has_address(socket: &mut Socket, index: u32, address: IpAddr) -> Result<bool, Refusal> {
     const BYTES: u16 = 1;
     const LOCAL: u16 = 2;
@@ -496,7 +494,7 @@ pub fn has_address(socket: &mut Socket, index: u32, address: IpAddr) -> Result<b
     Ok(found)
 }
 
-/// Where the kernel would send packets, but by default: the destinations of its routes.
+/// Destinations of the kernel's routes, without the default route.
 pub fn destinations(socket: &mut Socket, ipv4: bool) -> Result<Vec<Subnet>, Refusal> {
     const DESTINATION: u16 = 1;
     let mut header = [0; 12];

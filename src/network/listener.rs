@@ -1,7 +1,7 @@
-//! Processes of the host that listen on ports which are to be published: sock_diag(7).
+//! Detects processes of the host that listen on ports to be published: sock_diag(7).
 //!
-//! A published port is translated before it gets to a socket, so the process would not get connections any more, and
-//! would not learn why. The kernel is asked once for each protocol and family that is published.
+//! A published port is translated before a packet reaches a socket. The listening process would receive no more
+//! connections, and no error. The kernel is asked once for each protocol and address family that is published.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,19 +10,19 @@ use super::publish::{Protocol, Published};
 use crate::error::{Error, Kind, Result};
 use crate::sys::netlink::{Batch, Reply, SOCK_DIAG, Socket, integer};
 
-/// A socket that takes connections, or datagrams of anybody.
+/// Socket that accepts connections, or datagrams from any sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Listener {
     protocol: Protocol,
     address: IpAddr,
     port: u16,
-    /// It takes IPv4 packets too, though its address is an IPv6 one.
+    /// The address is an IPv6 one, and the socket accepts IPv4 packets too.
     both: bool,
     inode: u32,
 }
 
 impl Listener {
-    /// Whether it would lose what comes to the published port, on a network with these families.
+    /// True if the socket would lose packets to the published port, on a network with these address families.
     fn loses_to(&self, published: Published, families: &[bool]) -> bool {
         let ports = published.host..=published.last();
         let takes = |ipv4: bool| self.address.is_ipv4() == ipv4 || (ipv4 && self.both);
@@ -52,7 +52,7 @@ impl Listener {
         Some(Self { protocol, address: IpAddr::from(six).to_canonical(), port, both, inode })
     }
 
-    /// The process that has it, as far as can be seen.
+    /// Name and pid of the process that owns the socket, as far as /proc shows it.
     fn process(&self) -> String {
         let wanted = format!("socket:[{}]", self.inode);
         let has = |pid: &str| {
@@ -73,7 +73,7 @@ impl Listener {
     }
 }
 
-/// Refuses ports that a process of the host listens on. `families`: of the network, `true` for IPv4.
+/// Returns an error if a process of the host listens on a port. `families`: those of the network, `true` for IPv4.
 pub fn check(published: &[Published], families: &[bool]) -> Result<()> {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         if !published.iter().any(|port| port.protocol == protocol) {
@@ -84,7 +84,7 @@ pub fn check(published: &[Published], families: &[bool]) -> Result<()> {
                 let Listener { address, port: at, .. } = listener;
                 let at = std::net::SocketAddr::new(address, at);
                 let text = format!(
-                    "cannot publish port {port}: {} of the host listens on {at}",
+                    "cannot publish port {port}: {} of the host is listening on {at}",
                     listener.process()
                 );
                 return Err(Error::new(Kind::Exists, text).hint(
@@ -96,11 +96,11 @@ pub fn check(published: &[Published], families: &[bool]) -> Result<()> {
     Ok(())
 }
 
-/// None where the kernel does not tell: it has no inet_diag.
+/// Lists listening sockets. The list is empty where the kernel has no inet_diag.
 fn listeners(protocol: Protocol) -> Vec<Listener> {
     const BY_FAMILY: u16 = 20;
     const LISTEN: u32 = 1 << 10;
-    /// Of a UDP socket that is not connected.
+    /// State of a UDP socket that is not connected.
     const CLOSE: u32 = 1 << 7;
     let mut found = Vec::new();
     let Ok(mut socket) = Socket::open(SOCK_DIAG) else { return found };
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loses() {
+    fn a_listener_loses_packets_on_its_own_address_and_port() {
         for (at, port, four, six) in [
             ("0.0.0.0:80", "80:1", true, false),
             ("0.0.0.0:80", "79-81:1-3", true, false),
@@ -155,18 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_names_them() {
+    fn listening_sockets_are_reported_with_their_process() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = UdpSocket::bind("[::]:0").unwrap();
         let ports = [tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port()];
         let text = |port: u16, kind: &str| format!("{port}:1/{kind}").parse::<Published>().unwrap();
         for (port, kind) in [(ports[0], "tcp"), (ports[1], "udp")] {
             let refused = check(&[text(port, kind)], &[true]).unwrap_err().to_string();
-            let own = format!("(pid {}) of the host listens on ", std::process::id());
+            let own = format!("(pid {}) of the host is listening on ", std::process::id());
             assert!(refused.contains(&own), "{refused}");
         }
         let free = check(&[text(ports[0], "udp"), text(ports[1], "tcp")], &[true]);
         drop((tcp, udp));
-        assert!(free.is_ok() || free.unwrap_err().to_string().contains("listens on"));
+        assert!(free.is_ok() || free.unwrap_err().to_string().contains("is listening on"));
     }
 }

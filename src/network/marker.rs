@@ -1,9 +1,9 @@
-//! Attachments of engines, whose containers have no state directory of ours: a folder each.
+//! Directories of CNI attachments: the engines' containers have no state directory in Aril's state root.
 //!
-//! `/run/aril/@cni/NETWORK/CONTAINER@INTERFACE` is made before the attachment's lease and removed after
-//! it, so that the lease has a holder that lives. A symbolic link in it names the lease's address: nobody
-//! has to look through all leases. Who makes an attachment holds its lock meanwhile: what has none, and
-//! neither lease nor link, was left by somebody who was killed.
+//! `/run/aril/@cni/NETWORK/CONTAINER@INTERFACE` is created before the attachment's lease and removed after it, so the
+//! lease always has a holder that exists. A symbolic link in it names the lease's address, which saves a search
+//! through all leases. An ADD holds a lock on the directory. An unlocked directory with neither lease nor link was
+//! left by an ADD that was killed.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -18,10 +18,10 @@ use super::store;
 use crate::error::{Error, OsContext, Result};
 use crate::fs::closed;
 
-/// Of attachments that are there.
+/// Directory of all attachments.
 const ATTACHMENTS: &str = "/run/aril/@cni";
 
-/// In the folder.
+/// Name of the symbolic link to the lease.
 const LEASE: &str = "lease";
 
 pub fn holder(network: &str, container: &str, interface: &str) -> Holder {
@@ -32,71 +32,71 @@ fn of(network: &str, id: String) -> Holder {
     Holder { root: Path::new(ATTACHMENTS).join(network), id }
 }
 
-/// All attachments to a network.
+/// Lists all attachments to a network.
 pub fn all_of(network: &str) -> Result<Vec<Holder>> {
     let names = store::entries(&Path::new(ATTACHMENTS).join(network))?;
     Ok(names.into_iter().map(|id| of(network, id)).collect())
 }
 
-/// The attachments that one interface of a container has, by network. There is one at most, unless
-/// an ADD was killed and the next one named another network.
+/// Lists the attachments of one interface of a container, by network. There is at most one, unless an ADD was killed
+/// and the next ADD named another network.
 pub fn all_with(container: &str, interface: &str) -> Result<Vec<(String, Holder)>> {
     let networks = store::entries(Path::new(ATTACHMENTS))?.into_iter();
     let all = networks.map(|network| {
         let holder = holder(&network, container, interface);
         (network, holder)
     });
-    Ok(all.filter(|(_, holder)| folder(holder).exists()).collect())
+    Ok(all.filter(|(_, holder)| directory(holder).exists()).collect())
 }
 
-fn folder(holder: &Holder) -> PathBuf {
+fn directory(holder: &Holder) -> PathBuf {
     holder.root.join(&holder.id)
 }
 
-/// Held while an attachment is made.
+/// Lock on an attachment's directory while an ADD runs.
 #[derive(Debug)]
-pub struct Making(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
+pub struct AttachmentLock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
-/// Nothing, if it is there already.
-pub fn make(holder: &Holder) -> Result<Option<Making>> {
-    let path = folder(holder);
+/// Creates the directory of an attachment and locks it. Returns `None` if it exists.
+pub fn make(holder: &Holder) -> Result<Option<AttachmentLock>> {
+    let path = directory(holder);
     loop {
         closed::directory(&holder.root)?;
         match closed::create(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(None),
-            // The last of the network's attachments has gone just now.
+            // The directory of the network was removed with its last attachment.
             Err(e) if e.kind() == ErrorKind::NotFound => continue,
             other => other.os("mkdir", path.display())?,
         }
-        // `reconcile` may look at it just now, and take it away.
+        // `reconcile` may remove the directory before it is locked.
         if let Some(making) = lock(&path, FlockArg::LockExclusive)? {
             return Ok(Some(making));
         }
     }
 }
 
-/// Nothing, if somebody else has it, or the folder is gone.
-fn lock(path: &Path, how: FlockArg) -> Result<Option<Making>> {
+/// Locks a directory. Returns `None` if another process holds the lock, or the directory is gone.
+fn lock(path: &Path, how: FlockArg) -> Result<Option<AttachmentLock>> {
     let file = match File::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.os("open", path.display())?,
     };
     match Flock::lock(file, how) {
-        Ok(lock) if path.exists() => Ok(Some(Making(lock))),
+        Ok(lock) if path.exists() => Ok(Some(AttachmentLock(lock))),
         _ => Ok(None),
     }
 }
 
-/// Writes down which lease it is.
-pub fn note(holder: &Holder, lease: &Lease) -> Result<()> {
-    let link = folder(holder).join(LEASE);
+/// Records the lease of an attachment.
+pub fn record_lease(holder: &Holder, lease: &Lease) -> Result<()> {
+    let link = directory(holder).join(LEASE);
     symlink(lease.addresses[0].to_string(), &link).os("symlink", link.display())
 }
 
-/// What the attachment holds.
+/// Finds the lease of an attachment.
 pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
     let ours = |lease: &Lease| lease.holders.contains(holder);
-    let path = folder(holder);
+    let path = directory(holder);
     if !path.exists() {
         return Ok(None);
     }
@@ -106,17 +106,17 @@ pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
         let reference = Reference { network: network.to_owned(), address };
         return Ok(lease::load(&reference)?.filter(ours));
     }
-    // Killed between its lease and the note.
+    // The ADD was killed after it created the lease and before it recorded it.
     Ok(lease::of_network(network)?.into_iter().find(ours))
 }
 
-/// What it holds goes, and it does, whether or not its network namespace is there.
+/// Removes an attachment with everything that it holds, even if its network namespace is gone.
 pub fn remove(network: &str, holder: &Holder) -> Result<()> {
     if let Some(lease) = lease_of(network, holder)? {
         parent::detach(&lease)?;
         parent::release(&lease.reference(), holder)?;
     }
-    let path = folder(holder);
+    let path = directory(holder);
     store::unlink(&path.join(LEASE))?;
     match fs::remove_dir(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -124,12 +124,12 @@ pub fn remove(network: &str, holder: &Holder) -> Result<()> {
         }
         _ => {}
     }
-    // While others are there it stays.
+    // Other attachments keep the network's directory.
     let _ = fs::remove_dir(&holder.root);
     Ok(())
 }
 
-/// An attachment that nobody will come back for, perhaps.
+/// Attachment that no DEL is expected for.
 #[derive(Debug)]
 pub struct Abandoned {
     network: String,
@@ -143,30 +143,30 @@ impl Abandoned {
         format!("{}/{}", self.network, self.holder.id)
     }
 
-    /// Looks again: it may be somebody else's by now.
+    /// Removes the attachment if it is still abandoned: another ADD may have reused its name.
     pub fn remove(&self) -> Result<()> {
-        let Some(_lock) = lock(&folder(&self.holder), FlockArg::LockExclusiveNonblock)? else {
+        let Some(_lock) = lock(&directory(&self.holder), FlockArg::LockExclusiveNonblock)? else {
             return Ok(());
         };
         remove(&self.network, &self.holder)
     }
 }
 
-/// Attachments whose ADD was killed, or whose network namespace has gone and taken the link along. Their
-/// links are looked for in this network namespace, if their network's bridge is there at all.
+/// Finds attachments whose ADD was killed, or whose link is gone with its network namespace. Links are looked for in
+/// this network namespace, and only if the network's bridge exists in it.
 pub fn abandoned() -> Result<Vec<Abandoned>> {
     let networks = store::entries(Path::new(ATTACHMENTS))?;
     let links = if networks.is_empty() { Vec::new() } else { parent::links()? };
     let mut found = Vec::new();
     for network in networks {
         for holder in all_of(&network)? {
-            let Some(_lock) = lock(&folder(&holder), FlockArg::LockExclusiveNonblock)? else {
+            let Some(_lock) = lock(&directory(&holder), FlockArg::LockExclusiveNonblock)? else {
                 continue;
             };
             let why = match lease_of(&network, &holder)? {
                 None => "its ADD was killed before it had an address",
                 Some(lease) if links.contains(&network) && !links.contains(&lease.link) => {
-                    "its link is gone, with its network namespace or before it was made"
+                    "its link is gone with its network namespace, or was never created"
                 }
                 Some(_) => continue,
             };

@@ -1,5 +1,5 @@
-//! Network of the container. So far what the specification asks of a new network namespace: its
-//! loopback device is up.
+//! Network of a container: networks with bridges, leases and published ports, pasta for rootless containers, moved
+//! devices, and the loopback device of a new network namespace.
 
 pub mod child;
 pub mod definition;
@@ -24,7 +24,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     LoopbackUp,
-    /// The parent makes the link while the child does something else: what needs it waits here.
+    /// Wait until the parent has created the link, which it does while the child sets itself up.
     WaitForLink,
 }
 

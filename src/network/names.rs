@@ -1,13 +1,12 @@
-//! Names: what a container finds at /etc/hosts, /etc/resolv.conf and /etc/hostname.
+//! Name resolution of a container: its /etc/hosts, /etc/resolv.conf and /etc/hostname.
 //!
 //! # Theory of operation
 //!
-//! The files are the runtime's own and mounted read-only over what the image has, which is never
-//! written. Containers of one network share one hosts file: who comes writes one line, who leaves blanks
-//! it, whatever the number of the others. It is bind mounted, so it is changed where it is; a line has
-//! its place for as long as it stands, so who reads sees whole lines. A container that has names to
-//! itself (hosts of its own, or a hostname that another has too) gets a copy that is kept up to date
-//! with the others.
+//! Aril writes the files and mounts them read-only over those of the image, which is never written. Containers on one
+//! network share a hosts file: a container that starts writes one line, a container that ends blanks it, regardless
+//! of how many others there are. The file is bind-mounted, so it is changed in place. A line keeps its position as
+//! long as it exists, so a reader sees whole lines. A container with private names (its own hosts, or a hostname that
+//! another container has too) gets a copy, which is kept up to date.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -26,7 +25,7 @@ const HOSTS: &str = "/etc/hosts";
 const RESOLVER: &str = "/etc/resolv.conf";
 const HOSTNAME: &str = "/etc/hostname";
 
-/// Where the files appear.
+/// Paths of the files in the container.
 pub const PLACES: [&str; 3] = [HOSTS, RESOLVER, HOSTNAME];
 
 const LOOPBACK: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
@@ -38,33 +37,33 @@ pub struct Host {
     pub name: String,
 }
 
-/// What the files will say.
+/// Content of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     pub hostname: Option<String>,
-    /// Instead of the host's, if there are any.
+    /// DNS servers that replace the host's, if there are any.
     pub servers: Vec<IpAddr>,
     pub search: Vec<String>,
     pub hosts: Vec<Host>,
-    /// The host's loopback is the container's: so are resolvers that listen there.
+    /// The container has the host's loopback, and reaches resolvers that listen on it.
     pub on_the_host: bool,
     /// Those of [`PLACES`] that are mounted.
     pub places: Vec<&'static str>,
 }
 
 #[derive(Debug)]
-pub struct Input<'a> {
+pub struct NamesRequest<'a> {
     pub extensions: &'a Extensions,
     pub hostname: Option<&'a str>,
-    /// Of the config: who mounts something there wants that.
+    /// Mounts of the config: a mount at one of [`PLACES`] has precedence.
     pub mounts: &'a [Mount],
     pub mount_namespace: bool,
-    /// Places that are not there and cannot be made: the rootfs is read-only, or somebody else's.
+    /// Those of [`PLACES`] that cannot be created: the rootfs is read-only, or owned by another user.
     pub impossible: &'a [&'static str],
 }
 
-/// The names of a container on a network of ours, the host's, or that of a pasta.
-pub fn plan(input: &Input<'_>) -> Result<Option<Names>> {
+/// Plans the names of a container on a network of Aril, the host's, or pasta's.
+pub fn plan(input: &NamesRequest<'_>) -> Result<Option<Names>> {
     let extensions = input.extensions;
     let named = match mode(extensions)? {
         Some(Mode::Bridge(_) | Mode::Container(_) | Mode::Host) => true,
@@ -100,22 +99,22 @@ fn no_names(extensions: &Extensions) -> Result<Option<Names>> {
     let given = |(_, value): &(&str, &Option<String>)| value.iter().any(|v| !v.is_empty());
     match all.into_iter().find(given).map(|(key, _)| key) {
         None => Ok(None),
-        Some(key) => Err(Error::config(format!("{key} without a network that has names"))
-            .hint("ask for one: --network bridge")),
+        Some(key) => Err(Error::config(format!("{key} needs a network with name resolution"))
+            .hint("use --network bridge")),
     }
 }
 
-/// A mount at the place, or at its folder, in which no file of ours is made.
+/// True if a mount covers the file or its directory; Aril then creates no file there.
 fn covers(destination: &Path, place: &str) -> bool {
     destination == Path::new(place) || destination == Path::new("/etc")
 }
 
-/// A character of a DNS name, or of a container's id.
+/// True for a character of a DNS name or of a container ID.
 fn is_of_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+')
 }
 
-/// Checks what becomes a part of a file that is read line by line, and that other containers read too.
+/// Checks text that becomes part of a file that is read line by line, also by other containers.
 fn check(what: &str, name: &str) -> Result<()> {
     if !name.is_empty() && name.len() <= 253 && name.chars().all(is_of_a_name) {
         return Ok(());
@@ -124,9 +123,9 @@ fn check(what: &str, name: &str) -> Result<()> {
         .hint("a name has letters, digits and . - _ +, at most 253 of them"))
 }
 
-/// `NAME:ADDRESS`, or with `=`.
+/// Parses `NAME:ADDRESS` or `NAME=ADDRESS`.
 fn host(text: &str) -> Result<Host> {
-    let wrong = || Error::config(format!("invalid host {text:?}: want NAME:ADDRESS"));
+    let wrong = || Error::config(format!("invalid host {text:?}: expected NAME:ADDRESS"));
     let (name, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
     let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     check("host name", name)?;
@@ -138,7 +137,7 @@ impl Names {
         self.places.contains(&place)
     }
 
-    /// Of the files in the container's state directory.
+    /// Bind mounts of the files from the container's state directory.
     pub fn mounts(&self, state_directory: &Path) -> Vec<Mount> {
         let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
         let mount = |place: &&'static str| {
@@ -153,8 +152,8 @@ impl Names {
         self.places.iter().map(mount).collect()
     }
 
-    /// The lines of /etc/hosts that are this container's alone. `own`: addresses of its hostname, where
-    /// no line of its network says it.
+    /// Lines of /etc/hosts that only this container has. `own`: addresses for its hostname, if no line of the shared
+    /// file has it.
     fn hosts_text(&self, own: &[IpAddr]) -> String {
         let mut text = LOOPBACK.to_owned();
         let own = own.iter().zip(self.hostname.iter().cycle());
@@ -167,8 +166,8 @@ impl Names {
         text
     }
 
-    /// `host` is the host's resolv.conf, `upstream` the one that systemd-resolved writes for those who
-    /// cannot ask at the host's loopback. Without any server left the text has none.
+    /// Text of resolv.conf, and whether it names a server. `host` is the host's resolv.conf. `upstream` is the one
+    /// that systemd-resolved writes for clients that cannot reach the host's loopback.
     fn resolver_text(&self, host: &str, upstream: &str) -> (String, bool) {
         let usable = |a: &IpAddr| self.on_the_host || !a.is_loopback();
         let mut servers = self.servers.clone();
@@ -200,7 +199,7 @@ fn file(state_directory: &Path, place: &str) -> PathBuf {
     state_directory.join(place.trim_start_matches("/etc/"))
 }
 
-/// What stands behind a keyword, of all its lines.
+/// Values after a keyword, from all lines.
 fn words<'t>(text: &'t str, keyword: &'t str) -> impl Iterator<Item = &'t str> {
     text.lines().flat_map(move |line| {
         let mut words = line.split_whitespace();
@@ -209,11 +208,11 @@ fn words<'t>(text: &'t str, keyword: &'t str) -> impl Iterator<Item = &'t str> {
     })
 }
 
-/// How long lines are a multiple of, so that another's place is likely to be long enough.
+/// Multiple that a line's length is padded to, so that a blanked line is likely to fit the next name.
 const GRAIN: usize = 64;
 
-/// What is written where, so that `text`, a hosts file, has this line too. The file belongs to all
-/// containers of a network: whatever a name is, it stays one word of one line.
+/// Position and text of a line that gives `address` these names in a hosts file. All containers of a network read the
+/// file: whatever a name contains, it is one word of one line.
 fn insertion(text: &str, address: IpAddr, names: &[&str]) -> (usize, String) {
     let mut line = format!("{address}\t");
     for (n, name) in names.iter().enumerate() {
@@ -234,7 +233,7 @@ fn insertion(text: &str, address: IpAddr, names: &[&str]) -> (usize, String) {
     (place, line)
 }
 
-/// The lines of an address, of one holder's or of all: where they are and how long.
+/// Position and length of the lines for an address, of one holder or of all.
 fn lines_of(text: &str, address: IpAddr, id: Option<&str>) -> Vec<(usize, usize)> {
     let start = format!("{address}\t");
     let mut at = 0;
@@ -254,7 +253,7 @@ fn blank(length: usize) -> String {
     format!("#{}\n", " ".repeat(length - 2))
 }
 
-/// Whether a line says that name of an address that is none of these.
+/// True if a line gives the name to an address other than `own`.
 fn is_taken(text: &str, name: &str, own: &[IpAddr]) -> bool {
     let other =
         |word: Option<&str>| word.and_then(|w| w.parse().ok()).is_none_or(|a| !own.contains(&a));

@@ -1,9 +1,8 @@
-//! On the host: networks are made and removed, containers come to them and leave.
+//! Creates and removes networks on the host, and attaches containers to them.
 //!
-//! A network is made when the first container comes to it: after a reboot, nothing else would. Its
-//! bridge is brought up last, so that a bridge that is up is a network that is whole; whoever finds
-//! one that is not makes the rest. The filter's table is made again, with everything that the
-//! definitions and leases say, by whoever finds it gone.
+//! A network's bridge is created when its first container starts, also after a reboot. The bridge is brought up last,
+//! so a bridge that is up belongs to a complete network; a start that finds an incomplete one creates the rest. A
+//! start that finds the packet filter's table gone creates it again from the definitions and leases.
 
 mod filter;
 mod settings;
@@ -13,11 +12,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::OFlag;
 
-use super::definition::{DEFAULT, Network, Vxlan, Wanted, link_local, mac};
+use super::definition::{DEFAULT, Network, NetworkOptions, Vxlan, link_local, mac};
 use super::firewall::{self, Transaction};
 use super::guard;
 use super::lease::{self, Holder, Lease, Reference};
-use super::link::{self, Place, Veth, Which, setting};
+use super::link::{self, LinkNamespace, LinkRef, Veth, setting};
 use super::listener;
 use super::plan::Attachment;
 use super::rate::Rate;
@@ -28,14 +27,14 @@ use crate::sys::netlink::{Batch, ROUTE, Refusal, Socket};
 use crate::sys::open::open;
 use crate::sys::{self, Errno};
 
+use filter::{commit_removal, publish, repair_locked};
 pub use filter::{is_flushed, repair};
-use filter::{publish, repair_locked, tolerant};
 use settings::has_ipv6;
 
-/// The container's end of its link.
-const INSIDE: &str = "eth0";
+/// Name of the container's end of the link.
+const CONTAINER_LINK: &str = "eth0";
 
-/// What the kernel refused of a request for `object`.
+/// Makes an error of the kernel's answer to a request for `object`.
 fn refused(refusal: Refusal, object: &str) -> Error {
     let object = match refusal.text.as_str() {
         "" => object.to_owned(),
@@ -52,7 +51,7 @@ fn filter_socket() -> Result<Socket> {
     firewall::open().os("socket", "NETLINK_NETFILTER")
 }
 
-/// A container's network, of which everything is written down, and nothing is made yet.
+/// Leases addresses for a container and records the lease. Creates no link yet.
 pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
     let network = match store::load(&attachment.network)? {
         Some(network) => network,
@@ -66,8 +65,8 @@ pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
     lease::claim(&network, attachment, holder)
 }
 
-/// Gives the process behind `pidfd` its link: address, routes, and the ports that lead to it. What comes back
-/// is for the operator: protections that this host cannot give.
+/// Gives the process behind `pidfd` its link with addresses and routes, and publishes its ports. Returns warnings for
+/// the operator: protections that this host cannot provide.
 pub fn attach(
     lease: &Lease,
     rate: Option<Rate>,
@@ -75,11 +74,11 @@ pub fn attach(
     pidfd: BorrowedFd<'_>,
 ) -> Result<Vec<String>> {
     let network = store::get(&lease.network)?;
-    let end = End { place: Place::Process(pid), namespace: pidfd, name: INSIDE };
+    let end = End { place: LinkNamespace::Process(pid), namespace: pidfd, name: CONTAINER_LINK };
     connect(&network, lease, rate, end)
 }
 
-/// The same for a network namespace that is open, with a name for the link's end in it.
+/// Does the same for an open network namespace, with a given name for the container's end of the link.
 pub fn attach_at(
     lease: &Lease,
     rate: Option<Rate>,
@@ -87,7 +86,7 @@ pub fn attach_at(
     name: &str,
 ) -> Result<Vec<String>> {
     let network = store::get(&lease.network)?;
-    connect(&network, lease, rate, End { place: Place::File(namespace), namespace, name })
+    connect(&network, lease, rate, End { place: LinkNamespace::File(namespace), namespace, name })
 }
 
 fn connect(
@@ -105,14 +104,14 @@ fn connect(
     Ok(warnings)
 }
 
-/// The opposite, but for the link: with the container's ports goes what the host holds of it.
+/// Unpublishes the container's ports and forgets its neighbour entries. The link stays.
 fn unpublish(lease: &Lease) -> Result<()> {
     filter::unpublish(lease)?;
     settings::close_loopback(lease)?;
     settings::forget_neighbours(lease)
 }
 
-/// The link goes, whether or not its namespace does.
+/// Removes the link and unpublishes the ports, even if the network namespace still exists.
 pub fn detach(lease: &Lease) -> Result<()> {
     let mut batch = Batch::new();
     link::delete(&mut batch, &lease.link);
@@ -122,7 +121,7 @@ pub fn detach(lease: &Lease) -> Result<()> {
     }
 }
 
-/// What is not there of an attachment: the first thing that is found missing.
+/// Returns the first part of an attachment that is missing.
 pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<Option<String>> {
     let mut host = routes()?;
     let mut peer = 0;
@@ -130,19 +129,16 @@ pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<O
         let found = link::find(&mut host, link).map_err(|r| refused(r, link))?;
         match found.filter(|found| found.up) {
             Some(found) => peer = found.peer,
-            None => return Ok(Some(format!("link {link} of the host is gone, or down"))),
+            None => return Ok(Some(format!("link {link} on the host is gone or down"))),
         }
     }
     let mut inside = socket_in(namespace, || Ok(()))?;
     let found = link::find(&mut inside, name).map_err(|r| refused(r, name))?;
     let Some(found) = found.filter(|found| found.up) else {
-        return Ok(Some(format!("link {name} of the container is gone, or down")));
+        return Ok(Some(format!("link {name} in the container is gone or down")));
     };
     if found.index != peer {
-        return Ok(Some(format!(
-            "link {name} of the container is not the other end of {}",
-            lease.link
-        )));
+        return Ok(Some(format!("link {name} in the container is not the peer of {}", lease.link)));
     }
     for address in &lease.addresses {
         let known = link::has_address(&mut inside, peer, *address);
@@ -151,27 +147,27 @@ pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<O
         }
     }
     let table = firewall::is_whole(&mut filter_socket()?).map_err(|r| refused(r, "table aril"))?;
-    Ok((!table).then(|| "the packet filter's table inet aril is gone, or flushed".to_owned()))
+    Ok((!table).then(|| "the packet filter's table inet aril is gone or was flushed".to_owned()))
 }
 
-/// Names of all links of this network namespace.
+/// Lists the names of all links in this network namespace.
 pub(super) fn links() -> Result<Vec<String>> {
     link::names(&mut routes()?).map_err(|r| refused(r, "links"))
 }
 
-/// Whether the kernel lets us make networks at all.
+/// Checks that the kernel and the caller's privileges allow networks.
 pub fn is_usable() -> Result<()> {
     links()?;
     let table = firewall::is_whole(&mut filter_socket()?);
     table.map(drop).map_err(|r| permission(refused(r, "the packet filter")))
 }
 
-/// The network of that name; it is defined where there is none.
-pub fn ensure(wanted: &Wanted) -> Result<Network> {
+/// Returns the network with that name and defines it if it does not exist.
+pub fn ensure(wanted: &NetworkOptions) -> Result<Network> {
     let network = match store::load(&wanted.name)? {
         Some(network) => network,
         None => match create(wanted) {
-            // Somebody else was here just now; else the error is the same again.
+            // Another process has created the network in the meantime; otherwise the same error comes again.
             Err(e) if e.kind() == Kind::Exists => store::load(&wanted.name)?.ok_or(e)?,
             other => other?,
         },
@@ -180,8 +176,8 @@ pub fn ensure(wanted: &Wanted) -> Result<Network> {
     Ok(network)
 }
 
-/// A network that exists is used as it is: what somebody says of it must be so.
-pub fn agrees(network: &Network, wanted: &Wanted) -> Result<()> {
+/// Checks that an existing network agrees with the options.
+pub fn agrees(network: &Network, wanted: &NetworkOptions) -> Result<()> {
     if wanted.subnets.is_empty() {
         return Ok(());
     }
@@ -191,7 +187,7 @@ pub fn agrees(network: &Network, wanted: &Wanted) -> Result<()> {
     if same && asked.internal == network.internal && asked.isolated == network.isolated {
         return Ok(());
     }
-    Err(Error::config(format!("network {} is there already, and another one", network.name)).hint(
+    Err(Error::config(format!("network {} already exists with other options", network.name)).hint(
         format!(
             "`aril network inspect {0}` shows it, `aril network rm {0}` removes it",
             network.name
@@ -199,11 +195,11 @@ pub fn agrees(network: &Network, wanted: &Wanted) -> Result<()> {
     ))
 }
 
-/// The container's end of a link that is to be.
+/// Container's end of a link to be created.
 #[derive(Clone, Copy)]
 struct End<'a> {
-    place: Place<'a>,
-    /// The same place, to be entered.
+    place: LinkNamespace<'a>,
+    /// File of the same namespace, to enter it.
     namespace: BorrowedFd<'a>,
     name: &'a str,
 }
@@ -223,23 +219,23 @@ fn make_link(
         here: &lease.link,
         bridge: Some(bridge),
         there: end.name,
-        place: end.place,
+        namespace: end.place,
         mac: own,
         mtu: network.mtu,
     };
     link::new_veth(&mut batch, &veth);
     if has_ipv6() {
-        link::no_link_local(&mut batch, Which::Name(&lease.link));
+        link::no_link_local(&mut batch, LinkRef::Name(&lease.link));
     }
     link::get(&mut batch, &lease.link);
-    link::up(&mut batch, Which::Name(&lease.link));
+    link::up(&mut batch, LinkRef::Name(&lease.link));
     let what = || format!("link {} of bridge {}", lease.link, network.name);
     let found = link::shown(&mut host, batch).map_err(|r| full_bridge(refused(r, &what())))?;
     let found =
         found.ok_or_else(|| Error::system(format!("the kernel does not show {}", what())))?;
-    settings::deaf(&lease.link)?;
-    let mut inside = socket_in(end.namespace, || settings::deaf(end.name))?;
-    let batch = inside_requests(network, lease, rate, found.peer);
+    settings::ignore_neighbours(&lease.link)?;
+    let mut inside = socket_in(end.namespace, || settings::ignore_neighbours(end.name))?;
+    let batch = container_requests(network, lease, rate, found.peer);
     inside.transact(batch).map_err(|r| refused(r, "addresses and routes of the container"))?;
     let mut batch = Batch::new();
     if let Some(rate) = rate.and_then(|rate| rate.inward) {
@@ -249,23 +245,23 @@ fn make_link(
     for address in lease.addresses.iter().filter(|address| address.is_ipv6()) {
         link::neighbour(&mut batch, bridge, *address, own);
     }
-    // Our end has a carrier now that the other is up, and drops frames until the kernel has seen to it.
+    // The host's end has a carrier only now, and drops frames until the kernel has processed the event.
     link::get(&mut batch, &lease.link);
     host.transact(batch).map_err(|r| no_tbf(refused(r, &lease.link)))
 }
 
-fn inside_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: u32) -> Batch {
+fn container_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: u32) -> Batch {
     let mut batch = Batch::new();
     if has_ipv6() {
-        link::no_link_local(&mut batch, Which::Index(index));
+        link::no_link_local(&mut batch, LinkRef::Index(index));
     }
     for (pool, address) in network.pools().zip(&lease.addresses) {
         link::add_address(&mut batch, index, pool.subnet.with(*address));
     }
-    // Setting nobody else's: what the gateway's hardware address is, and where else to send, is not for
-    // neighbours to say.
-    link::set_ipv4(&mut batch, Which::Index(index), &[(setting::ACCEPT_REDIRECTS, 0)]);
-    link::up(&mut batch, Which::Index(index));
+    // Settings that take nothing from neighbours: they must not change the gateway's hardware address, nor redirect
+    // traffic.
+    link::set_ipv4(&mut batch, LinkRef::Index(index), &[(setting::ACCEPT_REDIRECTS, 0)]);
+    link::up(&mut batch, LinkRef::Index(index));
     for pool in network.pools() {
         link::neighbour(&mut batch, index, pool.gateway, network.mac());
     }
@@ -283,20 +279,22 @@ fn inside_requests(network: &Network, lease: &Lease, rate: Option<Rate>, index: 
 
 fn full_bridge(error: Error) -> Error {
     match error.errno() {
-        Some(Errno::EXFULL) => error.hint("a bridge has at most 1023 ports: make a second network"),
+        Some(Errno::EXFULL) => {
+            error.hint("a bridge has at most 1023 ports: create another network")
+        }
         _ => error,
     }
 }
 
 fn no_tbf(error: Error) -> Error {
     match error.errno() {
-        Some(Errno::ENOENT) => error.hint("rates need the kernel's sch_tbf"),
+        Some(Errno::ENOENT) => error.hint("rate limits need the kernel module sch_tbf"),
         _ => error,
     }
 }
 
-/// A socket in the network namespace of `namespace`, a pidfd (Linux 5.8) or a namespace's file, in which `inside`
-/// is done before. This process is single-threaded and back in its own before anything else happens.
+/// Opens a socket in the network namespace of `namespace`, a pidfd (Linux 5.8) or a namespace file, after calling
+/// `inside` in it. The process is single-threaded and returns to its own namespace before it does anything else.
 fn socket_in(namespace: BorrowedFd<'_>, inside: impl FnOnce() -> Result<()>) -> Result<Socket> {
     let own = "/proc/self/ns/net";
     let home = open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC).os("open", own)?;
@@ -309,7 +307,7 @@ fn socket_in(namespace: BorrowedFd<'_>, inside: impl FnOnce() -> Result<()>) -> 
     socket.os("socket", "NETLINK_ROUTE in the container")
 }
 
-/// The index of the network's bridge, which is made where it is missing or not finished.
+/// Returns the index of the network's bridge. Creates the bridge if it is missing or incomplete.
 fn bridge_of(socket: &mut Socket, network: &Network, warnings: &mut Vec<String>) -> Result<u32> {
     let find = |socket: &mut Socket| {
         link::find(socket, &network.name).map_err(|r| refused(r, &network.name))
@@ -318,15 +316,15 @@ fn bridge_of(socket: &mut Socket, network: &Network, warnings: &mut Vec<String>)
         return Ok(found.index);
     }
     warnings.extend(make(network)?);
-    find(socket)?
-        .map(|found| found.index)
-        .ok_or_else(|| Error::system(format!("bridge {} is gone again", network.name)))
+    find(socket)?.map(|found| found.index).ok_or_else(|| {
+        Error::system(format!("bridge {} was removed in the meantime", network.name))
+    })
 }
 
-/// Makes what is missing of a network. What comes back is a protection that this host cannot give.
+/// Creates what is missing of a network. Returns a warning about a protection that this host cannot provide.
 pub fn make(network: &Network) -> Result<Option<String>> {
     let _lock = store::lock()?;
-    make_locked(network).context(|| format!("make network {}", network.name))
+    make_locked(network).context(|| format!("create network {}", network.name))
 }
 
 fn make_locked(network: &Network) -> Result<Option<String>> {
@@ -340,7 +338,7 @@ fn make_locked(network: &Network) -> Result<Option<String>> {
             link::new_bridge(&mut batch, &network.name, network.mac(), network.mtu);
             link::get(&mut batch, &network.name);
             let found = link::shown(&mut socket, batch).map_err(refuse)?;
-            found.ok_or_else(|| Error::system("the kernel does not show the bridge"))?.index
+            found.ok_or_else(|| Error::system("the kernel does not list the new bridge"))?.index
         }
     };
     let warning = settings::of_bridge(&mut socket, network, index)?;
@@ -351,10 +349,10 @@ fn make_locked(network: &Network) -> Result<Option<String>> {
         link::add_address(&mut batch, index, pool.subnet.with(pool.gateway));
     }
     if has_ipv6() {
-        link::no_link_local(&mut batch, Which::Index(index));
+        link::no_link_local(&mut batch, LinkRef::Index(index));
     }
     if network.ipv6.is_some() {
-        // The kernel asks for neighbours with it, so it must not wait for a second to be sure of it.
+        // The kernel uses the address in neighbour requests, so it must not wait for duplicate address detection.
         link::add_address(&mut batch, index, link_local(network.mac()));
     }
     if !batch.is_empty() {
@@ -363,7 +361,7 @@ fn make_locked(network: &Network) -> Result<Option<String>> {
     tunnel(&mut socket, network, index)?;
     repair_locked(Some(network))?;
     let mut batch = Batch::new();
-    link::up(&mut batch, Which::Index(index));
+    link::up(&mut batch, LinkRef::Index(index));
     for route in &network.routes {
         link::add_route(&mut batch, route.to, route.via);
     }
@@ -373,9 +371,9 @@ fn make_locked(network: &Network) -> Result<Option<String>> {
 
 fn permission(error: Error) -> Error {
     match error.errno() {
-        Some(Errno::EPERM) => {
-            error.hint("networks are made by root; without, use --network host or none")
-        }
+        Some(Errno::EPERM) => error.hint(
+            "only root can create networks; other users can use --network pasta, host or none",
+        ),
         _ => error,
     }
 }
@@ -391,9 +389,11 @@ fn tunnel(socket: &mut Socket, network: &Network, bridge: u32) -> Result<()> {
         socket.transact(batch).map_err(refuse)?;
     }
     let found = link::find(socket, &name).map_err(refuse)?;
-    let index = found.ok_or_else(|| Error::system(format!("{name} is gone again")))?.index;
-    settings::deaf(&name)?;
-    settings::attach(socket, index, &[(false, guard::tunnel())])
+    let index = found
+        .ok_or_else(|| Error::system(format!("vxlan device {name} was removed in the meantime")))?
+        .index;
+    settings::ignore_neighbours(&name)?;
+    settings::attach_programs(socket, index, &[(false, guard::tunnel())])
         .context(|| format!("guard vxlan device {name}"))?;
     let mut batch = Batch::new();
     link::enslave(&mut batch, index, bridge);
@@ -404,13 +404,13 @@ fn tunnel(socket: &mut Socket, network: &Network, bridge: u32) -> Result<()> {
         return Ok(());
     }
     match socket.transact(batch) {
-        // From the last time that somebody was here.
+        // The peer was added by an earlier attempt.
         Err(refusal) if refusal.errno == Errno::EEXIST => Ok(()),
         other => other.map_err(refuse),
     }
 }
 
-/// The kernel would send packets for the subnet somewhere else.
+/// Returns an error if the host routes the subnet elsewhere.
 fn no_overlap(socket: &mut Socket, network: &Network) -> Result<()> {
     for pool in network.pools() {
         let ipv4 = pool.subnet.address.is_ipv4();
@@ -426,19 +426,22 @@ fn no_overlap(socket: &mut Socket, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// The first of a few subnets that nobody uses here. A bridge has at most 1023 ports.
+/// Creates the default network with the first of a few subnets that this host does not use. A bridge has at most 1023
+/// ports.
 fn default_network() -> Result<Network> {
     let _lock = store::lock()?;
     if let Some(network) = store::load(DEFAULT)? {
         return Ok(network);
     }
-    let network =
-        with_free_subnet(DEFAULT, &Wanted { name: DEFAULT.to_owned(), ..Wanted::default() })?;
+    let network = with_free_subnet(
+        DEFAULT,
+        &NetworkOptions { name: DEFAULT.to_owned(), ..NetworkOptions::default() },
+    )?;
     store::save(&network)?;
     Ok(network)
 }
 
-fn with_free_subnet(name: &str, wanted: &Wanted) -> Result<Network> {
+fn with_free_subnet(name: &str, wanted: &NetworkOptions) -> Result<Network> {
     let used = link::destinations(&mut routes()?, true).map_err(|r| refused(r, "routes"))?;
     let defined = store::all()?;
     let taken = |subnet: Subnet| {
@@ -453,15 +456,15 @@ fn with_free_subnet(name: &str, wanted: &Wanted) -> Result<Network> {
         .find(|subnet| !taken(*subnet))
         .ok_or_else(|| {
             Error::system(format!(
-                "no subnet is free for network {name} in 10.213.0.0/16 and 10.214.0.0/16"
+                "no free subnet for network {name} in 10.213.0.0/16 and 10.214.0.0/16"
             ))
-            .hint("give it one: aril network create --subnet")
+            .hint("choose one: aril network create --subnet")
         })?;
-    Wanted { subnets: vec![free.to_string()], ..wanted.clone() }.network()
+    NetworkOptions { subnets: vec![free.to_string()], ..wanted.clone() }.network()
 }
 
-/// Defines a network; its bridge comes with its first container.
-pub fn create(wanted: &Wanted) -> Result<Network> {
+/// Defines a network. Its bridge is created with its first container.
+pub fn create(wanted: &NetworkOptions) -> Result<Network> {
     let network = wanted.network()?;
     let _lock = store::lock()?;
     if store::load(&network.name)?.is_some() {
@@ -469,8 +472,11 @@ pub fn create(wanted: &Wanted) -> Result<Network> {
     }
     let mut socket = routes()?;
     if link::find(&mut socket, &network.name).map_err(|r| refused(r, &network.name))?.is_some() {
-        return Err(Error::new(Kind::Exists, format!("a link is named {} already", network.name))
-            .hint("a network's bridge has its name: choose another"));
+        return Err(Error::new(
+            Kind::Exists,
+            format!("a network interface named {} already exists", network.name),
+        )
+        .hint("the bridge has the network's name: choose another name"));
     }
     let network = if network.pools().next().is_none() {
         with_free_subnet(&network.name, wanted)?
@@ -494,17 +500,18 @@ fn apart_from_others(network: &Network) -> Result<()> {
             }
         }
         if network.tunnel().is_some() && network.tunnel() == other.tunnel() {
-            return Err(Error::config(format!("network {} has the same vni", other.name)));
+            return Err(Error::config(format!("network {} has the same VNI", other.name)));
         }
     }
     Ok(())
 }
 
-/// Removes a network that nobody is on.
+/// Removes a network without containers.
 pub fn remove(name: &str) -> Result<()> {
     let network = store::get(name)?;
     let _lock = store::lock()?;
-    let live: Vec<_> = lease::of_network(name)?.into_iter().filter(|l| !l.is_dead()).collect();
+    let live: Vec<_> =
+        lease::of_network(name)?.into_iter().filter(|l| !l.has_no_holder()).collect();
     if !live.is_empty() {
         let users: Vec<_> = live.iter().map(Lease::holders).collect();
         return Err(Error::state(format!("network {name} is in use by {}", users.join(", ")))
@@ -516,7 +523,7 @@ pub fn remove(name: &str) -> Result<()> {
     }
     let mut transaction = Transaction::new();
     firewall::remove_bridge(&mut transaction, &network.bridge());
-    tolerant(transaction, &mut filter_socket()?, &format!("elements of network {name}"))?;
+    commit_removal(transaction, &mut filter_socket()?, &format!("elements of network {name}"))?;
     let mut socket = routes()?;
     for link in network.tunnel().into_iter().chain([name.to_owned()]) {
         let mut batch = Batch::new();
@@ -531,21 +538,21 @@ pub fn remove(name: &str) -> Result<()> {
     lease::forget(name)
 }
 
-/// `holder` leaves; with the last of a lease go its ports, and the addresses are free again. The link
-/// went with the network namespace.
+/// Removes `holder` from a lease. With the last holder, unpublishes the ports and frees the addresses. The link is
+/// gone with the network namespace.
 pub fn release(reference: &Reference, holder: &Holder) -> Result<()> {
     lease::release(reference, holder, unpublish)
         .context(|| format!("leave network {}", reference.network))
 }
 
-/// Leases that nobody holds any more: their containers went without them.
+/// Leases without a living holder: their containers are gone and did not release them.
 pub fn abandoned() -> Result<Vec<Lease>> {
-    Ok(lease::all()?.into_iter().filter(Lease::is_dead).collect())
+    Ok(lease::all()?.into_iter().filter(Lease::has_no_holder).collect())
 }
 
-/// Takes an abandoned lease's ports and addresses back.
+/// Unpublishes an abandoned lease's ports and frees its addresses.
 pub fn reclaim(lease: &Lease) -> Result<()> {
-    if !lease.is_dead() {
+    if !lease.has_no_holder() {
         return Ok(());
     }
     unpublish(lease)?;

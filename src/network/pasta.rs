@@ -1,9 +1,9 @@
-//! Networking for a container without root: pasta(1), a program that moves packets between the
-//! container's network namespace and sockets of the user's.
+//! Network of a rootless container: pasta(1), a program that moves packets between the container's network namespace
+//! and sockets of the user.
 //!
-//! It is given the container's process before that is let go, for as long as an ordinary user may look
-//! into it. The one argument that nobody else's has, the path of its pid file in the container's state
-//! directory, is what it is found by later: so it is found, too, if its caller was killed right after.
+//! pasta gets the container's process before init executes the program, while an unprivileged user may still inspect
+//! that process. One argument is unique: the path of its pid file in the container's state directory. Aril finds
+//! pasta by it later, even if the start was killed right after.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -19,10 +19,10 @@ use crate::spec::Extensions;
 use crate::spec::annotation::NETWORK;
 use crate::sys::pidfd;
 
-/// The value of [`NETWORK`] that asks for it.
+/// Value of [`NETWORK`] that selects pasta.
 pub const NAME: &str = "pasta";
 
-/// Nothing is forwarded into the container, and nothing out of it to the host's own loopback.
+/// Options that forward nothing into the container, and nothing from it to the host's loopback.
 const CLOSED: [&str; 11] = [
     "--config-net",
     "--quiet",
@@ -41,11 +41,10 @@ pub fn is_wanted(extensions: &Extensions) -> bool {
     extensions.network.as_deref() == Some(NAME)
 }
 
-/// Gives the config the network namespace that pasta connects. `privileged`: the runtime is the host's
-/// root.
+/// Gives the config the network namespace that pasta connects. `privileged`: the runtime is root on the host.
 pub fn edit(spec: &mut Spec, privileged: bool) -> Result<()> {
     if privileged {
-        return Err(Error::config(format!("{NETWORK}={NAME} is for containers without root")));
+        return Err(Error::config(format!("{NETWORK}={NAME} is for rootless containers")));
     }
     let Some(linux) = spec.linux_mut() else { return Ok(()) };
     let mut all = linux.namespaces_mut().take().unwrap_or_default();
@@ -66,16 +65,16 @@ pub fn edit(spec: &mut Spec, privileged: bool) -> Result<()> {
     Ok(())
 }
 
-fn marker(state_directory: &Path) -> PathBuf {
+fn pid_file(state_directory: &Path) -> PathBuf {
     state_directory.join("pasta.pid")
 }
 
-/// Returns when the namespace of `pid` is connected; pasta goes on by itself.
+/// Starts pasta and returns when the namespace of `pid` is connected; pasta then runs in the background.
 pub fn start(state_directory: &Path, pid: HostPid) -> Result<()> {
     let output = Command::new(NAME)
         .args(CLOSED)
         .arg("--pid")
-        .arg(marker(state_directory))
+        .arg(pid_file(state_directory))
         .arg(pid.to_string())
         .stdin(Stdio::null())
         .output();
@@ -83,7 +82,7 @@ pub fn start(state_directory: &Path, pid: HostPid) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let text = "network pasta: exec: \"pasta\": executable file not found in $PATH";
             return Err(Error::system(text)
-                .hint("install the package passt, or use the host's network, or none"));
+                .hint("install the package passt, or use --network host or none"));
         }
         other => other.os("exec", NAME)?,
     };
@@ -93,26 +92,26 @@ pub fn start(state_directory: &Path, pid: HostPid) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     Err(Error::system(format!("network pasta: {}: {}", output.status, said.join("; ")))
-        .hint("pasta needs /dev/net/tun, readable and writable by everybody"))
+        .hint("pasta needs /dev/net/tun, readable and writable by all users"))
 }
 
-/// Ends the pasta of a container. Some versions notice by themselves that the namespace is gone.
+/// Ends the pasta of a container. Some versions end on their own when the namespace is gone.
 pub fn end(state_directory: &Path) -> Result<()> {
     const ROUNDS: usize = 10;
-    const DEATH_MS: i32 = 1000;
-    let marker = marker(state_directory);
-    // Between its start and its daemon there are two of them for a moment.
+    const END_MS: i32 = 1000;
+    let pid_file = pid_file(state_directory);
+    // While pasta turns into a daemon, two processes exist for a moment.
     for _ in 0..ROUNDS {
-        let found = processes(&marker);
+        let found = processes(&pid_file);
         if found.is_empty() {
             break;
         }
         for pid in found {
             let Ok(process) = pidfd::open(pid) else { continue };
-            // The number may be somebody else's by now.
-            if is_ours(pid, &marker) {
+            // The pid may have been reused.
+            if is_pasta_of(pid, &pid_file) {
                 let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
-                let ended = pidfd::wait_end(process.as_fd(), DEATH_MS);
+                let ended = pidfd::wait_end(process.as_fd(), END_MS);
                 ended.os("poll", "pidfd").context(|| format!("end pasta, process {pid}"))?;
             }
         }
@@ -120,17 +119,17 @@ pub fn end(state_directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn processes(marker: &Path) -> Vec<i32> {
+fn processes(pid_file: &Path) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| is_ours(*pid, marker)).collect()
+    pids.filter(|pid| is_pasta_of(*pid, pid_file)).collect()
 }
 
-/// Whether its arguments are those of [`start`].
-fn is_ours(pid: i32, marker: &Path) -> bool {
+/// True if the process has the arguments of [`start`].
+fn is_pasta_of(pid: i32, pid_file: &Path) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = line.split(|byte| *byte == 0);
-    words.any(|word| word == b"--pid") && words.next() == Some(marker.as_os_str().as_bytes())
+    words.any(|word| word == b"--pid") && words.next() == Some(pid_file.as_os_str().as_bytes())
 }
 
 #[cfg(test)]
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_to_connect() {
+    fn the_config_gets_a_network_namespace() {
         for namespaces in [r#"[]"#, r#"[{"type":"network"}]"#] {
             let mut spec = spec(namespaces);
             edit(&mut spec, false).unwrap();
@@ -157,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn ends_its_own_only() {
+    fn only_the_containers_own_pasta_is_ended() {
         let directory = std::env::temp_dir().join(format!("aril-pasta-{}", std::process::id()));
         let start = |of: &Path| {
             let script = ["-c", "sleep 100; true", "--pid"];
-            let child = Command::new("sh").args(script).arg(marker(of)).spawn().unwrap();
-            // The kernel shows a new program's arguments a moment after it has begun.
-            while processes(&marker(of)).is_empty() {
+            let child = Command::new("sh").args(script).arg(pid_file(of)).spawn().unwrap();
+            // The kernel shows a new program's arguments a moment after execve.
+            while processes(&pid_file(of)).is_empty() {
                 std::thread::yield_now();
             }
             child

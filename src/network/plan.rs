@@ -1,4 +1,4 @@
-//! What the operator granted -> what the container's network will be. No look at the host.
+//! Turns what the operator granted into the container's network mode and attachment. Reads nothing of the host.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,29 +15,29 @@ use crate::id::ContainerId;
 use crate::spec::Extensions;
 use crate::spec::annotation::{NETWORK, NETWORK_ADDRESS, NETWORK_PUBLISH, NETWORK_RATE};
 
-/// Which network namespace the container has. Without a mode, the one that the config says.
+/// Network namespace of a container. Without a mode, the config decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// A network namespace with nothing but loopback.
+    /// New network namespace with loopback only.
     None,
-    /// The host's own.
+    /// Host's network namespace.
     Host,
     Bridge(String),
-    /// That of another container.
+    /// Network namespace of another container.
     Container(ContainerId),
-    /// The namespace that a path leads to.
+    /// Network namespace at a path.
     Path(PathBuf),
 }
 
-/// A place on a network of ours.
+/// Attachment of a container to a network of Aril.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attachment {
     pub network: String,
     pub published: Vec<Published>,
-    /// Those that were asked for; the others are free ones.
+    /// Requested addresses; for a family without one, a free address is leased.
     pub addresses: Vec<IpAddr>,
     pub rate: Option<Rate>,
-    /// Ports are published though a process of the host listens on them.
+    /// Publish ports even if a process of the host listens on them.
     pub over_listeners: bool,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// What `--network` says.
+/// Parses the value of `--network`.
 pub fn mode(extensions: &Extensions) -> Result<Option<Mode>> {
     let Some(text) = extensions.network.as_deref() else { return Ok(None) };
     let (kind, of) = match text.split_once(':') {
@@ -57,7 +57,7 @@ pub fn mode(extensions: &Extensions) -> Result<Option<Mode>> {
         None => (text, None),
     };
     Ok(Some(match (kind, of) {
-        // For us the same: pasta fills a namespace that is the container's own.
+        // pasta needs a new network namespace too.
         ("none" | pasta::NAME, None) => Mode::None,
         ("host", None) => Mode::Host,
         ("bridge", name) => {
@@ -68,14 +68,13 @@ pub fn mode(extensions: &Extensions) -> Result<Option<Mode>> {
         ("container", Some(id)) => Mode::Container(ContainerId::parse(id)?),
         ("ns", Some(path)) if path.starts_with('/') => Mode::Path(path.into()),
         _ => {
-            return Err(Error::config(format!("invalid network {text:?}")).hint(
-                "the networks are none, host, bridge, bridge:NAME, container:ID, ns:/PATH and pasta",
-            ));
+            return Err(Error::config(format!("invalid network {text:?}"))
+                .hint("use none, host, bridge, bridge:NAME, container:ID, ns:/PATH and pasta"));
         }
     }))
 }
 
-/// The attachment, if the mode is one.
+/// Returns the attachment, if the mode is `bridge`.
 pub fn attachment(extensions: &Extensions, rootless: bool) -> Result<Option<Attachment>> {
     let network = match mode(extensions)? {
         Some(Mode::Bridge(_)) if rootless => {
@@ -91,7 +90,9 @@ pub fn attachment(extensions: &Extensions, rootless: bool) -> Result<Option<Atta
     if addresses.iter().filter(|a| a.is_ipv4()).count() > 1
         || addresses.iter().filter(|a| a.is_ipv6()).count() > 1
     {
-        return Err(Error::config(format!("{NETWORK_ADDRESS}: one address of a family")));
+        return Err(Error::config(format!(
+            "{NETWORK_ADDRESS}: at most one IPv4 and one IPv6 address"
+        )));
     }
     let rate = extensions.rate.as_deref().map(str::parse).transpose();
     let rate = rate.map_err(|why: String| Error::config(format!("invalid rate {why}")))?;
@@ -106,12 +107,13 @@ fn no_extras(extensions: &Extensions, has_mode: bool) -> Result<()> {
     match extras.into_iter().find(given).map(|(key, _)| key) {
         None => Ok(()),
         Some(key) if has_mode => Err(Error::config(format!(
-            "{key} needs a network of its own, and {NETWORK} is {:?}",
+            "{key} needs {NETWORK}=bridge, but it is {:?}",
             extensions.network.as_deref().unwrap_or_default()
         ))
-        .hint("ports are published by the container that owns the network namespace")),
-        Some(key) => Err(Error::config(format!("{key} without {NETWORK}"))
-            .hint("ask for a network: --network bridge")),
+        .hint("set it on the container that owns the network namespace")),
+        Some(key) => {
+            Err(Error::config(format!("{key} needs {NETWORK}")).hint("use --network bridge"))
+        }
     }
 }
 
@@ -132,13 +134,15 @@ where
 fn conflicts(published: &[Published]) -> Result<()> {
     for (n, one) in published.iter().enumerate() {
         if let Some(other) = published[..n].iter().find(|other| other.conflicts(*one)) {
-            return Err(Error::config(format!("{other} and {one} publish the same port")));
+            return Err(Error::config(format!(
+                "cannot publish {one}: {other} publishes the same port"
+            )));
         }
     }
     Ok(())
 }
 
-/// Makes the config's network namespace what `mode` wants; `path` is where a shared one is.
+/// Sets the config's network namespace as `mode` requires. `path`: the namespace to join, if it is shared.
 pub fn edit(spec: &mut Spec, mode: &Mode, path: Option<PathBuf>) -> Result<()> {
     let mut linux = spec.linux().clone().unwrap_or_default();
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
@@ -149,7 +153,7 @@ pub fn edit(spec: &mut Spec, mode: &Mode, path: Option<PathBuf>) -> Result<()> {
             "{NETWORK} asks for a new network namespace, and linux.namespaces joins {}",
             joined.display()
         ))
-        .hint("take the path out of the config, or use ns:PATH"));
+        .hint("remove the path from the config, or use ns:PATH"));
     }
     namespaces.retain(|n| !is_network(n));
     if *mode != Mode::Host && (path.is_some() || !matches!(mode, Mode::Container(_))) {
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn modes() {
+    fn network_modes_are_parsed() {
         let mode = |text| mode(&Extensions::of(&[(NETWORK, text)]));
         assert_eq!(mode("none").unwrap(), Some(Mode::None));
         assert_eq!(mode("bridge").unwrap(), Some(Mode::Bridge("aril0".to_owned())));
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn attachments() {
+    fn attachments_are_parsed_and_checked() {
         let found = attachment(
             &Extensions::of(&[
                 (NETWORK, "bridge:n"),
@@ -204,16 +208,16 @@ mod tests {
         let rootless = attachment(&Extensions::of(&[bridge]), true).unwrap_err().to_string();
         assert!(rootless.contains("needs root"));
         assert!(refused(&[(NETWORK, "host"), (NETWORK_PUBLISH, "80:80")]).contains("is \"host\""));
-        assert!(refused(&[(NETWORK_PUBLISH, "80:80")]).contains("without io.aril.network"));
+        assert!(refused(&[(NETWORK_PUBLISH, "80:80")]).contains("needs io.aril.network"));
         assert!(refused(&[bridge, (NETWORK_PUBLISH, "80")]).contains("port to publish \"80\""));
         assert!(refused(&[bridge, (NETWORK_PUBLISH, "80:1,80:2")]).contains("the same port"));
-        assert!(refused(&[bridge, (NETWORK_ADDRESS, "10.0.0.1,10.0.0.2")]).contains("one address"));
+        assert!(refused(&[bridge, (NETWORK_ADDRESS, "10.0.0.1,10.0.0.2")]).contains("at most one"));
         assert!(refused(&[bridge, (NETWORK_ADDRESS, "x")]).contains("invalid address \"x\""));
         assert!(refused(&[bridge, (NETWORK_RATE, "x")]).contains("invalid rate \"x\": expected"));
     }
 
     #[test]
-    fn the_config_follows() {
+    fn the_config_gets_the_namespace_of_the_mode() {
         let spec = |json: &str| {
             let mut spec = Spec::default();
             spec.set_linux(Some(serde_json::from_str(json).unwrap()));

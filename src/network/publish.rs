@@ -1,4 +1,4 @@
-//! Published ports, as they are written: `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`.
+//! Parses published ports: `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,8 +25,7 @@ impl Protocol {
     }
 }
 
-/// Ports of the host, beginning with `host`, and as many of the container, beginning with
-/// `container`.
+/// `count` ports of the host from `host` on, which lead to as many ports of the container from `container` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Published {
@@ -40,27 +39,27 @@ pub struct Published {
 }
 
 impl Published {
-    /// The last port of the host.
+    /// Last port of the host.
     pub fn last(self) -> u16 {
         self.host + (self.count - 1)
     }
 
-    /// The one address of the host that the port is published on, if it is one.
+    /// Host address that the port is published on, if it is a single one.
     pub fn bound(self) -> Option<IpAddr> {
         self.address.filter(|address| !address.is_unspecified())
     }
 
-    /// Whether the port is published on addresses of that family.
+    /// True if the port is published on addresses of that family.
     pub fn is_of(self, ipv4: bool) -> bool {
         self.address.is_none_or(|address| address.is_ipv4() == ipv4)
     }
 
-    /// Whether the host itself reaches the port at 127.0.0.0/8.
+    /// True if the host reaches the port at 127.0.0.0/8.
     pub fn is_on_loopback(self) -> bool {
         self.is_of(true) && self.bound().is_none_or(|address| address.is_loopback())
     }
 
-    /// Whether one port of the host would have to lead to two places.
+    /// True if both publish the same port of the host on the same addresses.
     pub fn conflicts(self, other: Self) -> bool {
         let both = |ipv4| self.is_of(ipv4) && other.is_of(ipv4);
         self.protocol == other.protocol
@@ -105,7 +104,7 @@ impl FromStr for Published {
         let (address, ports) = address(places).map_err(|why| wrong(&why))?;
         let (host, container) = ports
             .split_once(':')
-            .ok_or_else(|| wrong("want [ADDRESS:]HOST_PORT:CONTAINER_PORT[/PROTOCOL]"))?;
+            .ok_or_else(|| wrong("expected [ADDRESS:]HOST_PORT:CONTAINER_PORT[/PROTOCOL]"))?;
         let (host, count) = range(host).map_err(|why| wrong(&why))?;
         let (container, inside) = range(container).map_err(|why| wrong(&why))?;
         if count != inside {
@@ -115,28 +114,28 @@ impl FromStr for Published {
     }
 }
 
-/// The address, if there is one, and the rest. An IPv4 address that is written as an IPv6 one
-/// (`::ffff:192.0.2.1`) is the IPv4 address: packets have no other.
+/// Splits off the address, if there is one. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4
+/// address, which is what packets have.
 fn address(text: &str) -> Result<(Option<IpAddr>, &str), String> {
     let parsed = |address: IpAddr| Some(address.to_canonical());
     if let Some(bracketed) = text.strip_prefix('[') {
-        let (address, rest) = bracketed.split_once("]:").ok_or("want [ADDRESS]:PORT:PORT")?;
+        let (address, rest) = bracketed.split_once("]:").ok_or("expected [ADDRESS]:PORT:PORT")?;
         let address: Ipv6Addr =
-            address.parse().map_err(|_| format!("{address:?} is no IPv6 address"))?;
+            address.parse().map_err(|_| format!("{address:?} is not an IPv6 address"))?;
         return Ok((parsed(address.into()), rest));
     }
     match text.split_once(':') {
         Some((first, rest)) if rest.contains(':') => {
-            let address: IpAddr = first
-                .parse()
-                .map_err(|_| format!("{first:?} is no address (an IPv6 one stands in brackets)"))?;
+            let address: IpAddr = first.parse().map_err(|_| {
+                format!("{first:?} is not an IP address (IPv6 addresses need brackets)")
+            })?;
             Ok((parsed(address), rest))
         }
         _ => Ok((None, text)),
     }
 }
 
-/// First port and how many.
+/// Parses a range: its first port and the number of ports.
 fn range(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);
@@ -150,7 +149,7 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 fn port(text: &str) -> Result<u16, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let port = text.parse().ok().filter(|port| digits && *port > 0);
-    port.ok_or_else(|| format!("{text:?} is no port: want 1 to 65535"))
+    port.ok_or_else(|| format!("{text:?} is not a port: expected 1 to 65535"))
 }
 
 impl TryFrom<String> for Published {
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn as_written() {
+    fn ports_are_printed_in_canonical_form() {
         for (text, canonical) in [
             ("8080:80", "8080:80/tcp"),
             ("53:53/udp", "53:53/udp"),
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals() {
+    fn invalid_ports_are_refused() {
         for bad in [
             "",
             "80",
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_loopback_answers() {
+    fn ports_on_loopback_are_recognised() {
         for yes in
             ["9:9", "0.0.0.0:9:9", "127.0.0.1:9:9", "127.9.9.9:9:9", "[::ffff:127.0.0.1]:9:9"]
         {
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn conflicts() {
+    fn overlapping_ports_conflict() {
         assert!(parse("1-9:1-9").conflicts(parse("9:80")));
         assert!(!parse("1-9:1-9").conflicts(parse("10:80")));
         assert!(!parse("9:9").conflicts(parse("9:9/udp")));

@@ -1,18 +1,18 @@
-//! Limits of speed, as they are written: `RATE`, or `in=RATE`, `out=RATE` with a comma between.
+//! Parses rate limits: `RATE`, or `in=RATE`, `out=RATE` separated by a comma.
 
 use std::str::FromStr;
 
-/// In bytes a second; as the container sees it.
+/// Rate limits in bytes per second, from the container's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// What comes to the container.
+    /// Traffic to the container.
     pub inward: Option<u64>,
-    /// What it sends.
+    /// Traffic from the container.
     pub outward: Option<u64>,
 }
 
 impl Rate {
-    /// Bytes that may pass at once: 20 ms of the rate, but what one large segment takes at least.
+    /// Bytes that may pass at once: 20 ms of the rate, but at least one large segment.
     pub fn burst(rate: u64) -> u32 {
         (rate / 50).clamp(128 * 1024, 64 * 1024 * 1024) as u32
     }
@@ -34,14 +34,14 @@ impl FromStr for Rate {
                 _ => return Err(format!("{part:?}: expected in=RATE or out=RATE")),
             };
             if place.replace(bytes(&part[part.find('=').map_or(0, |at| at + 1)..])?).is_some() {
-                return Err(format!("{text:?}: one direction twice"));
+                return Err(format!("{text:?}: a direction is given twice"));
             }
         }
         Ok(rate)
     }
 }
 
-/// Bits a second with a decimal suffix (`10mbit`, `1g`, `64k`), in bytes.
+/// Parses bits per second with a decimal suffix (`10mbit`, `1g`, `64k`) and returns bytes per second.
 fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let amount = lower.strip_suffix("bit").unwrap_or(&lower);
@@ -54,7 +54,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     let number = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
     let bits = number.and_then(|n| n.checked_mul(factor));
     match bits.map(|bits| bits / 8) {
-        // Below this a full frame would wait for seconds.
+        // At a lower rate a full frame would wait for seconds.
         Some(bytes) if bytes >= 1_000 => Ok(bytes),
         _ => Err(format!("{text:?}: expected a number with kbit, mbit or gbit, at least 8kbit")),
     }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_written() {
+    fn rates_are_parsed() {
         let both = |n| Rate { inward: Some(n), outward: Some(n) };
         assert_eq!("8mbit".parse(), Ok(both(1_000_000)));
         assert_eq!("1Gbit".parse(), Ok(both(125_000_000)));

@@ -1,9 +1,8 @@
-//! Where networks are kept.
+//! Directories of networks: definitions and state.
 //!
-//! Definitions last: a network is the administrator's, as a volume is. What containers hold of them is
-//! below `/run`, which a reboot empties together with the kernel's links and rules. Both are one for
-//! the host, whatever state root a container has: two roots that gave out addresses of one bridge by
-//! themselves would give one out twice.
+//! Definitions are persistent: a network, like a volume, belongs to the administrator. State is in `/run`, which a
+//! reboot empties together with the kernel's links and rules. Both are shared by all state roots of the host: two
+//! roots that leased addresses of one bridge independently would lease one address twice.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -17,13 +16,13 @@ use crate::fs::{closed, record};
 use crate::sys::open::open;
 
 pub const DEFINITIONS: &str = "/var/lib/aril/networks";
-/// No container's id has an `@`.
+/// Directory of state. No container ID contains an `@`.
 pub const STATE: &str = "/run/aril/@network";
 
 const LONGEST: usize = 1 << 20;
 
-/// Held while networks and the filter's table are made or removed; a container that comes to a network
-/// that is there needs it not.
+/// Lock held while networks and the packet filter's table are created or removed. Attaching a container to an
+/// existing network does not need it.
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
@@ -31,7 +30,7 @@ pub fn lock() -> Result<Lock> {
     lock_directory(Path::new(STATE))
 }
 
-/// The directory is made where it is missing.
+/// Locks a directory, and creates it if it is missing.
 pub(super) fn lock_directory(path: &Path) -> Result<Lock> {
     closed::directory(path)?;
     let file =
@@ -58,15 +57,15 @@ pub fn load(name: &str) -> Result<Option<Network>> {
     Ok(Some(network))
 }
 
-/// The network of that name, or an error that says that there is none.
+/// Loads a network. A network that does not exist is an error.
 pub fn get(name: &str) -> Result<Network> {
     load(name)?.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("network does not exist: {name}"))
-            .hint("`aril network ls` shows what there is, `aril network create` makes one")
+            .hint("list networks with `aril network ls`, create one with `aril network create`")
     })
 }
 
-/// By name.
+/// Loads all networks, sorted by name.
 pub fn all() -> Result<Vec<Network>> {
     let mut networks = Vec::new();
     for name in entries(Path::new(DEFINITIONS))? {
@@ -82,14 +81,14 @@ pub fn save(network: &Network) -> Result<()> {
     let text = serde_json::to_vec_pretty(network)
         .map_err(|e| Error::system(format!("encode network {}: {e}", network.name)))?;
     record::write(&file(&network.name), 0o644, &text)
-        .context(|| format!("keep network {}", network.name))
+        .context(|| format!("save network {}", network.name))
 }
 
 pub fn remove(name: &str) -> Result<()> {
     unlink(&file(name))
 }
 
-/// No error where there is no such file.
+/// Removes a file. A missing file is no error.
 pub(super) fn unlink(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("unlink", path.display(), &e)),
@@ -97,7 +96,8 @@ pub(super) fn unlink(path: &Path) -> Result<()> {
     }
 }
 
-/// No error where there is none, or somebody has put something into it meanwhile.
+/// Removes a directory. It is no error if the directory is missing, or not empty because another process added a
+/// file.
 pub(super) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
@@ -107,7 +107,7 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
     }
 }
 
-/// Names in a directory, sorted; none where it is missing, or another user's.
+/// Lists a directory's names, sorted. The list is empty if the directory is missing or belongs to another user.
 pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
     let found = match fs::read_dir(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {

@@ -1,4 +1,4 @@
-//! Addresses with the length of their network's part.
+//! IP addresses with a prefix length.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An address and how many of its bits are the network's: a network, or a place in one.
+/// An address with its prefix length: a subnet, or an interface address in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subnet {
@@ -19,13 +19,13 @@ impl Subnet {
         if self.address.is_ipv4() { 32 } else { 128 }
     }
 
-    /// Set where the host's part is.
+    /// Mask of the host part.
     fn host_mask(self) -> u128 {
         let host = self.bits() - u32::from(self.prefix);
         1_u128.checked_shl(host).map_or(u128::MAX, |n| n - 1)
     }
 
-    /// How far the highest address is from the first.
+    /// Distance from the first to the last address.
     pub fn span(self) -> u128 {
         self.host_mask()
     }
@@ -38,12 +38,12 @@ impl Subnet {
         from_number(self.address, number(self.address) | self.host_mask())
     }
 
-    /// The address `offset` above the first.
+    /// Address at `offset` from the first.
     pub fn at(self, offset: u128) -> IpAddr {
         from_number(self.address, number(self.first()) + offset)
     }
 
-    /// How far above the first an address is, if it is inside.
+    /// Offset of an address from the first, if it is in the subnet.
     pub fn offset(self, address: IpAddr) -> Option<u128> {
         self.contains(address).then(|| number(address) - number(self.first()))
     }
@@ -57,7 +57,7 @@ impl Subnet {
         self.contains(other.first()) || other.contains(self.first())
     }
 
-    /// The same network with this address in it.
+    /// Same prefix length with another address.
     pub fn with(self, address: IpAddr) -> Self {
         Self { address, prefix: self.prefix }
     }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_and_insides() {
+    fn first_last_and_offset_of_addresses() {
         let four = net("10.1.2.3/22");
         assert_eq!((four.first().to_string(), four.last().to_string()), {
             ("10.1.0.0".to_owned(), "10.1.3.255".to_owned())
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn overlaps() {
+    fn subnets_that_share_addresses_overlap() {
         assert!(net("10.0.0.0/8").overlaps(net("10.5.0.0/16")));
         assert!(net("10.5.0.0/16").overlaps(net("10.0.0.0/8")));
         assert!(!net("10.5.0.0/16").overlaps(net("10.6.0.0/16")));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals() {
+    fn invalid_subnets_are_refused() {
         for bad in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/", "x/8", "fd00::/129"]
         {
             assert!(bad.parse::<Subnet>().is_err(), "{bad}");

@@ -73,7 +73,7 @@ pub fn container(
             .as_ref()
             .map(|manager| cgroup::systemd::plan::Input { manager, annotations: &grant.systemd }),
     })?;
-    let names = network::names::plan(&network::names::Input {
+    let names = network::names::plan(&network::names::NamesRequest {
         extensions: grant,
         hostname: spec.hostname().as_deref(),
         mounts: spec.mounts().as_deref().unwrap_or(&[]),
@@ -143,7 +143,7 @@ pub fn container(
         format!("{place} stays as it is: the rootfs has none, and none can be made in it")
     }));
     let rdt = rdt(id, linux, facts)?;
-    let net_devices = network::device::plan::plan(&network::device::plan::Input {
+    let net_devices = network::device::plan::plan(&network::device::plan::DeviceRequest {
         devices: linux.net_devices().as_ref(),
         private_network: namespaces.has(Kind::Net) && !facts.namespaces.joins_host_network,
         rootless: facts.process.rootless,

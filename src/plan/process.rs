@@ -62,7 +62,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled> {
         Whose::Init { .. } => None,
         Whose::Exec { container } => Some(container),
     };
-    let console = console::plan::plan(&console::Input {
+    let console = console::plan::plan(&console::TerminalRequest {
         process: input.process,
         detach: input.detach,
         socket: input.console_socket,

@@ -1,17 +1,17 @@
-//! Named volumes: directories that outlive containers.
+//! Named volumes: directories that outlive their containers.
 //!
 //! # Theory of operation
 //!
-//! `<root>/<name>/data` is what containers see, a bind mount like any other. Beside it:
+//! Containers see `<root>/<name>/data`, which is mounted like any other bind mount. Beside it are:
 //!
-//! | file | says |
+//! | file | meaning |
 //! |---|---|
-//! | `users` | the state directories of containers that were made with it: in use while one exists |
-//! | `filling` | a container is copying what its image has at the mount point: incomplete |
-//! | `filled` | that has been done, or was not to be: never again |
+//! | `users` | state directories of containers with this volume: it is in use while one of them exists |
+//! | `filling` | a container is copying the image's content at the mount point: incomplete |
+//! | `filled` | the copy is complete, or was not needed; it is not done again |
 //!
-//! Whoever changes them holds flock(2) on `<root>/<name>`: a container that is being made does until
-//! the copy is complete. Killed before, it leaves `filling`, and the next begins anew.
+//! A process that changes them holds flock(2) on `<root>/<name>`: the start of a container holds it until the copy is
+//! complete. If it is killed before that, `filling` remains, and the next start copies anew.
 
 pub mod plan;
 
@@ -36,10 +36,10 @@ const DATA: &str = "data";
 const USERS: &str = "users";
 const FILLING: &str = "filling";
 const FILLED: &str = "filled";
-/// Thousands of users' paths.
+/// Maximum length of `users`, in bytes: room for thousands of paths.
 const LONGEST_USERS: usize = 1 << 20;
 
-/// Where named volumes are.
+/// Directory of named volumes.
 #[derive(Debug, Clone)]
 pub struct Volumes {
     root: PathBuf,
@@ -48,25 +48,25 @@ pub struct Volumes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     pub name: String,
-    /// What containers see.
+    /// Directory that containers see.
     pub path: PathBuf,
     pub created: Option<SystemTime>,
-    /// The containers that use it.
+    /// Containers that use the volume.
     pub users: Vec<String>,
 }
 
-/// A volume that a container is being made with. Dropped, others may have it.
+/// Lock on a volume while a container is being created with it.
 #[derive(Debug)]
 pub struct Claim {
     directory: PathBuf,
-    /// Its content is to come from the image.
+    /// True if the image's content is to be copied into the volume.
     pub fill: bool,
     _lock: Flock<OwnedFd>,
 }
 
 impl Volumes {
-    /// `ARIL_VOLUMES`; for root /var/lib/aril/volumes, which outlives a reboot; else in the user's
-    /// data directory.
+    /// Volumes of the caller: in `ARIL_VOLUMES` if set; for root in /var/lib/aril/volumes, which outlives a reboot;
+    /// otherwise in the user's data directory (`XDG_DATA_HOME`).
     pub fn of_the_caller() -> Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let home = || {
@@ -76,7 +76,10 @@ impl Volumes {
             Some(root) => root,
             None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/aril/volumes"),
             None => home()
-                .ok_or_else(|| Error::config("no place for volumes").hint("set XDG_DATA_HOME"))?
+                .ok_or_else(|| {
+                    Error::config("no directory for volumes: neither XDG_DATA_HOME nor HOME is set")
+                        .hint("set XDG_DATA_HOME")
+                })?
                 .join("aril/volumes"),
         };
         Ok(Self { root: std::path::absolute(&root).os("getcwd", "")? })
@@ -90,7 +93,7 @@ impl Volumes {
         self.root.join(name)
     }
 
-    /// What a mount of the volume has as its source.
+    /// Source of a bind mount of the volume.
     pub fn source(&self, name: &str) -> PathBuf {
         self.directory(name).join(DATA)
     }
@@ -98,12 +101,12 @@ impl Volumes {
     pub fn create(&self, name: &str) -> Result<()> {
         plan::check_name(name)?;
         match fs::symlink_metadata(self.directory(name)) {
-            Ok(_) => Err(Error::new(Kind::Exists, format!("volume {name} exists already"))),
+            Ok(_) => Err(Error::new(Kind::Exists, format!("volume {name} already exists"))),
             Err(_) => self.make(name),
         }
     }
 
-    /// Only the owner passes: what is in a volume may be set-uid.
+    /// Creates the directories. Only the owner may enter: a volume may contain set-user-id programs.
     fn make(&self, name: &str) -> Result<()> {
         let directory = self.directory(name);
         let data = directory.join(DATA);
@@ -114,10 +117,10 @@ impl Volumes {
                 }
                 _ => Ok(()),
             })
-            .context(|| format!("make volume {name}"))
+            .context(|| format!("create volume {name}"))
     }
 
-    /// All there are, by name.
+    /// Lists all volumes, sorted by name.
     pub fn list(&self) -> Result<Vec<Volume>> {
         let entries = match fs::read_dir(&self.root) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -130,7 +133,7 @@ impl Volumes {
         }
         names.retain(|name| plan::check_name(name).is_ok());
         names.sort();
-        // One may have been removed by now.
+        // A volume may have been removed in the meantime.
         Ok(names.iter().filter_map(|name| self.find(name).ok()).collect())
     }
 
@@ -142,7 +145,7 @@ impl Volumes {
             Err(Errno::ENOENT) => return Err(not_found(name)),
             other => other.os("statx", directory.display())?,
         };
-        // A file system that does not know says 0, if it says anything.
+        // A file system without birth times reports 0, or nothing.
         let created = born
             .filter(|(seconds, _)| *seconds > 0)
             .map(|(seconds, nanos)| UNIX_EPOCH + Duration::new(seconds.cast_unsigned(), nanos));
@@ -150,17 +153,19 @@ impl Volumes {
         Ok(Volume { name: name.to_owned(), path, created, users })
     }
 
-    /// Refused while a container uses it.
+    /// Removes a volume. Fails while a container uses it.
     pub fn remove(&self, name: &str) -> Result<()> {
         plan::check_name(name)?;
         let directory = self.directory(name);
         let in_use = |by: String| {
             Error::state(format!("volume {name} is in use by {by}"))
-                .hint("delete what uses it first")
+                .hint("delete the containers that use it first")
         };
         let _lock = match lock(&directory, FlockArg::LockExclusiveNonblock) {
             Err(Errno::ENOENT) => return Err(not_found(name)),
-            Err(Errno::EWOULDBLOCK) => return Err(in_use("a container that is being made".into())),
+            Err(Errno::EWOULDBLOCK) => {
+                return Err(in_use("a container that is being created".into()));
+            }
             other => other.os("flock", directory.display())?,
         };
         let users: Vec<_> = self.users(name)?.iter().map(|user| id_of(user)).collect();
@@ -170,7 +175,7 @@ impl Volumes {
         remove::tree(&directory).os("remove", directory.display())
     }
 
-    /// For a container whose state will be at `user`; made, if there is none of the name.
+    /// Claims the volume for a container with state directory `user`. Creates the volume if it does not exist.
     pub fn claim(&self, name: &str, user: &Path) -> Result<Claim> {
         plan::check_name(name)?;
         let what = || format!("use volume {name}");
@@ -179,7 +184,7 @@ impl Volumes {
             self.make(name)?;
             let lock = lock(&directory, FlockArg::LockExclusive);
             let lock = lock.os("flock", directory.display()).context(what)?;
-            // Removed while we waited.
+            // Another process removed the volume while this one waited.
             if directory.join(DATA).is_dir() {
                 break lock;
             }
@@ -198,7 +203,7 @@ impl Volumes {
         record::write(&self.directory(name).join(USERS), 0o600, &lines.join(&0))
     }
 
-    /// State directories of those that use it, as far as they still do.
+    /// State directories of containers that still use the volume.
     fn users(&self, name: &str) -> Result<Vec<PathBuf>> {
         let path = self.directory(name).join(USERS);
         let text = match fs::symlink_metadata(&path) {
@@ -215,7 +220,7 @@ impl Volumes {
 }
 
 impl Claim {
-    /// The copy is complete.
+    /// Records that the copy is complete.
     pub fn filled(self) -> Result<()> {
         if self.fill {
             record::write(&self.directory.join(FILLED), 0o600, b"")?;
@@ -226,8 +231,8 @@ impl Claim {
     }
 }
 
-/// Whether what the image has is to be copied: an empty volume, which nobody else is about to write to, or
-/// a copy that was cut short.
+/// Decides if the image's content is to be copied: into an empty volume that no other container is about to write to,
+/// or after a copy that was interrupted. Records the decision.
 fn begin_to_fill(directory: &Path, alone: bool) -> Result<bool> {
     let (data, filled) = (directory.join(DATA), directory.join(FILLED));
     let is_empty =
@@ -248,8 +253,8 @@ fn begin_to_fill(directory: &Path, alone: bool) -> Result<bool> {
     Ok(empty)
 }
 
-/// Another container may have the id by now: what it has mounted says so. One that is being made has
-/// written down nothing yet.
+/// True if the container at `user` mounts the volume. Another container may have the same ID in the meantime, so its
+/// config decides. A container that is being created has no config yet, and counts as a user.
 fn uses(user: &Path, source: &Path) -> bool {
     match fs::read(user.join("config.json")) {
         Err(_) => user.is_dir(),
@@ -270,17 +275,17 @@ fn lock(directory: &Path, how: FlockArg) -> std::result::Result<Flock<OwnedFd>, 
 }
 
 fn not_found(name: &str) -> Error {
-    Error::new(Kind::NotFound, format!("no volume {name}"))
-        .hint("`aril volume ls` shows what there is")
+    Error::new(Kind::NotFound, format!("volume does not exist: {name}"))
+        .hint("list volumes with `aril volume ls`")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Folder(PathBuf);
+    struct TestDirectory(PathBuf);
 
-    impl Folder {
+    impl TestDirectory {
         fn new(name: &str) -> Self {
             let path =
                 std::env::temp_dir().join(format!("aril-volume-{name}-{}", std::process::id()));
@@ -305,16 +310,16 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestDirectory {
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).unwrap();
         }
     }
 
     #[test]
-    fn made_listed_and_removed() {
-        let folder = Folder::new("life");
-        let volumes = folder.volumes();
+    fn volumes_are_created_listed_and_removed() {
+        let test = TestDirectory::new("life");
+        let volumes = test.volumes();
         assert!(volumes.list().unwrap().is_empty());
         volumes.create("b").unwrap();
         volumes.create("a").unwrap();
@@ -328,26 +333,26 @@ mod tests {
 
     #[test]
     fn in_use_until_its_containers_are_gone() {
-        let folder = Folder::new("use");
-        let volumes = folder.volumes();
-        let user = folder.container("one", None);
+        let test = TestDirectory::new("use");
+        let volumes = test.volumes();
+        let user = test.container("one", None);
         let claim = volumes.claim("v", &user).unwrap();
         let text = |name| volumes.remove(name).unwrap_err().to_string();
-        assert_eq!(text("v"), "volume v is in use by a container that is being made");
+        assert_eq!(text("v"), "volume v is in use by a container that is being created");
         claim.filled().unwrap();
         assert_eq!(text("v"), "volume v is in use by one");
-        folder.container("one", Some(&volumes.source("v")));
+        test.container("one", Some(&volumes.source("v")));
         assert_eq!(volumes.find("v").unwrap().users, ["one"]);
-        // The id has been given to another container.
-        folder.container("one", Some(Path::new("/elsewhere")));
+        // Another container has the ID now.
+        test.container("one", Some(Path::new("/elsewhere")));
         assert!(volumes.find("v").unwrap().users.is_empty());
         volumes.remove("v").unwrap();
     }
 
     #[test]
-    fn filled_when_it_is_empty_and_anew_if_that_was_cut_short() {
-        let folder = Folder::new("fill");
-        let (volumes, user) = (folder.volumes(), folder.container("c", None));
+    fn an_empty_volume_is_filled_and_an_interrupted_copy_repeated() {
+        let test = TestDirectory::new("fill");
+        let (volumes, user) = (test.volumes(), test.container("c", None));
         let claim = volumes.claim("v", &user).unwrap();
         assert!(claim.fill);
         fs::write(volumes.source("v").join("half"), "").unwrap();
@@ -357,13 +362,13 @@ mod tests {
         claim.filled().unwrap();
         fs::write(volumes.source("v").join("of the image"), "").unwrap();
         assert!(!volumes.claim("v", &user).unwrap().fill);
-        // Emptied, unless another container is about to write to it.
+        // An empty volume is filled again, unless another container is about to write to it.
         fs::remove_file(volumes.source("v").join("of the image")).unwrap();
-        let other = folder.container("d", None);
+        let other = test.container("d", None);
         assert!(!volumes.claim("v", &other).unwrap().fill);
         fs::remove_dir_all(&other).unwrap();
         assert!(volumes.claim("v", &user).unwrap().fill);
-        // What somebody has put into one is not covered by an image's.
+        // Files that a user put into a volume are kept.
         volumes.create("w").unwrap();
         fs::write(volumes.source("w").join("mine"), "").unwrap();
         assert!(!volumes.claim("w", &user).unwrap().fill);

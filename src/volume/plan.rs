@@ -1,4 +1,4 @@
-//! `--volume` and `--tmpfs` -> what is mounted. No side effect.
+//! Turns `--volume` and `--tmpfs` into mounts. Pure.
 
 use std::path::{Path, PathBuf};
 
@@ -8,36 +8,37 @@ use crate::error::{Error, Kind, Result};
 use crate::path::clean;
 use crate::spec::size;
 
-/// What a `--volume` is of.
+/// Source of a `--volume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Named(String),
-    /// Of the host's, absolute or from the caller's directory.
+    /// Path on the host: absolute, or relative to the caller's working directory.
     Host(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct VolumeOption {
     pub source: Source,
     pub destination: PathBuf,
     pub options: Vec<String>,
 }
 
-/// `NAME:/PATH[:OPTIONS]` or `HOST:/PATH[:OPTIONS]`, options with commas between. A path of the host has a
-/// slash in it, or is `.` or `..`: a name has none.
-pub fn volume(text: &str) -> Result<Wanted> {
+/// Parses `NAME:/PATH[:OPTIONS]` or `HOST:/PATH[:OPTIONS]`; options are separated by commas. A host path contains
+/// a slash, or is `.` or `..`; a volume's name contains none.
+pub fn volume(text: &str) -> Result<VolumeOption> {
     let wrong = |why: &str| {
         Error::new(Kind::Usage, format!("invalid value {text:?} for flag --volume: {why}"))
-            .hint("want NAME:/PATH[:ro], /HOST:/PATH[:ro] or ./HOST:/PATH[:ro]")
+            .hint("use NAME:/PATH[:ro], /HOST:/PATH[:ro] or ./HOST:/PATH[:ro]")
     };
     let mut parts = text.splitn(3, ':');
     let (source, destination) = (parts.next().unwrap_or_default(), parts.next());
-    let destination = destination.ok_or_else(|| wrong("it has no source or no destination"))?;
+    let destination =
+        destination.ok_or_else(|| wrong("the source or the destination is missing"))?;
     if !destination.starts_with('/') {
-        return Err(wrong("the destination is not absolute"));
+        return Err(wrong("the destination is not an absolute path"));
     }
     if clean(Path::new(destination)) == Path::new("/") {
-        return Err(wrong("the destination is the root, which has layers instead"));
+        return Err(wrong("the destination is the root; use --layer for the root"));
     }
     let source = if source.contains('/') || [".", ".."].contains(&source) {
         Source::Host(source.into())
@@ -46,7 +47,7 @@ pub fn volume(text: &str) -> Result<Wanted> {
         Source::Named(source.to_owned())
     };
     let options = options(parts.next());
-    Ok(Wanted { source, destination: destination.into(), options })
+    Ok(VolumeOption { source, destination: destination.into(), options })
 }
 
 fn options(text: Option<&str>) -> Vec<String> {
@@ -57,9 +58,9 @@ fn options(text: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-impl Wanted {
-    /// `source`: the path of what is mounted. `mapped`: its owners are those of the container's user
-    /// namespace, whatever range that has.
+impl VolumeOption {
+    /// Returns the bind mount. `source`: path on the host. `mapped`: id-map the mount to the container's user
+    /// namespace.
     pub fn mount(&self, source: &Path, mapped: bool) -> Mount {
         let mut options = vec!["rbind".to_owned()];
         if mapped {
@@ -70,27 +71,27 @@ impl Wanted {
     }
 }
 
-/// Of mounts that flags ask for: the later would only hide the earlier.
+/// Returns an error if two mounts of flags have one destination: the later mount would hide the earlier one.
 pub fn check_places(mounts: &[Mount]) -> Result<()> {
     let places: Vec<_> = mounts.iter().map(|mount| clean(mount.destination())).collect();
     match places.iter().enumerate().find(|(at, place)| places[..*at].contains(place)) {
         Some((_, twice)) => Err(Error::new(
             Kind::Usage,
-            format!("--volume and --tmpfs have {} twice", twice.display()),
+            format!("--volume and --tmpfs mount at {} twice", twice.display()),
         )),
         None => Ok(()),
     }
 }
 
-/// `/PATH`, `/PATH:SIZE` or `/PATH:OPTIONS`.
+/// Parses `/PATH`, `/PATH:SIZE` or `/PATH:OPTIONS`.
 pub fn tmpfs(text: &str) -> Result<Mount> {
     let (path, rest) = match text.split_once(':') {
         Some((path, rest)) => (path, Some(rest)),
         None => (text, None),
     };
     if !path.starts_with('/') {
-        let text = format!("invalid value {text:?} for flag --tmpfs: the path is not absolute");
-        return Err(Error::new(Kind::Usage, text).hint("want /PATH[:SIZE] or /PATH:OPTIONS"));
+        let text = format!("invalid value {text:?} for flag --tmpfs: not an absolute path");
+        return Err(Error::new(Kind::Usage, text).hint("use /PATH[:SIZE] or /PATH:OPTIONS"));
     }
     let mut all: Vec<_> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
     match rest.and_then(size::bytes).filter(|bytes| *bytes > 0) {
@@ -110,7 +111,7 @@ fn mount(destination: &Path, kind: &str, source: &Path, options: Vec<String>) ->
     mount
 }
 
-/// A letter or digit, then those, `_`, `.` and `-`: the name is one part of a path.
+/// Checks a volume's name: a letter or digit, then letters, digits, `_`, `.` and `-`. It is one component of a path.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |b: u8| b.is_ascii_alphanumeric();
     let fine = name.len() <= 128
@@ -119,8 +120,8 @@ pub fn check_name(name: &str) -> Result<()> {
     if fine {
         return Ok(());
     }
-    Err(Error::new(Kind::Usage, format!("{name:?} is not the name of a volume"))
-        .hint("a letter or digit, then letters, digits, `_`, `.` and `-`"))
+    Err(Error::new(Kind::Usage, format!("invalid volume name {name:?}"))
+        .hint("use a letter or digit, then letters, digits, `_`, `.` and `-`"))
 }
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes() {
+    fn volume_flags_are_parsed() {
         let wanted = volume("data:/var/lib:ro,nosuid").unwrap();
         assert_eq!(wanted.source, Source::Named("data".into()));
         let mount = wanted.mount(Path::new("/v/data"), true);
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn tmpfses() {
+    fn tmpfs_flags_are_parsed() {
         let options = |text| tmpfs(text).unwrap().options().as_deref().unwrap().join(",");
         assert_eq!(options("/tmp"), "nosuid,nodev,noexec");
         assert_eq!(options("/tmp:64m"), "nosuid,nodev,noexec,size=67108864");

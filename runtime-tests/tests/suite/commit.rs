@@ -253,7 +253,7 @@ fn what_fails_leaves_nothing() {
         c.call(["commit", &c.id, "/dev/full"]).output().exits(1).says("no space left on device");
         does(&c, "echo x > /tmp/.wh.hidden");
         let out = c.call(["commit", &c.id, "layer.tar"]).output().exits(1);
-        out.says("in a layer's archive a name with .wh. means a deletion");
+        out.says("in a layer archive the prefix .wh. marks a deleted file");
         c.call(["commit", &c.id, "/missing/layer"])
             .output()
             .exits(1)

@@ -62,13 +62,16 @@ fn what_engines_give_is_usual_and_a_privileged_one_is_open() {
         };
         for line in [
             "open capabilities CAP_SYS_MODULE: may load modules into the kernel",
-            "open files /host: / of the host can be written",
-            "open devices every device of the host, disks and memory included",
-            "loose seccomp no profile: every system call may be made",
+            "open files /host: host path / is writable",
+            "open devices every device of the host is accessible, including disks and memory",
+            "loose seccomp no profile: every system call is allowed",
         ] {
             assert!(told(line), "{line}: {}", out.stdout);
         }
-        assert!(out.stdout.contains(": open: a program inside can take over the host"), "{out:?}");
+        assert!(
+            out.stdout.contains(": open: a program in the container can take over the host"),
+            "{out:?}"
+        );
     });
 }
 

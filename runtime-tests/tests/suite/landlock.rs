@@ -187,7 +187,7 @@ fn on_a_kernel_without() {
         let Some(c) = confined(view, 0, &rules) else { return };
         let call = c.run_call(&[]).stage(["without", "landlock_create_ruleset"]);
         let out = call.output().exits(1);
-        out.says("which the config requires").says("function not implemented");
+        out.says("the config requires Landlock").says("function not implemented");
         c.leaves_nothing();
     });
 }
@@ -211,7 +211,7 @@ fn what_is_wrong_with_the_rules_is_said() {
         out.says("permission denied");
         c.leaves_nothing();
         let Some(c) = confined(view, 1, &json!({"fs": 3})) else { return };
-        c.run().exits(1).says("io.aril.landlock: fs: 3: want a list");
+        c.run().exits(1).says("io.aril.landlock: fs: 3: expected a list");
         c.leaves_nothing();
     });
 }

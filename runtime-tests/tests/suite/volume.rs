@@ -76,7 +76,7 @@ fn outlives_its_containers() {
         assert_eq!(listed[0]["path"], f.data("data").to_str().expect("utf-8"));
         f.call(&["volume", "rm", "data"]).ok().prints("data\n");
         assert!(!f.volumes.join("data").exists());
-        f.call(&["volume", "rm", "data"]).output().exits(1).says("no volume data");
+        f.call(&["volume", "rm", "data"]).output().exits(1).says("volume does not exist: data");
     });
 }
 
@@ -169,7 +169,7 @@ fn one_in_use_is_not_removed() {
     on_the_host(|view| {
         let Some(f) = Fixture::new(view) else { return };
         f.call(&["volume", "create", "v"]).ok().prints("v\n");
-        f.call(&["volume", "create", "v"]).output().exits(1).says("volume v exists already");
+        f.call(&["volume", "create", "v"]).output().exits(1).says("volume v already exists");
         f.run_call(&["-d", "-v", "v:/v"], "sleep 1000").ok();
         let refused = format!("volume v is in use by {}", f.c.id);
         f.call(&["volume", "rm", "v"]).output().exits(1).says(&refused);

@@ -1,7 +1,7 @@
-//! `aril-docs DIRECTORY`: completions for shells and man pages, from the table of verbs.
+//! `aril-docs DIRECTORY`: generates shell completions and man pages from the table of verbs.
 //!
-//! `make build` runs it for `make install`; it is an example of the package and not a binary, so that a build of aril
-//! does not build it and aril does not carry it.
+//! `make build` runs it for `make install`. It is an example of the package and not a binary, so a build of aril does
+//! not include it.
 
 mod bash;
 mod fish;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use aril::cli::table::{VERBS, Verb, global_flags};
 
-/// What there is to say of a flag.
+/// A flag, as completions and man pages describe it.
 struct Flag {
     long: String,
     short: Option<char>,
@@ -22,9 +22,9 @@ struct Flag {
 }
 
 struct Value {
-    /// As help shows it: `FILE`.
+    /// Name that help shows: `FILE`.
     name: String,
-    /// The flag alone means something too; a value follows behind `=`.
+    /// The flag may be given without a value; a value follows after `=`.
     optional: bool,
 }
 
@@ -36,12 +36,12 @@ struct Command {
     operand: Operand,
 }
 
-/// What the first operand is.
+/// Kind of a command's first operand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operand {
-    /// Of a container that there is.
+    /// ID of an existing container.
     Container,
-    /// A container's that there is not yet, or anything else that nobody can guess.
+    /// ID of a new container, or another operand that cannot be completed.
     Other,
     Command,
     Directory,
@@ -87,7 +87,7 @@ fn command(verb: &'static Verb) -> Command {
     }
 }
 
-/// What is written: the path below the directory, and the text.
+/// Files to write: the path in the output directory, and the text.
 fn files() -> Vec<(String, String)> {
     let globals = flags(&global_flags());
     let commands: Vec<Command> = VERBS.iter().map(command).collect();
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     match write(Path::new(&directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aril-docs: write below {}: {error}", directory.display());
+            eprintln!("aril-docs: write to {}: {error}", directory.display());
             ExitCode::FAILURE
         }
     }

@@ -34,7 +34,7 @@ fn every_command_and_every_flag_is_everywhere() {
     }
 }
 
-/// The answers of bash to a line as it is typed, the last word unfinished.
+/// Completions that bash offers for a command line whose last word is incomplete.
 fn completed(words: &[&str]) -> Vec<String> {
     let script = format!(
         "{}\naril() {{ [ \"$*\" = '--root /r list --quiet' ] && echo one two; }}\n\
@@ -65,7 +65,7 @@ fn bash_completes() {
     assert!(VERBS.iter().all(|verb| commands.contains(&verb.name.to_owned())), "{commands:?}");
 }
 
-/// What man(7) asks of a page: known requests, a title first, a name section.
+/// Checks rules of man(7): known requests, a title first, a name section.
 #[test]
 fn man_pages_are_well_formed() {
     for (path, page) in files().into_iter().filter(|(path, _)| path.contains("/man1/")) {
@@ -89,7 +89,7 @@ fn man_pages_are_well_formed() {
 }
 
 #[test]
-fn other_shells_take_theirs() {
+fn shells_accept_their_completions() {
     let directory = std::env::temp_dir().join(format!("aril-docs-{}", std::process::id()));
     write(&directory).expect("written");
     for (shell, flag, name) in [

@@ -1,4 +1,4 @@
-//! zsh(1).
+//! Completions for zsh(1).
 
 use std::fmt::Write as _;
 
@@ -64,7 +64,7 @@ pub fn text(globals: &[Flag], commands: &[Command]) -> String {
     text
 }
 
-/// `*` for each spelling: a flag may be given again.
+/// Appends a flag in each spelling. `*`: the flag may be repeated.
 fn line(text: &mut String, indent: &str, flag: &Flag) {
     let help = escaped(&flag.help);
     let value = |equals: &str| match &flag.value {

@@ -18,7 +18,7 @@ fn code(text: &str) -> u32 {
 }
 
 #[test]
-fn a_configuration() {
+fn a_configuration_is_parsed() {
     let call = parse(
         r#"{"cniVersion":"1.1.0","name":"web","type":"aril-cni","mtu":1400,
             "ipam":{"ranges":[[{"subnet":"10.1.0.0/24","gateway":"10.1.0.9"}],[{"subnet":"fd01::/64"}]]},
@@ -39,7 +39,7 @@ fn a_configuration() {
 }
 
 #[test]
-fn codes_of_the_specification() {
+fn errors_have_the_codes_of_the_specification() {
     assert_eq!(code("{"), DECODE);
     assert_eq!(code(r#"{"cniVersion":"9.9.9","name":"n"}"#), VERSION);
     assert_eq!(code(r#"{"name":"n"}"#), VERSION);
@@ -65,7 +65,7 @@ fn codes_of_the_specification() {
 }
 
 #[test]
-fn who_gives_addresses() {
+fn ipam_type_selects_the_plugin() {
     let call = parse(
         r#"{"cniVersion":"0.4.0","name":"n","ipam":{"type":"host-local","rangeStart":"10.0.0.9"}}"#,
     );
@@ -77,9 +77,10 @@ fn who_gives_addresses() {
     assert_eq!(version_of(br#"{"cniVersion":"0.3.1"}"#), "0.3.1");
 }
 
-/// What [`a_configuration`] says, as go-cni writes it, with the empty values that Go programs write.
+/// The configuration of [`a_configuration_is_parsed`] as go-cni writes it, with the empty values that Go programs
+/// write.
 #[test]
-fn as_go_programs_write_it() {
+fn empty_values_of_go_programs_count_as_absent() {
     let call = parse(
         r#"{"CNIVersion":"1.0.0","Name":"web","Bridge":"","MTU":0,"Subnet":"","dns":null,"prevResult":null,
             "IPAM":{"Type":"","Ranges":[[{"Subnet":"10.1.0.0/24","Gateway":"","RangeStart":"","rangeEnd":null}],[]],
@@ -101,7 +102,7 @@ fn as_go_programs_write_it() {
 }
 
 #[test]
-fn null_for_anything() {
+fn null_counts_as_absent() {
     for member in [
         r#""bridge":null"#,
         r#""subnet":null"#,
@@ -137,7 +138,7 @@ fn null_for_anything() {
 }
 
 #[test]
-fn a_del_takes_anything() {
+fn a_del_accepts_any_configuration() {
     for input in [
         "",
         "{",

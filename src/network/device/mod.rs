@@ -1,12 +1,12 @@
-//! `linux.netDevices`: devices of the host that the container gets.
+//! `linux.netDevices`: network devices of the host that move into the container.
 //!
 //! # Theory of operation
 //!
-//! The parent moves them while the child sets itself up, before any hook. A move and a new name are
-//! one request; the kernel takes a device down when it moves it, and its addresses with it: those
-//! that last and reach beyond the link are read before and given back after, then the device is up
-//! again. When the namespace ends the kernel gives physical devices back to the host and destroys
-//! virtual ones; if the container does not come to be they are all given back, as they came.
+//! The parent moves the devices while the child sets itself up, before any hook. One request moves and renames a
+//! device. The kernel takes a device down when it moves it and drops its addresses. The permanent addresses of global
+//! scope are therefore read before the move and added again after it; then the device is brought up. When the
+//! namespace ends, the kernel returns physical devices to the host and destroys virtual ones. If the start of the
+//! container fails, all devices are moved back with the name and state that they had.
 
 pub mod parent;
 pub mod plan;
@@ -15,9 +15,9 @@ use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Its name on the host.
+    /// Name on the host.
     pub host: String,
-    /// In the container. A `%d` in it becomes the first number that is free.
+    /// Name in the container. The kernel replaces `%d` by the first free number.
     pub name: String,
 }
 

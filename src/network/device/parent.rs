@@ -1,4 +1,4 @@
-//! The move, by rtnetlink(7).
+//! Moves network devices by rtnetlink(7).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,40 +10,40 @@ use crate::network::link;
 use crate::sys::netlink::{Batch, ROUTE, Refusal, Reply, Socket, integer};
 use crate::sys::{self, Errno};
 
-/// An address as the kernel told it, to be told to the kernel.
+/// Address of a device as the kernel reports it, in the form in which it is added again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Address {
     family: u8,
     prefix: u8,
-    /// Kinds and payloads, without what is the kernel's or the old device's own.
+    /// Attributes by kind, without those that the kernel or the old device sets.
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
-/// What a container got so far. It holds the container's namespace open, which the kernel would end
-/// with its last process, and virtual devices with it.
+/// Devices that were moved into a container. Holds the container's network namespace open: the kernel would otherwise
+/// end it with its last process, and destroy its virtual devices.
 #[derive(Debug)]
-pub struct Moved {
+pub struct MovedDevices {
     namespace: OwnedFd,
-    taken: Vec<Taken>,
+    taken: Vec<MovedDevice>,
 }
 
-/// A device that is in the container.
+/// A device that was moved into the container.
 #[derive(Debug)]
-struct Taken {
-    /// The move that undoes it.
+struct MovedDevice {
+    /// The move in the opposite direction.
     back: Device,
     was_up: bool,
 }
 
-impl Moved {
-    /// Nothing yet, on its way into the network namespace of an open file.
+impl MovedDevices {
+    /// An empty list for the network namespace of an open file.
     pub fn into(namespace: impl Into<OwnedFd>) -> Self {
         Self { namespace: namespace.into(), taken: Vec::new() }
     }
 
     pub fn take(&mut self, devices: &[Device]) -> Result<()> {
         let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
-        let mut there = inside(self.namespace.as_fd())?;
+        let mut there = socket_in(self.namespace.as_fd())?;
         devices.iter().try_for_each(|device| {
             let taken = move_one(device, &mut here, &mut there, self.namespace.as_fd(), true)
                 .context(|| format!("netDevices: {device}"))?;
@@ -52,21 +52,21 @@ impl Moved {
         })
     }
 
-    /// For a container that does not come to be.
-    pub fn give_back(&self) -> Result<()> {
+    /// Moves all devices back to the host, for a container whose start failed.
+    pub fn move_back(&self) -> Result<()> {
         let own = "/proc/self/ns/net";
         let home = sys::open::open(own, OFlag::O_RDONLY).os("open", own)?;
         let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
-        let mut there = inside(self.namespace.as_fd())?;
-        self.taken.iter().rev().try_for_each(|Taken { back, was_up }| {
+        let mut there = socket_in(self.namespace.as_fd())?;
+        self.taken.iter().rev().try_for_each(|MovedDevice { back, was_up }| {
             move_one(back, &mut there, &mut here, home.as_fd(), *was_up).map(drop)
         })
     }
 }
 
-/// A socket of the namespace. This process is there only for the time of one call: it has one
-/// thread.
-fn inside(namespace: BorrowedFd<'_>) -> Result<Socket> {
+/// Opens a netlink socket in the namespace. The process, which has one thread, enters the namespace for this call
+/// only.
+fn socket_in(namespace: BorrowedFd<'_>) -> Result<Socket> {
     let own = "/proc/self/ns/net";
     let back = sys::open::open(own, OFlag::O_RDONLY).os("open", own)?;
     sys::namespace::setns(namespace, libc::CLONE_NEWNET)
@@ -82,7 +82,7 @@ fn move_one(
     there: &mut Socket,
     namespace: BorrowedFd<'_>,
     set_up: bool,
-) -> Result<Taken> {
+) -> Result<MovedDevice> {
     let refused = |call: &'static str| {
         let name = device.host.clone();
         move |refusal: Refusal| error(call, &name, refusal)
@@ -92,26 +92,25 @@ fn move_one(
     };
     let addresses = addresses(here, found.index).map_err(refused("get addresses"))?;
     let before = link::names(there).map_err(refused("list links"))?;
-    // It keeps its own name where that is free: then it is an error that it is not.
+    // A device that keeps its name must find it free in the container.
     if before.contains(&device.name) {
         return Err(Error::config(format!(
             "a network device {:?} already exists in the container",
             device.name
         ))
-        .hint("give it another name in linux.netDevices, or a template such as eth%d"));
+        .hint("give the device another name in linux.netDevices, or a template such as eth%d"));
     }
     let mut batch = Batch::new();
     link::down(&mut batch, found.index);
-    link::place(&mut batch, found.index, &device.name, namespace);
+    link::move_to(&mut batch, found.index, &device.name, namespace);
     here.transact(batch).map_err(refused("move link"))?;
 
     let after = link::names(there).map_err(refused("list links"))?;
     let name = match device.name.contains('%') {
         false => &device.name,
-        true => after
-            .iter()
-            .find(|name| !before.contains(name))
-            .ok_or_else(|| Error::system("the device is not in the container's namespace"))?,
+        true => after.iter().find(|name| !before.contains(name)).ok_or_else(|| {
+            Error::system("the moved device is not in the container's network namespace")
+        })?,
     };
     let moved = link::find(there, name).map_err(refused("get link"))?;
     let index = moved.ok_or_else(|| Error::os("get link", name, Errno::ENODEV))?.index;
@@ -120,13 +119,13 @@ fn move_one(
         address.add(&mut batch, index);
     }
     if set_up {
-        link::up(&mut batch, link::Which::Index(index));
+        link::up(&mut batch, link::LinkRef::Index(index));
     }
     if !batch.is_empty() {
-        there.transact(batch).map_err(refused("give addresses and set up"))?;
+        there.transact(batch).map_err(refused("add addresses and bring up"))?;
     }
     let back = Device { host: name.clone(), name: device.host.clone() };
-    Ok(Taken { back, was_up: found.up })
+    Ok(MovedDevice { back, was_up: found.up })
 }
 
 fn error(call: &'static str, name: &str, refusal: Refusal) -> Error {
@@ -145,7 +144,7 @@ const PERMANENT: u32 = 0x80;
 /// `RT_SCOPE_UNIVERSE`
 const EVERYWHERE: u8 = 0;
 
-/// Those of the device that last and reach everywhere, of every family.
+/// Permanent addresses of global scope on the device, of every family.
 fn addresses(socket: &mut Socket, index: u32) -> std::result::Result<Vec<Address>, Refusal> {
     let mut batch = Batch::new();
     batch.request(GETADDR, libc::NLM_F_DUMP as u16, &[0; 8]);
@@ -158,7 +157,7 @@ impl Address {
     fn read(reply: &Reply<'_>, device: u32) -> Option<Self> {
         let &[family, prefix, flags, scope, ..] = reply.payload else { return None };
         let index = integer(reply.payload.get(4..8)?);
-        // The header has the lower eight flags, and the attribute all of them.
+        // The header has the lower eight flags, the attribute has all of them.
         let flags = reply
             .attributes(8)
             .find(|(kind, _)| *kind == FLAGS)
@@ -199,14 +198,13 @@ mod tests {
         String::from_utf8(out.stdout).expect("text")
     }
 
-    /// The device as the tool shows it, which shows nothing where something changes meanwhile, such as the
-    /// state of an IPv6 address.
+    /// Output of `ip addr show`, which is empty while something changes, such as the state of an IPv6 address.
     fn shown(device: &str) -> String {
         let tries = (0..100).map(|_| ip(&format!("addr show dev {device}")));
         tries.into_iter().find(|text| !text.is_empty()).expect("the device")
     }
 
-    /// Two network namespaces: where the devices are, and where they go.
+    /// Runs `body` in a network namespace with devices, with a second namespace to move them to.
     fn between(body: impl FnOnce(BorrowedFd<'_>)) {
         if !nix::unistd::geteuid().is_root() {
             return eprintln!("skipped: not root");
@@ -216,16 +214,16 @@ mod tests {
             let there = File::open("/proc/thread-self/ns/net").unwrap();
             sys::namespace::unshare(libc::CLONE_NEWNET).unwrap();
             ip("link add eth7 type veth peer name far");
-            // A body that goes there is the last process here: without this file the kernel would destroy this
-            // namespace, and with "far" its peer.
+            // `body` may enter the other namespace and leave this one without a process: without this file the kernel
+            // would destroy this namespace, and with "far" its peer.
             let _home = File::open("/proc/thread-self/ns/net").unwrap();
             body(there.as_fd());
         });
         assert_eq!(end, Ended::Exited(0));
     }
 
-    fn move_all(devices: &[Device], namespace: BorrowedFd<'_>) -> Result<Moved> {
-        let mut moved = Moved::into(namespace.try_clone_to_owned().unwrap());
+    fn move_all(devices: &[Device], namespace: BorrowedFd<'_>) -> Result<MovedDevices> {
+        let mut moved = MovedDevices::into(namespace.try_clone_to_owned().unwrap());
         moved.take(devices).map(|()| moved)
     }
 
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_last_come_along() {
+    fn permanent_addresses_move_with_the_device() {
         between(|there| {
             ip("link set eth7 mtu 1400 up");
             ip("addr add 10.7.0.2/24 dev eth7");
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_and_a_template() {
+    fn a_name_in_use_is_refused_and_a_template_is_numbered() {
         between(|there| {
             let taken = move_all(&[device("eth7", "lo")], there).unwrap_err().to_string();
             assert!(taken.contains("\"lo\" already exists"), "{taken}");
@@ -272,15 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_moved_comes_back_as_it_was() {
+    fn devices_move_back_with_their_name_and_state() {
         between(|there| {
             ip("link set eth7 up");
             ip("addr add 10.7.0.2/24 dev eth7");
-            let mut moved = Moved::into(there.try_clone_to_owned().unwrap());
+            let mut moved = MovedDevices::into(there.try_clone_to_owned().unwrap());
             let devices = [device("eth7", "net%d"), device("far", "a"), device("eth8", "b")];
             assert!(moved.take(&devices).is_err(), "there is no eth8");
             assert!(!ip("link").contains("eth7"));
-            moved.give_back().unwrap();
+            moved.move_back().unwrap();
             let shown = ip("addr show");
             for text in
                 ["eth7@far: <NO-CARRIER", "inet 10.7.0.2/24", "far@eth7: <BROADCAST,MULTICAST>"]
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn a_missing_device_is_named() {
         between(|there| {
             let text = move_all(&[device("eth8", "eth8")], there).unwrap_err().to_string();
             assert_eq!(

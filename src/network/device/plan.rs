@@ -1,4 +1,4 @@
-//! `linux.netDevices` -> devices to move. Pure.
+//! Decides which devices of `linux.netDevices` to move. Pure.
 
 use std::collections::HashMap;
 
@@ -8,18 +8,18 @@ use super::Device;
 use crate::error::{Error, Result};
 
 #[derive(Debug)]
-pub struct Input<'a> {
+pub struct DeviceRequest<'a> {
     pub devices: Option<&'a HashMap<String, LinuxNetDevice>>,
-    /// The container's network namespace is not the runtime's.
+    /// The container's network namespace differs from the runtime's.
     pub private_network: bool,
     pub rootless: bool,
 }
 
-/// `IFNAMSIZ`, with room for the NUL.
+/// `IFNAMSIZ` without the NUL.
 const LONGEST_NAME: usize = 15;
 
-/// In the order of their names: the config's has none.
-pub fn plan(input: &Input<'_>) -> Result<Vec<Device>> {
+/// Plans the moves, in the order of the devices' names, because the config's map has no order.
+pub fn plan(input: &DeviceRequest<'_>) -> Result<Vec<Device>> {
     let Some(given) = input.devices.filter(|devices| !devices.is_empty()) else {
         return Ok(Vec::new());
     };
@@ -32,7 +32,7 @@ pub fn plan(input: &Input<'_>) -> Result<Vec<Device>> {
         return Err(Error::config(
             "netDevices: network devices are not supported for rootless containers",
         )
-        .hint("only root may take a device of the host"));
+        .hint("only root can move a device of the host"));
     }
     let mut devices = Vec::with_capacity(given.len());
     for (host, device) in given {
@@ -52,14 +52,14 @@ pub fn plan(input: &Input<'_>) -> Result<Vec<Device>> {
     names.sort();
     match names.windows(2).find(|pair| pair[0] == pair[1] && !pair[0].contains('%')) {
         Some(pair) => Err(Error::config(format!(
-            "netDevices: two devices would be called {:?} in the container",
+            "netDevices: two devices would be named {:?} in the container",
             pair[0]
         ))),
         None => Ok(devices),
     }
 }
 
-/// As the kernel's `dev_valid_name` has it.
+/// Applies the rule of the kernel's `dev_valid_name`.
 fn is_name(name: &str) -> bool {
     let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
     !name.is_empty()
@@ -68,7 +68,7 @@ fn is_name(name: &str) -> bool {
         && !name.contains(refused)
 }
 
-/// A percent sign stands only before one `d`.
+/// True if every percent sign is followed by one `d`.
 fn is_template(name: &str) -> bool {
     match name.split_once('%') {
         None => true,
@@ -84,11 +84,11 @@ mod tests {
 
     fn planned(devices: Value) -> Result<Vec<Device>> {
         let devices = serde_json::from_value(devices).unwrap();
-        plan(&Input { devices: Some(&devices), private_network: true, rootless: false })
+        plan(&DeviceRequest { devices: Some(&devices), private_network: true, rootless: false })
     }
 
     #[test]
-    fn names() {
+    fn moves_are_planned_in_order_of_names() {
         let devices = planned(json!({"eth1": {}, "eth0": {"name": "net%d"}, "x": {"name": ""}}));
         let text: Vec<_> = devices.unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_devices_are_refused() {
         for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\nb", "sixteen-letters!", "a%", "%s%d"] {
             let named = planned(json!({"eth0": {"name": bad}}));
             assert_eq!(named.is_ok(), bad.is_empty(), "{bad:?}");
@@ -116,11 +116,11 @@ mod tests {
         for (private_network, rootless, word) in
             [(false, false, "private NET namespace"), (true, true, "rootless")]
         {
-            let refused = plan(&Input { devices, private_network, rootless }).unwrap_err();
+            let refused = plan(&DeviceRequest { devices, private_network, rootless }).unwrap_err();
             assert!(refused.to_string().contains(word), "{refused}");
         }
         let none = Some(&HashMap::new());
-        let input = Input { devices: none, private_network: false, rootless: true };
+        let input = DeviceRequest { devices: none, private_network: false, rootless: true };
         assert_eq!(plan(&input).unwrap(), []);
     }
 }

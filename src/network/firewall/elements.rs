@@ -1,4 +1,4 @@
-//! What networks and containers add and take away.
+//! Elements that networks and containers add to the table's sets, and their removal.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use crate::network::publish::Published;
 use crate::network::subnet::Subnet;
 use crate::sys::netlink::Batch;
 
-/// A network's bridge, and what may pass it.
+/// Bridge of a network, and the traffic that may pass it.
 #[derive(Debug, Clone, Copy)]
 pub struct Bridge<'a> {
     pub name: &'a str,
@@ -18,11 +18,11 @@ pub struct Bridge<'a> {
     pub internal: bool,
     pub open: bool,
     pub subnets: [Option<Subnet>; 2],
-    /// The number of a vxlan network, and the hosts that it takes frames from.
+    /// VNI of a vxlan network, and its peers.
     pub tunnel: Option<(u32, &'a [IpAddr])>,
 }
 
-/// A published port, or range, and the container's address that it leads to.
+/// A published port, or range of ports, and the container's address that it leads to.
 #[derive(Debug, Clone, Copy)]
 pub struct Mapping {
     pub published: Published,
@@ -78,25 +78,25 @@ fn bridge_elements(transaction: &mut Transaction, bridge: &Bridge<'_>, kind: u16
     elements(transaction, kind, flags, "pairs", |list| key(list, &name));
 }
 
-/// Refused with `EEXIST` where somebody publishes the same.
+/// Adds the elements of a mapping. Fails with `EEXIST` if the port is already published.
 pub fn add_mapping(transaction: &mut Transaction, mapping: &Mapping) {
     mapping_elements(transaction, mapping, Change::Add);
 }
 
-/// How elements go.
+/// Ways to remove elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// Their time is over with the next tick of the kernel's clock, 10 ms at most; the kernel frees them
-    /// when it has nothing better to do.
+    /// Set their timeout to its minimum: they expire with the next tick of the kernel's clock, after 10 ms at most.
+    /// The kernel frees them later.
     Expire,
-    /// At once. But whoever closes a socket of nftables waits for what is being freed, and that waits for
-    /// an RCU grace period: 10 to 25 ms for us, and for all who make transactions meanwhile.
+    /// Delete them at once. Closing an nftables socket then waits until they are freed, which takes an RCU grace
+    /// period: 10 to 25 ms for this process, and for every other process that commits a transaction in that time.
     Delete,
 }
 
 impl Removal {
-    /// The time of an element can be changed since Linux 6.12; before, the kernel leaves it and says
-    /// nothing.
+    /// Returns `Expire` since Linux 6.12, which can change the timeout of an element. Older kernels ignore the change
+    /// without an error.
     pub fn of_this_kernel() -> Self {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self::of_release(&release)
@@ -109,7 +109,8 @@ impl Removal {
     }
 }
 
-/// `Delete` is refused with `ENOENT` where it is gone, `Expire` with `EEXIST` where it is another's.
+/// Removes the elements of a mapping. `Delete` fails with `ENOENT` if an element is gone, `Expire` with `EEXIST` if
+/// another container's element has its key.
 pub fn remove_mapping(transaction: &mut Transaction, mapping: &Mapping, removal: Removal) {
     match removal {
         Removal::Expire => mapping_elements(transaction, mapping, Change::Expire),
@@ -125,7 +126,7 @@ enum Change {
 }
 
 impl Change {
-    /// Of the request.
+    /// Type and flags of the netlink request.
     fn kind(self) -> (u16, u16) {
         match self {
             Self::Add => (NEWSETELEM, CREATE | EXCLUSIVE),
@@ -135,8 +136,8 @@ impl Change {
     }
 }
 
-/// A nest is at most 64 KB long, and an element below 100 bytes.
-const AT_ONCE: u16 = 500;
+/// Elements in one attribute: it holds 64 KB, and an element has less than 100 bytes.
+const ELEMENTS_PER_ATTRIBUTE: u16 = 500;
 
 fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, change: Change) {
     let (kind, flags) = change.kind();
@@ -156,7 +157,7 @@ fn mapping_elements(transaction: &mut Transaction, mapping: &Mapping, change: Ch
     };
     let mut from = 0;
     while from < published.count {
-        let end = published.count.min(from.saturating_add(AT_ONCE));
+        let end = published.count.min(from.saturating_add(ELEMENTS_PER_ATTRIBUTE));
         elements(transaction, kind, flags, set, |list| {
             for n in from..end {
                 single(list, published, to, n, change);
@@ -176,10 +177,10 @@ fn elements(
     transaction.request(kind, flags).text(1, TABLE).text(2, set).nest(3, fill);
 }
 
-/// The `n`th port.
+/// Adds the element of the `n`th port.
 fn single(list: &mut Batch, published: Published, to: IpAddr, n: u16, change: Change) {
     let address = published.bound().map(octets).unwrap_or_default();
-    let bytes = place(&address, published.protocol as u8, published.host + n);
+    let bytes = endpoint_key(&address, published.protocol as u8, published.host + n);
     let mut target = octets(to);
     target.extend(word(published.container + n));
     mapped(list, &bytes, None, &target, change);
@@ -192,13 +193,13 @@ fn range(list: &mut Batch, published: Published, to: IpAddr, change: Change) {
         (None, IpAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into()),
     };
     let protocol = published.protocol as u8;
-    let first = place(&octets(low), protocol, published.host);
-    let last = place(&octets(high), protocol, published.last());
+    let first = endpoint_key(&octets(low), protocol, published.host);
+    let last = endpoint_key(&octets(high), protocol, published.last());
     mapped(list, &first, Some(&last), &octets(to), change);
 }
 
-/// A key, its parts in whole words.
-fn place(address: &[u8], protocol: u8, port: u16) -> Vec<u8> {
+/// Key of a map: address, protocol and port, each padded to words of 4 bytes.
+fn endpoint_key(address: &[u8], protocol: u8, port: u16) -> Vec<u8> {
     let mut bytes = address.to_vec();
     bytes.extend([protocol, 0, 0, 0]);
     bytes.extend(word(port));
@@ -210,7 +211,7 @@ fn word(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-/// The first key behind an interval.
+/// Adds the end of an interval, which is the first key after it.
 fn end(list: &mut Batch, key: &[u8]) {
     list.nest(LIST_ELEMENT, |element| {
         element.be32(3, 1);
@@ -222,11 +223,11 @@ fn key(list: &mut Batch, key: &[u8]) {
     list.nest(LIST_ELEMENT, |element| data(element, 1, key));
 }
 
-/// An element of a map.
+/// Adds an element of a map.
 fn mapped(list: &mut Batch, key: &[u8], end: Option<&[u8]>, value: &[u8], change: Change) {
     const TIMEOUT: u16 = 4;
-    /// In milliseconds: the least, which the kernel makes a tick.
-    const AT_ONCE: [u8; 8] = 1_u64.to_be_bytes();
+    /// Shortest timeout, in milliseconds; the kernel rounds it up to one tick.
+    const SHORTEST: [u8; 8] = 1_u64.to_be_bytes();
     list.nest(LIST_ELEMENT, |element| {
         data(element, 1, key);
         if let Some(end) = end {
@@ -234,7 +235,7 @@ fn mapped(list: &mut Batch, key: &[u8], end: Option<&[u8]>, value: &[u8], change
         }
         data(element, 2, value);
         if change == Change::Expire {
-            element.put(TIMEOUT, &AT_ONCE);
+            element.put(TIMEOUT, &SHORTEST);
         }
     });
 }
@@ -244,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_that_let_elements_expire() {
+    fn elements_expire_since_linux_6_12() {
         let all = ["6.12.0", "6.18.44-fc", "7.0-rc1", "6.11.9", "5.10.0-28-amd64", ""];
         let expire = all.map(|release| Removal::of_release(release) == Removal::Expire);
         assert_eq!(expire, [true, true, true, false, false, false]);

@@ -1,12 +1,12 @@
-//! The expressions that a rule is made of. Each loads into registers, or reads them; a comparison
-//! that fails ends its rule. Numbers are the kernel's (`linux/netfilter/nf_tables.h`).
+//! Expressions of nftables rules. Each loads registers or reads them; a comparison that fails ends its rule. Numbers
+//! are the kernel's (`linux/netfilter/nf_tables.h`).
 
 use super::LIST_ELEMENT;
 use crate::sys::netlink::Batch;
 
-/// Registers of four bytes begin here; those of sixteen are 1 to 4 and the same memory.
+/// First register of 4 bytes. Registers 1 to 4 have 16 bytes and are the same memory.
 const WORDS: u32 = 8;
-/// Keys are loaded from the first register on, what a map gives goes behind the longest key.
+/// Keys are loaded from the first register on; the value of a map goes behind the longest key.
 pub(super) const KEY: u32 = WORDS;
 pub(super) const VALUE: u32 = WORDS + 8;
 
@@ -15,29 +15,29 @@ const DATA_VERDICT: u16 = 2;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expression<'a> {
-    /// Metadata into a register.
+    /// Loads metadata of the packet into a register.
     Meta {
         key: MetaKey,
         to: u32,
     },
-    /// A register into metadata.
+    /// Sets metadata of the packet from a register.
     SetMeta {
         key: MetaKey,
         from: u32,
     },
-    /// Bytes of the network or the transport header.
+    /// Loads bytes of the network or transport header.
     Payload {
         base: Base,
         offset: u32,
         length: u32,
         to: u32,
     },
-    /// Of the connection's entry.
+    /// Loads a field of the connection's entry (conntrack).
     Connection {
         key: ConnectionKey,
         to: u32,
     },
-    /// What kind of address the destination is.
+    /// Loads the type of the destination address, such as local.
     DestinationType {
         to: u32,
     },
@@ -57,7 +57,8 @@ pub(super) enum Expression<'a> {
         register: u32,
         to: &'a [u8],
     },
-    /// The key at `key` is in the set (or, `absent`, not); a map's value goes to `value`.
+    /// Looks up the key at register `key` in a set and continues if it is there, or, with `absent`, if it is not. The
+    /// value of a map goes to register `value`.
     Lookup {
         set: &'a str,
         key: u32,
@@ -194,7 +195,7 @@ fn verdict(batch: &mut Batch, code: i32, chain: Option<&str>) {
     });
 }
 
-/// The list, as a rule holds it.
+/// Adds the expressions as the list of a rule.
 pub(super) fn list(batch: &mut Batch, expressions: &[Expression<'_>]) {
     for expression in expressions {
         batch.nest(LIST_ELEMENT, |element| {

@@ -1,40 +1,39 @@
-//! The packet filter's part: one nftables table of ours, changed by netlink transactions.
+//! Packet filter: the nftables table `inet aril`, changed by netlink transactions.
 //!
 //! # Theory of operation
 //!
-//! The table `inet aril` holds a fixed set of chains and rules, made with the first network and never
-//! touched again. What varies are the elements of its sets and maps: a network adds the name of its
-//! bridge to the sets that say what may pass, a container adds one element for each port that it
-//! publishes. To add or remove an element costs the same whether there are ten others or ten
-//! thousand, which no list of rules can say. Nothing is ever listed: who owns which element is in the
-//! leases. Elements of maps expire rather than being removed, where the kernel can: see [`Removal`].
+//! The table holds a fixed set of chains and rules, which is made with the first network and does not change. The
+//! elements of its sets and maps change: a network adds the name of its bridge to the sets that say what may pass,
+//! and a container adds one element for each port that it publishes. Adding or removing an element costs the same
+//! with ten others or ten thousand; the cost of a list of rules grows with its length. The sets are never listed: the
+//! leases record which container owns which element. Elements of maps are removed by expiry where the kernel supports
+//! it: see [`Removal`].
 //!
-//! | set | an element | means |
+//! | set | element | meaning |
 //! |---|---|---|
-//! | `bridges` | bridge | a network of ours |
-//! | `pairs` | bridge . bridge | what stays on one network passes (with br_netfilter it comes here) |
-//! | `masqueraded` | bridge | what leaves for the world gets the host's address |
-//! | `closed` | bridge | connections from the world come in through published ports only |
-//! | `internal` | bridge | neither in nor out |
-//! | `open` | bridge | networks that reach each other |
-//! | `tunnels` | number | a vxlan network, its number written as an address |
-//! | `peers4`, `peers6` | address . number | a host that may send frames of that network |
-//! | `subnets4`, `subnets6` | addresses | containers: what they send through a published port comes back the same way |
+//! | `bridges` | bridge | a network managed by Aril |
+//! | `pairs` | bridge . bridge | traffic within one network passes (with br_netfilter it reaches this table) |
+//! | `masqueraded` | bridge | traffic to other networks gets the host's address |
+//! | `closed` | bridge | connections from outside enter through published ports only |
+//! | `internal` | bridge | no traffic in or out |
+//! | `open` | bridge | networks that can reach each other |
+//! | `tunnels` | VNI | a vxlan network; its VNI is written as an address |
+//! | `peers4`, `peers6` | address . VNI | a host that may send frames of that network |
+//! | `subnets4`, `subnets6` | addresses | containers: replies to connections through a published port return the same way |
 //! | `ports4`, `ports6` | protocol . port : address . port | published on every address of the host |
-//! | `bound4`, `bound6` | address . protocol . port : address . port | on one address |
-//! | `ranges4`, `ranges6` | addresses . protocol . ports : address | a range whose ports stay the same |
+//! | `bound4`, `bound6` | address . protocol . port : address . port | published on one address |
+//! | `ranges4`, `ranges6` | addresses . protocol . ports : address | a range of ports that keep their numbers |
 //!
-//! The order of the lookups decides: a port of one address goes before the port of every address, and
-//! both before a range.
+//! Lookups are ordered: a port on one address comes before the port on every address, and both before a range.
 //!
-//! | chain | hook, priority | next to |
+//! | chain | hook, priority | reason for the priority |
 //! |---|---|---|
-//! | `guard` | prerouting, -160 | `conntrack` is -200, all translation -100 and later: 127.0.0.0/8 is no destination and no source of what comes in by another link than `lo` |
-//! | `prerouting`, `output` | -105 | `dstnat` is -100: Docker's and kube-proxy's rules are asked after ours, for what we do not publish |
-//! | `relayed` | output, -5 | what IPVS forwards is marked for the guard of the bridge, as in `forward` |
-//! | `tunnel` | input, -5 | frames of vxlan networks come from their peers only |
-//! | `forward` | forward, -5 | `filter` is 0: what we drop is dropped; what we accept others may still drop (Docker's and firewalld's policy) |
-//! | `postrouting` | 95 | `srcnat` is 100 |
+//! | `guard` | prerouting, -160 | after `conntrack` (-200) and before all translation (-100 and later): drops 127.0.0.0/8 as source or destination of packets that enter by another link than `lo` |
+//! | `prerouting`, `output` | -105 | before `dstnat` (-100): Docker's and kube-proxy's rules see what Aril does not publish |
+//! | `relayed` | output, -5 | marks what IPVS forwards for the bridge's guard, as `forward` does |
+//! | `tunnel` | input, -5 | accepts frames of vxlan networks from their peers only |
+//! | `forward` | forward, -5 | before `filter` (0): a drop here is final; after an accept here, Docker's and firewalld's policy can still drop |
+//! | `postrouting` | 95 | before `srcnat` (100) |
 
 mod elements;
 mod expression;
@@ -66,7 +65,7 @@ const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 const LIST_ELEMENT: u16 = 1;
 
-/// What is changed at once, or not at all.
+/// Changes that the kernel applies all at once, or not at all.
 #[derive(Debug)]
 pub struct Transaction(Batch);
 
@@ -81,7 +80,7 @@ impl Transaction {
         self.0.request(NFTABLES << 8 | kind, flags, &[NETFILTER_INET, 0, 0, 0])
     }
 
-    /// How many requests there are; the next one has this number in a [`Refusal`].
+    /// Number of requests so far. The next request has this number in a [`Refusal`].
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -103,7 +102,7 @@ impl Default for Transaction {
     }
 }
 
-/// Begin or end.
+/// Adds the message that begins or ends a transaction.
 fn mark(batch: &mut Batch, kind: u16) {
     let [high, low] = NFTABLES.to_be_bytes();
     batch.request(kind, 0, &[0, 0, high, low]);
@@ -113,11 +112,11 @@ pub fn open() -> crate::sys::Result<Socket> {
     Socket::open(NETFILTER)
 }
 
-/// Whether our table is there with all of its rules: somebody may have flushed it, or everything.
+/// Reports if the table exists with all of its rules. Another program may have flushed it, or the whole ruleset.
 pub fn is_whole(socket: &mut Socket) -> Result<bool, Refusal> {
     const CHAIN_TABLE: u16 = 1;
     const CHAIN_NAME: u16 = 3;
-    /// Rules in the chain, and jumps to it.
+    /// Number of rules in the chain and of jumps to it.
     const CHAIN_USE: u16 = 6;
     let mut batch = Batch::new();
     for (name, _) in ruleset::USES {

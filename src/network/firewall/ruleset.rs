@@ -1,4 +1,4 @@
-//! What never changes: chains, rules, and the sets while they are empty.
+//! Fixed part of the table: chains, rules, and empty sets.
 
 use super::expression::{self, Base, ConnectionKey, Expression, KEY, MetaKey, VALUE};
 use super::{
@@ -8,21 +8,21 @@ use crate::network::definition::VXLAN_PORT;
 use crate::network::guard::MARK;
 use Expression::*;
 
-/// A type of the `nft` tool, which shows elements by it; the kernel only stores it.
+/// Data types of the `nft` tool, which prints elements by them. The kernel only stores them.
 const ADDRESS4: u32 = 7;
 const ADDRESS6: u32 = 8;
 const PROTOCOL: u32 = 12;
 const SERVICE: u32 = 13;
 const LINK_NAME: u32 = 41;
 
-/// Types of the parts of a key, each with its length in bytes.
+/// Parts of a key: type and length in bytes of each.
 type Parts = [(u32, u32)];
 
 const LINK: &Parts = &[(LINK_NAME, 16)];
 const PORT: &Parts = &[(PROTOCOL, 1), (SERVICE, 2)];
 const BOUND4: &Parts = &[(ADDRESS4, 4), (PROTOCOL, 1), (SERVICE, 2)];
 const BOUND6: &Parts = &[(ADDRESS6, 16), (PROTOCOL, 1), (SERVICE, 2)];
-/// The number of a vxlan network is shown as an address: 7 is 0.0.7.0.
+/// Key of a peer. The `nft` tool shows the VNI as an address: 7 is 0.0.7.0.
 const PEER4: &Parts = &[(ADDRESS4, 4), (ADDRESS4, 4)];
 const PEER6: &Parts = &[(ADDRESS6, 16), (ADDRESS4, 4)];
 const TARGET4: &Parts = &[(ADDRESS4, 4), (SERVICE, 2)];
@@ -31,13 +31,13 @@ const TARGET6: &Parts = &[(ADDRESS6, 16), (SERVICE, 2)];
 const IPV4: [u8; 1] = [2];
 const IPV6: [u8; 1] = [10];
 
-/// The second half of a key of two link names.
+/// Register of the second name in a key of two interface names.
 const SECOND_NAME: u32 = KEY + 4;
 
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const DESTINATION_CHANGED: u32 = 1 << 5;
 
-/// Each chain, and how many rules it has and jumps lead to it.
+/// Each chain, with its number of rules plus jumps to it.
 pub(super) const USES: [(&str, u32); 8] = [
     ("guard", 3),
     ("prerouting", 2),
@@ -49,7 +49,7 @@ pub(super) const USES: [(&str, u32); 8] = [
     ("postrouting", 5),
 ];
 
-/// Our table as new, whatever was there: it is removed and made in the same transaction.
+/// Adds requests that create the table anew. An existing table is removed in the same transaction.
 pub fn remake(transaction: &mut Transaction) {
     const NAME: u16 = 1;
     transaction.request(NEWTABLE, CREATE).text(NAME, TABLE);
@@ -82,7 +82,7 @@ fn type_of(parts: &Parts) -> u32 {
     parts.iter().fold(0, |all, (kind, _)| all << 6 | kind)
 }
 
-/// Each part takes whole words.
+/// Length in bytes: each part is padded to words of 4 bytes.
 fn length(parts: &Parts) -> u32 {
     parts.iter().map(|(_, length)| length.next_multiple_of(4)).sum()
 }
@@ -98,8 +98,8 @@ fn set(
     const MAP: u32 = 8;
     const TIMEOUT: u32 = 0x10;
     const CONCATENATION: u32 = 0x80;
-    /// Milliseconds between the kernel's walks through a map, which free what has expired.
-    const BETWEEN_WALKS: u32 = 60_000;
+    /// Interval, in milliseconds, at which the kernel frees expired elements of a map.
+    const GC_INTERVAL: u32 = 60_000;
     let parted = ranges && key.len() > 1;
     let mut flags = if ranges { INTERVAL } else { 0 } | if parted { CONCATENATION } else { 0 };
     if value.is_some() {
@@ -109,11 +109,11 @@ fn set(
     let batch = transaction.request(NEWSET, CREATE);
     batch.text(1, TABLE).text(2, name).be32(3, flags).be32(4, type_of(key)).be32(5, length(key));
     if let Some(value) = value {
-        batch.be32(6, type_of(value)).be32(7, length(value)).be32(12, BETWEEN_WALKS);
+        batch.be32(6, type_of(value)).be32(7, length(value)).be32(12, GC_INTERVAL);
     }
     batch.be32(10, id);
     if key == LINK {
-        // For the tool: a name is text, not a number in the network's order.
+        // For the `nft` tool: byte order of the key. Text has no network order.
         let [a, b, c, d] = 1_u32.to_ne_bytes();
         batch.put(13, &[0, 4, a, b, c, d]);
     }
@@ -193,8 +193,8 @@ fn rules(transaction: &mut Transaction) {
         Or { register: KEY, bits: MARK },
         SetMeta { key: MetaKey::Mark, from: KEY },
     ];
-    // With br_netfilter the bridge asks the table, and its guard comes after that: what has been translated may
-    // lead to loopback, or to a container, whose hardware address the bridge then has to find out.
+    // With br_netfilter the bridge calls this table before its own guard. A translated packet may lead to loopback,
+    // or to a container whose hardware address the bridge then has to find.
     rule(transaction, "guard", &[&from("bridges"), &published, &mark]);
 
     const LOCAL: [u8; 4] = 2_u32.to_ne_bytes();
@@ -207,9 +207,9 @@ fn rules(transaction: &mut Transaction) {
         destinations(transaction, family, guard);
     }
 
-    // The guard of a bridge lets nothing pass to containers that has not been here.
+    // The bridge's guard drops forwarded packets without the mark.
     rule(transaction, "forward", &[&towards("bridges"), &mark]);
-    // What the kernel's load balancer (IPVS, as kube-proxy has it) forwards comes here.
+    // IPVS, the kernel's load balancer, which kube-proxy can use, forwards through the output hook.
     rule(transaction, "relayed", &[&towards("bridges"), &mark]);
     tunnel(transaction, &mark);
 
@@ -230,8 +230,9 @@ fn rules(transaction: &mut Transaction) {
 
     let leaving = [&from("masqueraded")[..], &not_towards("bridges"), &[Masquerade]];
     rule(transaction, "postrouting", &leaving);
-    // A container that came back through a published port: the answer has to pass here too. Known by
-    // its address: what the bridge itself carries (br_netfilter) has no input link here.
+    // A container that reaches itself or another through a published port: the reply must return through the host.
+    // The rule matches the source address, because a packet that the bridge carries (br_netfilter) has no input
+    // interface here.
     for family in [&FAMILY4, &FAMILY6] {
         let guard = if family.ipv4 { &ipv4 } else { &ipv6 };
         let source = Payload {
@@ -244,7 +245,7 @@ fn rules(transaction: &mut Transaction) {
         let parts = [&towards("bridges")[..], guard, &published, &ours, &[Masquerade]];
         rule(transaction, "postrouting", &parts);
     }
-    // From the host's own loopback, whose address means nothing to the container.
+    // From the host's loopback address, which has another meaning in the container.
     rule(transaction, "postrouting", &[&towards("bridges"), &ipv4, &loopback(12), &[Masquerade]]);
     const ONE: [u8; 16] = std::net::Ipv6Addr::LOCALHOST.octets();
     let loopback6 = [
@@ -254,7 +255,7 @@ fn rules(transaction: &mut Transaction) {
     rule(transaction, "postrouting", &[&towards("bridges"), &ipv6, &loopback6, &[Masquerade]]);
 }
 
-/// Packets of the tunnels of networks: from their peers, and from nobody else.
+/// Adds rules that accept tunnel packets from their peers and drop all others.
 fn tunnel(transaction: &mut Transaction, mark: &[Expression<'_>]) {
     const UDP: [u8; 1] = [libc::IPPROTO_UDP as u8];
     const PORT: [u8; 2] = VXLAN_PORT.to_be_bytes();
@@ -265,7 +266,7 @@ fn tunnel(transaction: &mut Transaction, mark: &[Expression<'_>]) {
         Payload { base: Base::Transport, offset: 2, length: 2, to: KEY },
         Equal { register: KEY, to: &PORT },
     ];
-    // Behind the UDP header and four bytes of flags.
+    // The VNI follows the UDP header and four bytes of VXLAN flags.
     let number = |to| {
         [
             Payload { base: Base::Transport, offset: 12, length: 4, to },
@@ -285,7 +286,7 @@ fn tunnel(transaction: &mut Transaction, mark: &[Expression<'_>]) {
 
 struct Family {
     ipv4: bool,
-    /// Of the destination's address, in the header and in the key.
+    /// Offset of the destination address in the header, and its length.
     offset: u32,
     length: u32,
     sets: [&'static str; 3],
@@ -307,7 +308,7 @@ const FAMILY6: Family = Family {
     subnets: "subnets6",
 };
 
-/// The three lookups, most particular first.
+/// Adds the three lookups of a family, the most specific first.
 fn destinations(transaction: &mut Transaction, family: &Family, guard: &[Expression<'_>]) {
     let Family { ipv4, offset, length, sets: [bound, ports, ranges], .. } = *family;
     let words = length / 4;

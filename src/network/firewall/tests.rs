@@ -5,7 +5,7 @@ use crate::network::publish::Published;
 use crate::sys::pidfd::Ended;
 use crate::sys::spawn::in_child;
 
-fn alone(body: impl FnOnce(&mut Socket)) {
+fn in_new_network_namespace(body: impl FnOnce(&mut Socket)) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: these tests need root");
         return;
@@ -53,15 +53,15 @@ fn made(socket: &mut Socket) {
     transaction.commit(socket).unwrap();
 }
 
-/// What the tool of the host reads, if it is there.
+/// Output of `nft list ruleset`, if the tool is installed.
 fn shown() -> Option<String> {
     let output = Command::new("nft").args(["list", "ruleset"]).output().ok()?;
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]
-fn made_again_whatever_is_there() {
-    alone(|socket| {
+fn an_existing_table_is_replaced() {
+    in_new_network_namespace(|socket| {
         assert!(!is_whole(socket).unwrap());
         made(socket);
         assert!(is_whole(socket).unwrap());
@@ -74,8 +74,8 @@ fn made_again_whatever_is_there() {
 }
 
 #[test]
-fn what_the_tool_reads() {
-    alone(|socket| {
+fn nft_lists_all_rules_and_elements() {
+    in_new_network_namespace(|socket| {
         made(socket);
         add(
             socket,
@@ -125,7 +125,7 @@ fn what_the_tool_reads() {
 
 #[test]
 fn conflicts_change_nothing() {
-    alone(|socket| {
+    in_new_network_namespace(|socket| {
         made(socket);
         add(socket, &[mapping("80:80", "10.0.0.2"), mapping("1000-1999:1000-1999", "10.0.0.2")])
             .unwrap();
@@ -135,7 +135,7 @@ fn conflicts_change_nothing() {
         ];
         for (other, errno) in taken {
             let refusal = add(socket, &[mapping("90:90", "10.0.0.3"), other]).unwrap_err();
-            // The begin is the first.
+            // Request 0 begins the batch.
             assert_eq!((refusal.index, refusal.errno), (2, errno), "{refusal:?}");
         }
         assert_eq!(remove(socket, &["90:90"], Removal::Delete).unwrap_err().errno, Errno::ENOENT);
@@ -152,12 +152,14 @@ fn remove(socket: &mut Socket, ports: &[&str], removal: Removal) -> Result<(), R
 }
 
 #[test]
-fn what_has_expired_is_free_again() {
+fn an_expired_port_can_be_published_again() {
     if Removal::of_this_kernel() == Removal::Delete {
-        eprintln!("skipped: this kernel's elements do not expire when they are told to");
+        eprintln!(
+            "skipped: this kernel cannot change the timeout of an element (since Linux 6.12)"
+        );
         return;
     }
-    alone(|socket| {
+    in_new_network_namespace(|socket| {
         made(socket);
         let ports = ["80:80", "1000-1999:1000-1999", "127.0.0.1:81:81", "90-91:190-191"];
         let all = |to| ports.map(|port| mapping(port, to));
@@ -167,11 +169,11 @@ fn what_has_expired_is_free_again() {
         if let Some(text) = shown() {
             assert!(!text.contains("10.0.0.2"), "{text}");
         }
-        // Twice is as good as once, and brings nothing back.
+        // Expiring twice succeeds and restores nothing.
         remove(socket, &ports, Removal::Expire).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
         add(socket, &all("10.0.0.3")).unwrap();
-        // What is another's by now stays.
+        // An element that another container owns in the meantime stays.
         let refusal = remove(socket, &ports[..1], Removal::Expire).unwrap_err();
         assert_eq!(refusal.errno, Errno::EEXIST);
     });
@@ -183,7 +185,7 @@ fn a_table_without_its_rules_is_not_whole() {
         eprintln!("skipped: nft is missing: apt-get install nftables");
         return;
     }
-    alone(|socket| {
+    in_new_network_namespace(|socket| {
         for flush in
             [&["flush", "table", "inet", "aril"][..], &["flush", "chain", "inet", "aril", "guard"]]
         {
@@ -196,8 +198,8 @@ fn a_table_without_its_rules_is_not_whole() {
 }
 
 #[test]
-fn many_at_once() {
-    alone(|socket| {
+fn ten_thousand_ports_fit_one_transaction() {
+    in_new_network_namespace(|socket| {
         made(socket);
         add(socket, &[mapping("10000-19999:20000-29999", "10.0.0.2")]).unwrap();
         assert_eq!(
@@ -208,8 +210,8 @@ fn many_at_once() {
 }
 
 #[test]
-fn without_the_table_everything_is_refused() {
-    alone(|socket| {
+fn without_the_table_a_mapping_is_refused() {
+    in_new_network_namespace(|socket| {
         let refusal = add(socket, &[mapping("80:80", "10.0.0.2")]).unwrap_err();
         assert_eq!(refusal.errno, Errno::ENOENT);
     });

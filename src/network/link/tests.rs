@@ -3,8 +3,8 @@ use crate::sys::netlink::ROUTE;
 use crate::sys::pidfd::Ended;
 use crate::sys::spawn::in_child;
 
-/// In a network namespace of its own, or with a word where there can be none.
-fn alone(body: impl FnOnce(&mut Socket)) {
+/// Runs `body` in a new network namespace, or prints why it was skipped.
+fn in_new_network_namespace(body: impl FnOnce(&mut Socket)) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: these tests need root");
         return;
@@ -21,27 +21,30 @@ fn net(text: &str) -> Subnet {
 }
 
 #[test]
-fn a_pair_on_a_bridge_in_one_request() {
-    alone(|socket| {
+fn one_request_creates_a_veth_pair_on_a_bridge() {
+    in_new_network_namespace(|socket| {
         let mut batch = Batch::new();
         new_bridge(&mut batch, "br", [2, 0, 0, 0, 0, 1], 1400);
         socket.transact(batch).unwrap();
         let bridge = find(socket, "br").unwrap().unwrap();
         assert_eq!(bridge.mtu, 1400);
         let here = std::fs::File::open("/proc/self/ns/net").unwrap();
-        let place = Place::File(std::os::fd::AsFd::as_fd(&here));
+        let place = LinkNamespace::File(std::os::fd::AsFd::as_fd(&here));
         let mut batch = Batch::new();
         let mac = [2, 0, 0, 0, 0, 2];
         let bridge = Some(bridge.index);
-        new_veth(&mut batch, &Veth { here: "a", bridge, there: "b", place, mac, mtu: 1400 });
+        new_veth(
+            &mut batch,
+            &Veth { here: "a", bridge, there: "b", namespace: place, mac, mtu: 1400 },
+        );
         get(&mut batch, "a");
         let mut found = None;
         socket.ask(batch, |reply| found = found.take().or(Found::read(reply))).unwrap();
         let other = find(socket, "b").unwrap().unwrap();
         assert_eq!(found.unwrap().peer, other.index);
         let mut batch = Batch::new();
-        no_link_local(&mut batch, Which::Index(other.index));
-        up(&mut batch, Which::Index(other.index));
+        no_link_local(&mut batch, LinkRef::Index(other.index));
+        up(&mut batch, LinkRef::Index(other.index));
         add_address(&mut batch, other.index, net("10.9.0.2/24"));
         add_address(&mut batch, other.index, net("fd09::2/64"));
         add_route(&mut batch, net("0.0.0.0/0"), "10.9.0.1".parse().unwrap());
@@ -63,8 +66,8 @@ fn a_pair_on_a_bridge_in_one_request() {
 }
 
 #[test]
-fn a_tunnel_to_other_hosts() {
-    alone(|socket| {
+fn a_vxlan_device_floods_to_its_peers() {
+    in_new_network_namespace(|socket| {
         let mut batch = Batch::new();
         new_bridge(&mut batch, "br", [2, 0, 0, 0, 0, 1], 1450);
         socket.transact(batch).unwrap();

@@ -1,4 +1,4 @@
-//! The files are made before the process; lines come and go with leases.
+//! Writes the files before the container's process starts. Lines are added and removed with leases.
 
 use std::fs::{self, OpenOptions};
 use std::net::IpAddr;
@@ -13,9 +13,9 @@ use crate::fs::record;
 use crate::network::lease::{Holder, Lease};
 use crate::network::store::{self, STATE};
 
-/// What systemd-resolved knows beyond itself.
+/// resolv.conf of systemd-resolved with the servers that it forwards to.
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
-/// The hosts file of all who have nothing to themselves. No id begins like it.
+/// Hosts file of all containers without private names. No container ID begins with `@`.
 const SHARED: &str = "@all";
 const LONGEST: usize = 1 << 24;
 
@@ -23,7 +23,7 @@ fn directory(network: &str) -> PathBuf {
     Path::new(STATE).join("hosts").join(network)
 }
 
-/// Writes the files of a container that is about to be. What comes back is for the operator.
+/// Writes the files of a container. Returns a warning for the operator.
 pub fn write(
     names: &Names,
     state_directory: &Path,
@@ -36,14 +36,14 @@ pub fn write(
     }
     match lease {
         Some(lease) => {
-            let path = enter(names, lease, holder)?;
+            let path = add_lines(names, lease, holder)?;
             if names.has(HOSTS) {
                 let link = at(HOSTS);
                 std::os::unix::fs::symlink(path, &link).os("symlink", link.display())?;
             }
         }
         None if names.has(HOSTS) => {
-            // As Debian does for a machine without an address.
+            // Debian's convention for a machine without an address.
             let own = [IpAddr::from([127, 0, 1, 1])];
             record::write(&at(HOSTS), 0o644, names.hosts_text(&own).as_bytes())?;
         }
@@ -56,12 +56,13 @@ pub fn write(
     let (text, has_server) = names.resolver_text(&read(RESOLVER), &read(UPSTREAM));
     record::write(&at(RESOLVER), 0o644, text.as_bytes())?;
     Ok((!has_server).then(|| {
-        "the host has no DNS server that the container can ask: give it one with --dns".to_owned()
+        "the container can reach none of the host's DNS servers: set one with --dns".to_owned()
     }))
 }
 
-/// The container's line in every hosts file of its network; the path of the one that it reads.
-fn enter(names: &Names, lease: &Lease, holder: &Holder) -> Result<PathBuf> {
+/// Adds the container's line to every hosts file of its network. Returns the path of the file that the container
+/// reads.
+fn add_lines(names: &Names, lease: &Lease, holder: &Holder) -> Result<PathBuf> {
     let directory = directory(&lease.network);
     let _lock = store::lock_directory(&directory)?;
     let shared = directory.join(SHARED);
@@ -99,15 +100,15 @@ fn read(path: &Path) -> Result<String> {
     record::read(path, LONGEST).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// In one write, without a moment in which the file is shorter.
+/// Writes in one call, so that the file is never shorter.
 fn write_at(path: &Path, at: usize, text: &str) -> Result<()> {
     let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path);
     let written = file.and_then(|file| file.write_all_at(text.as_bytes(), at as u64));
     written.os("write", path.display())
 }
 
-/// The lines of a lease go: of one holder, or with the lease all.
-pub fn leave(lease: &Lease, id: Option<&str>) -> Result<()> {
+/// Removes the lines of a lease: those of one holder, or all with the lease.
+pub fn remove_lines(lease: &Lease, id: Option<&str>) -> Result<()> {
     let directory = directory(&lease.network);
     if !directory.exists() {
         return Ok(());
@@ -132,14 +133,14 @@ pub fn leave(lease: &Lease, id: Option<&str>) -> Result<()> {
         let gone = gone.sum::<Result<usize>>()?;
         let stood = text.split_inclusive('\n').filter(|line| line.contains('\t'));
         if name == SHARED && gone == stood.map(str::len).sum::<usize>() {
-            // Nobody reads it any more.
+            // No container reads the file any more.
             store::unlink(&path)?;
         }
     }
     Ok(())
 }
 
-/// With its network.
+/// Removes the hosts files of a network.
 pub fn forget(network: &str) -> Result<()> {
     let directory = directory(network);
     for name in store::entries(&directory)? {

@@ -2,7 +2,7 @@ use super::*;
 use crate::spec::annotation::NETWORK;
 
 fn planned(pairs: &[(&str, &str)], mounts: &[Mount]) -> Result<Option<Names>> {
-    plan(&Input {
+    plan(&NamesRequest {
         extensions: &Extensions::of(pairs),
         hostname: Some("h"),
         mounts,
@@ -20,7 +20,7 @@ fn mount(at: &str) -> Mount {
 const BRIDGE: (&str, &str) = (NETWORK, "bridge");
 
 #[test]
-fn who_has_names() {
+fn only_networks_with_name_resolution_have_names() {
     for network in ["bridge", "bridge:n", "container:a", "host", "pasta"] {
         let names = planned(&[(NETWORK, network)], &[]).unwrap().unwrap();
         assert_eq!(names.places, PLACES, "{network}");
@@ -31,11 +31,11 @@ fn who_has_names() {
     }
     assert_eq!(planned(&[], &[]).unwrap(), None);
     let refused = planned(&[(NETWORK_DNS, "10.0.0.1")], &[]).unwrap_err().to_string();
-    assert!(refused.contains("without a network"), "{refused}");
+    assert!(refused.contains("needs a network"), "{refused}");
 }
 
 #[test]
-fn a_mount_of_the_config_stands() {
+fn a_mount_of_the_config_has_precedence() {
     let names = planned(&[BRIDGE], &[mount("/etc/hosts/"), mount("/etc/ssl")]).unwrap().unwrap();
     assert_eq!(names.places, [RESOLVER, HOSTNAME]);
     assert_eq!(planned(&[BRIDGE], &[mount("/etc")]).unwrap().unwrap().places.len(), 0);
@@ -43,7 +43,7 @@ fn a_mount_of_the_config_stands() {
 }
 
 #[test]
-fn what_is_asked_for() {
+fn requested_servers_and_hosts_are_written() {
     let asked = [
         BRIDGE,
         (NETWORK_DNS, "10.0.0.1,fd00::1"),
@@ -69,7 +69,7 @@ fn what_is_asked_for() {
 }
 
 #[test]
-fn resolvers_that_a_container_cannot_reach() {
+fn unreachable_resolvers_are_left_out() {
     let stub = "# a comment\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n";
     let upstream = "nameserver 192.0.2.7\nnameserver ::1\n";
     let inside = planned(&[BRIDGE], &[]).unwrap().unwrap();
@@ -84,7 +84,7 @@ fn resolvers_that_a_container_cannot_reach() {
 }
 
 #[test]
-fn lines_keep_their_place() {
+fn lines_keep_their_position() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let mut text = LOOPBACK.to_owned();
     let add = |text: &mut String, address: &str, names: &str| {
@@ -104,7 +104,7 @@ fn lines_keep_their_place() {
     text.replace_range(first..first + GRAIN, &blank(GRAIN));
     assert_eq!(text.len(), length);
     assert_eq!(lines_of(&text, ip("10.0.0.3"), Some("b")), [(second, GRAIN)]);
-    // Too long for the place that is free.
+    // The free line is too short.
     let long = "x".repeat(70);
     assert_eq!(add(&mut text, "10.0.0.4", &long), length);
     assert_eq!(add(&mut text, "10.0.0.5", "c"), first);
@@ -115,7 +115,7 @@ fn a_name_is_one_word_of_one_line() {
     for hostname in
         ["a\nb", "a\n10.0.0.1 c", "a b", "a\tb", "a#b", "a\r", "\u{85}", "a\0", "\u{e9}"]
     {
-        let refused = plan(&Input {
+        let refused = plan(&NamesRequest {
             extensions: &Extensions::of(&[BRIDGE]),
             hostname: Some(hostname),
             mounts: &[],
@@ -125,7 +125,7 @@ fn a_name_is_one_word_of_one_line() {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("invalid hostname"), "{hostname:?}: {refused}");
     }
-    // Whatever comes through: one more line, and no word more.
+    // Whatever the names contain, one line is added, with no further words.
     let names = ["a\n192.0.2.1 bank.example", "b c\t#d\r"];
     let (_, line) = insertion(LOOPBACK, "10.0.0.2".parse().unwrap(), &names);
     assert_eq!(line.lines().count(), 1, "{line:?}");

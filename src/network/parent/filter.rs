@@ -1,4 +1,4 @@
-//! Elements of the filter's table: ports come and go, and the table is made again where it is gone.
+//! Adds and removes elements of the packet filter's table, and creates the table again if it is gone.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::network::store;
 use crate::sys::Errno;
 use crate::sys::netlink::{Refusal, Socket};
 
-/// The container's ports, into a table that is as it was made: somebody may have flushed it.
+/// Publishes the container's ports. Repairs the table first if another program flushed it.
 pub(super) fn publish(network: &Network, lease: &Lease, warnings: &mut Vec<String>) -> Result<()> {
     let mut socket = filter_socket()?;
     if !firewall::is_whole(&mut socket).map_err(|r| refused(r, "table aril"))? {
@@ -24,7 +24,7 @@ pub(super) fn publish(network: &Network, lease: &Lease, warnings: &mut Vec<Strin
         return Ok(());
     }
     let ports = || format!("published ports on {}", network.name);
-    // What was published until just now goes with the next tick of the kernel's clock.
+    // An element removed just before expires with the next tick of the kernel's clock.
     for _ in 0..TICK_IN_MILLISECONDS {
         match add_ports(&mut socket, lease).1 {
             Err(refusal) if refusal.errno == Errno::EEXIST => {
@@ -39,13 +39,13 @@ pub(super) fn publish(network: &Network, lease: &Lease, warnings: &mut Vec<Strin
     }
 }
 
-/// The longest that there is (`CONFIG_HZ=100`).
+/// Longest tick (`CONFIG_HZ=100`).
 const TICK_IN_MILLISECONDS: u32 = 10;
 
-/// With the port that was refused.
+/// Adds the elements of a lease. Returns the port that was refused, with the error.
 fn add_ports(socket: &mut Socket, lease: &Lease) -> (String, std::result::Result<(), Refusal>) {
     let mut transaction = Transaction::new();
-    // Which request is whose: one mapping may take several.
+    // A mapping may take several requests: these numbers tell which mapping a request belongs to.
     let mut last = Vec::new();
     for mapping in lease.mappings() {
         firewall::add_mapping(&mut transaction, &mapping);
@@ -57,27 +57,30 @@ fn add_ports(socket: &mut Socket, lease: &Lease) -> (String, std::result::Result
     (taken.map_or_else(String::new, ToString::to_string), done)
 }
 
-/// Some element is in the way: another container's, which is an error, or one that nobody owns any
-/// more, which the table made anew does not have.
+/// Handles an element that is in the way. If another container owns it, that is an error; if no lease owns it, the
+/// table is created again without it.
 fn conflict(lease: &Lease, port: &str) -> Result<()> {
-    for other in lease::all()?.iter().filter(|other| *other != lease && !other.is_dead()) {
+    for other in lease::all()?.iter().filter(|other| *other != lease && !other.has_no_holder()) {
         let taken = |p: &&Published| other.published.iter().any(|o| o.conflicts(**p));
         if let Some(published) = lease.published.iter().find(taken) {
             return Err(Error::new(
                 Kind::Exists,
-                format!("port {published} is published already, by container {}", other.holders()),
+                format!(
+                    "cannot publish port {published}: already published by container {}",
+                    other.holders()
+                ),
             )
-            .hint("publish another port, or delete that container"));
+            .hint("publish another port, or delete the other container"));
         }
     }
     repair().map(drop).context(|| format!("publish {port}"))
 }
 
-/// Makes the table anew from definitions and leases, and with it the settings of the bridges that are there, which an
-/// older version may have made. What comes back is for the operator.
+/// Creates the table again from definitions and leases, and sets the settings of existing bridges, which an older
+/// version may have created. Returns warnings for the operator.
 pub fn repair() -> Result<Vec<String>> {
     let _lock = store::lock()?;
-    repair_locked(None).context(|| "make the packet filter's table again".to_owned())?;
+    repair_locked(None).context(|| "restore the packet filter's table".to_owned())?;
     let mut socket = routes()?;
     let mut warnings = Vec::new();
     for network in store::all()? {
@@ -90,7 +93,7 @@ pub fn repair() -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// The whole table if it is not there or nobody says what is new; else that.
+/// Adds `new` to a complete table. Creates the whole table if it is incomplete, or without `new`.
 pub(super) fn repair_locked(new: Option<&Network>) -> Result<()> {
     let mut socket = filter_socket()?;
     let mut transaction = Transaction::new();
@@ -111,7 +114,7 @@ pub(super) fn repair_locked(new: Option<&Network>) -> Result<()> {
                 other.published.conflicts(mapping.published)
                     && other.to.is_ipv4() == mapping.to.is_ipv4()
             };
-            // The older lease has it; the younger one is about to be refused.
+            // The older lease owns the port; the younger one is about to be refused.
             if !known.iter().any(conflicts) {
                 firewall::add_mapping(&mut transaction, &mapping);
                 known.push(mapping);
@@ -133,34 +136,38 @@ pub(super) fn unpublish(lease: &Lease) -> Result<()> {
     let mut all = Transaction::new();
     lease.mappings().for_each(|mapping| firewall::remove_mapping(&mut all, &mapping, removal));
     match all.commit(&mut socket) {
-        Err(refusal) if is_not_ours(refusal.errno) => {}
+        Err(refusal) if is_absent_or_foreign(refusal.errno) => {}
         other => return other.map_err(|r| refused(r, "published ports")),
     }
-    // Some never came to be, or the table is gone: one at a time.
+    // Some elements were never added, or the table is gone: remove one at a time.
     for mapping in lease.mappings() {
         let mut one = Transaction::new();
         firewall::remove_mapping(&mut one, &mapping, removal);
-        tolerant(one, &mut socket, "published ports")?;
+        commit_removal(one, &mut socket, "published ports")?;
     }
     Ok(())
 }
 
-/// What was to be removed is not there, or somebody else's.
-fn is_not_ours(errno: Errno) -> bool {
+/// True if the element to be removed is gone or belongs to another container.
+fn is_absent_or_foreign(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::EEXIST)
 }
 
-/// What is not there is removed.
-pub(super) fn tolerant(transaction: Transaction, socket: &mut Socket, object: &str) -> Result<()> {
+/// Commits a transaction. An element that is already gone is no error.
+pub(super) fn commit_removal(
+    transaction: Transaction,
+    socket: &mut Socket,
+    object: &str,
+) -> Result<()> {
     match transaction.commit(socket) {
-        Err(refusal) if !is_not_ours(refusal.errno) => Err(refused(refusal, object)),
+        Err(refusal) if !is_absent_or_foreign(refusal.errno) => Err(refused(refusal, object)),
         _ => Ok(()),
     }
 }
 
-/// Whether containers are on networks without the filter's table: somebody has flushed it.
+/// True if containers are on networks while the table is incomplete, because another program flushed it.
 pub fn is_flushed() -> Result<bool> {
-    if !lease::all()?.iter().any(|lease| !lease.is_dead()) {
+    if !lease::all()?.iter().any(|lease| !lease.has_no_holder()) {
         return Ok(false);
     }
     Ok(!firewall::is_whole(&mut filter_socket()?).map_err(|r| refused(r, "table aril"))?)

@@ -1,8 +1,7 @@
-//! What the kernel is told about links, forwarding and loopback: settings that hold whatever becomes of the packet
-//! filter's rules.
+//! Settings of links, forwarding and loopback. They hold regardless of the packet filter's rules.
 //!
-//! Nothing is changed on `default`, which links of others begin with. On `all`, forwarding is turned on, as nothing
-//! less lets a host forward; and what that would take from the host's own uplinks is kept on these alone.
+//! `default` is not changed, because new links of other programs copy it. On `all`, forwarding is turned on, because
+//! nothing less makes a host forward; the effect on the host's uplinks is undone on these alone.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,7 +13,7 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::closed;
 use crate::network::definition::Network;
 use crate::network::lease::{self, Lease, Reference};
-use crate::network::link::{self, Which, setting};
+use crate::network::link::{self, LinkRef, setting};
 use crate::network::{guard, store};
 use crate::sys::Errno;
 use crate::sys::bpf;
@@ -26,16 +25,16 @@ pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-/// Makes a link of this network namespace one that takes nothing from its neighbours: no router advertisements, no
-/// redirects, no address that they announce (CVE-2020-13401, CVE-2020-10749).
-pub(super) fn deaf(link: &str) -> Result<()> {
+/// Makes a link of this network namespace ignore its neighbours' router advertisements, redirects and address
+/// announcements (CVE-2020-13401, CVE-2020-10749).
+pub(super) fn ignore_neighbours(link: &str) -> Result<()> {
     if !has_ipv6() {
         return Ok(());
     }
     for name in ["accept_ra", "accept_redirects", "autoconf"] {
         let path = format!("{IPV6}/{link}/{name}");
         match fs::write(&path, "0") {
-            // A link with a small MTU has no IPv6.
+            // A link with an MTU below 1280 has no IPv6.
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             other => other.os("write", &path)?,
         }
@@ -43,7 +42,8 @@ pub(super) fn deaf(link: &str) -> Result<()> {
     Ok(())
 }
 
-/// The settings and the guard of a bridge. What comes back is a protection that this host cannot give.
+/// Sets up the settings and the guard of a bridge. Returns a warning about a protection that this host cannot
+/// provide.
 pub(super) fn of_bridge(
     socket: &mut Socket,
     network: &Network,
@@ -56,13 +56,13 @@ pub(super) fn of_bridge(
         (setting::ACCEPT_SOURCE_ROUTE, 0),
         (setting::PROXY_ARP, 0),
     ];
-    link::set_ipv4(&mut batch, Which::Index(index), &settings);
+    link::set_ipv4(&mut batch, LinkRef::Index(index), &settings);
     let refuse = |r| refused(r, &format!("settings of bridge {}", network.name));
     socket.transact(batch).map_err(refuse)?;
-    deaf(&network.name)?;
+    ignore_neighbours(&network.name)?;
     let unguarded = unguarded(&network.name);
-    let guards = [(false, guard::inward(network)), (true, guard::outward(network))];
-    let why = match attach(socket, index, &guards) {
+    let guards = [(false, guard::ingress(network)), (true, guard::egress(network))];
+    let why = match attach_programs(socket, index, &guards) {
         Ok(()) => {
             store::unlink(&unguarded)?;
             return Ok(None);
@@ -72,14 +72,14 @@ pub(super) fn of_bridge(
     closed::directory(unguarded.parent().unwrap_or(&unguarded))?;
     fs::write(&unguarded, "").os("write", unguarded.display())?;
     Ok(Some(format!(
-        "network {} has no guard, so that it is open where the packet filter's rules are flushed, and ports are not \
-         published on 127.0.0.1: {why}",
+        "network {} has no guard: it is open when the packet filter's rules are flushed, and ports are not published on \
+         127.0.0.1: {why}",
         network.name
     )))
 }
 
-/// Puts programs at a link: with `true`, for what leaves by it.
-pub(super) fn attach(
+/// Attaches eBPF programs to a link. `true`: for packets that leave by it.
+pub(super) fn attach_programs(
     socket: &mut Socket,
     index: u32,
     programs: &[(bool, Vec<bpf::Insn>)],
@@ -99,13 +99,13 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// A file that is there while a network has no guard.
+/// File that exists while a network has no guard.
 fn unguarded(network: &str) -> PathBuf {
     Path::new(store::STATE).join("unguarded").join(network)
 }
 
-/// Forwarding is the host's, not a bridge's: answers come in by other links. Only what is off is turned on,
-/// and written down first.
+/// Turns on forwarding for the whole host, because replies enter by other links than the bridge. Changes only what is
+/// off, and records the change first.
 pub(super) fn forwarding(socket: &mut Socket, network: &Network) -> Result<()> {
     if network.internal {
         return Ok(());
@@ -133,11 +133,11 @@ fn turn_on(path: &str) -> Result<()> {
     }
     note(&format!("{path} was 0\n"))?;
     fs::write(path, "1").os("write", path).map_err(|e| {
-        e.hint("containers need the host to forward; turn it on yourself, or make the network --internal")
+        e.hint("containers need IP forwarding: turn it on, or create the network with --internal")
     })
 }
 
-/// Writes down what of the host is changed.
+/// Records a change to the host's settings.
 fn note(line: &str) -> Result<()> {
     let record = Path::new(store::STATE).join("forwarding");
     let mut lines = fs::read_to_string(&record).unwrap_or_default();
@@ -145,8 +145,8 @@ fn note(line: &str) -> Result<()> {
     crate::fs::record::write(&record, 0o600, lines.as_bytes())
 }
 
-/// A host that forwards IPv6 drops routes that routers announced, and takes none, but by links that are told to
-/// (`accept_ra` 2). These are the links that have such a route now, and no link of a network of containers.
+/// Keeps the host's advertised IPv6 routes. A host that forwards IPv6 drops them and accepts none, except on links
+/// with `accept_ra` 2. Sets it on links that have such a route now and are not part of a container network.
 fn keep_announced_routes(socket: &mut Socket) -> Result<()> {
     let announced = link::announced(socket).map_err(|r| refused(r, "routes"))?;
     if announced.is_empty() {
@@ -168,7 +168,7 @@ fn keep_announced_routes(socket: &mut Socket) -> Result<()> {
     Ok(())
 }
 
-/// A directory with a file for each lease whose ports the host reaches at 127.0.0.1.
+/// Directory with one file for each lease whose ports the host reaches at 127.0.0.1.
 fn users_of_loopback(network: &str) -> PathBuf {
     Path::new(store::STATE).join("loopback").join(network)
 }
@@ -182,8 +182,8 @@ fn is_on_loopback(lease: &Lease) -> bool {
     ipv4 && lease.published.iter().any(|published| published.is_on_loopback())
 }
 
-/// Lets the host send to the lease's ports from 127.0.0.1 (`route_localnet`), which the kernel refuses otherwise. It
-/// also lets containers send there, which the guard refuses: without one, it stays off.
+/// Lets the host reach the lease's ports from 127.0.0.1 (`route_localnet`). The setting also lets containers send
+/// there, which the guard drops: without a guard, the setting stays off.
 pub(super) fn open_loopback(lease: &Lease) -> Result<Option<String>> {
     let network = &lease.network;
     if !is_on_loopback(lease) {
@@ -210,12 +210,12 @@ fn no_loopback(lease: &Lease) -> Result<Option<String>> {
             "cannot publish port {port}: network {} has no guard",
             lease.network
         ))
-        .hint("ports on 127.0.0.1 need a kernel with clsact and cls_bpf, and root of the host")),
-        None => Ok(Some("published ports are not reached at 127.0.0.1".to_owned())),
+        .hint("ports on 127.0.0.1 need a kernel with clsact and cls_bpf, and root on the host")),
+        None => Ok(Some("published ports are not reachable at 127.0.0.1".to_owned())),
     }
 }
 
-/// The opposite: with the last lease it is off again.
+/// Turns the setting off with the last lease that needs it.
 pub(super) fn close_loopback(lease: &Lease) -> Result<()> {
     let users = users_of_loopback(&lease.network);
     if !is_on_loopback(lease) || !users.exists() {
@@ -229,18 +229,18 @@ pub(super) fn close_loopback(lease: &Lease) -> Result<()> {
         if address.map(held).transpose()?.flatten().is_some() {
             return Ok(());
         }
-        // Its lease was given back without it.
+        // The lease was removed without a call of this function.
         store::unlink(&users.join(name))?;
     }
     let path = localnet(&lease.network);
     match fs::write(&path, "0") {
-        // The bridge has gone with it.
+        // The bridge is gone, and the setting with it.
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         other => other.os("write", &path),
     }
 }
 
-/// A bridge that is made again while leases need it.
+/// Turns the setting on for a bridge that is created again while leases need it.
 pub(super) fn reopen_loopback(network: &Network) -> Result<()> {
     let users = users_of_loopback(&network.name);
     if network.ipv4.is_none()
@@ -262,7 +262,7 @@ pub(super) fn forget(network: &str) -> Result<()> {
     store::remove_directory(&users)
 }
 
-/// What the host holds of the container's addresses: with IPv6 a neighbour that does not expire.
+/// Removes the host's neighbour entries for the container's addresses. An IPv6 entry does not expire.
 pub(super) fn forget_neighbours(lease: &Lease) -> Result<()> {
     let six: Vec<_> = lease.addresses.iter().filter(|address| address.is_ipv6()).collect();
     if six.is_empty() {

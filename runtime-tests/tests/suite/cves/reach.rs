@@ -138,7 +138,7 @@ fn a_layer_belongs_to_no_user_of_the_host() {
         let Some(c) = open_root(view, "ephemeral") else { return };
         c.run_detached();
         does(&c, &format!("{MAKE}; busybox chown 65534 /"));
-        c.call(["commit", &c.id, "layer"]).output().exits(1).says("belongs to user 65534");
+        c.call(["commit", &c.id, "layer"]).output().exits(1).says("user 65534 owns");
         assert!(!c.path("layer").exists() && !c.path(".layer.new").exists());
         c.call(["commit", &c.id, "layer.tar"]).output().silent();
     });

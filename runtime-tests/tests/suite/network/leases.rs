@@ -22,9 +22,9 @@ fn conflicts_name_who_was_first() {
     ];
     let first = host.sleeper(&flags);
     for (flags, text) in [
-        (&["--network-address", "10.213.0.9"][..], "address 10.213.0.9 is taken by container"),
-        (&["--publish", "80:81"], "port 80:81/tcp is published already, by container"),
-        (&["--publish", "2500-3500:2500-3500"], "published already, by container"),
+        (&["--network-address", "10.213.0.9"][..], "address 10.213.0.9 is in use by container"),
+        (&["--publish", "80:81"], "port 80:81/tcp: already published by container"),
+        (&["--publish", "2500-3500:2500-3500"], "already published by container"),
     ] {
         let second = sleeper();
         let out = host.run_call(&second, &[&["--network", "bridge"], flags].concat()).output();
@@ -52,7 +52,7 @@ fn a_full_network_says_so() {
     let all: Vec<_> = (0..5).map(|_| host.sleeper(&["--network", "bridge:tiny"])).collect();
     let one_more = sleeper();
     let out = host.run_call(&one_more, &["--network", "bridge:tiny"]).output();
-    assert!(out.stderr.contains("no address is free: 5 of 10.77.0.0/29"), "{}", out.stderr);
+    assert!(out.stderr.contains("no free address: 5 of 10.77.0.0/29"), "{}", out.stderr);
     host.delete(&all[2]);
     host.run(&one_more, &["--network", "bridge:tiny"]);
     for container in all.iter().chain([&one_more]) {

@@ -82,10 +82,10 @@ fn ports_of_one_family() {
     // What one family has taken is free in the other.
     let other = sleeper();
     let out = host.run_call(&other, &[&on[..], &["0.0.0.0:8080:80"]].concat()).output();
-    out.exits(1).says("published already");
+    out.exits(1).says("already published by container");
     let other = sleeper();
     let out = host.run_call(&other, &[&on[..], &["8081:80"]].concat()).output();
-    out.exits(1).says("published already");
+    out.exits(1).says("already published by container");
     let other = host.sleeper(&[&on[..], &["[::]:8080:80,0.0.0.0:8081:80"]].concat());
     assert!(tcp(&far, at(six, 8080), &namespace_of(&other), 80).is_some());
     for container in [&web, &other] {
@@ -274,7 +274,7 @@ fn a_port_on_which_the_host_listens() {
         let tcp = ["0.0.0.0:8080", "127.0.0.1:8081"].map(|at| TcpListener::bind(at).expect("bind"));
         (tcp, UdpSocket::bind("[::]:8082").expect("bind"))
     });
-    let own = format!("(pid {}) of the host listens on ", std::process::id());
+    let own = format!("(pid {}) of the host is listening on ", std::process::id());
     for port in ["8080:80", "127.0.0.1:8080:80", "8070-8089:70-89", "8081:80", "8082:80/udp"] {
         let (out, _) = wanted(port, &[]);
         assert!(out.code == Some(1) && out.stderr.contains(&own), "{port}: {out:?}");

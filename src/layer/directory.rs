@@ -1,4 +1,4 @@
-//! A layer as a directory that overlayfs takes as a lower one: deletions are character devices 0/0.
+//! Writes a layer as a lower directory for overlayfs: a whiteout is a character device 0/0.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -16,17 +16,17 @@ use crate::error::{Error, OsContext, Result};
 use crate::fs::{Tree, closed, tree};
 use crate::sys::{self, Errno, xattr};
 
-/// Deletions need no privilege since Linux 5.8.
+/// Device number of a whiteout. Creating one needs no privilege since Linux 5.8.
 const WHITEOUT_DEVICE: u64 = 0;
 
-pub struct Folder {
+pub struct LayerDirectory {
     tree: Tree,
-    /// Of directories, set when nothing is made in them any more.
+    /// Modification times of directories, set when no more entries are created in them.
     times: Vec<(Vec<u8>, (i64, u32))>,
 }
 
-impl Folder {
-    /// `directory` is empty and nobody else's business.
+impl LayerDirectory {
+    /// Writes into `directory`, which is empty and used by no other process.
     pub fn new(directory: OwnedFd, name: impl Into<String>) -> Self {
         Self { tree: Tree::new(directory, name), times: Vec::new() }
     }
@@ -59,7 +59,7 @@ impl Folder {
         made.os("create", self.tree.shown(path))
     }
 
-    /// What is all zeroes stays a hole.
+    /// Writes the content of a file. Blocks of zeroes become holes.
     fn fill(
         &self,
         path: &[u8],
@@ -79,7 +79,7 @@ impl Folder {
         file.set_len(size).os("truncate", what())
     }
 
-    /// The owner comes first: changing it takes set-id bits and capabilities away.
+    /// Sets owner, mode, attributes and time. The owner comes first: chown clears set-id bits and capabilities.
     fn attributes(&self, path: &[u8], entry: &Entry) -> Result<()> {
         let (parent, name) = if path.is_empty() {
             (self.tree.directory(b"").os("open", self.tree.shown(path))?, c".".to_owned())
@@ -88,16 +88,16 @@ impl Folder {
         };
         let (at, name) = (parent.as_fd(), name.as_c_str());
         if path.is_empty() && !closed::is_trusted_user(entry.uid) {
-            let text = format!("the container's root belongs to user {}", entry.uid);
-            return Err(Error::state(format!("{text}, who could reach the layer's files"))
+            let text = format!("user {} owns the container's root directory", entry.uid);
+            return Err(Error::state(format!("{text} and could reach the layer's files"))
                 .hint("commit to an archive, FILE.tar"));
         }
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         fchownat(at, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
             .os("chown", self.tree.shown(path))?;
-        // The root is closed below.
+        // `close` below sets the root's mode.
         if !path.is_empty() && !matches!(entry.form, Form::Symlink(_)) {
-            // Not a symlink: we made it.
+            // Not a symbolic link: this process created it.
             let mode = Mode::from_bits_truncate(entry.mode);
             fchmodat(at, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
                 .os("chmod", self.tree.shown(path))?;
@@ -121,7 +121,7 @@ impl Folder {
     }
 }
 
-/// Names and targets come from the kernel, which ends them at a NUL.
+/// Names and link targets come from the kernel and contain no NUL.
 fn c_bytes(bytes: &[u8]) -> CString {
     CString::new(bytes).expect("no NUL in it")
 }
@@ -138,7 +138,7 @@ fn set_time(at: BorrowedFd<'_>, name: &CStr, (seconds, nanos): (i64, u32)) -> sy
     utimensat(at, name, &time, &time, UtimensatFlags::NoFollowSymlink)
 }
 
-impl Sink for Folder {
+impl Sink for LayerDirectory {
     fn put(&mut self, path: &[u8], entry: &Entry, content: Option<&mut Content>) -> Result<()> {
         self.make(path, entry, content)?;
         match entry.form {
