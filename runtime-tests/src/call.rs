@@ -1,5 +1,5 @@
-//! One invocation of a program, bounded in time. Its stdio are files, never pipes: a container
-//! inherits them and outlives the call.
+//! One call of a program, with a time limit. Its stdio are files, never pipes: a container inherits them and outlives
+//! the call.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::runtime;
 
-/// A call that takes longer hangs, also on a machine with ten processes for each processor.
+/// Time after which a call counts as hanging, also on a machine with ten processes for each processor.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Call {
@@ -30,7 +30,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// `outputs`: where stdout and stderr go, `<outputs>.out` and `<outputs>.err`.
+    /// Prepares a call. `outputs`: path of the outputs, `<outputs>.out` for stdout and `<outputs>.err` for stderr.
     pub fn new(program: &Path, dir: &Path, outputs: &Path) -> Self {
         Self {
             stages: Vec::new(),
@@ -56,7 +56,7 @@ impl Call {
         self.args([arg])
     }
 
-    /// Runs the program on a stage: see `stage --help`. Later stages are inner ones.
+    /// Runs the program in a stage: see `stage --help`. Later stages are inner ones.
     #[must_use]
     pub fn stage<A: AsRef<OsStr>>(mut self, stage: impl IntoIterator<Item = A>) -> Self {
         self.stages.extend(stage.into_iter().map(|a| a.as_ref().to_owned()));
@@ -75,7 +75,7 @@ impl Call {
         self
     }
 
-    /// It may take so long.
+    /// Sets the time limit.
     #[must_use]
     pub fn patient(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -88,7 +88,7 @@ impl Call {
         self
     }
 
-    /// All three standard descriptors are this terminal, which becomes the controlling one.
+    /// Makes stdin, stdout and stderr this terminal, which becomes the controlling terminal.
     #[must_use]
     pub fn on_terminal(mut self, slave: &std::os::fd::OwnedFd) -> Self {
         let copy = || Stdio::from(slave.try_clone().expect("dup"));
@@ -100,7 +100,7 @@ impl Call {
         &self.argv
     }
 
-    /// Wraps the command line so far as the arguments of a shell script: `"$@"` is the command.
+    /// Passes the command line to a shell script as its arguments: `"$@"` is the command.
     #[must_use]
     pub fn in_shell(mut self, script: &str) -> Self {
         let mut argv: Vec<OsString> = ["/bin/sh", "-c", script, "sh"].map(Into::into).into();
@@ -153,7 +153,7 @@ impl Call {
     }
 }
 
-/// A call under way.
+/// Running call.
 pub struct Running {
     pub child: Child,
     pub line: String,
@@ -236,7 +236,7 @@ impl Output {
         self
     }
 
-    /// Succeeds and says nothing: engines parse the two outputs together.
+    /// Asserts success without output: engines parse stdout and stderr together.
     #[track_caller]
     pub fn silent(self) -> Self {
         let out = self.ok();

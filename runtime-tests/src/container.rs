@@ -1,4 +1,4 @@
-//! One container of a test: its own directory, bundle, rootfs, state root and cgroup.
+//! A container of a test, with its own directory, bundle, rootfs, state root and cgroup.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -23,19 +23,19 @@ const APPLETS: &[&str] = &[
 pub struct Container {
     pub view: View,
     pub runtime: &'static Runtime,
-    /// Unique on the host; in the name of everything that belongs to the container.
+    /// Mark: unique on the host, and part of the name of everything that belongs to the container.
     pub mark: String,
     pub id: String,
-    /// The bundle.
+    /// Bundle directory.
     pub dir: PathBuf,
-    /// The runtime's `--root`.
+    /// Value of the runtime's `--root`.
     pub root: PathBuf,
     pub spec: Value,
-    /// Whether calls write to [`Container::log`].
+    /// Calls write to [`Container::log`].
     logging: bool,
-    /// Between the program and its verb.
+    /// Global flags, between the program and the verb.
     globals: Vec<OsString>,
-    /// The cgroup that calls come from.
+    /// Cgroup that calls run in.
     place: Option<PathBuf>,
     user: Option<u32>,
     env: Vec<(&'static str, OsString)>,
@@ -43,7 +43,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// A container of the runtime under test with runc's default spec.
+    /// Makes a container of the runtime under test with runc's default spec.
     pub fn new(view: View) -> Self {
         Self::of(Runtime::under_test(), view)
     }
@@ -51,7 +51,7 @@ impl Container {
     pub fn of(runtime: &'static Runtime, view: View) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Padded, so that no mark is the beginning of another.
+        // Padded, so that no mark is a prefix of another.
         let mark = format!("{}-{number:05}", own_mark());
         let temporary = std::env::temp_dir().canonicalize().expect("a temporary directory");
         let dir = temporary.join(&mark);
@@ -76,7 +76,7 @@ impl Container {
         container.args(["true"])
     }
 
-    /// Takes another spec whole; the place of the cgroup stays ours.
+    /// Replaces the spec, except for the path of the cgroup.
     pub fn take_spec(&mut self, spec: Value) {
         self.spec = spec;
         self.spec["linux"]["cgroupsPath"] = json!(self.cgroups_path());
@@ -89,31 +89,31 @@ impl Container {
         self
     }
 
-    /// The container runs this shell script.
+    /// Makes the container run this shell script.
     #[must_use]
     pub fn script(self, script: &str) -> Self {
         self.args(["sh", "-c", script])
     }
 
-    /// The container runs until it is killed.
+    /// Makes the container run until it is killed.
     #[must_use]
     pub fn sleeper(self) -> Self {
         self.args(["sleep", "1000"])
     }
 
-    /// Flags between the program and its verb, for calls that are put together elsewhere.
+    /// Global flags, for calls that are assembled elsewhere.
     pub fn globals(&self) -> &[OsString] {
         &self.globals
     }
 
-    /// With an annotation that the operator allows by its key.
+    /// Adds an annotation, which the operator allows by its key.
     #[must_use]
     pub fn annotated(mut self, key: &str, value: &str) -> Self {
         self.annotate(key, value);
         self
     }
 
-    /// The same in place.
+    /// Does the same in place.
     pub fn annotate(&mut self, key: &str, value: &str) {
         self.spec["annotations"][key] = json!(value);
         let allow = OsString::from(format!("--allow-annotation={key}"));
@@ -141,7 +141,7 @@ impl Container {
         self
     }
 
-    /// A further namespace, or another definition of one.
+    /// Adds a namespace, or replaces the one of the same type.
     #[must_use]
     pub fn namespace(self, namespace: Value) -> Self {
         let kind = namespace["type"].as_str().expect("a type").to_owned();
@@ -151,7 +151,7 @@ impl Container {
         changed
     }
 
-    /// A user namespace in which the container's ids begin at `first` on the host.
+    /// Adds a user namespace in which the container's IDs begin at `first` on the host.
     #[must_use]
     pub fn in_user_namespace(self, first: u32) -> Self {
         let map = json!([{"containerID": 0, "hostID": first, "size": 65536}]);
@@ -162,7 +162,7 @@ impl Container {
         })
     }
 
-    /// The cgroup is a scope of systemd's, in this slice.
+    /// Makes the cgroup a scope of systemd in this slice.
     #[must_use]
     pub fn by_systemd(mut self, slice: &str) -> Self {
         self.globals.push("--systemd-cgroup".into());
@@ -170,7 +170,7 @@ impl Container {
         self
     }
 
-    /// Calls are those of an unprivileged user, and so is the container's root.
+    /// Makes an unprivileged user the caller, and the owner of the container's root.
     #[must_use]
     pub fn rootless(mut self, user: &User) -> Self {
         chown_tree(&self.dir, user.uid);
@@ -178,7 +178,7 @@ impl Container {
         self.spec["linux"]["uidMappings"] = map.clone();
         self.spec["linux"]["gidMappings"] = map;
         for mount in self.spec["mounts"].as_array_mut().expect("mounts") {
-            // No group of a terminal's is mapped.
+            // The group of terminals is not mapped.
             if let Some(options) = mount["options"].as_array_mut() {
                 options.retain(|option| option != "gid=5");
             }
@@ -192,21 +192,21 @@ impl Container {
         self.namespace(json!({"type": "user"}))
     }
 
-    /// Calls are in this cgroup.
+    /// Makes calls run in this cgroup.
     #[must_use]
     pub fn called_from(mut self, cgroup: &Path) -> Self {
         self.place = Some(cgroup.to_owned());
         self
     }
 
-    /// From now on calls get `--log` and `--log-format json`.
+    /// Adds `--log` and `--log-format json` to further calls.
     #[must_use]
     pub fn logging(mut self) -> Self {
         self.logging = true;
         self
     }
 
-    /// The records of the log, each a JSON object on a line of its own.
+    /// Records of the log, one JSON object per line.
     #[track_caller]
     pub fn log(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path("log.json")).unwrap_or_default();
@@ -218,12 +218,12 @@ impl Container {
         self.dir.join("rootfs")
     }
 
-    /// A file or directory beside the rootfs.
+    /// Path beside the rootfs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Writes a file beside the rootfs and says where.
+    /// Writes a file beside the rootfs and returns its path.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).expect("a file");
@@ -240,7 +240,7 @@ impl Container {
         format!("/{}/{}", self.mark, self.id)
     }
 
-    /// The cgroup's directory in the hierarchy of the controller, as the host sees it.
+    /// Directory of the cgroup in the hierarchy of a controller, as the host sees it.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
         let roots = host::hierarchies();
         let v1 = roots.iter().find(|root| !self.view.is_v2() && root.ends_with(controller));
@@ -254,7 +254,7 @@ impl Container {
         fs::write(self.dir.join("config.json"), text).expect("config.json");
     }
 
-    /// The runtime with these arguments, nothing added but `--root`.
+    /// Calls the runtime with these arguments and `--root`.
     pub fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let mut call = self.bare(&self.runtime.path, &format!("{number}"));
@@ -265,16 +265,16 @@ impl Container {
         call.args(args)
     }
 
-    /// The runtime with nothing added at all.
+    /// Calls the runtime with these arguments alone.
     pub fn plain<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         self.bare(&self.runtime.path, "plain").args(args)
     }
 
-    /// Any program in the place of the runtime: in the view, marked.
+    /// Calls another program in place of the runtime, in the view and with the mark.
     pub fn bare(&self, program: &Path, outputs: &str) -> Call {
         let mut call = Call::new(program, &self.dir, &self.path("calls").join(outputs));
         if let Some(cgroup) = &self.place {
-            // By its path on the host: before the view has another.
+            // Before the view changes the path of the cgroup.
             call = call.stage(["cgroup".as_ref(), cgroup.as_os_str()]);
         }
         call = call.stage(self.view.stages()).env(host::MARK, &self.mark);
@@ -284,7 +284,7 @@ impl Container {
         self.env.iter().fold(call, |call, (key, value)| call.env(key, value))
     }
 
-    /// `run` with these flags, of the config as it is now.
+    /// Calls `run` with these flags and the current config.
     pub fn run_call(&self, flags: &[&str]) -> Call {
         self.write_config();
         self.call([&["run", "-b", self.dir.to_str().expect("utf-8")], flags].concat()).arg(&self.id)
@@ -310,7 +310,7 @@ impl Container {
         self.create_call(&[]).ok();
     }
 
-    /// A verb whose only argument is the id.
+    /// Calls a verb whose only argument is the container ID.
     pub fn verb(&self, verb: &str) -> Output {
         self.call([verb, &self.id]).output()
     }
@@ -358,14 +358,14 @@ impl Container {
         wait_until(&format!("status {status}"), || self.status() == status);
     }
 
-    /// Everything that has been written beneath the state root.
+    /// Lists all files in the state root.
     pub fn left_in_root(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
     }
 
-    /// Processes, cgroups, mounts and state of the container that are there now. The cgroup above
-    /// the container's is the fixture's own.
+    /// Asserts that no process, cgroup, mount or state of the container exists. The cgroup above the container's
+    /// belongs to the fixture.
     #[track_caller]
     pub fn leaves_nothing(&self) {
         let start = Instant::now();
@@ -388,7 +388,7 @@ impl Container {
             host::traces(&self.mark).into_iter().filter(|line| !parent(line)).collect();
         left.extend(self.left_in_root().iter().map(|path| format!("state {}", path.display())));
         if !self.runtime.is_aril() {
-            // runc 1.1.5 gives up on a v2 cgroup whose processes are still dying.
+            // runc 1.1.5 does not wait for a v2 cgroup whose processes are still ending.
             let v1 = |line: &String| !line.starts_with("cgroup") || !line.contains("/unified/");
             left.retain(v1);
         }
@@ -397,13 +397,13 @@ impl Container {
 }
 
 impl Drop for Container {
-    /// Deletes the container if the test has not, and fails if anything is left of it.
+    /// Deletes the container if the test did not, and fails if anything is left of it.
     fn drop(&mut self) {
         let failed = std::thread::panicking();
         let mut left = Vec::new();
         if !self.left_in_root().is_empty() {
             let call = self.call(["delete", "--force", &self.id]);
-            // A second panic would abort the whole suite.
+            // A second panic would abort the suite.
             let deleted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.output()));
             if !failed {
                 match deleted {
@@ -428,7 +428,7 @@ impl Drop for Container {
     }
 }
 
-/// How long an event may take before the test fails, on a machine with ten processes for each processor too.
+/// Time limit for an event, also on a machine with ten processes for each processor.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 #[track_caller]
@@ -440,7 +440,7 @@ pub fn wait_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// busybox and the observer's probe, as hard links of one copy each: never of the host's own files,
+/// Populates a rootfs with busybox and the observer's probe, as hard links to copies: never to the host's own files,
 /// which a container with a writable rootfs could change.
 fn make_rootfs(rootfs: &Path) {
     let [busybox, probe] = originals();
@@ -456,8 +456,8 @@ fn make_rootfs(rootfs: &Path) {
     fs::write(rootfs.join("etc/group"), "root:x:0:\nmail:x:8:\n").expect("group");
 }
 
-/// What the marks of all containers of this process begin with: its pid, and the number of its pid namespace, for
-/// `make fresh` beside `make test` has the same pids on the same cgroup hierarchies.
+/// Prefix of the marks of all containers of this process: its pid and the number of its pid namespace. `make fresh`
+/// beside `make test` has the same pids on the same cgroup hierarchies.
 pub fn own_mark() -> String {
     use std::os::unix::fs::MetadataExt as _;
     let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino() & 0xffff);
@@ -473,7 +473,7 @@ fn originals() -> &'static [PathBuf; 2] {
     })
 }
 
-/// A copy of this test process's own, beside the build.
+/// Copies a file for this test process, beside the build.
 fn copy(file: &Path) -> PathBuf {
     let dir = runtime::own_directory().join("rootfs-originals");
     fs::create_dir_all(&dir).expect("a directory for originals");
@@ -496,7 +496,7 @@ fn link(original: &Path, to: &Path) {
     }
 }
 
-/// Directories only: the files are shared with other containers.
+/// Changes the owner of directories only: other containers share the files.
 fn chown_tree(dir: &Path, id: u32) {
     std::os::unix::fs::chown(dir, Some(id), Some(id)).expect("chown");
     for entry in fs::read_dir(dir).expect("a directory").flatten() {

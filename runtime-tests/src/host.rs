@@ -1,4 +1,4 @@
-//! What is left of a container on the host, wherever it is: processes, cgroups, mounts.
+//! Finds what is left of a container on the host: processes, cgroups, mounts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Every invocation of a test carries this variable, so that a forgotten process of the runtime's
-/// own is recognised even when it has left the cgroup and the mount namespace.
+/// Environment variable of every call of a test. It marks a process of the runtime even after the process has left
+/// the cgroup and the mount namespace.
 pub const MARK: &str = "ARIL_TEST";
 
-/// Everything on the host that bears the mark: a string unique to one container.
+/// Lists everything on the host with the mark, a string unique to one container.
 pub fn traces(mark: &str) -> Vec<String> {
     let mut found = Vec::new();
     for pid in processes(mark) {
@@ -24,7 +24,7 @@ pub fn traces(mark: &str) -> Vec<String> {
     found
 }
 
-/// The same once what is already dying had its time.
+/// Lists the same after processes that are ending had time to end.
 pub fn traces_that_stay(mark: &str) -> Vec<String> {
     let start = Instant::now();
     loop {
@@ -36,14 +36,14 @@ pub fn traces_that_stay(mark: &str) -> Vec<String> {
     }
 }
 
-/// Live processes marked by environment, cgroup or root: not by any other mount, for one in the host's
-/// table would mark everybody on the host, and a test that fails ends those that are marked.
+/// Live processes marked by environment, cgroup or root. Other mounts do not count: a mount in the host's table would
+/// mark every process of the host, and a failing test ends the marked processes.
 pub fn processes(mark: &str) -> Vec<i32> {
     let own = std::process::id().cast_signed();
     pids().filter(|pid| *pid != own && !is_zombie(*pid) && is_marked(*pid, mark)).collect()
 }
 
-/// Whether a process belongs to the test with this mark, by its cgroup, command line, environment or root.
+/// True if a process belongs to the test with this mark, by its cgroup, command line, environment or root.
 pub fn is_marked(pid: i32, mark: &str) -> bool {
     let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let has = |file| String::from_utf8_lossy(&text(file)).contains(mark);
@@ -55,7 +55,7 @@ fn has_root(mountinfo: &str, mark: &str) -> bool {
     mountinfo.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(mark))
 }
 
-/// Of all processes.
+/// Process IDs of all processes.
 pub fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -65,18 +65,18 @@ pub fn is_zombie(pid: i32) -> bool {
     matches!(state(pid), Some('Z' | 'X'))
 }
 
-/// The state letter of /proc/PID/stat.
+/// State letter in /proc/PID/stat.
 pub fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// Dead or unreaped.
+/// True if the process does not exist or is a zombie.
 pub fn is_gone(pid: i32) -> bool {
     state(pid).is_none_or(|s| matches!(s, 'Z' | 'X'))
 }
 
-/// The roots of all cgroup hierarchies of the host.
+/// Roots of all cgroup hierarchies of the host.
 pub fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let is_cgroup = |line: &&str| line.contains(" - cgroup");
@@ -84,7 +84,7 @@ pub fn hierarchies() -> Vec<PathBuf> {
     mounts.lines().filter(is_cgroup).filter_map(target).collect()
 }
 
-/// Directories of all hierarchies whose name has the mark, and what is beneath; deepest first.
+/// Directories in all hierarchies whose path contains the mark; deepest first.
 pub fn cgroups(mark: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for root in hierarchies() {
@@ -106,7 +106,7 @@ fn collect_directories(dir: &Path, found: &mut Vec<PathBuf>) {
     found.push(dir.to_owned());
 }
 
-/// Removes all traces by force: for the end of a test that failed.
+/// Removes all traces by force, after a test that failed.
 pub fn scrub(mark: &str) {
     for dir in cgroups(mark) {
         let _ = fs::write(dir.join("freezer.state"), "THAWED");
@@ -133,8 +133,8 @@ pub fn scrub(mark: &str) {
     }
 }
 
-/// The options of the host's cgroup2, for a further mount of it: they belong to the hierarchy, and a
-/// mount without them would take them away from the host.
+/// Mount options of the host's cgroup2, for a further mount of it. They belong to the hierarchy: a mount without them
+/// would clear them on the host.
 pub fn cgroup2_options() -> String {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
     let line = mounts.lines().map(|l| l.split(' ')).find_map(|mut l| {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_of_the_hosts_marks_nobody() {
+    fn a_mount_of_the_host_marks_no_process() {
         let host =
             "27 1 254:0 / / rw - ext4 /dev/vda rw\n42 27 0:56 / /tmp/mark/x rw - tmpfs shm rw\n";
         assert!(!has_root(host, "mark"));

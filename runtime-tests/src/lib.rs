@@ -1,9 +1,8 @@
-//! Fixtures shared by the black-box tests and the benchmarks.
+//! Fixtures of the black-box tests and the benchmarks.
 //!
-//! A test names what it wants ([`Container`], made from a [`spec`] in a [`View`] of the cgroup
-//! tree), says what it does as [`Call`]s of the runtime, and asserts on what came out. What a test
-//! leaves behind is its failure: dropping a [`Container`] deletes it and then looks for its traces
-//! on the whole host ([`host`]).
+//! A test describes a [`Container`], made from a [`spec`] in a [`View`] of the cgroup tree, makes [`Call`]s of the
+//! runtime, and asserts on their outputs. Leaving anything behind is a failure: dropping a [`Container`] deletes it
+//! and then looks for its traces on the whole host ([`host`]).
 
 pub mod call;
 pub mod container;

@@ -1,4 +1,4 @@
-//! As much of protobuf as a client needs, written apart from the shim's own.
+//! The part of protobuf that a client needs, written independently of the shim's code.
 
 fn varint(out: &mut Vec<u8>, mut number: u64) {
     loop {
@@ -11,7 +11,7 @@ fn varint(out: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-/// A message, field by field.
+/// Message to send, built field by field.
 #[derive(Default, Clone)]
 pub struct Out(pub Vec<u8>);
 
@@ -38,7 +38,7 @@ pub fn out() -> Out {
     Out::default()
 }
 
-/// A message that came.
+/// Received message.
 #[derive(Debug, Default, Clone)]
 pub struct In(Vec<(u64, u64, Vec<u8>)>);
 

@@ -1,4 +1,4 @@
-//! The binary under test and the peer that it is compared with.
+//! The runtime under test, and the peer that it is compared with.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,14 +9,14 @@ use crate::skip;
 #[derive(Debug)]
 pub struct Runtime {
     pub path: PathBuf,
-    /// As its `--version` calls it.
+    /// Name that its `--version` prints.
     pub name: String,
-    /// Its `--version`, first line.
+    /// First line of its `--version`.
     pub version: String,
 }
 
 impl Runtime {
-    /// `RUNTIME` (a path, or a name to be found in `PATH`), else the workspace's own `aril`.
+    /// Runtime under test: `RUNTIME` (a path, or a name in `PATH`), else `aril` of this workspace.
     pub fn under_test() -> &'static Self {
         static UNDER_TEST: OnceLock<Runtime> = OnceLock::new();
         UNDER_TEST.get_or_init(|| {
@@ -30,7 +30,7 @@ impl Runtime {
         })
     }
 
-    /// What the observer compares with: `OBSERVER_PEER`, else runc.
+    /// Runtime that the observer compares with: `OBSERVER_PEER`, else runc.
     pub fn peer() -> Option<&'static Self> {
         static PEER: OnceLock<Option<Runtime>> = OnceLock::new();
         PEER.get_or_init(|| {
@@ -48,7 +48,7 @@ impl Runtime {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let version = text.lines().next().unwrap_or_default().to_owned();
         let name = version.split(' ').next().unwrap_or_default().to_owned();
-        assert!(!name.is_empty(), "{} --version says nothing", path.display());
+        assert!(!name.is_empty(), "{} --version prints nothing", path.display());
         Self { path, name, version }
     }
 
@@ -56,7 +56,7 @@ impl Runtime {
         self.name == "aril"
     }
 
-    /// True for aril; for others prints why what follows is not asked of them.
+    /// True for aril. For other runtimes, prints why the rest of the test does not apply.
     pub fn only_aril(&self, reason: &str) -> bool {
         if !self.is_aril() {
             skip::inapplicable(&format!("only aril, not {}: {reason}", self.name));
@@ -65,11 +65,11 @@ impl Runtime {
     }
 }
 
-/// Tests run from `target/<host>/<profile>/deps`; the release build is the one that counts.
+/// Built aril. Tests run from `target/<host>/<profile>/deps`; a release build is preferred.
 fn own_aril() -> PathBuf {
     let profile = own_directory();
     let host = profile.parent().expect("target/<host>");
-    // What `make build` makes where it can.
+    // Target of `make build`, where it is available.
     let musl = PathBuf::from(host.to_string_lossy().replace("-gnu", "-musl"));
     [musl.join("release"), host.join("release"), host.join("debug")]
         .iter()
@@ -78,7 +78,7 @@ fn own_aril() -> PathBuf {
         .unwrap_or_else(|| panic!("no aril in {}: build it, or set RUNTIME", host.display()))
 }
 
-/// Where cargo puts this package's programs.
+/// Directory of this package's programs.
 pub fn own_directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {

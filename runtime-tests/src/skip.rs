@@ -1,25 +1,25 @@
-//! Tests that cannot run here say so; with `CI=true` what could have been installed is a failure.
+//! Skips of tests that cannot run here. With `CI=true`, a skip for a missing tool that can be installed is a failure.
 
 use std::path::Path;
 
-/// Whether a skip for want of something that can be had is a failure.
+/// True if an avoidable skip is a failure.
 fn strict() -> bool {
     std::env::var_os("CI").is_some_and(|v| v == "true")
 }
 
-/// A skip that better preparation of the machine would have avoided.
+/// Skips for lack of preparation of the machine.
 #[track_caller]
 pub fn unprepared(reason: &str) {
     assert!(!strict(), "needless skip: {reason}");
     eprintln!("skipped: {reason}");
 }
 
-/// A skip in the nature of the host or of the runtime under test.
+/// Skips because of the nature of the host or of the runtime under test.
 pub fn inapplicable(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
-/// True when the tests may make containers at all.
+/// True if the tests can create containers.
 pub fn is_root() -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
@@ -28,7 +28,7 @@ pub fn is_root() -> bool {
     false
 }
 
-/// The absolute path of a tool of the host, or a skip that names its package.
+/// Absolute path of a tool of the host. Without it, skips and names its package.
 pub fn tool(name: &str, package: &str) -> Option<std::path::PathBuf> {
     let found = which(name);
     if found.is_none() {

@@ -1,4 +1,4 @@
-//! Pseudo-terminals and the sockets over which runtimes hand them out.
+//! Pseudoterminals, and the sockets over which runtimes send them.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -10,14 +10,14 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
 use crate::container::PATIENCE;
 
-/// A listening socket as conmon and the shims make it, accepting one message.
+/// Listening socket like that of conmon and the shims. Accepts one message.
 pub struct Receiver(UnixListener);
 
-/// The message: its text and the descriptors that came with it.
+/// Received message: its text and its file descriptors.
 pub struct Received {
     pub text: Vec<u8>,
     pub fds: Vec<OwnedFd>,
-    /// What the sender said after it; engines expect nothing.
+    /// Bytes that the sender sent after the message; engines expect none.
     pub more: usize,
 }
 
@@ -28,7 +28,7 @@ impl Receiver {
         Self(listener)
     }
 
-    /// What has been sent by now: engines look after the runtime has returned.
+    /// Returns what was sent so far: engines look after the runtime has returned.
     #[track_caller]
     pub fn take(&self) -> Received {
         let (stream, _) = self.0.accept().expect("the runtime did not connect");
@@ -51,7 +51,7 @@ fn receive(stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut fds = Vec::new();
     for part in message.cmsgs().expect("control messages") {
         if let ControlMessageOwned::ScmRights(received) = part {
-            // SAFETY: the kernel has just installed these descriptors for us; nobody else owns them.
+            // SAFETY: the kernel has just installed these descriptors; nothing else owns them.
             fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
@@ -60,7 +60,7 @@ fn receive(stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
     (buffer, fds)
 }
 
-/// A terminal of ours: master and slave.
+/// Creates a pseudoterminal on the host: master and slave.
 pub fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = nix::pty::openpty(Some(&size), None).expect("openpty");
@@ -71,7 +71,7 @@ pub fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     (pair.master, pair.slave)
 }
 
-/// Rows and columns.
+/// Size: rows and columns.
 pub fn size(fd: &OwnedFd) -> (u16, u16) {
     let mut size = nix::pty::Winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one winsize, which outlives the call.
@@ -87,7 +87,7 @@ pub fn resize(fd: &OwnedFd, rows: u16, columns: u16) {
     assert_eq!(done, 0, "TIOCSWINSZ");
 }
 
-/// Reads what the terminal shows until it contains `text`.
+/// Reads the terminal's output until it contains `text`.
 #[track_caller]
 pub fn read_until(master: &OwnedFd, text: &str) -> String {
     let start = Instant::now();
@@ -116,7 +116,7 @@ pub fn type_in(master: &OwnedFd, text: &str) {
     assert_eq!(nix::unistd::write(master, text.as_bytes()), Ok(text.len()), "typing");
 }
 
-/// Everything until the last slave is closed.
+/// Reads until the last slave is closed.
 pub fn read_to_end(master: &OwnedFd) -> String {
     let start = Instant::now();
     let mut shown = Vec::new();
@@ -129,7 +129,7 @@ pub fn read_to_end(master: &OwnedFd) -> String {
         nix::poll::poll(&mut ready, 100_u8).expect("poll");
         if ready[0].any().unwrap_or(false) {
             match nix::unistd::read(master, &mut buffer) {
-                // EIO: nobody holds the other end any more.
+                // EIO: no process holds the slave any more.
                 Ok(0) | Err(_) => return String::from_utf8_lossy(&shown).into_owned(),
                 Ok(n) => shown.extend_from_slice(&buffer[..n]),
             }

@@ -1,4 +1,4 @@
-//! An unprivileged user to whom a part of the cgroup tree is delegated.
+//! An unprivileged user with a delegated part of the cgroup tree.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -9,15 +9,15 @@ use crate::{Container, host, skip};
 #[derive(Debug, Clone)]
 pub struct User {
     pub uid: u32,
-    /// Where its calls are; if nowhere, where the test is.
+    /// Cgroup that calls run in. `None`: that of the test.
     pub cgroup: Option<PathBuf>,
 }
 
 impl User {
-    /// The cgroup, beside the container's, that the calls are in.
+    /// Name of the callers' cgroup, beside the container's.
     pub const CALLER: &'static str = "caller";
 
-    /// One to whom the cgroup2 directory around the container's is given, with every controller.
+    /// A user to whom the cgroup2 directory around the container's cgroup is delegated, with every controller.
     #[track_caller]
     pub fn delegated(container: &Container) -> Self {
         const NOBODY: u32 = 65_534;
@@ -40,14 +40,14 @@ impl User {
         Self { uid: NOBODY, cgroup: Some(caller) }
     }
 
-    /// One with a running systemd of their own, or a skip. The calls are in a cgroup of that
-    /// systemd's, or (`outside`) where the test is.
+    /// A user with a running systemd user manager, or a skip. Calls run in a cgroup of that manager, or, with
+    /// `outside`, in that of the test.
     pub fn of_systemd(outside: bool) -> Option<Self> {
         let users = fs::read_dir("/run/user").into_iter().flatten().flatten();
         let running = users.filter(|entry| entry.path().join("systemd/private").exists());
         let mut uids = running.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let Some(uid) = uids.find(|uid| *uid != 0) else {
-            skip::inapplicable("no user of this host has a systemd of their own");
+            skip::inapplicable("no user of this host has a running systemd user manager");
             return None;
         };
         let manager = format!("user.slice/user-{uid}.slice/user@{uid}.service/init.scope");

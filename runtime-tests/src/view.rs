@@ -1,4 +1,4 @@
-//! The two layouts of the cgroup tree in which every test that depends on it runs.
+//! Layouts of the cgroup tree: tests that depend on it run in both.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
@@ -8,14 +8,14 @@ use crate::{Container, skip};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
-    /// The host as it is: v1, hybrid or pure v2.
+    /// Layout of the host: v1, hybrid or pure v2.
     Host,
-    /// cgroup2 alone on /sys/fs/cgroup, in a private mount namespace of the runtime's.
+    /// Only cgroup2 on /sys/fs/cgroup, in a private mount namespace of the runtime.
     Unified,
 }
 
 impl View {
-    /// The stages (see the program `stage`) that lead into the view.
+    /// Stages (see the program `stage`) that lead into the view.
     pub fn stages(self) -> &'static [&'static str] {
         match self {
             View::Host => &[],
@@ -29,7 +29,7 @@ impl View {
 }
 
 impl View {
-    /// Whether the controller can be used in the view.
+    /// True if the controller can be used in the view.
     pub fn controls(self, controller: &str) -> bool {
         let in_v1 = crate::host::hierarchies().iter().any(|root| root.ends_with(controller));
         let listed = |root: &std::path::Path| {
@@ -45,7 +45,7 @@ pub fn host_is_v2() -> bool {
     std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// Runs the test in the host's layout, then in the pure cgroup2 view. Both run even if one fails.
+/// Runs the test in the host's layout, then in the pure cgroup v2 view. Both run even if one fails.
 #[track_caller]
 pub fn in_each_view(test: impl Fn(View)) {
     if !skip::is_root() {
@@ -64,7 +64,7 @@ pub fn in_each_view(test: impl Fn(View)) {
     }
 }
 
-/// For what has nothing to do with cgroups: the first view in which the runtime works.
+/// Runs a test that is independent of cgroups, in the first view in which the runtime works.
 #[track_caller]
 pub fn on_the_host(test: impl Fn(View)) {
     if !skip::is_root() {
@@ -76,7 +76,7 @@ pub fn on_the_host(test: impl Fn(View)) {
     }
 }
 
-/// Other runtimes are not expected to work everywhere (crun refuses hybrid hosts). Aril is.
+/// True if the runtime works in the view. Aril must; other runtimes need not (crun refuses hybrid hosts).
 fn works_in(view: View) -> bool {
     static WORKS: [OnceLock<bool>; 2] = [const { OnceLock::new() }; 2];
     let runtime = Runtime::under_test();

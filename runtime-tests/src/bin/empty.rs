@@ -1,3 +1,3 @@
-//! A program that does nothing: what any command costs before its first line.
+//! A program that does nothing: the cost of any command before its first line.
 
 fn main() {}

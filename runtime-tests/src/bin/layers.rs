@@ -1,7 +1,7 @@
-//! What layers add to a `run`: beside a `run` without, beside the peers on the same bundle without, and
-//! beside what the kernel charges for the same overlay: mount(2) alone, and the whole of it, from the making of
-//! its directories to their removal. In a tight loop and after a rest, and beside a crowd of containers.
-//! `RUNTIME=... layers [--rounds N] [--rested N] [--state DIR] [--peer NAME=PATH]...`, as root.
+//! `RUNTIME=... layers [--rounds N] [--rested N] [--state DIR] [--peer NAME=PATH]...`, as root: measures the time
+//! that layers add to a `run`. It compares with a `run` without layers, with the peers on the same bundle without
+//! layers, and with the kernel's cost of the same overlay: mount(2) alone, and everything from the creation of its
+//! directories to their removal. It measures in a tight loop, after a rest, and beside a crowd of containers.
 
 #[path = "bench/statistics.rs"]
 mod statistics;
@@ -29,13 +29,13 @@ const REST: Duration = Duration::from_millis(100);
 struct Options {
     rounds: usize,
     rested: usize,
-    /// Where state directories are made, and with them ephemeral uppers; else in memory.
+    /// Directory of state directories and ephemeral upper directories. `None`: in memory.
     state: Option<PathBuf>,
     peers: Vec<(String, PathBuf)>,
 }
 
-/// What takes part in a round.
-enum Who {
+/// Contender of a round.
+enum Contender {
     Peer(String, PathBuf),
     Plain,
     Layers(usize),
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     private_view()?;
     let dir = std::env::temp_dir().join(format!("aril-layers-{}", std::process::id()));
     let state = options.state.as_ref().map(|at| at.join(format!("state-{}", std::process::id())));
-    let place = Place { state: state.unwrap_or_else(|| "/run/aril-layers".into()), dir };
+    let place = Setup { state: state.unwrap_or_else(|| "/run/aril-layers".into()), dir };
     let measured = place.measure(&options);
     let removed = [&place.dir, &place.state].map(fs::remove_dir_all);
     measured?;
@@ -74,7 +74,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-/// cgroup2 alone, and a /run in memory, whatever the host has, as `bench` measures.
+/// Mounts cgroup2 alone, and /run in memory, regardless of the host, as `bench` does.
 fn private_view() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(mount namespace): layers needs root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -86,17 +86,21 @@ fn private_view() -> Result<()> {
         .context("mount cgroup2")
 }
 
-struct Place {
+struct Setup {
     dir: PathBuf,
     state: PathBuf,
 }
 
-impl Place {
+impl Setup {
     fn measure(&self, options: &Options) -> Result<()> {
         self.prepare()?;
-        let peers = options.peers.iter().map(|(name, path)| Who::Peer(name.clone(), path.clone()));
-        let counts = COUNTS.map(|count| [Who::Layers(count), Who::Whole(count), Who::Mount(count)]);
-        let all: Vec<_> = peers.chain([Who::Plain]).chain(counts.into_iter().flatten()).collect();
+        let peers =
+            options.peers.iter().map(|(name, path)| Contender::Peer(name.clone(), path.clone()));
+        let counts = COUNTS.map(|count| {
+            [Contender::Layers(count), Contender::Whole(count), Contender::Mount(count)]
+        });
+        let all: Vec<_> =
+            peers.chain([Contender::Plain]).chain(counts.into_iter().flatten()).collect();
         self.table("", &all, options)?;
         self.crowd(options)
     }
@@ -119,30 +123,30 @@ impl Place {
         Ok(())
     }
 
-    fn table(&self, beside: &str, all: &[Who], options: &Options) -> Result<()> {
+    fn table(&self, beside: &str, all: &[Contender], options: &Options) -> Result<()> {
         for (rounds, rest) in [(options.rounds, Duration::ZERO), (options.rested, REST)] {
             if rounds == 0 {
                 continue;
             }
             let pace = if rest.is_zero() { "tight" } else { "after 100 ms of rest" };
-            println!("\n**{pace}**{beside}, ms\n\n| | median | p99 | least | added to `run` |");
+            println!("\n**{pace}**{beside}, ms\n\n| | median | p99 | min | added to `run` |");
             println!("|---|---:|---:|---:|---:|");
             let series = self.series(all, rounds, rest)?;
-            let plain = all.iter().position(|who| matches!(who, Who::Plain));
+            let plain = all.iter().position(|contender| matches!(contender, Contender::Plain));
             let plain = plain.map_or(0.0, |at| series[at].median);
-            for (who, Summary { median, p99, min }) in all.iter().zip(&series) {
-                let added = match who {
-                    Who::Layers(_) => format!("{:.2}", median - plain),
+            for (contender, Summary { median, p99, min }) in all.iter().zip(&series) {
+                let added = match contender {
+                    Contender::Layers(_) => format!("{:.2}", median - plain),
                     _ => String::new(),
                 };
-                println!("| {} | {median:.2} | {p99:.2} | {min:.2} | {added} |", who.name());
+                println!("| {} | {median:.2} | {p99:.2} | {min:.2} | {added} |", contender.name());
             }
         }
         Ok(())
     }
 
-    /// A round has everyone once, and begins with another one each time.
-    fn series(&self, all: &[Who], rounds: usize, rest: Duration) -> Result<Vec<Summary>> {
+    /// Measures all contenders in each round. The order rotates from round to round.
+    fn series(&self, all: &[Contender], rounds: usize, rest: Duration) -> Result<Vec<Summary>> {
         let mut series = vec![Vec::new(); all.len()];
         for round in 0..rounds + WARM_UP {
             for turn in 0..all.len() {
@@ -157,13 +161,13 @@ impl Place {
         series.iter().map(|series| Summary::of(series).context("no rounds")).collect()
     }
 
-    fn once(&self, who: &Who, round: usize) -> Result<Duration> {
-        match who {
-            Who::Mount(count) => self.mount(*count).map(|(mount, _)| mount),
-            Who::Whole(count) => self.mount(*count).map(|(_, whole)| whole),
-            Who::Peer(name, path) => self.run(path, name, "plain", round),
-            Who::Plain => self.run(&Runtime::under_test().path, "aril", "plain", round),
-            Who::Layers(count) => {
+    fn once(&self, contender: &Contender, round: usize) -> Result<Duration> {
+        match contender {
+            Contender::Mount(count) => self.mount(*count).map(|(mount, _)| mount),
+            Contender::Whole(count) => self.mount(*count).map(|(_, whole)| whole),
+            Contender::Peer(name, path) => self.run(path, name, "plain", round),
+            Contender::Plain => self.run(&Runtime::under_test().path, "aril", "plain", round),
+            Contender::Layers(count) => {
                 self.run(&Runtime::under_test().path, "aril", &count.to_string(), round)
             }
         }
@@ -189,8 +193,8 @@ impl Place {
         command
     }
 
-    /// The call, and all that an overlay takes: its directories, what a start looks up in it, umount(2).
-    /// By relative names, or 500 of them would not fit into the page that mount(2) takes.
+    /// Measures mount(2) alone, and all steps of an overlay: directories, mount(2), the lookups of a start,
+    /// umount(2). Names are relative: 500 absolute names exceed the page that mount(2) accepts.
     fn mount(&self, count: usize) -> Result<(Duration, Duration)> {
         std::env::set_current_dir(&self.dir)?;
         let scratch = self.state.join("by-mount");
@@ -224,7 +228,7 @@ impl Place {
         Ok((taken, whole))
     }
 
-    /// Of `count` layers, or of a plain folder.
+    /// Writes a bundle with `count` layers, or with a plain rootfs directory.
     fn bundle(&self, name: &str, count: Option<usize>, args: &[&str]) -> Result<PathBuf> {
         let bundle = self.dir.join("bundle").join(name);
         fs::create_dir_all(&bundle)?;
@@ -241,7 +245,7 @@ impl Place {
         Ok(bundle)
     }
 
-    /// The same while many containers of layers run, none of whose mounts the host's table shows.
+    /// Measures beside many running containers with layers. The host's mount table must not change.
     fn crowd(&self, options: &Options) -> Result<()> {
         let before = fs::read_to_string("/proc/self/mountinfo")?;
         let mut made = Ok(());
@@ -250,8 +254,9 @@ impl Place {
         }
         let measured = made.and_then(|()| {
             let now = fs::read_to_string("/proc/self/mountinfo")?;
-            ensure!(now == before, "the mount table has changed:\n{before}\n{now}");
-            let all: Vec<_> = [Who::Plain].into_iter().chain(IN_A_CROWD.map(Who::Layers)).collect();
+            ensure!(now == before, "the host's mount table has changed:\n{before}\n{now}");
+            let all: Vec<_> =
+                [Contender::Plain].into_iter().chain(IN_A_CROWD.map(Contender::Layers)).collect();
             self.table(&format!(", beside {CROWD} containers of 10 layers"), &all, options)
         });
         for number in 0..CROWD {
@@ -271,7 +276,7 @@ impl Place {
     }
 }
 
-impl Who {
+impl Contender {
     fn name(&self) -> String {
         match self {
             Self::Peer(name, _) => format!("{name}, no layers"),
@@ -279,7 +284,7 @@ impl Who {
             Self::Layers(1) => "aril, 1 layer".to_owned(),
             Self::Layers(count) => format!("aril, {count} layers"),
             Self::Whole(count) => {
-                format!("&nbsp; an overlay of {count}, made, looked into, removed")
+                format!("&nbsp; an overlay of {count}: create, look up, remove")
             }
             Self::Mount(count) => format!("&nbsp; mount(2) of {count}"),
         }

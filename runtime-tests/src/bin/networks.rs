@@ -1,13 +1,13 @@
-//! What a network adds to a start, beside Debian's CNI plugins and netavark for the same result: a link on
-//! a bridge, an address, a published port. Medians and 99th percentiles, in one table; everything
-//! interleaved in one run, in a network namespace of its own. A start ends when the container's program
-//! runs: it is this one, called `/now`, and prints the time. The rest of a `run` is its end.
+//! Measures the time that a network adds to a start, beside Debian's CNI plugins and netavark for the same result: a
+//! link on a bridge, an address, a published port. Prints medians and 99th percentiles in one table. All measurements
+//! are interleaved in one run, in a new network namespace. A start ends when the container's program runs: this
+//! program, mounted as `/now`, prints the time. The remaining time of a `run` is its end.
 //!
-//! Then what passes such links, beside those of the plugins: bytes and connections a second, container to
+//! It then measures throughput and connections per second over such links and those of the plugins, container to
 //! container and host to container.
 //!
-//! `RUNTIME=... networks [ROUNDS [starts|attachments|traffic|crowd]]`, as root, below `unshare --net --mount`: see `make bench-network`.
-//! `NETAVARK` and `CNI_PLUGINS` say where those are, if not where Debian puts them.
+//! `RUNTIME=... networks [ROUNDS [starts|attachments|traffic|crowd]]`, as root, below `unshare --net --mount`: see
+//! `make bench-network`. `NETAVARK` and `CNI_PLUGINS` name their paths, if they are not Debian's.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,13 +22,13 @@ use anyhow::{Context, Result, ensure};
 use runtime_tests::Runtime;
 use serde_json::{Value, json};
 
-/// A bridge has at most 1023 ports, and somebody is to come yet.
+/// Other containers on the network. A bridge has at most 1023 ports, and more containers are measured.
 const CROWD: usize = 999;
 const PORTS: u64 = 10_000;
-/// What an engine that starts a container now and then finds: caches cold, processors asleep.
+/// Rest before a start, as for an engine that starts a container now and then: caches are cold, processors asleep.
 const REST: Duration = Duration::from_millis(100);
 
-/// What the container's program is called.
+/// Path of this program in the container.
 const NOW: &str = "/now";
 
 fn main() -> Result<()> {
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
 
 type Measure = fn(&Bench, usize, Option<Duration>) -> Result<Vec<Series>>;
 
-/// Since 1970: a clock that is the same in every container.
+/// Time since 1970, a clock that is the same in every container.
 fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
@@ -75,7 +75,7 @@ fn sh(script: &str) -> Result<()> {
     Ok(())
 }
 
-/// Times of one thing.
+/// Times of one measurement.
 struct Series {
     name: &'static str,
     times: Vec<Duration>,
@@ -99,7 +99,7 @@ impl Series {
 
 struct Bench {
     aril: PathBuf,
-    /// Beside it.
+    /// Path of aril-cni, beside aril.
     own: PathBuf,
     others: PathBuf,
     netavark: PathBuf,
@@ -139,13 +139,13 @@ impl Bench {
         ]
         .map(Series::new);
         let mut ends =
-            ["its end, network none", "its end, bridge", "its end, one port", "its end, 32 ports"]
+            ["end, network none", "end, bridge", "end, bridge, one port", "end, bridge, 32 ports"]
                 .map(Series::new);
         for round in 0..=count {
             for (kind, ports) in kinds.into_iter().enumerate() {
                 rest.iter().for_each(|rest| std::thread::sleep(*rest));
                 let (start, end) = self.run(&format!("r{round}"), ports)?;
-                // The first makes the bridge and the table.
+                // The first start creates the bridge and the table.
                 if round > 0 {
                     starts[kind].times.push(start);
                     ends[kind].times.push(end);
@@ -177,13 +177,13 @@ impl Bench {
         Ok(all.into())
     }
 
-    /// Until its program runs, and the rest.
+    /// Measures a `run`: the time until the program runs, and the rest.
     fn run(&self, id: &str, ports: Option<u16>) -> Result<(Duration, Duration)> {
         let mut command = Command::new(&self.aril);
         command.args(["--root", "/run/state", "run", "--bundle"]).arg(&self.bundle);
         command.args(["--network", if ports.is_some() { "bridge" } else { "none" }]);
         for port in 0..ports.unwrap_or_default() {
-            // Not a range.
+            // Every second port, so that Aril does not join them to a range.
             command.args(["--publish", &format!("{}:80", 9000 + 2 * port)]);
         }
         let before = now();
@@ -208,7 +208,7 @@ impl Bench {
         Ok(Some(took))
     }
 
-    /// As an engine calls them, one after the other.
+    /// Runs the plugins one after the other, as an engine does.
     fn others(&self, id: &str) -> Result<Option<Duration>> {
         let [bridge, portmap] = ["bridge", "portmap"].map(|name| self.others.join(name));
         if !bridge.is_file() {
@@ -255,7 +255,7 @@ impl Bench {
         Ok(Some(took))
     }
 
-    /// A pair of containers on our network, and on the plugins': medians of interleaved rounds.
+    /// Measures a pair of containers on Aril's network and on the plugins': medians of interleaved rounds.
     fn traffic(&self) -> Result<()> {
         let bridge = self.others.join("bridge");
         let (own, others) = (own_config(&json!([])), others_config());
@@ -302,7 +302,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Whether it depends on how many are there.
+    /// Measures if an ADD depends on the number of containers and published ports.
     fn crowd(&self) -> Result<()> {
         println!("\n| aril-cni ADD, one port, with | µs, median (p99) |\n|---|---:|");
         let sample = |name| {
@@ -316,7 +316,7 @@ impl Bench {
             println!("| {name} | {} |", series.text());
             anyhow::Ok(())
         };
-        sample("nobody else on the network")?;
+        sample("no other container on the network")?;
         let none = own_config(&json!([]));
         for number in 0..CROWD {
             sh(&format!("ip netns add n{number}"))?;
@@ -347,10 +347,10 @@ fn others_config() -> Value {
     })
 }
 
-/// From a namespace to a server's, and its address.
+/// Measures traffic from a client's namespace to a server's, at the server's address.
 type Passage = fn(&Path, &Path, IpAddr) -> Result<f64>;
 
-/// How long traffic is looked at.
+/// Duration of one measurement of traffic.
 const WHILE: Duration = Duration::from_secs(1);
 const PASSES: usize = 5;
 const PORT: u16 = 5001;
@@ -360,7 +360,7 @@ fn median(mut all: Vec<f64>) -> f64 {
     all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
-/// Runs `body` in a network namespace, on a thread of its own.
+/// Runs `body` in a network namespace, on a new thread.
 fn within<T: Send + 'static>(
     namespace: &Path,
     body: impl FnOnce() -> Result<T> + Send + 'static,
@@ -380,7 +380,7 @@ fn listener(server: &Path) -> Result<TcpListener> {
     joined(within(server, || Ok(TcpListener::bind(("0.0.0.0", PORT))?))?)
 }
 
-/// One stream, in 10^9 bits a second, as the server counts them.
+/// Throughput of one stream, in Gbit/s, as the server counts it.
 fn throughput(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
     let listener = listener(server)?;
     let sender = within(client, move || {
@@ -404,7 +404,7 @@ fn throughput(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
     Ok(rate)
 }
 
-/// One after the other: made, a byte sent, closed by the server.
+/// Connections per second, one after the other: connect, send a byte, closed by the server.
 fn connections(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
     let listener = listener(server)?;
     let over = Arc::new(AtomicBool::new(false));
@@ -417,7 +417,7 @@ fn connections(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
             count += 1;
         }
         let rate = f64::from(count) / start.elapsed().as_secs_f64();
-        // The server is waiting for one more.
+        // The server waits for one more connection.
         told.store(true, Ordering::SeqCst);
         TcpStream::connect((to, PORT))?;
         Ok(rate)
@@ -432,7 +432,7 @@ fn connections(client: &Path, server: &Path, to: IpAddr) -> Result<f64> {
     joined(asking)
 }
 
-/// From the fork to the end; what it printed.
+/// Time from fork to exit, and stdout.
 fn time(command: &mut Command, input: Option<&Value>) -> Result<(Duration, Vec<u8>)> {
     if input.is_some() {
         command.stdin(Stdio::piped());

@@ -1,6 +1,6 @@
-//! `peak PROGRAM ARGS...` runs a program and prints the peak resident memory, in KiB, of it and of
-//! all it reaped. A program of its own because the kernel counts a process's memory from before
-//! its exec as well: started from here, that is next to nothing.
+//! `peak PROGRAM ARGS...` runs a program and prints the peak resident memory, in KiB, of it and of all processes that
+//! it reaped. It is a separate program because the kernel counts a process's memory from before its exec too: when
+//! started from here, that is next to nothing.
 
 use std::process::{Command, ExitCode, Stdio};
 

@@ -1,8 +1,8 @@
-//! The observer's eye: runs in a container and prints all it can see, a sorted line per fact.
-//! `docs/observer.md` says what the lines mean and how they are compared.
+//! Probe of the observer: runs in a container and prints everything that it can see, one sorted line per fact.
+//! `docs/observer.md` describes the lines and their comparison.
 //!
-//! What differs between two containers of the same bundle by nature (inode numbers, device numbers
-//! of anonymous file systems, pids of the host) is replaced by what matters about it.
+//! Values that differ between two containers of one bundle by nature (inode numbers, device numbers of anonymous file
+//! systems, pids of the host) are replaced by the property that matters.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// The namespaces of the host, a line `KIND LINK` each, put there by the test.
+/// Namespaces of the host, one line `KIND LINK` each. The test writes the file.
 const HOST_NAMESPACES: &str = "/etc/host-namespaces";
 
 fn main() {
@@ -63,8 +63,7 @@ fn main() {
     }
 }
 
-/// What a service says when it is ready: nothing in busybox does. A socket that begins with @ is
-/// abstract.
+/// Sends a service's readiness message, which busybox cannot. A socket name that begins with @ is abstract.
 fn notify(socket: &str, message: &str) {
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -78,8 +77,8 @@ fn notify(socket: &str, message: &str) {
     };
 }
 
-/// Waits for a process that runs another program than this one, holds that program open until the
-/// process is gone, and tries everything to write to it (CVE-2019-5736).
+/// Waits for a process that runs another program than this one, holds that program open until the process is gone,
+/// and tries in every way to write to it (CVE-2019-5736).
 fn steal() {
     let own = fs::metadata("/proc/self/exe").expect("own program");
     println!("waiting");
@@ -96,7 +95,7 @@ fn steal() {
     let held = program.as_raw_fd();
     let way = format!("/proc/self/fd/{held}");
     let busy = format!("refused with errno {}", libc::ETXTBSY);
-    // While anybody executes it, on the host too, it cannot be written anyway.
+    // While a process executes the program, also on the host, it cannot be written anyway.
     while Path::new(&format!("/proc/{pid}/exe")).exists() || sabotage(&way) == busy {
         std::thread::yield_now();
     }
@@ -148,7 +147,7 @@ fn sabotage(path: &str) -> String {
     }
 }
 
-/// Clears the read-only attribute of the mount that the descriptor is on.
+/// Clears the read-only attribute of the mount of the descriptor.
 fn make_writable(fd: i32) -> String {
     let clear: [u64; 4] = [0, 1, 0, 0];
     // SAFETY: a `struct mount_attr` of four words, which outlives the call; the path ends in NUL.
@@ -159,7 +158,7 @@ fn make_writable(fd: i32) -> String {
     answer(done)
 }
 
-/// Makes a system call with one argument in a mode of the processor's and prints the result.
+/// Makes a system call with one argument in an ABI of the processor and prints the result.
 fn call(mode: &str, number: &str, first: &str) {
     let number: i64 = number.parse().expect("a number");
     let first: i64 = first.parse().expect("an argument");
@@ -174,7 +173,7 @@ fn call(mode: &str, number: &str, first: &str) {
     println!("{result}");
 }
 
-/// In the mode that we were built for.
+/// Makes a system call in the ABI that this program was built for.
 fn kernel(number: i64, first: i64) -> i64 {
     // SAFETY: the tests name calls whose first argument is no pointer; the others are zero.
     match unsafe { libc::syscall(number, first, 0, 0, 0, 0, 0) } {
@@ -183,11 +182,11 @@ fn kernel(number: i64, first: i64) -> i64 {
     }
 }
 
-/// `int 0x80`: the kernel takes the number and the arguments for those of i386.
+/// Makes a system call by `int 0x80`: the kernel takes number and arguments for those of i386.
 #[cfg(target_arch = "x86_64")]
 fn interrupt(number: i64, first: i64) -> i64 {
     let result: i64;
-    // SAFETY: as above. rbx, which the compiler keeps for itself, is put back.
+    // SAFETY: as above. rbx, which the compiler reserves, is restored.
     unsafe {
         std::arch::asm!(
             "xchg {first}, rbx",
@@ -199,7 +198,7 @@ fn interrupt(number: i64, first: i64) -> i64 {
             lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
         );
     }
-    // A result of 32 bits.
+    // The result has 32 bits.
     i64::from(result as i32)
 }
 
@@ -211,7 +210,7 @@ impl Facts {
         self.0.insert(format!("{topic} {fact}"));
     }
 
-    /// The text of a small file on one line, or why it cannot be read.
+    /// Adds the text of a small file on one line, or the error of reading it.
     fn file(&mut self, topic: &str, path: &str) {
         let text = match fs::read(path) {
             Ok(text) => {
@@ -363,7 +362,7 @@ fn namespaces(facts: &mut Facts) {
     }
 }
 
-/// A line of mountinfo without what is only numbering. `order` is kept among mounts on one target.
+/// Adds mounts: lines of mountinfo without numbers of IDs. Mounts on one target keep their `order`.
 fn mounts(facts: &mut Facts) {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut targets: Vec<String> = Vec::new();
@@ -382,7 +381,7 @@ fn mounts(facts: &mut Facts) {
 fn cgroup(facts: &mut Facts) {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     for line in text.lines() {
-        // The number of a hierarchy is the host's affair.
+        // The number of a hierarchy is a property of the host.
         facts.add("cgroup", line.split_once(':').map_or(line, |(_, rest)| rest));
     }
     let mut directories = vec![Path::new("/sys/fs/cgroup").to_owned()];
@@ -438,7 +437,7 @@ fn cgroup(facts: &mut Facts) {
         ] {
             let path = directory.join(file);
             if file == "devices.list" {
-                // A set of rules: the order is the order of their writing.
+                // A set of rules, whose order is that of writing.
                 for rule in fs::read_to_string(&path).unwrap_or_default().lines() {
                     facts.add("cgroup", format_args!("{}: {rule}", path.display()));
                 }
@@ -449,7 +448,7 @@ fn cgroup(facts: &mut Facts) {
     }
 }
 
-/// What a rootfs has gained: mount points and files made by the runtime are in here.
+/// Lists parts of the rootfs: mount points and files that the runtime created are among them.
 fn root(facts: &mut Facts) {
     for directory in ["/", "/etc", "/run", "/tmp", "/mnt", "/root", "/var"] {
         listing(facts, "file", Path::new(directory), 0);
@@ -515,7 +514,7 @@ fn listing(facts: &mut Facts, topic: &str, directory: &Path, depth: u32) {
 }
 
 fn environment(facts: &mut Facts) {
-    // As the kernel got it: order and doubles included.
+    // As the kernel passed it, with order and duplicates.
     let block = fs::read("/proc/self/environ").unwrap_or_default();
     for (index, variable) in block.split(|b| *b == 0).filter(|v| !v.is_empty()).enumerate() {
         facts.add("env", format_args!("{index} {}", String::from_utf8_lossy(variable)));
@@ -535,7 +534,7 @@ fn descriptors(facts: &mut Facts) {
         // SAFETY: neither takes a pointer.
         let [status, own] =
             unsafe { [libc::fcntl(number, libc::F_GETFL), libc::fcntl(number, libc::F_GETFD)] };
-        // These are of the moment of opening and mean nothing since.
+        // Flags that only affect the open itself.
         let flags = status & !(libc::O_NOFOLLOW | libc::O_CLOEXEC | 0o100_000);
         facts.add("fd", format_args!("{number} {target} flags {flags:o} {own}"));
     }
@@ -711,7 +710,7 @@ fn network(facts: &mut Facts) {
     }
 }
 
-/// `KEY_SPEC_*`: those that a process can inherit or be given.
+/// `KEY_SPEC_*`: keyrings that a process can inherit or get.
 const KEYRINGS: [(&str, libc::c_long); 3] = [("thread", -1), ("process", -2), ("session", -3)];
 
 fn keyring(facts: &mut Facts) {
@@ -730,14 +729,14 @@ fn keyring(facts: &mut Facts) {
             .map(|length| String::from_utf8_lossy(&text[..length.clamp(1, 256) - 1]).into_owned());
         facts.add("keyring", format_args!("{name} {}", described.unwrap_or_else(|why| why)));
     }
-    // Its own topic: hosts without SELinux have none.
+    // A topic of its own: hosts without SELinux have none.
     const SECURITY: libc::c_long = 17;
     let mut text = [0_u8; 256];
     if let Ok(length @ 2..) = call(SECURITY, -3, &mut text) {
         let label = String::from_utf8_lossy(&text[..length.min(256) - 1]).into_owned();
         facts.add("keylabel", label);
     }
-    // A serial number of four bytes for each key.
+    // Each key has a serial number of four bytes.
     let keys = call(READ, -3, &mut [0; 256]).map(|length| (length / 4).to_string());
     facts.add("keyring", format_args!("session holds {} keys", keys.unwrap_or_else(|why| why)));
 }
@@ -760,7 +759,7 @@ fn timers(facts: &mut Facts) {
     facts.file("timer", "/proc/self/timers");
 }
 
-/// Calls that filters and capabilities decide, made so that they can do no harm if allowed.
+/// Makes calls that filters and capabilities decide, with arguments that do no harm if a call is allowed.
 fn calls(facts: &mut Facts) {
     type Call<'a> = (&'a str, libc::c_long, [libc::c_long; 4]);
     let calls: [Call; 18] = [

@@ -1,5 +1,4 @@
-//! Prepares the surroundings of a command and becomes it:
-//! `stage STAGE [ARGUMENT] ... -- COMMAND [ARGUMENT] ...`
+//! `stage STAGE [ARGUMENT] ... -- COMMAND [ARGUMENT] ...`: prepares the environment of a command and becomes it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,21 +15,21 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, wait};
 
 const USAGE: &str = "stage STAGE ... -- COMMAND ...
-  v2               a mount namespace in which cgroup2 alone is on /sys/fs/cgroup
-  cgroup-ro        a mount namespace in which no cgroup hierarchy can be written
-  ro PATH          a mount namespace in which PATH is read-only
-  full PATH        a mount namespace in which PATH is a file system without room
-  mounts           a mount namespace of its own
-  network SCRIPT   a network namespace with what the shell script makes there
-  cgroup DIR       the process is in this cgroup
-  user UID         the process is this user's, of the group of the same number alone
-  without CALLS    a kernel without these system calls, between commas: they answer ENOSYS
-  marked           the process has what a child could inherit: keys, timers, a signal mask, ...
-  terminal         standard input is the controlling terminal of a new session
-  subreaper FILE   orphans of the command are reaped here; FILE gets a line `PID CODE` for each";
+  v2               Enter a mount namespace with cgroup2 alone on /sys/fs/cgroup
+  cgroup-ro        Enter a mount namespace with read-only cgroup hierarchies
+  ro PATH          Enter a mount namespace with PATH read-only
+  full PATH        Enter a mount namespace with a full file system at PATH
+  mounts           Enter a new mount namespace
+  network SCRIPT   Enter a new network namespace and run the shell script in it
+  cgroup DIR       Enter this cgroup
+  user UID         Become this user, with the group of the same number alone
+  without CALLS    Make these system calls, separated by commas, fail with ENOSYS
+  marked           Set what a child could inherit: keys, timers, a signal mask, ...
+  terminal         Make standard input the controlling terminal of a new session
+  subreaper FILE   Reap orphans of the command, and write a line `PID STATUS` for each to FILE";
 
 fn main() -> ExitCode {
-    match play() {
+    match run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("stage: {error:#}");
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn play() -> Result<ExitCode> {
+fn run() -> Result<ExitCode> {
     let mut words = std::env::args_os().skip(1);
     let program = std::env::args_os().skip_while(|word| word != "--").nth(1);
     let (mut record, mut opened) = (None, None);
@@ -79,8 +78,8 @@ fn play() -> Result<ExitCode> {
     }
 }
 
-/// The program, opened while its path can be walked: a repository below /root is closed to other users. A name without
-/// a slash is looked up in PATH by execvp(3) instead.
+/// Opens the program while its path is accessible: a repository below /root is closed to other users. execvp(3) looks
+/// up a name without a slash in PATH instead.
 fn open(program: Option<&OsString>) -> Option<fs::File> {
     let path = Path::new(program?);
     let mut options = fs::OpenOptions::new();
@@ -109,7 +108,7 @@ fn read_only_cgroups() -> Result<()> {
     for target in cgroups.filter_map(|line| line.split(' ').nth(4)) {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         match mount(None::<&str>, target, None::<&str>, flags, None::<&str>) {
-            // The two errors are of what the view of v2 has covered.
+            // These two errors come from mounts that the v2 view covers.
             Ok(()) | Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EINVAL) => {}
             Err(errno) => return Err(errno).with_context(|| format!("remount {target}")),
         }
@@ -125,7 +124,7 @@ fn read_only(path: &OsString) -> Result<()> {
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>).context("remount")
 }
 
-/// Room for directories, none for a byte.
+/// Mounts a file system with room for directories, and for no byte.
 fn full(path: &OsString) -> Result<()> {
     private_mounts()?;
     let flags = MsFlags::empty();
@@ -157,7 +156,7 @@ fn become_user(uid: &OsString) -> Result<()> {
     nix::unistd::setuid(uid.into()).context("setuid")
 }
 
-/// By a seccomp filter, which whatever is executed inherits.
+/// Makes system calls answer ENOSYS by a seccomp filter, which programs inherit across execve.
 fn without(calls: &OsString) -> Result<()> {
     const KNOWN: [(&str, libc::c_long); 13] = [
         ("clone3", libc::SYS_clone3),
@@ -187,7 +186,7 @@ fn without(calls: &OsString) -> Result<()> {
     }
     program.push(instruction(answer, 0, 0, libc::SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the program is as long as is said, lives across the call, and is only read.
+    // SAFETY: the program has the given length, outlives the call, and is only read.
     match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) }
     {
         0 => Ok(()),
@@ -195,7 +194,7 @@ fn without(calls: &OsString) -> Result<()> {
     }
 }
 
-/// What a caller may have and its container's programs are not to find.
+/// Sets what a caller may have and its container's programs must not inherit.
 fn marked() -> Result<()> {
     const JOIN_SESSION: libc::c_long = 1;
     const SESSION: libc::c_long = -3;
@@ -206,8 +205,8 @@ fn marked() -> Result<()> {
         it_interval: libc::timeval { tv_sec: 600, tv_usec: 0 },
         it_value: libc::timeval { tv_sec: 600, tv_usec: 0 },
     };
-    // SAFETY: strings end in NUL, the secret has the one byte that is said, and the timer and the set
-    // of signals live across their calls.
+    // SAFETY: strings end in NUL, the secret has the given length of one byte, and the timer and the signal set
+    // outlive their calls.
     unsafe {
         for ring in [SESSION, PROCESS] {
             if ring == SESSION {
@@ -228,7 +227,7 @@ fn marked() -> Result<()> {
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     }
     for number in [5, 7, 9] {
-        // SAFETY: the path ends in NUL; the descriptors are to stay open across execve.
+        // SAFETY: the path ends in NUL; the descriptors must stay open across execve.
         unsafe { libc::dup2(libc::open(c"/".as_ptr(), libc::O_RDONLY), number) };
     }
     Ok(())
@@ -243,7 +242,7 @@ fn controlling_terminal() -> Result<()> {
     }
 }
 
-/// Runs the command as a child and waits until the last descendant is gone.
+/// Runs the command as a child and waits until its last descendant is gone.
 fn reap(command: &mut Command, file: &OsString) -> Result<ExitCode> {
     nix::sys::prctl::set_child_subreaper(true).context("become subreaper")?;
     let child = command.spawn().context("spawn")?.id().cast_signed();

@@ -1,5 +1,5 @@
-//! config.json as the callers generate it, written from the spec's words rather than taken from
-//! any of them. Each is complete for a root that holds `rootfs/`, with `args` still to be set.
+//! config.json files like those that callers generate, written from the specification, not copied. Each is complete
+//! for a bundle with `rootfs/`, except for `args`.
 
 pub mod seccomp;
 
@@ -11,7 +11,7 @@ use crate::view::View;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The capabilities that containerd and Docker leave by default.
+/// Capabilities that containerd and Docker leave by default.
 pub const FOURTEEN: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -49,7 +49,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
     json!({"destination": destination, "type": kind, "source": source, "options": options})
 }
 
-/// A bind mount as a test adds it.
+/// Bind mount of a test.
 pub fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
     let options: Vec<&str> = std::iter::once("rbind").chain(options.iter().copied()).collect();
     mount(destination, "bind", source.to_str().expect("utf-8"), &options)
@@ -81,7 +81,7 @@ fn capabilities(names: &[&str]) -> Value {
     json!({"bounding": names, "effective": names, "permitted": names})
 }
 
-/// What `runc spec` writes, without a terminal.
+/// Config like that of `runc spec`, without a terminal.
 pub fn runc(view: View) -> Value {
     json!({
         "ociVersion": "1.2.0",
@@ -115,7 +115,7 @@ pub fn runc(view: View) -> Value {
     })
 }
 
-/// containerd's own default (`ctr run`).
+/// Config like that of containerd's `ctr run`.
 pub fn containerd(view: View) -> Value {
     json!({
         "ociVersion": "1.2.0",
@@ -148,7 +148,8 @@ pub fn containerd(view: View) -> Value {
     })
 }
 
-/// `docker run`; `files` holds `hosts`, `hostname` and `resolv.conf`, as the daemon makes them.
+/// Config like that of `docker run`. `files` contains `hosts`, `hostname` and `resolv.conf`, as the daemon writes
+/// them.
 pub fn docker(view: View, files: &Path) -> Value {
     let etc = |name: &str| bind(&files.join(name), &format!("/etc/{name}"), &["rprivate"]);
     let open = |major: i64, minor: i64| json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"});
@@ -206,7 +207,7 @@ pub fn docker(view: View, files: &Path) -> Value {
     })
 }
 
-/// `podman run`.
+/// Config like that of `podman run`.
 pub fn podman(view: View, files: &Path) -> Value {
     let file = |name: &str, to: &str| bind(&files.join(name), to, &["rprivate"]);
     let eleven: Vec<&str> = FOURTEEN

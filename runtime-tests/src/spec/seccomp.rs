@@ -1,9 +1,9 @@
-//! A seccomp profile of the shape that engines generate by default: an allow-list for three ABIs
-//! with rules on arguments, `EPERM` for the rest. It is our own list, not any engine's.
+//! A seccomp profile of the shape that engines generate by default: an allow-list for three ABIs with rules on
+//! arguments, `EPERM` for the rest. It is not a copy of any engine's list.
 
 use serde_json::{Value, json};
 
-/// What an unprivileged program may call without a look at the arguments.
+/// System calls that an unprivileged program may make with any arguments.
 const ALLOWED: &[&str] = &[
     "_llseek",
     "accept",

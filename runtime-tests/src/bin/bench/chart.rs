@@ -1,5 +1,5 @@
-//! Horizontal bars, one panel per operation and pace: the bar is the median, the whisker ends at
-//! p99. Colours follow the reader's light or dark scheme.
+//! Bar chart: one panel per operation and pace. The bar is the median, the whisker ends at p99. Colours follow the
+//! reader's light or dark scheme.
 
 use std::fmt::Write;
 
@@ -63,8 +63,8 @@ fn panel(body: &mut String, top: f64, title: &str, rows: &[&Row]) {
 }
 
 fn bar(body: &mut String, y: f64, scale: f64, row: &Row) {
-    let class = match row.who.as_str() {
-        "floor" | "aril" => row.who.as_str(),
+    let class = match row.contender.as_str() {
+        "floor" | "aril" => row.contender.as_str(),
         _ => "peer",
     };
     let (median, p99) = (row.summary.median, row.summary.p99);
@@ -77,7 +77,7 @@ fn bar(body: &mut String, y: f64, scale: f64, row: &Row) {
          <text x=\"{:.1}\" y=\"{}\">{median:.2} ms (p99 {p99:.2})</text>",
         LABEL - 8.0,
         y + 13.0,
-        escape(&row.who),
+        escape(&row.contender),
         end - LABEL,
         tip + 8.0,
         y + 13.0,

@@ -1,5 +1,5 @@
-//! Starting a command and waiting for it, at the lowest cost and the same for all: std's spawn is
-//! posix_spawn (vfork-like), so a big parent costs nothing.
+//! Starts a command and waits for it, at the lowest cost and equally for all contenders: std's spawn is posix_spawn
+//! (vfork-like), so a big parent costs nothing.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How long `program` with `args` took from spawn to being reaped. Its output goes nowhere;
-/// what it says when it fails goes into the error.
+/// Time from the spawn of `program` with `args` until it is reaped. Its stdout is discarded; its stderr goes into the
+/// error if it fails.
 pub fn timed(program: &Path, args: &[&str]) -> Result<Duration> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -22,8 +22,8 @@ pub fn timed(program: &Path, args: &[&str]) -> Result<Duration> {
     Ok(taken)
 }
 
-/// Runs it for its effect; an error carries what it printed on stderr. A file takes stderr, not a
-/// pipe: a detached container keeps its copy open.
+/// Runs a command for its effect. An error contains its stderr, which goes to a file and not to a pipe: a detached
+/// container keeps its copy open.
 pub fn quiet(program: &Path, args: &[&str], scratch: &Path) -> Result<()> {
     let log = scratch.join("stderr");
     let mut command = Command::new(program);
@@ -36,7 +36,7 @@ pub fn quiet(program: &Path, args: &[&str], scratch: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The peak resident memory, in KiB, of the process and those it reaped, by the program `peak`.
+/// Peak resident memory of the process and of those that it reaped, in KiB, measured by the program `peak`.
 pub fn peak_memory(program: &Path, args: &[String]) -> Result<u64> {
     let peak = std::env::current_exe()?.with_file_name("peak");
     let output = Command::new(&peak).arg(program).args(args).output()?;

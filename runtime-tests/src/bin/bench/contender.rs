@@ -1,16 +1,16 @@
-//! Who takes part.
+//! Contenders: the programs that are measured side by side.
 
 use std::path::{Path, PathBuf};
 
 use crate::command;
 use crate::options::Options;
-use crate::workload::Place;
+use crate::workload::Setup;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Does one `run` and knows no other verb.
+    /// Program `floor`: does one `run` and has no other verb.
     Floor,
-    /// Speaks runc's command line.
+    /// Runtime with runc's command line.
     Runtime,
 }
 
@@ -18,43 +18,43 @@ pub struct Contender {
     pub name: String,
     pub path: PathBuf,
     pub kind: Kind,
-    /// Where the runtime keeps its state.
+    /// State root of the runtime.
     pub root: PathBuf,
 }
 
 impl Contender {
-    fn new(name: &str, path: &Path, kind: Kind, place: &Place) -> Contender {
-        let root = place.scratch.join("state").join(name);
+    fn new(name: &str, path: &Path, kind: Kind, setup: &Setup) -> Contender {
+        let root = setup.scratch.join("state").join(name);
         Contender { name: name.to_owned(), path: path.to_owned(), kind, root }
     }
 
-    /// Its size on disk, in bytes.
+    /// Size on disk, in bytes.
     pub fn size(&self) -> u64 {
         std::fs::metadata(&self.path).map(|meta| meta.len()).unwrap_or(0)
     }
 }
 
-/// Everyone who can run the bundle in this view; the others are named, with what they said.
-pub fn all(options: &Options, place: &Place) -> Vec<Contender> {
+/// All contenders that can run the bundle in this view. Prints the others with their errors.
+pub fn all(options: &Options, setup: &Setup) -> Vec<Contender> {
     let mut all = Vec::new();
     if !options.systemd {
-        all.push(Contender::new("floor", &options.floor, Kind::Floor, place));
+        all.push(Contender::new("floor", &options.floor, Kind::Floor, setup));
     }
     if let Some(aril) = &options.aril {
-        all.push(Contender::new("aril", aril, Kind::Runtime, place));
+        all.push(Contender::new("aril", aril, Kind::Runtime, setup));
     }
     let peers = &options.peers;
-    all.extend(peers.iter().map(|(name, path)| Contender::new(name, path, Kind::Runtime, place)));
-    all.retain(|contender| works(contender, place));
+    all.extend(peers.iter().map(|(name, path)| Contender::new(name, path, Kind::Runtime, setup)));
+    all.retain(|contender| works(contender, setup));
     all
 }
 
-fn works(contender: &Contender, place: &Place) -> bool {
-    let args = place.run(contender, "bench-probe", &place.bundle);
+fn works(contender: &Contender, setup: &Setup) -> bool {
+    let args = setup.run(contender, "bench-probe", &setup.bundle);
     let tried = command::quiet(
         &contender.path,
         &args.iter().map(String::as_str).collect::<Vec<_>>(),
-        &place.scratch,
+        &setup.scratch,
     );
     if let Err(why) = &tried {
         eprintln!("bench: {} does not take part: {why:#}", contender.name);

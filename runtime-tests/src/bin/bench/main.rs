@@ -1,10 +1,9 @@
-//! `bench`: the floor, aril and whichever peers work, side by side, in a pure cgroup2 view.
+//! `bench`: measures the floor, aril and the peers that work, side by side, in a pure cgroup v2 view.
 //!
-//! A round runs every contender once, so that the machine's moods fall on all alike; the order is
-//! rotated from round to round. Nothing is pinned: a container's start is two processes that may
-//! run on two CPUs, and a pinned one would not be what users get. Every operation is measured in a
-//! tight loop and again with a rest before each command, because the kernel's grace periods hide
-//! in a loop.
+//! A round runs every contender once, so that disturbances of the machine affect all alike. The order rotates from
+//! round to round. Nothing is pinned: the start of a container is two processes that may run on two CPUs, and a
+//! pinned one is not what users get. Every operation is measured in a tight loop, and again with a rest before each
+//! command, because a loop hides the kernel's grace periods. in a loop.
 
 mod chart;
 mod command;
@@ -20,15 +19,15 @@ use anyhow::Result;
 
 fn bench() -> Result<()> {
     let options = options::parse(std::env::args().skip(1))?;
-    let place = workload::Place::prepare(&options)?;
-    let contenders = contender::all(&options, &place);
+    let setup = workload::Setup::prepare(&options)?;
+    let contenders = contender::all(&options, &setup);
     let mut report = report::Report::new(&contenders, &options);
     for operation in &options.operations {
         for &rest in &options.rests {
-            workload::measure(*operation, rest, &contenders, &options, &place, &mut report)?;
+            workload::measure(*operation, rest, &contenders, &options, &setup, &mut report)?;
         }
     }
-    report.measure_memory(&contenders, &place)?;
+    report.measure_memory(&contenders, &setup)?;
     print!("{}", report.table());
     report.write(&options.output)
 }

@@ -1,4 +1,4 @@
-//! What the user asked for.
+//! Command-line options.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 pub const USAGE: &str = "usage: bench [options]
-  --aril PATH         the aril to measure (default: RUNTIME, else not measured)
-  --floor PATH        the floor program (default: beside this program)
-  --peer NAME=PATH    another contender; may be repeated (default: crun and runc of PATH)
-  --bundle DIR        bundle whose config.json and rootfs are used (default: bundles/busybox)
-  --seccomp FILE      a seccomp object for run-seccomp (default: bundles/seccomp.json)
-  --ops A,B           of run run-seccomp cycle exec state empty (default: all)
-  --iterations N      measured rounds, tight loop (default 200)
-  --rested N          measured rounds with a 100 ms rest before each command (default 60; 0: none)
-  --systemd           with --systemd-cgroup, on a host of systemd and cgroup2 as it is; no floor
-  --output DIR        where bench.json and bench.svg go (default: target/bench)";
+  --aril PATH         Measure this aril (default: RUNTIME, else none)
+  --floor PATH        Use this floor program (default: beside this program)
+  --peer NAME=PATH    Measure this runtime too; may be repeated (default: crun and runc in PATH)
+  --bundle DIR        Use config.json and rootfs of this bundle (default: bundles/busybox)
+  --seccomp FILE      Use this seccomp object for run-seccomp (default: bundles/seccomp.json)
+  --ops A,B           Measure these of run run-seccomp cycle exec state empty (default: all)
+  --iterations N      Rounds in a tight loop (default: 200)
+  --rested N          Rounds with a 100 ms rest before each command (default: 60; 0: none)
+  --systemd           Use --systemd-cgroup on a host with systemd and cgroup2; without the floor
+  --output DIR        Write bench.json, bench.md and bench.svg here (default: target/bench)";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -70,7 +70,7 @@ pub struct Options {
     pub iterations: usize,
     pub rested: usize,
     pub rests: Vec<Duration>,
-    /// By the systemd driver.
+    /// Create containers with the systemd cgroup driver.
     pub systemd: bool,
     pub output: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What was measured, as a table, as JSON and as a picture.
+//! Report of the measurements, as a table, as JSON and as a chart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,51 +14,58 @@ use crate::command;
 use crate::contender::{Contender, Kind};
 use crate::options::{Operation, Options};
 use crate::statistics::Summary;
-use crate::workload::Place;
+use crate::workload::Setup;
 
 pub struct Row {
     pub operation: Operation,
     pub rest: Duration,
-    pub who: String,
+    pub contender: String,
     pub summary: Summary,
 }
 
 pub struct Report {
     pub rows: Vec<Row>,
     sizes: BTreeMap<String, u64>,
-    /// Peak resident memory of one `run`, KiB.
+    /// Peak resident memory of one `run`, in KiB.
     memory: BTreeMap<String, u64>,
     rounds: (usize, usize),
 }
 
 impl Report {
     pub fn new(contenders: &[Contender], options: &Options) -> Report {
-        let sizes = contenders.iter().map(|who| (who.name.clone(), who.size())).collect();
+        let sizes =
+            contenders.iter().map(|contender| (contender.name.clone(), contender.size())).collect();
         let rounds = (options.iterations, options.rested);
         Report { rows: Vec::new(), sizes, memory: BTreeMap::new(), rounds }
     }
 
-    pub fn add(&mut self, operation: Operation, rest: Duration, who: &str, series: &[Duration]) {
+    pub fn add(
+        &mut self,
+        operation: Operation,
+        rest: Duration,
+        contender: &str,
+        series: &[Duration],
+    ) {
         if let Some(summary) = Summary::of(series) {
-            self.rows.push(Row { operation, rest, who: who.to_owned(), summary });
+            self.rows.push(Row { operation, rest, contender: contender.to_owned(), summary });
         }
     }
 
-    pub fn measure_memory(&mut self, contenders: &[Contender], place: &Place) -> Result<()> {
-        for who in contenders.iter().filter(|who| who.kind == Kind::Runtime) {
-            let args = place.run(who, "bench-memory", &place.bundle);
-            let peak = command::peak_memory(&who.path, &args)?;
-            self.memory.insert(who.name.clone(), peak);
+    pub fn measure_memory(&mut self, contenders: &[Contender], setup: &Setup) -> Result<()> {
+        for contender in contenders.iter().filter(|contender| contender.kind == Kind::Runtime) {
+            let args = setup.run(contender, "bench-memory", &setup.bundle);
+            let peak = command::peak_memory(&contender.path, &args)?;
+            self.memory.insert(contender.name.clone(), peak);
         }
         Ok(())
     }
 
-    /// The rows of one operation and rest.
+    /// Rows of one operation and rest.
     pub fn group(&self, operation: Operation, rest: Duration) -> Vec<&Row> {
         self.rows.iter().filter(|row| row.operation == operation && row.rest == rest).collect()
     }
 
-    /// The groups in the order measured.
+    /// Operations and rests, in the order measured.
     pub fn groups(&self) -> Vec<(Operation, Duration)> {
         let mut groups = Vec::new();
         for row in &self.rows {
@@ -69,28 +76,32 @@ impl Report {
         groups
     }
 
-    /// Markdown, readable as plain text too.
+    /// Table in Markdown, also readable as plain text.
     pub fn table(&self) -> String {
         let mut text = String::new();
         for (operation, rest) in self.groups() {
             let group = self.group(operation, rest);
             let _ = writeln!(text, "\n**{}**, {}\n", operation.title(), pace(rest));
             let against: Vec<&&Row> = group.iter().filter(|_| group.len() > 1).collect();
-            let heads: String = against.iter().map(|row| format!(" / {} |", row.who)).collect();
+            let heads: String =
+                against.iter().map(|row| format!(" / {} |", row.contender)).collect();
             let _ = writeln!(text, "| ms | median | p99 | min |{heads}");
             let _ = writeln!(text, "|---|---:|---:|---:|{}", "---:|".repeat(against.len()));
             for row in &group {
                 let Summary { median, p99, min } = row.summary;
                 let ratio = |other: &&&Row| format!(" {:.2} |", median / other.summary.median);
                 let ratios: String = against.iter().map(ratio).collect();
-                let _ =
-                    writeln!(text, "| {} | {median:.2} | {p99:.2} | {min:.2} |{ratios}", row.who);
+                let _ = writeln!(
+                    text,
+                    "| {} | {median:.2} | {p99:.2} | {min:.2} |{ratios}",
+                    row.contender
+                );
             }
         }
         let _ = writeln!(text, "\n| | binary, bytes | peak memory of run, KiB |\n|---|---:|---:|");
-        for (who, size) in &self.sizes {
-            let memory = self.memory.get(who).map(u64::to_string).unwrap_or_default();
-            let _ = writeln!(text, "| {who} | {size} | {memory} |");
+        for (contender, size) in &self.sizes {
+            let memory = self.memory.get(contender).map(u64::to_string).unwrap_or_default();
+            let _ = writeln!(text, "| {contender} | {size} | {memory} |");
         }
         text
     }
@@ -101,7 +112,7 @@ impl Report {
             json!({
                 "operation": row.operation.name(),
                 "restMs": row.rest.as_millis() as u64,
-                "contender": row.who,
+                "contender": row.contender,
                 "medianMs": median, "p99Ms": p99, "minMs": min,
             })
         };
@@ -115,16 +126,16 @@ impl Report {
         })
     }
 
-    /// Writes bench.json, bench.md and bench.svg into `folder`.
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    /// Writes bench.json, bench.md and bench.svg into `directory`.
+    pub fn write(&self, directory: &Path) -> Result<()> {
         let files = [
             ("bench.json", serde_json::to_string_pretty(&self.json())? + "\n"),
             ("bench.md", self.table()),
             ("bench.svg", chart::svg(self)),
         ];
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         for (name, content) in files {
-            let path = folder.join(name);
+            let path = directory.join(name);
             fs::write(&path, content).with_context(|| path.display().to_string())?;
             println!("written: {}", path.display());
         }

@@ -10,7 +10,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The summary of a series, or nothing of an empty one.
+    /// Summary of a series, or `None` for an empty one.
     pub fn of(series: &[Duration]) -> Option<Summary> {
         let mut ms: Vec<f64> = series.iter().map(|taken| taken.as_secs_f64() * 1e3).collect();
         ms.sort_by(f64::total_cmp);
@@ -19,7 +19,7 @@ impl Summary {
     }
 }
 
-/// The smallest value that `percent` of the sorted values do not exceed.
+/// Smallest value that at least `percent` of the sorted values do not exceed.
 fn rank(sorted: &[f64], percent: usize) -> f64 {
     let position = (sorted.len() * percent).div_ceil(100);
     sorted[position.clamp(1, sorted.len()) - 1]
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn one_value_is_all_of_them() {
+    fn a_single_value_is_median_p99_and_minimum() {
         let summary = Summary::of(&[Duration::from_millis(7)]).unwrap();
         assert_eq!((summary.min, summary.median, summary.p99), (7.0, 7.0, 7.0));
         assert!(Summary::of(&[]).is_none());

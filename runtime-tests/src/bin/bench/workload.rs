@@ -1,6 +1,5 @@
-//! The operations, and the place they are done in: bundles under a scratch folder, and a private
-//! mount namespace in which cgroup2 alone is mounted at /sys/fs/cgroup; or, with `--systemd`, the
-//! host as it is.
+//! Operations, and their environment: bundles in a scratch directory, and a private mount namespace with only cgroup2
+//! at /sys/fs/cgroup. With `--systemd`, the host's own layout is used.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,23 +16,23 @@ use crate::contender::{Contender, Kind};
 use crate::options::{Operation, Options};
 use crate::report::Report;
 
-/// Rounds that are run and not counted.
+/// Rounds that run before the measurement.
 const WARM_UP: usize = 5;
 
-pub struct Place {
+pub struct Setup {
     pub scratch: PathBuf,
-    /// `/bin/true` under the default spec.
+    /// Bundle that runs `/bin/true` with the default spec.
     pub bundle: PathBuf,
-    /// The same with a filter of Docker's size.
+    /// The same bundle with a seccomp filter as large as Docker's.
     filtered: PathBuf,
-    /// A process that waits to be killed.
+    /// Bundle whose process waits to be killed.
     sleeper: PathBuf,
-    /// Containers are made by the systemd driver.
+    /// Create containers with the systemd cgroup driver.
     systemd: bool,
 }
 
-impl Place {
-    pub fn prepare(options: &Options) -> Result<Place> {
+impl Setup {
+    pub fn prepare(options: &Options) -> Result<Setup> {
         if !options.systemd {
             pure_cgroup2_view()?;
         }
@@ -59,10 +58,10 @@ impl Place {
         };
         spec["process"]["args"] = json!(["/bin/sleep", "86400"]);
         let sleeper = write_bundle(&scratch, "sleeper", &spec)?;
-        Ok(Place { scratch, bundle, filtered, sleeper, systemd: options.systemd })
+        Ok(Setup { scratch, bundle, filtered, sleeper, systemd: options.systemd })
     }
 
-    /// The arguments that run `bundle` to its end.
+    /// Arguments that run `bundle` until it ends.
     pub fn run(&self, contender: &Contender, id: &str, bundle: &Path) -> Vec<String> {
         match contender.kind {
             Kind::Floor => vec![self.rootfs()],
@@ -84,18 +83,18 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Setup {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.scratch);
     }
 }
 
-/// Mounts cgroup2 over /sys/fs/cgroup in a mount namespace of our own.
+/// Mounts cgroup2 over /sys/fs/cgroup in a new mount namespace.
 fn pure_cgroup2_view() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(mount namespace): bench needs root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-    // State lives in memory, as on every host with systemd, whatever this one has at /run.
+    // State is in memory, as on every host with systemd, regardless of this host's /run.
     let tmpfs = Some("tmpfs");
     mount(tmpfs, "/run", tmpfs, MsFlags::empty(), Some("mode=755")).context("mount tmpfs")?;
     let options = runtime_tests::host::cgroup2_options();
@@ -111,7 +110,7 @@ fn write_bundle(scratch: &Path, name: &str, spec: &Value) -> Result<PathBuf> {
     Ok(bundle)
 }
 
-/// Paths here are made by us, from UTF-8.
+/// Converts a path that this program made from UTF-8.
 fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
@@ -121,55 +120,55 @@ fn timed(contender: &Contender, args: &[String]) -> Result<Duration> {
     command::timed(&contender.path, &args)
 }
 
-fn quiet(contender: &Contender, args: &[&str], place: &Place) -> Result<()> {
-    let args = place.verb(contender, args);
+fn quiet(contender: &Contender, args: &[&str], setup: &Setup) -> Result<()> {
+    let args = setup.verb(contender, args);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    command::quiet(&contender.path, &args, &place.scratch)
+    command::quiet(&contender.path, &args, &setup.scratch)
 }
 
-/// What one round of `operation` takes a contender.
+/// Time that one round of `operation` takes a contender.
 fn once(
     operation: Operation,
     contender: &Contender,
     id: &str,
-    place: &Place,
+    setup: &Setup,
     rest: Duration,
 ) -> Result<Duration> {
     sleep(rest);
     match operation {
-        Operation::Run => timed(contender, &place.run(contender, id, &place.bundle)),
-        Operation::RunSeccomp => timed(contender, &place.run(contender, id, &place.filtered)),
+        Operation::Run => timed(contender, &setup.run(contender, id, &setup.bundle)),
+        Operation::RunSeccomp => timed(contender, &setup.run(contender, id, &setup.filtered)),
         Operation::Exec => {
-            timed(contender, &place.verb(contender, &["exec", &sleeper_of(contender), "/bin/true"]))
+            timed(contender, &setup.verb(contender, &["exec", &sleeper_of(contender), "/bin/true"]))
         }
         Operation::State => {
-            timed(contender, &place.verb(contender, &["state", &sleeper_of(contender)]))
+            timed(contender, &setup.verb(contender, &["state", &sleeper_of(contender)]))
         }
         Operation::Empty => command::timed(&contender.path, &[]),
         Operation::Cycle => {
-            let bundle = text(&place.bundle);
+            let bundle = text(&setup.bundle);
             let create =
-                timed(contender, &place.verb(contender, &["create", "--bundle", bundle, id]))?;
+                timed(contender, &setup.verb(contender, &["create", "--bundle", bundle, id]))?;
             sleep(rest);
-            let start = timed(contender, &place.verb(contender, &["start", id]))?;
-            sleep(rest.max(Duration::from_millis(5))); // /bin/true ends; delete needs it stopped
-            let delete = timed(contender, &place.verb(contender, &["delete", "--force", id]))?;
+            let start = timed(contender, &setup.verb(contender, &["start", id]))?;
+            sleep(rest.max(Duration::from_millis(5))); // /bin/true ends: delete needs a stopped container
+            let delete = timed(contender, &setup.verb(contender, &["delete", "--force", id]))?;
             Ok(create + start + delete)
         }
     }
 }
 
-/// The running container that exec and state are asked of; it goes when this does.
+/// Running container that `exec` and `state` are called for. Deleted when dropped.
 struct Sleeper<'a> {
     contender: &'a Contender,
-    place: &'a Place,
+    setup: &'a Setup,
 }
 
 impl<'a> Sleeper<'a> {
-    fn start(contender: &'a Contender, place: &'a Place) -> Result<Sleeper<'a>> {
-        let sleeper = Sleeper { contender, place };
-        let (bundle, id) = (text(&place.sleeper), sleeper_of(contender));
-        quiet(contender, &["run", "--detach", "--bundle", bundle, &id], place)?;
+    fn start(contender: &'a Contender, setup: &'a Setup) -> Result<Sleeper<'a>> {
+        let sleeper = Sleeper { contender, setup };
+        let (bundle, id) = (text(&setup.sleeper), sleeper_of(contender));
+        quiet(contender, &["run", "--detach", "--bundle", bundle, &id], setup)?;
         Ok(sleeper)
     }
 }
@@ -177,13 +176,13 @@ impl<'a> Sleeper<'a> {
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
         let id = sleeper_of(self.contender);
-        if let Err(why) = quiet(self.contender, &["delete", "--force", &id], self.place) {
+        if let Err(why) = quiet(self.contender, &["delete", "--force", &id], self.setup) {
             eprintln!("bench: {why:#}");
         }
     }
 }
 
-/// Ids differ between contenders, because the default cgroup is named by the id alone.
+/// Container IDs differ between contenders, because the ID alone names the default cgroup.
 fn sleeper_of(contender: &Contender) -> String {
     format!("bench-sleeper-{}", contender.name)
 }
@@ -192,53 +191,55 @@ fn needs_sleeper(operation: Operation) -> bool {
     matches!(operation, Operation::Exec | Operation::State)
 }
 
-fn takes_part(operation: Operation, contender: &Contender, place: &Place) -> bool {
+fn takes_part(operation: Operation, contender: &Contender, setup: &Setup) -> bool {
     match operation {
         Operation::Run => true,
-        Operation::RunSeccomp => contender.kind == Kind::Runtime && place.filtered != Path::new(""),
+        Operation::RunSeccomp => contender.kind == Kind::Runtime && setup.filtered != Path::new(""),
         Operation::Cycle | Operation::Exec | Operation::State => contender.kind == Kind::Runtime,
         Operation::Empty => false,
     }
 }
 
-/// Measures `operation` for all who can do it and notes the series in `report`.
+/// Measures `operation` for all contenders that support it, and adds the series to `report`.
 pub fn measure(
     operation: Operation,
     rest: Duration,
     contenders: &[Contender],
     options: &Options,
-    place: &Place,
+    setup: &Setup,
     report: &mut Report,
 ) -> Result<()> {
     let rounds = if rest.is_zero() { options.iterations } else { options.rested };
-    let empty = empty_program(place)?;
+    let empty = empty_program(setup)?;
     let field: Vec<&Contender> = match operation {
         Operation::Empty => vec![&empty],
-        _ => contenders.iter().filter(|who| takes_part(operation, who, place)).collect(),
+        _ => {
+            contenders.iter().filter(|contender| takes_part(operation, contender, setup)).collect()
+        }
     };
     let asleep = field.iter().filter(|_| needs_sleeper(operation));
     let _sleepers: Vec<Sleeper> =
-        asleep.map(|who| Sleeper::start(who, place)).collect::<Result<_>>()?;
+        asleep.map(|contender| Sleeper::start(contender, setup)).collect::<Result<_>>()?;
     let mut series = vec![Vec::with_capacity(rounds); field.len()];
     for round in 0..WARM_UP + rounds {
         for turn in 0..field.len() {
             let index = (round + turn) % field.len();
             let id = format!("bench-{round}-{index}");
-            let taken = once(operation, field[index], &id, place, rest)?;
+            let taken = once(operation, field[index], &id, setup, rest)?;
             if round >= WARM_UP {
                 series[index].push(taken);
             }
         }
     }
-    for (who, series) in field.iter().zip(&series) {
-        report.add(operation, rest, &who.name, series);
+    for (contender, series) in field.iter().zip(&series) {
+        report.add(operation, rest, &contender.name, series);
     }
     Ok(())
 }
 
-/// The smallest thing a runtime's verb could be: a static program that does nothing.
-fn empty_program(place: &Place) -> Result<Contender> {
+/// Builds a static program that does nothing, as the lower bound of a verb.
+fn empty_program(setup: &Setup) -> Result<Contender> {
     let here = std::env::current_exe()?;
     let path = here.with_file_name("empty");
-    Ok(Contender { name: "empty".into(), path, kind: Kind::Floor, root: place.scratch.clone() })
+    Ok(Contender { name: "empty".into(), path, kind: Kind::Floor, root: setup.scratch.clone() })
 }

@@ -1,5 +1,4 @@
-//! The system calls of the floor that nix does not wrap, one per function. Everything unsafe of
-//! the program is here.
+//! System calls of the floor that nix does not wrap, one per function. All unsafe code of the program is here.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +15,7 @@ fn check(ret: libc::c_long) -> Result<libc::c_long> {
 
 fn owned(ret: libc::c_long) -> Result<OwnedFd> {
     let fd = check(ret)? as RawFd;
-    // SAFETY: the call that returned it made this descriptor for us alone.
+    // SAFETY: the call that returned this descriptor created it, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -37,7 +36,7 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Forks into `cgroup` and the new namespaces of `flags`: 0 in the child, its pid in the parent.
+/// Forks into `cgroup` and the new namespaces of `flags`. Returns 0 in the child, and its pid in the parent.
 pub fn clone_into(flags: libc::c_int, cgroup: BorrowedFd) -> Result<libc::pid_t> {
     let args = CloneArgs {
         flags: flags as u64 | 0x2_0000_0000, // CLONE_INTO_CGROUP
@@ -98,7 +97,7 @@ pub fn device_filter(program: &[Insn]) -> Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &attr, size_of::<ProgLoad>()) })
 }
 
-/// Attaches a device filter to a cgroup; it goes with the cgroup.
+/// Attaches a device filter to a cgroup. It is removed with the cgroup.
 pub fn attach_device_filter(cgroup: BorrowedFd, filter: BorrowedFd) -> Result<()> {
     const PROG_ATTACH: libc::c_long = 8;
     let attr = ProgAttach {
@@ -112,7 +111,7 @@ pub fn attach_device_filter(cgroup: BorrowedFd, filter: BorrowedFd) -> Result<()
     Ok(())
 }
 
-/// A detached read-only tmpfs of one inode: what hides a directory.
+/// Creates a detached read-only tmpfs of one inode, which masks a directory.
 pub fn empty_tmpfs() -> Result<OwnedFd> {
     const CLOEXEC: libc::c_uint = 1;
     const SET_STRING: libc::c_uint = 1;
@@ -132,14 +131,14 @@ pub fn empty_tmpfs() -> Result<OwnedFd> {
 
 const EMPTY_PATH: libc::c_uint = libc::AT_EMPTY_PATH as libc::c_uint;
 
-/// A detached copy of the mount at `dir`/`path`.
+/// Creates a detached copy of the mount at `dir`/`path`.
 pub fn clone_mount(dir: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
     let flags = 1 | libc::O_CLOEXEC as libc::c_uint | EMPTY_PATH; // OPEN_TREE_CLONE
     // SAFETY: path is a C string.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
 }
 
-/// Mounts what `mount` refers to on what `target` refers to.
+/// Attaches the mount `mount` at `target`.
 pub fn attach_mount(mount: BorrowedFd, target: BorrowedFd) -> Result<()> {
     const FROM_AND_TO_EMPTY_PATH: libc::c_uint = 0x4 | 0x40;
     let (from, to, empty) = (mount.as_raw_fd(), target.as_raw_fd(), c"".as_ptr());
@@ -199,7 +198,7 @@ pub fn close_on_exec_from(first: libc::c_uint) -> Result<()> {
     Ok(())
 }
 
-/// `count` cells that a forked child and its parent both see.
+/// Maps `count` cells that a forked child shares with its parent.
 pub fn shared_cells(count: usize) -> Result<&'static [AtomicU64]> {
     let (size, prot) = (count * size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: a fresh zeroed mapping of the size of `count` cells that is never unmapped; zero is a

@@ -1,7 +1,6 @@
-//! The floor: what any runtime must ask of the kernel to run `/bin/true` with the default spec of
-//! `runc spec` on cgroup v2, in a straight line and nothing else. No configuration is read, no state
-//! is kept and nothing is checked, so a runtime's time divided by the floor's is what the runtime
-//! itself costs.
+//! The floor: the system calls that any runtime needs to run `/bin/true` with the default spec of `runc spec` on
+//! cgroup v2, in a straight line and nothing else. It reads no configuration, keeps no state and checks nothing, so a
+//! runtime's time divided by the floor's is the cost of the runtime itself.
 //!
 //! `floor ROOTFS` runs one container; `floor --steps COUNT ROOTFS` runs many in one process and
 //! prints the median microseconds of each step.
@@ -28,7 +27,7 @@ use nix::unistd::{self, Pid};
 
 type Step = fn(&str) -> nix::Result<()>;
 
-/// What the child does, in order.
+/// Steps of the child, in order.
 const STEPS: [(&str, Step); 22] = [
     ("cgroup namespace", |_| unshare(CloneFlags::CLONE_NEWCGROUP)),
     ("loopback up", |_| kernel::loopback_up()),
@@ -40,7 +39,7 @@ const STEPS: [(&str, Step); 22] = [
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME;
         new_mount("tmpfs", "dev", flags, Some("mode=755,size=65536k"))
     }),
-    ("dev folders", dev_folders),
+    ("dev directories", dev_directories),
     ("devpts", |_| {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         let data = "newinstance,ptmxmode=0666,mode=0620,gid=5";
@@ -94,7 +93,7 @@ const MASKED: [&str; 10] = [
     "/sys/firmware",
     "/proc/scsi",
 ];
-/// CAP_KILL, CAP_NET_BIND_SERVICE and CAP_AUDIT_WRITE, of the 41 that kernels know.
+/// CAP_KILL, CAP_NET_BIND_SERVICE and CAP_AUDIT_WRITE, of the 41 capabilities of Linux 5.9 and later.
 const CAPABILITIES: u32 = 1 << 5 | 1 << 10 | 1 << 29;
 const LAST_CAPABILITY: u32 = 40;
 
@@ -120,7 +119,7 @@ fn open_path(path: &str) -> nix::Result<OwnedFd> {
     openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn dev_folders(_: &str) -> nix::Result<()> {
+fn dev_directories(_: &str) -> nix::Result<()> {
     umask(Mode::empty());
     ["dev/pts", "dev/shm", "dev/mqueue"]
         .iter()
@@ -145,7 +144,7 @@ fn drop_old_root(_: &str) -> nix::Result<()> {
     unistd::chdir("/")
 }
 
-/// What the kernel does not have needs no protection.
+/// Ignores ENOENT: a file that the kernel does not have needs no protection.
 fn if_present(result: nix::Result<()>) -> nix::Result<()> {
     if result == Err(Errno::ENOENT) { Ok(()) } else { result }
 }
@@ -157,7 +156,7 @@ fn read_only_paths(_: &str) -> nix::Result<()> {
         .try_for_each(|path| if_present(bind(path, path).and_then(|()| remount(path, flags))))
 }
 
-/// One read-only tmpfs hides all directories, /dev/null the files.
+/// Masks directories with one read-only tmpfs, and files with /dev/null.
 fn masked_paths(_: &str) -> nix::Result<()> {
     let empty = kernel::empty_tmpfs()?;
     let null = open_path("/dev/null")?;
@@ -184,7 +183,7 @@ fn identity(_: &str) -> nix::Result<()> {
     kernel::no_new_privileges()
 }
 
-/// The default devices by mknod, read and write, and the mknod of any node; nothing else.
+/// Program that allows mknod of any node, and mknod, reading and writing of the default devices; nothing else.
 fn device_filter() -> Vec<Insn> {
     const LOAD: u8 = 0x61;
     const AND: u8 = 0x57;
@@ -221,7 +220,7 @@ fn device_filter() -> Vec<Insn> {
     program
 }
 
-/// Where time went, for `--steps`: the parent's marks, and the child's in shared memory.
+/// Times of the steps, for `--steps`: the parent's, and the child's in shared memory.
 struct Clock {
     origin: Instant,
     parent: Vec<(&'static str, u64)>,
@@ -298,7 +297,7 @@ fn container(rootfs: &str, clock: &mut Clock) {
     );
     clock.mark("rmdir cgroup");
     if !matches!(status, WaitStatus::Exited(_, 0)) {
-        eprintln!("floor: the container ended with {status:?}");
+        eprintln!("floor: the container's process ended with {status:?}");
         exit(1);
     }
 }

@@ -1,7 +1,7 @@
-//! Takes our protections out, one by one, and looks whether the test of each sees it.
+//! `mutants [NAME ...]`: removes protections, one at a time, and checks that the tests of each fail.
 //!
-//! `mutants [NAME ...]`, from the repository's root. A file in `runtime-tests/mutants/` names the tests
-//! and holds what to replace; the sources are changed in a copy beside the build.
+//! Run it in the repository's root. A file in `runtime-tests/mutants/` names the tests and the text to replace. The
+//! sources are changed in a copy beside the build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ struct Mutant {
 }
 
 struct Test {
-    /// `test`: of the suite; `shim`: of containerd's shim.
+    /// `test`: of the suite. `shim`: of the tests of containerd's shim.
     kind: String,
     name: String,
 }
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many protections could be taken out without their tests noticing.
+/// Runs the mutants. Returns the number of tests that did not fail.
 fn all() -> Result<usize> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let mut files: Vec<PathBuf> = fs::read_dir("runtime-tests/mutants")
@@ -63,8 +63,8 @@ fn all() -> Result<usize> {
     Ok(unseen)
 }
 
-/// Lines `test: NAME` or `shim: NAME`, then for each change `file: PATH`, the old text after a line `<<<<`, and the new
-/// one between `====` and `>>>>`.
+/// Reads a mutant: lines `test: NAME` or `shim: NAME`; then for each change `file: PATH`, the old text between `<<<<`
+/// and `====`, and the new text between `====` and `>>>>`.
 fn parse(file: &Path) -> Result<Mutant> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -92,7 +92,7 @@ fn parse(file: &Path) -> Result<Mutant> {
     Ok(mutant)
 }
 
-/// For each test, whether it failed.
+/// Returns for each test if it failed.
 fn try_one(mutant: &Mutant) -> Result<Vec<bool>> {
     let place = Path::new("target/mutants");
     let tree = place.join("tree");
@@ -115,12 +115,12 @@ fn try_one(mutant: &Mutant) -> Result<Vec<bool>> {
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Crelocation-model=static -Awarnings")
         .current_dir(&tree)
         .status()?;
-    ensure!(built.success(), "it does not build");
+    ensure!(built.success(), "the mutant does not build");
     let found = find(&target, "debug/aril").context("the binary")?;
     mutant.tests.iter().map(|test| fails(test, &found)).collect()
 }
 
-/// Writes only what differs, so that cargo builds only that anew.
+/// Writes only files that differ, so that cargo rebuilds only these.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;
@@ -137,7 +137,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, text).context("write the copy")
 }
 
-/// `target/debug/aril`, or below the name of the target.
+/// Finds `target/debug/aril`, or the same below the directory of a target triple.
 fn find(target: &Path, name: &str) -> Option<PathBuf> {
     let below = fs::read_dir(target).ok()?.flatten().map(|entry| entry.path().join(name));
     std::iter::once(target.join(name)).chain(below).find(|file| file.is_file())
@@ -154,6 +154,6 @@ fn fails(test: &Test, runtime: &Path) -> Result<bool> {
         .output()?;
     let text = String::from_utf8_lossy(&run.stdout);
     let ran = text.contains("running 1 test");
-    ensure!(ran, "there is no test {}", test.name);
+    ensure!(ran, "no test named {}", test.name);
     Ok(!run.status.success())
 }
