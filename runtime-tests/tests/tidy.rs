@@ -72,8 +72,23 @@ fn layers(lib: &str) -> BTreeMap<String, Layer> {
 /// Code without comments and the contents of literals, line by line as it was.
 fn code(text: &str) -> String {
     let mut out = String::new();
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
+    for (is_code, part) in parts(text) {
+        if is_code {
+            out.push_str(part);
+        } else {
+            out.extend(part.chars().filter(|c| *c == '\n'));
+            out.push(' ');
+        }
+    }
+    out
+}
+
+/// Splits source text into code (`true`), and comments and literals (`false`).
+fn parts(text: &str) -> Vec<(bool, &str)> {
+    let mut found = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    while let Some(c) = text[at..].chars().next() {
+        let rest = &text[at..];
         let skipped = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
         } else if rest.starts_with("/*") {
@@ -86,15 +101,15 @@ fn code(text: &str) -> String {
             character_length(rest).unwrap_or_default()
         };
         if skipped == 0 {
-            out.push(c);
-            rest = &rest[c.len_utf8()..];
+            at += c.len_utf8();
         } else {
-            out.extend(rest[..skipped].chars().filter(|c| *c == '\n'));
-            out.push(' ');
-            rest = &rest[skipped..];
+            found.extend([(true, &text[begin..at]), (false, &rest[..skipped])]);
+            at += skipped;
+            begin = at;
         }
     }
-    out
+    found.push((true, &text[begin..]));
+    found
 }
 
 fn string_length(text: &str) -> usize {

@@ -1,9 +1,10 @@
-//! Plain words in README.md, CONTRIBUTING.md, SECURITY.md and docs/: CONTRIBUTING.md has the rules, docs/glossary.md the terms.
+//! Plain words in README.md, CONTRIBUTING.md, SECURITY.md and docs/, and in comments and literals of the sources that
+//! [`PLAIN_SOURCES`] lists: CONTRIBUTING.md has the rules, docs/glossary.md the terms.
 //! Links between pages resolve, docs/README.md lists every page, and each page says what it is for before its options.
 
 use std::path::Path;
 
-use super::{files, none};
+use super::{files, none, parts};
 
 /// Words that hide the actor, or stand for a term of the field, with what to write instead. In a code span (the user
 /// `nobody`) and in a fenced block every word is allowed.
@@ -87,6 +88,52 @@ fn pages_use_plain_words() {
     let mut wrong = Vec::new();
     for (path, text) in pages().iter().filter(|(path, _)| path != "CHANGELOG.md") {
         wrong.extend(unplain(text).iter().map(|(line, word, instead)| {
+            format!("{path}:{line}: {word:?}: write {instead}; the rules are in CONTRIBUTING.md")
+        }));
+    }
+    none(&wrong);
+}
+
+/// Sources whose comments and literals use plain words. A directory is added when its texts are done.
+const PLAIN_SOURCES: [&str; 12] = [
+    "runtime-tests/src",
+    "src/bin",
+    "src/cni",
+    "src/console",
+    "src/explain",
+    "src/hook",
+    "src/landlock",
+    "src/layer",
+    "src/network",
+    "src/path.rs",
+    "src/time.rs",
+    "src/volume",
+];
+
+/// Comments and literals of a source, line by line, without code.
+fn texts(source: &str) -> String {
+    let mut out = String::new();
+    for (is_code, part) in parts(source) {
+        if is_code {
+            out.extend(part.chars().filter(|c| *c == '\n'));
+        } else {
+            out.push_str(part.trim_start_matches(['/', '!', ' ']));
+            out.push(' ');
+        }
+    }
+    out
+}
+
+#[test]
+fn sources_use_plain_words() {
+    let mut wrong = Vec::new();
+    for place in PLAIN_SOURCES {
+        assert!(super::root().join(place).exists(), "{place} of PLAIN_SOURCES does not exist");
+    }
+    let all = files("src", &[".rs"]).into_iter().chain(files("runtime-tests/src", &[".rs"]));
+    for (path, text) in all.filter(|(path, _)| PLAIN_SOURCES.iter().any(|p| path.starts_with(p))) {
+        wrong.extend(unplain(&texts(&text)).iter().map(|(line, word, instead)| {
+            let path = path.display();
             format!("{path}:{line}: {word:?}: write {instead}; the rules are in CONTRIBUTING.md")
         }));
     }
@@ -215,6 +262,15 @@ fn words_of_the_list_are_found() {
     let page = "Whoever asks `nobody`,\n```sh\nwho\n```\nis not to\nbe had: [see](folder.md).\n";
     let found: Vec<_> = unplain(page).iter().map(|(line, word, _)| (*line, *word)).collect();
     assert_eq!(found, [(1, "whoever"), (5, "not to be had")]);
+}
+
+#[test]
+fn words_are_found_in_comments_and_literals_alone() {
+    let source =
+        "//! ```\n//! who\n//! ```\nfn who() {} // our `who`\nlet folder = \"a\nnobody {}\";\n";
+    let found: Vec<_> =
+        unplain(&texts(source)).iter().map(|(line, word, _)| (*line, *word)).collect();
+    assert_eq!(found, [(4, "our"), (6, "nobody")]);
 }
 
 #[test]
