@@ -21,6 +21,7 @@ pub fn set_log(log: Log) {
     let _ = LOG.set(log);
 }
 
+/// True after [`set_log`].
 pub fn has_log() -> bool {
     LOG.get().is_some()
 }

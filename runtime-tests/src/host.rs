@@ -36,7 +36,7 @@ pub fn traces_that_stay(mark: &str) -> Vec<String> {
     }
 }
 
-/// Live processes marked by environment, cgroup or root. Other mounts do not count: a mount in the host's table would
+/// Live processes marked by environment, command line, cgroup or root. Other mounts do not count: a mount in the host's table would
 /// mark every process of the host, and a failing test ends the marked processes.
 pub fn processes(mark: &str) -> Vec<i32> {
     let own = std::process::id().cast_signed();

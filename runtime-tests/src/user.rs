@@ -17,7 +17,7 @@ impl User {
     /// Name of the callers' cgroup, beside the container's.
     pub const CALLER: &'static str = "caller";
 
-    /// A user to whom the cgroup2 directory around the container's cgroup is delegated, with every controller.
+    /// A user that owns the cgroup2 directory around the container's cgroup, with every controller delegated.
     #[track_caller]
     pub fn delegated(container: &Container) -> Self {
         const NOBODY: u32 = 65_534;

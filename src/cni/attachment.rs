@@ -27,6 +27,7 @@ fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
     Ok(marker::lease_of(&call.wanted.name, holder)?)
 }
 
+/// Carries out ADD and returns its result. On an error everything is removed again.
 pub fn add(call: &Call) -> Result<String> {
     let holder = holder(call);
     let file = namespace_of(call)?;
@@ -107,6 +108,7 @@ fn undo(call: &Call, holder: &Holder) -> Result<()> {
     addresses.transpose().map(drop)
 }
 
+/// Carries out CHECK: fails if a part of the attachment is missing.
 pub fn check(call: &Call) -> Result<()> {
     if let Some(kind) = &call.ipam {
         delegate::run(kind, "CHECK", call)?;

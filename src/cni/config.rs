@@ -15,6 +15,7 @@ use crate::network::subnet::Subnet;
 
 const NEWEST: &str = VERSIONS[VERSIONS.len() - 1];
 
+/// Commands of the CNI specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     Add,
@@ -41,6 +42,7 @@ fn wrong(name: &str, why: &str) -> Failure {
 }
 
 impl Environment {
+    /// Reads the variables of this process.
     pub fn of_this_process() -> Self {
         let get = |name| std::env::var(name).unwrap_or_default();
         Self {
@@ -53,6 +55,7 @@ impl Environment {
         }
     }
 
+    /// Parses `CNI_COMMAND`, and checks the variables that the command needs.
     pub fn command(&self) -> Result<Command, Failure> {
         Ok(match self.command.as_str() {
             "ADD" => Command::Add,
@@ -263,6 +266,7 @@ impl Call {
         })
     }
 
+    /// Parses a call of ADD, CHECK, GC or STATUS.
     pub fn parse(
         command: Command,
         environment: &Environment,

@@ -34,6 +34,7 @@ pub struct Assigned {
     pub dns: Option<Value>,
 }
 
+/// Runs ADD of the plugin `kind`.
 pub fn add(kind: &str, call: &Call) -> Result<Assigned, Failure> {
     let text = run(kind, "ADD", call)?;
     let answer: Answer = serde_json::from_slice(&text).map_err(|e| {

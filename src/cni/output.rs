@@ -9,6 +9,7 @@ use crate::error::{Error, Kind};
 use crate::network::definition::{Network, mac};
 use crate::network::lease::Lease;
 
+/// Supported versions of the CNI specification, the oldest first.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// Error codes of the CNI specification.
@@ -29,6 +30,7 @@ pub const TAKEN: u32 = 101;
 /// Error code of Aril: CHECK found something missing.
 pub const MISSING: u32 = 102;
 
+/// Error of the plugin, as the specification defines it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub code: u32,
@@ -41,6 +43,7 @@ impl Failure {
         Self { code, message: message.into(), details: String::new() }
     }
 
+    /// JSON text of the error.
     pub fn text(&self, version: &str) -> String {
         #[derive(Serialize)]
         struct Text<'a> {
@@ -72,6 +75,7 @@ fn line(value: &Value) -> String {
     format!("{value}\n")
 }
 
+/// Answer to VERSION.
 pub fn versions(version: &str) -> String {
     line(&json!({ "cniVersion": version, "supportedVersions": VERSIONS }))
 }
@@ -88,6 +92,7 @@ pub struct Added<'a> {
 }
 
 impl Added<'_> {
+    /// JSON text of the result.
     pub fn text(&self) -> String {
         let Self { network, lease, .. } = self;
         let address = lease.addresses[0];

@@ -9,6 +9,7 @@ use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::sys::open::openat2;
 use crate::sys::tty::{self, Size};
 
+/// A pseudoterminal of the container.
 pub struct Terminal {
     pub master: OwnedFd,
     /// Terminal that is mounted on `/dev/console` and becomes stdin, stdout and stderr.

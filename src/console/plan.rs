@@ -7,6 +7,7 @@ use oci_spec::runtime::Process;
 use crate::error::{Error, Result};
 use crate::sys::tty::Size;
 
+/// Part of the config and the command line that decides about the terminal.
 pub struct TerminalRequest<'a> {
     pub process: &'a Process,
     /// The runtime returns before the process ends: `create`, or `--detach`.
@@ -15,12 +16,14 @@ pub struct TerminalRequest<'a> {
     pub socket: Option<&'a Path>,
 }
 
+/// Planned terminal.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     pub route: Route,
     pub size: Option<Size>,
 }
 
+/// Receiver of the master: the console socket, or the runtime in the foreground.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
     Socket(PathBuf),

@@ -14,6 +14,7 @@ use crate::error::{Context, OsContext, Result};
 use crate::sys::process;
 use crate::sys::tty::{self, Settings};
 
+/// Copies bytes between two terminals.
 pub struct Relay {
     host: Host,
     input: Flow,

@@ -25,6 +25,7 @@ const KINDS: [(Kind, &str, Grade, &str); 5] = [
     (Kind::Uts, "uts", Grade::Loose, "it sees the host's hostname"),
 ];
 
+/// Reports namespaces that are shared with the host or joined.
 pub(super) fn namespaces(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "namespaces", grade, text);
     let mut own = Vec::new();
@@ -76,6 +77,7 @@ const VITAL: [&str; 14] = [
 const SOCKETS: [&str; 5] =
     ["docker.sock", "containerd.sock", "crio.sock", "podman.sock", "system_bus_socket"];
 
+/// Reports mounts of host paths and kernel interfaces, the root's mode, and propagation.
 pub(super) fn mounts(subject: &Subject, findings: &mut Vec<Finding>) {
     let read_only = subject.spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false));
     if subject.grant.layers.is_none() {
@@ -159,6 +161,7 @@ const HARMLESS: [(i64, Option<i64>); 9] = [
     (136, None),
 ];
 
+/// Reports devices beyond the default ones.
 pub(super) fn devices(subject: &Subject, findings: &mut Vec<Finding>) {
     let linux = subject.spec.linux().as_ref();
     let rules = linux
@@ -223,6 +226,7 @@ fn allowed(rule: &LinuxDeviceCgroup) -> Option<(Grade, String)> {
     Some((grade, format!("{kind} device {major}:{minor} of the host ({access})")))
 }
 
+/// Reports hooks that run on the host.
 pub(super) fn hooks(subject: &Subject, findings: &mut Vec<Finding>) {
     let Some(hooks) = subject.spec.hooks().as_ref() else { return };
     // The deprecated point: engines still use it.

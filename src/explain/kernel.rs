@@ -37,6 +37,7 @@ const NOTABLE: [&str; 22] = [
 /// Those of [`NOTABLE`] that engines allow: ptrace and its like, since they obey no_new_privs and Yama.
 const ENGINES_ALLOW: [&str; 2] = ["process_vm_writev", "ptrace"];
 
+/// Reports the seccomp profile.
 pub(super) fn seccomp(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "seccomp", grade, text);
     let profile = subject.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -70,6 +71,7 @@ const HIDDEN: [&str; 6] =
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Reports files of /proc and /sys that are neither masked nor read-only.
 pub(super) fn proc_and_sys(subject: &Subject, findings: &mut Vec<Finding>) {
     let Some(linux) = subject.spec.linux().as_ref() else { return };
     let missing = |wanted: &[&str], lists: &[&Option<Vec<String>>]| {
@@ -90,6 +92,7 @@ pub(super) fn proc_and_sys(subject: &Subject, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Reports sysctls.
 pub(super) fn sysctls(subject: &Subject, findings: &mut Vec<Finding>) {
     let sysctls = subject.spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let mut texts: Vec<_> = sysctls.iter().flat_map(|s| s.iter()).collect();
@@ -100,6 +103,7 @@ pub(super) fn sysctls(subject: &Subject, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Reports AppArmor profile and SELinux label.
 pub(super) fn security_modules(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "security module", grade, text);
     let Some(process) = subject.spec.process() else { return };
@@ -133,6 +137,7 @@ pub(super) fn security_modules(subject: &Subject, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Reports the Landlock ruleset.
 pub(super) fn landlock(subject: &Subject, findings: &mut Vec<Finding>) -> Result<()> {
     let Some(text) = subject.grant.landlock.as_deref() else { return Ok(()) };
     let plan = landlock::plan::plan(text, subject.facts.landlock.ok_or(Errno::EOPNOTSUPP))?;
@@ -146,6 +151,7 @@ pub(super) fn landlock(subject: &Subject, findings: &mut Vec<Finding>) -> Result
     Ok(())
 }
 
+/// Reports limits of memory and processes, the out-of-memory score, and the cgroup.
 pub(super) fn limits(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "limits", grade, text);
     let resources = subject.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::spec::OperatorGrant;
 
+/// Grade of a finding, from the least to the most power over the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
@@ -30,6 +31,7 @@ pub enum Grade {
 }
 
 impl Grade {
+    /// Name of the grade in the output.
     pub fn word(self) -> &'static str {
         match self {
             Self::Tight => "tight",
@@ -39,6 +41,7 @@ impl Grade {
         }
     }
 
+    /// Explanation of the grade.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Tight => "less than engines give by default",
@@ -49,6 +52,7 @@ impl Grade {
     }
 }
 
+/// Statement about one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub topic: &'static str,
@@ -56,6 +60,7 @@ pub struct Finding {
     pub text: String,
 }
 
+/// Result of `aril explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     pub grade: Grade,
@@ -73,6 +78,7 @@ pub struct Facts {
     pub landlock: Option<u32>,
 }
 
+/// Explains a config.
 pub fn explain(spec: &Spec, grant: &OperatorGrant, facts: &Facts) -> Result<Explanation> {
     let subject = Subject::new(spec, grant, facts);
     let mut findings = Vec::new();

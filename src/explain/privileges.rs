@@ -5,36 +5,37 @@ use oci_spec::runtime::LinuxIdMapping;
 use super::{Finding, Grade, Subject, add};
 use crate::spec::sandbox;
 
+/// Reports the user of the program, in the container and on the host.
 pub(super) fn user(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "user", grade, text);
     let uid = subject.spec.process().as_ref().map_or(0, |process| process.user().uid());
-    let who = if uid == 0 { "root".to_owned() } else { format!("user {uid}") };
+    let user = if uid == 0 { "root".to_owned() } else { format!("user {uid}") };
     if subject.facts.rootless {
         return say(
             Grade::Tight,
-            format!("runs as {who}, with only the caller's privileges on the host"),
+            format!("runs as {user}, with only the caller's privileges on the host"),
         );
     }
     if subject.grant.userns.is_some() {
         return say(
             Grade::Tight,
-            format!("runs as {who}, mapped to host IDs that no other container has"),
+            format!("runs as {user}, mapped to host IDs that no other container has"),
         );
     }
     let maps = subject.spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
     match (maps.and_then(|maps| on_the_host(maps, uid)), uid) {
         (Some(0), _) => {
-            say(Grade::Loose, format!("runs as {who}, which its user namespace maps to host root"))
+            say(Grade::Loose, format!("runs as {user}, which its user namespace maps to host root"))
         }
         (Some(host), _) => {
-            say(Grade::Tight, format!("runs as {who}, which is uid {host} on the host"))
+            say(Grade::Tight, format!("runs as {user}, which is uid {host} on the host"))
         }
         (None, 0) => say(
             Grade::Usual,
             "runs as root, which is also root on the host, confined only by the following"
                 .to_owned(),
         ),
-        (None, _) => say(Grade::Tight, format!("runs as {who}, also on the host")),
+        (None, _) => say(Grade::Tight, format!("runs as {user}, also on the host")),
     }
 }
 
@@ -44,6 +45,7 @@ fn on_the_host(maps: &[LinuxIdMapping], uid: u32) -> Option<u32> {
     map.host_id().checked_add(offset)
 }
 
+/// Reports no_new_privs.
 pub(super) fn no_new_privileges(subject: &Subject, findings: &mut Vec<Finding>) {
     let process = subject.spec.process().as_ref();
     let set = process.and_then(|process| process.no_new_privileges()).unwrap_or(false)
@@ -87,6 +89,7 @@ const CAPABILITIES: [(&str, Grade, &str); 27] = [
     ("WAKE_ALARM", Grade::Loose, "wake the host"),
 ];
 
+/// Reports capabilities.
 pub(super) fn capabilities(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "capabilities", grade, text);
     let held = subject.capabilities();

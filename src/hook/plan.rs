@@ -21,6 +21,7 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Hooks of a point.
     pub fn at(&self, point: Point) -> &[Hook] {
         match point {
             Point::Prestart => &self.prestart,
@@ -34,6 +35,7 @@ impl Plan {
 }
 
 // Engines still use the deprecated prestart.
+/// Prepares all hooks. The error names the point and the hook's index.
 #[allow(deprecated)]
 pub fn plan(hooks: Option<&Hooks>) -> Result<Plan> {
     let Some(hooks) = hooks else { return Ok(Plan::default()) };

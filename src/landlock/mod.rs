@@ -33,6 +33,7 @@ pub struct Ruleset {
     pub required: bool,
 }
 
+/// Access that is allowed beneath a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathRule {
     /// Path in the container.
@@ -40,6 +41,7 @@ pub struct PathRule {
     pub access: u64,
 }
 
+/// Access that is allowed on a TCP port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRule {
     pub port: u16,

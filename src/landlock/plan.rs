@@ -10,6 +10,7 @@ use crate::path::c_path;
 use crate::sys::Errno;
 use crate::sys::landlock::Handled;
 
+/// Planned ruleset.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     /// `None` if the kernel can restrict nothing of the request, and the mode is best-effort.

@@ -8,6 +8,7 @@ use crate::error::{OsContext, Result};
 use crate::fs::Tree;
 use crate::fs::tree::{self, Found};
 
+/// Kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Added,
@@ -16,6 +17,7 @@ pub enum Kind {
     Deleted,
 }
 
+/// Change of one path.
 #[derive(Debug)]
 pub struct Change {
     pub kind: Kind,
@@ -23,6 +25,7 @@ pub struct Change {
     pub path: Vec<u8>,
 }
 
+/// Trees to compare.
 pub struct Trees<'a> {
     /// What the container sees.
     pub merged: &'a Tree,

@@ -19,6 +19,7 @@ use crate::sys::{self, Errno, xattr};
 /// Device number of a whiteout. Creating one needs no privilege since Linux 5.8.
 const WHITEOUT_DEVICE: u64 = 0;
 
+/// Sink that writes a lower directory.
 pub struct LayerDirectory {
     tree: Tree,
     /// Modification times of directories, set when no more entries are created in them.

@@ -26,10 +26,12 @@ const ACL_USER: u16 = 2;
 const ACL_GROUP: u16 = 8;
 
 impl Ids {
+    /// Translates a user ID of the host.
     pub fn user(&self, id: u32) -> u32 {
         to_container(&self.users, id)
     }
 
+    /// Translates a group ID of the host.
     pub fn group(&self, id: u32) -> u32 {
         to_container(&self.groups, id)
     }

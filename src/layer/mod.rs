@@ -27,6 +27,7 @@ use crate::fs::Tree;
 use crate::fs::tree::Found;
 pub use ids::Ids;
 
+/// Type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     File,
@@ -42,6 +43,7 @@ pub enum Form {
     Socket,
 }
 
+/// Metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub form: Form,
@@ -58,6 +60,7 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Reads the metadata of an open file, with the container's IDs.
     pub fn read(tree: &Tree, path: &[u8], found: &Found, ids: &Ids) -> Result<Self> {
         let stat = &found.stat;
         let form = match found.kind() {

@@ -52,6 +52,7 @@ impl Content {
     }
 }
 
+/// Writes entries of a tree to a sink.
 pub struct Packer<'a> {
     tree: &'a Tree,
     ids: &'a Ids,
@@ -66,11 +67,13 @@ pub struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
+    /// Packs entries of `tree` into `sink`.
     pub fn new(tree: &'a Tree, ids: &'a Ids, sink: &'a mut dyn Sink) -> Self {
         let (links, skipped, changed) = Default::default();
         Self { tree, ids, sink, links, skipped, changed, buffer: vec![0; 128 << 10] }
     }
 
+    /// Adds an entry. A socket is skipped and noted in `skipped`.
     pub fn add(&mut self, path: &[u8], found: &Found) -> Result<()> {
         let mut entry = Entry::read(self.tree, path, found, self.ids)?;
         if entry.form == Form::Socket {
@@ -112,6 +115,7 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
+    /// Adds a whiteout.
     pub fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         self.sink.whiteout(path)
     }
@@ -148,6 +152,7 @@ impl<'w> Archive<'w> {
         Self { writer: tar::Writer::new(to), name: name.into(), layer: false }
     }
 
+    /// Begins an archive of an OCI layer.
     pub fn layer(to: &'w mut dyn std::io::Write, name: impl Into<String>) -> Self {
         Self { layer: true, ..Self::new(to, name) }
     }

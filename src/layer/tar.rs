@@ -17,9 +17,11 @@ const NAME: usize = 100;
 const SHORT: u64 = 0o7777777;
 const LONG: u64 = 0o77777777777;
 
+/// Writes an archive entry by entry.
 pub struct Writer<'w>(&'w mut dyn Write);
 
 impl<'w> Writer<'w> {
+    /// Begins an archive.
     pub fn new(to: &'w mut dyn Write) -> Self {
         Self(to)
     }
@@ -30,6 +32,7 @@ impl<'w> Writer<'w> {
         self.header(path, entry, size)
     }
 
+    /// Writes data of the current file.
     pub fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }

@@ -3,6 +3,7 @@
 use crate::error::fault::{Attempt, ChildResult};
 use crate::sys;
 
+/// Brings up `lo` in this network namespace.
 pub fn loopback_up() -> ChildResult<()> {
     sys::namespace::loopback_up().during("ioctl SIOCSIFFLAGS lo")
 }

@@ -21,6 +21,7 @@ const VXLAN_OVERHEAD: u32 = 50;
 const VXLAN_OVERHEAD6: u32 = 70;
 const ETHERNET_MTU: u32 = 1500;
 
+/// Driver of a network: the way in which its containers reach other networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
@@ -33,6 +34,7 @@ pub enum Driver {
 }
 
 impl Driver {
+    /// Name in options and definitions.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
@@ -66,12 +68,14 @@ pub struct Pool {
     pub range: Option<Subnet>,
 }
 
+/// Route to a subnet through a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     pub to: Subnet,
     pub via: IpAddr,
 }
 
+/// VXLAN properties of a network: VNI, UDP port and peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vxlan {
     pub id: u32,
@@ -218,6 +222,7 @@ impl Network {
         Ok(())
     }
 
+    /// Bridge of the network, as the packet filter sees it.
     pub fn bridge(&self) -> Bridge<'_> {
         Bridge {
             name: &self.name,
@@ -235,6 +240,7 @@ impl Network {
         self.vxlan.as_ref().map(|vxlan| format!("vx{}", vxlan.id))
     }
 
+    /// Hardware address of the bridge.
     pub fn mac(&self) -> Mac {
         self.pools().next().map_or([2, 0, 0, 0, 0, 1], |pool| mac(pool.gateway))
     }

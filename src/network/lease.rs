@@ -40,6 +40,7 @@ impl Holder {
     }
 }
 
+/// Lease of one container, or of several in one network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub network: String,
@@ -75,6 +76,7 @@ impl Reference {
 }
 
 impl Lease {
+    /// Reference for a container's record.
     pub fn reference(&self) -> Reference {
         Reference { network: self.network.clone(), address: self.addresses[0] }
     }
@@ -91,10 +93,12 @@ impl Lease {
             .filter(|mapping| mapping.published.is_of(mapping.to.is_ipv4()))
     }
 
+    /// True if none of the holders exists any more.
     pub fn has_no_holder(&self) -> bool {
         !self.holders.iter().any(Holder::exists)
     }
 
+    /// IDs of the holders, separated by commas.
     pub fn holders(&self) -> String {
         self.holders.iter().map(|h| h.id.as_str()).collect::<Vec<_>>().join(", ")
     }
@@ -161,6 +165,7 @@ pub fn of_network(network: &str) -> Result<Vec<Lease>> {
     Ok(leases.into_iter().map(|(_, lease)| lease).collect())
 }
 
+/// All leases of all networks.
 pub fn all() -> Result<Vec<Lease>> {
     let mut leases = Vec::new();
     for network in store::entries(&Path::new(STATE).join("leases"))? {

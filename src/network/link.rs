@@ -171,6 +171,7 @@ pub fn flood_to(batch: &mut Batch, vxlan: u32, peer: IpAddr) {
     batch.put(DESTINATION, &octets(peer));
 }
 
+/// Brings a link up.
 pub fn up(batch: &mut Batch, link: LinkRef<'_>) {
     change(batch, link, true);
 }
@@ -183,6 +184,7 @@ fn change<'b>(batch: &'b mut Batch, link: LinkRef<'_>, up: bool) -> &'b mut Batc
     }
 }
 
+/// Takes a link down.
 pub fn down(batch: &mut Batch, index: u32) {
     let mut header = ifinfomsg(index, false);
     header[12..16].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes());
@@ -254,6 +256,7 @@ pub fn neighbour(batch: &mut Batch, index: u32, address: IpAddr, mac: Mac) {
     asked.put(DESTINATION, &octets(address)).put(LINK_LAYER, &mac);
 }
 
+/// Removes a neighbour entry.
 pub fn forget_neighbour(batch: &mut Batch, index: u32, address: IpAddr) {
     const DESTINATION: u16 = 1;
     let asked = batch.request(DELNEIGH, 0, &ndmsg(family(address), index, 0, 0));
@@ -268,6 +271,7 @@ pub mod setting {
     pub const ACCEPT_SOURCE_ROUTE: u16 = 9;
 }
 
+/// Changes IPv4 settings of a link.
 pub fn set_ipv4(batch: &mut Batch, link: LinkRef<'_>, settings: &[(u16, u32)]) {
     const CONF: u16 = 1;
     change(batch, link, false).nest(AF_SPEC, |families| {
@@ -320,6 +324,7 @@ pub fn classify(batch: &mut Batch, index: u32, leaving: bool, program: BorrowedF
     });
 }
 
+/// Deletes a link.
 pub fn delete(batch: &mut Batch, name: &str) {
     batch.request(DELLINK, 0, &ifinfomsg(0, false)).text(IFNAME, name);
 }
@@ -515,6 +520,7 @@ fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
 }
 
+/// Bytes of an address, in network byte order.
 pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),

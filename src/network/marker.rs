@@ -24,6 +24,7 @@ const ATTACHMENTS: &str = "/run/aril/@cni";
 /// Name of the symbolic link to the lease.
 const LEASE: &str = "lease";
 
+/// Holder of an attachment's lease.
 pub fn holder(network: &str, container: &str, interface: &str) -> Holder {
     of(network, format!("{container}@{interface}"))
 }

@@ -21,6 +21,7 @@ pub mod subnet;
 
 use std::fmt;
 
+/// Network step of the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     LoopbackUp,

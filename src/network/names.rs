@@ -51,6 +51,7 @@ pub struct Names {
     pub places: Vec<&'static str>,
 }
 
+/// Options and config that decide about the names.
 #[derive(Debug)]
 pub struct NamesRequest<'a> {
     pub extensions: &'a Extensions,
@@ -133,6 +134,7 @@ fn host(text: &str) -> Result<Host> {
 }
 
 impl Names {
+    /// True if the file at this path is mounted.
     pub fn has(&self, place: &str) -> bool {
         self.places.contains(&place)
     }

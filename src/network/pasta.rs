@@ -37,6 +37,7 @@ const CLOSED: [&str; 11] = [
     "none",
 ];
 
+/// True if the options select pasta.
 pub fn is_wanted(extensions: &Extensions) -> bool {
     extensions.network.as_deref() == Some(NAME)
 }

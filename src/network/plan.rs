@@ -117,6 +117,7 @@ fn no_extras(extensions: &Extensions, has_mode: bool) -> Result<()> {
     }
 }
 
+/// Parses a list that is separated by commas. `what` names an item in errors.
 pub(super) fn list<T: std::str::FromStr>(texts: &Option<String>, what: &str) -> Result<Vec<T>>
 where
     T::Err: fmt::Display,

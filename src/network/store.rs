@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::{closed, record};
 use crate::sys::open::open;
 
+/// Directory of definitions: `NAME.json` for each network.
 pub const DEFINITIONS: &str = "/var/lib/aril/networks";
 /// Directory of state. No container ID contains an `@`.
 pub const STATE: &str = "/run/aril/@network";
@@ -26,6 +27,7 @@ const LONGEST: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
+/// Locks all networks of the host.
 pub fn lock() -> Result<Lock> {
     lock_directory(Path::new(STATE))
 }
@@ -43,6 +45,7 @@ fn file(name: &str) -> PathBuf {
     Path::new(DEFINITIONS).join(format!("{name}.json"))
 }
 
+/// Loads a network. Returns `None` if it does not exist.
 pub fn load(name: &str) -> Result<Option<Network>> {
     let path = file(name);
     let bytes = match record::read(&path, LONGEST) {
@@ -76,6 +79,7 @@ pub fn all() -> Result<Vec<Network>> {
     Ok(networks)
 }
 
+/// Writes a network's definition.
 pub fn save(network: &Network) -> Result<()> {
     closed::directory(Path::new(DEFINITIONS))?;
     let text = serde_json::to_vec_pretty(network)
@@ -84,6 +88,7 @@ pub fn save(network: &Network) -> Result<()> {
         .context(|| format!("save network {}", network.name))
 }
 
+/// Removes a network's definition.
 pub fn remove(name: &str) -> Result<()> {
     unlink(&file(name))
 }

@@ -30,10 +30,12 @@ impl Subnet {
         self.host_mask()
     }
 
+    /// First address: the network address.
     pub fn first(self) -> IpAddr {
         from_number(self.address, number(self.address) & !self.host_mask())
     }
 
+    /// Last address: for IPv4, the broadcast address.
     pub fn last(self) -> IpAddr {
         from_number(self.address, number(self.address) | self.host_mask())
     }
@@ -48,11 +50,13 @@ impl Subnet {
         self.contains(address).then(|| number(address) - number(self.first()))
     }
 
+    /// True if the address is in the subnet.
     pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4()
             && number(address) & !self.host_mask() == number(self.first())
     }
 
+    /// True if the subnets have an address in common.
     pub fn overlaps(self, other: Self) -> bool {
         self.contains(other.first()) || other.contains(self.first())
     }
@@ -63,6 +67,7 @@ impl Subnet {
     }
 }
 
+/// Address as a number.
 pub(super) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u32::from(v4).into(),

@@ -45,6 +45,7 @@ pub struct Volumes {
     root: PathBuf,
 }
 
+/// A volume, as `aril volume ls` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     pub name: String,
@@ -85,6 +86,7 @@ impl Volumes {
         Ok(Self { root: std::path::absolute(&root).os("getcwd", "")? })
     }
 
+    /// Volumes in this directory.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
@@ -98,6 +100,7 @@ impl Volumes {
         self.directory(name).join(DATA)
     }
 
+    /// Creates an empty volume. Fails if it exists.
     pub fn create(&self, name: &str) -> Result<()> {
         plan::check_name(name)?;
         match fs::symlink_metadata(self.directory(name)) {
@@ -137,6 +140,7 @@ impl Volumes {
         Ok(names.iter().filter_map(|name| self.find(name).ok()).collect())
     }
 
+    /// Finds a volume with its users.
     pub fn find(&self, name: &str) -> Result<Volume> {
         plan::check_name(name)?;
         let path = self.source(name);

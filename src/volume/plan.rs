@@ -16,6 +16,7 @@ pub enum Source {
     Host(PathBuf),
 }
 
+/// Value of a `--volume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeOption {
     pub source: Source,

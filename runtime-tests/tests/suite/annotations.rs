@@ -324,7 +324,7 @@ fn a_configuration_file_counts_if_root_alone_can_write_it() {
                 .output()
         };
         // The annotation acts: it is wrong, and refused.
-        run("").exits(1).says("io.aril.network.dns without a network");
+        run("").exits(1).says("io.aril.network.dns needs a network with name resolution");
         for (prepare, why) in [
             ("chmod 664 aril.conf", "other users can write /etc/aril/aril.conf (mode 0664)"),
             ("chmod 602 aril.conf", "other users can write /etc/aril/aril.conf (mode 0602)"),

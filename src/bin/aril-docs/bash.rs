@@ -48,6 +48,7 @@ _aril() {
 complete -o filenames -o bashdefault -F _aril aril
 "#;
 
+/// Completion script for bash.
 pub fn text(globals: &[Flag], commands: &[Command]) -> String {
     let mut cases = String::new();
     for command in commands {

@@ -6,6 +6,7 @@ use aril::cli::version::VERSION;
 
 use super::{Command, Flag};
 
+/// Page aril(1).
 pub fn overview(globals: &[Flag], commands: &[Command]) -> String {
     let mut page = head("aril", "container runtime for OCI bundles");
     section(&mut page, "SYNOPSIS");
@@ -40,6 +41,7 @@ pub fn overview(globals: &[Flag], commands: &[Command]) -> String {
     page
 }
 
+/// Page of a command, such as aril-run(1).
 pub fn of(command: &Command) -> String {
     let mut page = head(&format!("aril-{}", command.name), command.about);
     section(&mut page, "SYNOPSIS");

@@ -36,6 +36,7 @@ const TURN: &str = r#"        '1:command:_aril_commands' \
 
 const TAIL: &str = "    esac\n}\n\n_aril \"$@\"\n";
 
+/// Completion script for zsh.
 pub fn text(globals: &[Flag], commands: &[Command]) -> String {
     let mut text = HEAD.to_owned();
     for Command { name, about, .. } in commands {

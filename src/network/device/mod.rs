@@ -13,6 +13,7 @@ pub mod plan;
 
 use std::fmt;
 
+/// Device to be moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Name on the host.

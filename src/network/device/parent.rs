@@ -41,6 +41,7 @@ impl MovedDevices {
         Self { namespace: namespace.into(), taken: Vec::new() }
     }
 
+    /// Moves devices into the container, up to the first that fails.
     pub fn take(&mut self, devices: &[Device]) -> Result<()> {
         let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
         let mut there = socket_in(self.namespace.as_fd())?;

@@ -7,6 +7,7 @@ use oci_spec::runtime::LinuxNetDevice;
 use super::Device;
 use crate::error::{Error, Result};
 
+/// Part of the config that decides about devices.
 #[derive(Debug)]
 pub struct DeviceRequest<'a> {
     pub devices: Option<&'a HashMap<String, LinuxNetDevice>>,

@@ -44,10 +44,12 @@ impl Bridge<'_> {
     }
 }
 
+/// Adds the elements of a network.
 pub fn add_bridge(transaction: &mut Transaction, bridge: &Bridge<'_>) {
     bridge_elements(transaction, bridge, NEWSETELEM, CREATE);
 }
 
+/// Removes the elements of a network.
 pub fn remove_bridge(transaction: &mut Transaction, bridge: &Bridge<'_>) {
     bridge_elements(transaction, bridge, DELSETELEM, 0);
 }

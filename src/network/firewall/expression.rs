@@ -13,6 +13,7 @@ pub(super) const VALUE: u32 = WORDS + 8;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 
+/// Expression of a rule.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expression<'a> {
     /// Loads metadata of the packet into a register.
@@ -76,6 +77,7 @@ pub(super) enum Expression<'a> {
     Jump(&'a str),
 }
 
+/// Metadata of a packet (`NFT_META_*`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum MetaKey {
     Mark = 3,
@@ -86,12 +88,14 @@ pub(super) enum MetaKey {
     Protocol = 16,
 }
 
+/// Header that an offset counts from (`NFT_PAYLOAD_*`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Base {
     Network = 1,
     Transport = 2,
 }
 
+/// Field of a connection's entry (`NFT_CT_*`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ConnectionKey {
     State = 0,
@@ -177,6 +181,7 @@ fn compare(batch: &mut Batch, register: u32, operator: u32, to: &[u8]) {
     data(batch, 3, to);
 }
 
+/// Adds a value or verdict as nested data.
 pub(super) fn data(batch: &mut Batch, kind: u16, value: &[u8]) {
     batch.nest(kind, |data| {
         data.put(DATA_VALUE, value);

@@ -47,6 +47,7 @@ pub use ruleset::remake;
 use crate::sys::Errno;
 use crate::sys::netlink::{Batch, NETFILTER, Refusal, Socket, integer};
 
+/// Name of the table, of family `inet`.
 pub const TABLE: &str = "aril";
 
 const NETFILTER_INET: u8 = 1;
@@ -70,6 +71,7 @@ const LIST_ELEMENT: u16 = 1;
 pub struct Transaction(Batch);
 
 impl Transaction {
+    /// Begins a transaction.
     pub fn new() -> Self {
         let mut batch = Batch::new();
         mark(&mut batch, libc::NLMSG_MIN_TYPE as u16);
@@ -89,6 +91,7 @@ impl Transaction {
         self.0.len() == 1
     }
 
+    /// Sends the transaction and waits for the kernel's answer.
     pub fn commit(mut self, socket: &mut Socket) -> Result<(), Refusal> {
         self.0.acknowledge_here();
         mark(&mut self.0, libc::NLMSG_MIN_TYPE as u16 + 1);
@@ -108,6 +111,7 @@ fn mark(batch: &mut Batch, kind: u16) {
     batch.request(kind, 0, &[0, 0, high, low]);
 }
 
+/// Opens a netlink socket to nftables.
 pub fn open() -> crate::sys::Result<Socket> {
     Socket::open(NETFILTER)
 }

@@ -127,6 +127,7 @@ pub(super) fn repair_locked(new: Option<&Network>) -> Result<()> {
     })
 }
 
+/// Removes the elements of a lease's published ports.
 pub(super) fn unpublish(lease: &Lease) -> Result<()> {
     if lease.published.is_empty() {
         return Ok(());

@@ -21,6 +21,7 @@ use crate::sys::netlink::{Batch, Socket};
 
 const IPV6: &str = "/proc/sys/net/ipv6/conf";
 
+/// True if the kernel has IPv6.
 pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
@@ -253,6 +254,7 @@ pub(super) fn reopen_loopback(network: &Network) -> Result<()> {
     fs::write(&path, "1").os("write", &path)
 }
 
+/// Removes the files of a network's settings.
 pub(super) fn forget(network: &str) -> Result<()> {
     let users = users_of_loopback(network);
     for name in store::entries(&users)? {

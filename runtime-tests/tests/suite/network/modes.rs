@@ -169,7 +169,7 @@ fn networks_as_they_are_shown() {
     assert_eq!(shown[0]["ipv4"]["gateway"], "10.76.0.1");
     for (words, text) in [
         (&["create", "a"][..], "network already exists: a"),
-        (&["create", "lo"], "a link is named lo already"),
+        (&["create", "lo"], "a network interface named lo already exists"),
         (&["create", "b", "--subnet", "10.76.0.128/25"], "overlaps 10.76.0.0/24 of network a"),
         (&["create", "b", "--subnet", "x"], "invalid subnet \"x\""),
         (&["create", "b", "--driver", "x"], "unknown network driver"),

@@ -171,7 +171,10 @@ fn a_mount_of_the_config_goes_before() {
         host.run_call(&c, &["--network", "bridge", flag, bad]).output().exits(1).says(why);
     }
     let c = sleeper();
-    host.run_call(&c, &["--dns", "192.0.2.1"]).output().exits(1).says("without a network");
+    host.run_call(&c, &["--dns", "192.0.2.1"])
+        .output()
+        .exits(1)
+        .says("needs a network with name resolution");
     host.has_nothing_left();
 }
 
