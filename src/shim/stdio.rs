@@ -396,7 +396,7 @@ mod tests {
         let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed }).unwrap();
         assert!(open.input.is_none());
         let [(_, sink)] = &open.outputs[..] else { panic!("one relay: {:?}", open.outputs) };
-        let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        let inode = |fd: &OwnedFd| fstat(fd).unwrap().st_ino;
         let fifo = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&stdio.stdout).unwrap());
         assert_eq!(inode(sink), fifo);
         assert_ne!(inode(&open.child[1]), fifo, "the process gets a pipe");

@@ -119,8 +119,9 @@ fn a_processor_hog_stays_within_its_quota() {
         };
         let mut now = before.clone();
         let start = Instant::now();
-        while since(&now, "periods") < PERIODS {
-            assert!(start.elapsed() < PATIENCE, "no periods: {now}");
+        // What others leave of the host may be less than the quota, for a time.
+        while since(&now, "periods") < PERIODS || since(&now, "throttledPeriods") == 0.0 {
+            assert!(start.elapsed() < PATIENCE, "no periods, or never held: {now}");
             std::thread::sleep(Duration::from_millis(200));
             now = usage(&c)["cpu"].clone();
         }
@@ -130,12 +131,10 @@ fn a_processor_hog_stays_within_its_quota() {
         let used = total(&now) - total(&before);
         eprintln!("{:.2} % of the quota in the view {view:?}", used / granted * 100.0);
         assert!(used <= granted * 1.03, "used {used} ns of {granted}: {now}");
-        // What others leave of the host may be less.
         let throttled = since(&now, "throttledPeriods") / since(&now, "periods");
         if throttled > 0.99 {
             assert!(used >= granted * 0.97, "used {used} ns of {granted}: {now}");
         }
-        assert!(throttled > 0.0, "never held: {now}");
     });
 }
 
