@@ -1,9 +1,9 @@
 //! Making the container's cgroup, and setting its limits.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -38,6 +38,9 @@ pub struct Created {
     has_unit: bool,
     /// Why there is no cgroup in some hierarchy.
     refused: Option<Error>,
+    /// See [`take`]. Where the first hierarchy is cgroup2, `dir` is the lock.
+    lock: Option<OwnedFd>,
+    taken: bool,
     /// Outermost first.
     made: Vec<PathBuf>,
 }
@@ -82,6 +85,8 @@ pub fn create(plan: &Plan) -> Result<Created> {
         moves: false,
         has_unit: false,
         refused: None,
+        lock: None,
+        taken: false,
         made: Vec::new(),
     };
     match create_all(plan, &mut created) {
@@ -113,8 +118,13 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
             return Ok(());
         }
     }
-    for target in &plan.targets {
-        let made = make(target, &mut created.made);
+    // The same one is the first of each create.
+    let (unified, others): (Vec<_>, Vec<_>) = plan.targets.iter().partition(|t| t.is_version2());
+    for target in unified.into_iter().chain(others) {
+        let made = match created.taken {
+            false => take(target, created),
+            true => make(target, &mut created.made),
+        };
         match made {
             Ok(()) => {
                 let entries = target.names.iter().map(|n| (n.clone(), target.dir.clone()));
@@ -134,7 +144,7 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
         }
         refuse_frozen(target, &target.dir)?;
         if !created.is_new(&target.dir) && target.is_version2() {
-            renew(target, &mut created.made)?;
+            renew(target, created)?;
         }
         prepare(plan, target, created)?;
     }
@@ -255,6 +265,40 @@ fn require_joined(plan: &Plan, created: &Created) -> Result<()> {
     }
 }
 
+/// Makes the cgroup, or finds it, and locks it by flock(2) on its directory: of two creates that want the same
+/// cgroup at the same moment, both would find it empty. The lock is held until the first process is inside.
+fn take(target: &Target, created: &mut Created) -> Result<()> {
+    loop {
+        make(target, &mut created.made)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = match open(&target.dir, flags) {
+            // The create that held it has failed.
+            Err(Errno::ENOENT | Errno::ENODEV) => continue,
+            other => fs::File::from(other.os("open", target.dir.display())?),
+        };
+        match directory.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                // The directory is the other's from now on, even if this create has made it.
+                created.made.retain(|dir| *dir != target.dir);
+                return refuse_used(target).and(Err(being_created(target)));
+            }
+            other => other.map_err(std::io::Error::from).os("flock", target.dir.display())?,
+        }
+        let inode = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+        let locked = directory.metadata().os("fstat", target.dir.display())?.ino();
+        if inode(&target.dir) == Some(locked) {
+            created.lock = Some(directory.into());
+            created.taken = true;
+            return Ok(());
+        }
+    }
+}
+
+fn being_created(target: &Target) -> Error {
+    Error::state("container's cgroup is not empty: another container is being created in it")
+        .hint(format!("give the container another cgroupsPath than {}", target.dir.display()))
+}
+
 /// Another container's, or what is left of one.
 fn refuse_used(target: &Target) -> Result<()> {
     let paths: Paths = target.names.iter().map(|n| (n.clone(), target.dir.clone())).collect();
@@ -290,9 +334,10 @@ fn refuse_frozen(target: &Target, dir: &Path) -> Result<()> {
 /// Into a cgroup whose `cgroup.kill` was ever written, nobody can be cloned: Linux (6.12 and 6.18,
 /// at least) takes the child for one that the kill missed. A new one has never been killed. One
 /// with cgroups below stays as it is.
-fn renew(target: &Target, made: &mut Vec<PathBuf>) -> Result<()> {
+fn renew(target: &Target, created: &mut Created) -> Result<()> {
     match file::rmdir(&target.dir) {
-        Ok(()) => make(target, made),
+        Ok(()) if created.lock.is_some() => take(target, created),
+        Ok(()) => make(target, &mut created.made),
         Err(_) => Ok(()),
     }
 }
@@ -303,7 +348,10 @@ fn prepare(plan: &Plan, target: &Target, created: &mut Created) -> Result<()> {
         if plan.version == Version::V2 {
             controllers::enable(target, &plan.writes)?;
         }
-        created.dir = Some(open_directory(&target.dir)?);
+        created.dir = match created.lock.take() {
+            None => Some(open_directory(&target.dir)?),
+            lock => lock,
+        };
         return plan.owner.map_or(Ok(()), |owner| delegate(plan, &target.dir, owner));
     }
     if target.carries("cpuset") {

@@ -13,7 +13,7 @@ use crate::id::{ContainerId, HostPid};
 use crate::network::pasta;
 use crate::path::c_path;
 use crate::spec;
-use crate::state::{Ending, Phase, Record, Slot, Status, Store, ending, observe};
+use crate::state::{Ending, Observed, Phase, Record, Slot, Status, Store, ending, observe};
 use crate::sys::Errno;
 
 /// A container as of now.
@@ -31,14 +31,26 @@ pub struct View {
 
 pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
     let slot = store.open(id)?;
-    let record = record(&slot, id)?;
-    let observed = observe(&slot, &record)?;
+    let (record, observed) = look(&slot, id)?;
     let pid = if observed.init().is_some() { record.init_process_pid } else { HostPid(0) };
     let ending = match observed.status {
         Status::Stopped => ending(&slot)?,
         _ => Ending::Unattended,
     };
     Ok(View { status: observed.status, pid, uid: 0, ending, record })
+}
+
+/// The record and what is true, for verbs that take no lock. A create may come to its end between the two:
+/// then what was read is the intent of a container that has a process by now.
+pub(super) fn look(slot: &Slot, id: &ContainerId) -> Result<(Record, Observed)> {
+    let first = record(slot, id)?;
+    let observed = observe(slot, &first)?;
+    if first.init_process_pid.0 != 0 || observed.status != Status::Stopped {
+        return Ok((first, observed));
+    }
+    let record = record(slot, id)?;
+    let observed = observe(slot, &record)?;
+    Ok((record, observed))
 }
 
 /// Every container of the root, and what is wrong with those that cannot be shown.

@@ -4,7 +4,7 @@ use super::undo;
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
 use crate::id::ContainerId;
-use crate::state::{Record, Status, Store, observe};
+use crate::state::{Record, Status, Store};
 use crate::sys::{self, Errno};
 use crate::time::step;
 
@@ -12,8 +12,7 @@ use crate::time::step;
 pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
     // Without the lock: a create that hangs in a hook must be killable.
     let slot = store.open(id)?;
-    let record = super::inspect::record(&slot, id)?;
-    let observed = observe(&slot, &record)?;
+    let (record, observed) = super::inspect::look(&slot, id)?;
     let rest = signal == libc::SIGKILL && !record.private_pid_namespace;
     let Some(init) = observed.init() else {
         // Its other processes may have outlived it.

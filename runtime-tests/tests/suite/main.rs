@@ -4,6 +4,7 @@
 //! the reason, or is wrong.
 
 mod annotations;
+mod at_once;
 mod binds;
 mod bundleless;
 mod caller;
