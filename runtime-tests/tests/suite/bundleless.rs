@@ -185,7 +185,7 @@ fn what_is_wrong_is_refused() {
             (&["--volume", "../no-such-directory:/y"], "no such file or directory"),
             (&["--volume", "-x:/y"], "invalid volume name"),
             (&["--device", "/no/such/device"], "stat /no/such/device: no such file or directory"),
-            (&["--device", "/tmp"], "/tmp has no devices"),
+            (&["--device", "/etc"], "/etc has no devices"),
             (&["--sysctl", "kernel.sysrq=1"], "is not in a separate kernel namespace"),
             (&["--group-add", "nobodys"], "no group \"nobodys\" in /etc/group of the image"),
             (&["--group-add", "4294967295"], "invalid value \"4294967295\" for flag --group-add"),

@@ -70,10 +70,13 @@ fn every_verb_reads_all_of_its_flags() {
             };
         }
         // The action that has the most flags.
-        line += if verb.name == "network" { " create" } else { "" };
-        for _ in 0..verb.least {
-            line += " x";
-        }
+        let (action, more) = match verb.name {
+            "network" => (" create", verb.least),
+            "mounts" => (" add", verb.least - 1),
+            _ => ("", verb.least),
+        };
+        line += action;
+        line += &" x".repeat(more);
         read(&line);
     }
 }
