@@ -123,6 +123,13 @@ const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         ways: &[],
+        lines: &["status Groups "],
+        peer: " 8 10 20",
+        ours: " 8 10 10 20",
+        reason: "later runc, crun and aril set a group that the config names twice as it is named",
+    },
+    Accepted {
+        ways: &[],
         lines: &["mount /dev/", "mount /proc/"],
         peer: " rw,relatime private devtmpfs ",
         ours: " rw,nosuid,noexec,relatime private devtmpfs ",
