@@ -77,6 +77,7 @@ impl Host {
             namespaces: Facts {
                 joins_host_network: false,
                 joined_maps: Some(Maps { uid: mapping.clone(), gid: mapping }),
+                joined_denies_setgroups: rootless,
             },
             process: ProcessFacts {
                 security: SecurityModules { apparmor: true, selinux: true },
@@ -86,6 +87,7 @@ impl Host {
             },
             in_user_namespace: rootless,
             kcore: true,
+            callers_mounts: None,
             no_place_for: Vec::new(),
             resctrl: Some(Resctrl { root: "/sys/fs/resctrl".into(), groups: vec!["a".into()] }),
         }
@@ -120,15 +122,20 @@ pub fn plan(spec: &Spec, host: Host) {
     let pairs: Vec<_> = annotations.map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let grant = &OperatorGrant::of(Extensions::of(&pairs));
     let facts = host.facts(grant);
+    let rootless = matches!(host, Host::Rootless);
     match compile::container(&id, spec, grant, options, &facts) {
         Ok(plan) => assert!(!plan.to_string().is_empty()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     if let Some(process) = spec.process() {
-        let options = ExecOptions { detach: true, console_socket: None, passed: Passed::default() };
+        let options = ExecOptions {
+            detach: true,
+            console_socket: None,
+            passed: Passed::default(),
+            denies_setgroups: rootless,
+        };
         let _ = compile::exec(&id, spec, grant, process, &options, &facts.process);
     }
-    let rootless = matches!(host, Host::Rootless);
     let facts = explain::Facts { rootless, apparmor: true, selinux: false, landlock: Some(6) };
     let _ = explain::explain(spec, grant, &facts);
 }
@@ -147,6 +154,7 @@ fn options(bundle: PathBuf) -> Options {
     Options {
         bundle,
         state_directory: "/run/aril/fuzzed".into(),
+        host_mounts: true,
         fill: Vec::new(),
         no_pivot: false,
         new_keyring: true,
