@@ -40,15 +40,24 @@ pub fn traces_that_stay(mark: &str) -> Vec<String> {
 /// mark every process of the host, and a failing test ends the marked processes.
 pub fn processes(mark: &str) -> Vec<i32> {
     let own = std::process::id().cast_signed();
-    pids().filter(|pid| *pid != own && !is_zombie(*pid) && is_marked(*pid, mark)).collect()
+    let belongs = |pid: i32| is_marked(pid, mark) || has(pid, "cmdline", mark);
+    pids().filter(|pid| *pid != own && !is_zombie(*pid) && belongs(*pid)).collect()
 }
 
-/// True if a process belongs to the test with this mark, by its cgroup, command line, environment or root.
+/// True if a process belongs to the test with this mark, by its cgroup, environment or root: not by its command line,
+/// which also a daemon has that the test started.
 pub fn is_marked(pid: i32, mark: &str) -> bool {
-    let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let has = |file| String::from_utf8_lossy(&text(file)).contains(mark);
-    ["cgroup", "cmdline", "environ"].into_iter().any(has)
-        || has_root(&String::from_utf8_lossy(&text("mountinfo")), mark)
+    has(pid, "cgroup", mark)
+        || has(pid, "environ", mark)
+        || has_root(&String::from_utf8_lossy(&read(pid, "mountinfo")), mark)
+}
+
+fn has(pid: i32, file: &str, mark: &str) -> bool {
+    String::from_utf8_lossy(&read(pid, file)).contains(mark)
+}
+
+fn read(pid: i32, file: &str) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()
 }
 
 fn has_root(mountinfo: &str, mark: &str) -> bool {

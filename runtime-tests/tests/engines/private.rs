@@ -132,7 +132,9 @@ impl Place {
 
     /// All that run in it.
     pub fn processes(&self) -> Vec<i32> {
-        host::processes(&self.container.mark)
+        let mut processes = host::processes(self.mark());
+        processes.retain(|pid| host::is_marked(*pid, self.mark()));
+        processes
     }
 
     /// The same with their command lines.
