@@ -144,6 +144,13 @@ const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         ways: &[],
+        lines: &["mount /dev/", "mount /proc/"],
+        peer: " rw,nosuid master devtmpfs ",
+        ours: " rw,nosuid,noexec master devtmpfs ",
+        reason: NODE,
+    },
+    Accepted {
+        ways: &[],
         lines: &["device /dev/mqueue "],
         peer: "41777 0:65534",
         ours: "41777 0:0",

@@ -74,7 +74,7 @@ const KNOWN: &[Known] = &[
 
 /// Rows that ours refuses, and the peer takes.
 const REFUSED: &[(&str, &str)] = &[
-    ("io weight of no meaning", "the spec's range of weights is 10 to 1000"),
+    ("io weight of no meaning", "the range of weights in the specification ends at 1000"),
     (
         "an update below what is used",
         "checkBeforeUpdate, which runc knows since 1.2: before, the container was killed",

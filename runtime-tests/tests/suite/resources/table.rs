@@ -301,7 +301,7 @@ fn io((major, minor): (u64, u64)) -> Vec<Row> {
         ),
         weight("io weight", 100, 500),
         weight("io weights at both ends", 10, 1000),
-        weight("io weight of no meaning", 5, 100),
+        weight("io weight of no meaning", 1001, 100),
         row(
             "a disk of no such number",
             IO,
