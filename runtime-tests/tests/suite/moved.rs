@@ -21,24 +21,22 @@ fn inherit(from: &Path, to: &Path, file: &str) {
     }
 }
 
-/// Moves the processes of a directory to another one beside it, which is made.
-fn move_to(dir: &Path, name: &str) -> PathBuf {
-    let there = dir.with_file_name(name);
-    fs::create_dir_all(&there).expect("a cgroup");
+/// Moves the processes of one cgroup to another one, which is made.
+fn move_processes(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a cgroup");
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        inherit(dir, &there, file);
+        inherit(from, to, file);
     }
-    for pid in fs::read_to_string(dir.join("cgroup.procs")).expect("processes").lines() {
-        fs::write(there.join("cgroup.procs"), pid).expect("a member");
+    for pid in fs::read_to_string(from.join("cgroup.procs")).expect("processes").lines() {
+        fs::write(to.join("cgroup.procs"), pid).expect("a member");
     }
-    there
 }
 
 /// A running container that has left its cgroups for others; `gone`: its own were removed, too.
 fn moved(c: Container, gone: bool) -> Container {
     c.run_detached();
     for dir in own(&c) {
-        move_to(&dir, "elsewhere");
+        move_processes(&dir, &dir.with_file_name("elsewhere"));
         if gone {
             fs::remove_dir(&dir).expect("an empty cgroup");
         }
@@ -48,6 +46,17 @@ fn moved(c: Container, gone: bool) -> Container {
 
 fn only_aril(c: &Container) -> bool {
     c.runtime.only_aril("runc 1.1.5 and crun take the cgroup that they made for the container's")
+}
+
+fn refuses_update(c: &Container) {
+    let update = c.call(["update", "--pids-limit", "77", &c.id]).output();
+    update.exits(1).says("has left its cgroup");
+}
+
+/// The cgroups that the test made itself are not the runtime's to remove.
+fn leaves_nothing_else(c: &Container) {
+    host::scrub(&c.mark);
+    c.leaves_nothing();
 }
 
 fn pids(c: &Container) -> Vec<i32> {
@@ -73,17 +82,13 @@ fn its_own_cgroup_is_gone() {
         assert_eq!(pids(&c), [c.pid()]);
         assert_eq!(c.status(), "running");
         c.verb("pause").exits(1).says("has left its cgroup");
-        c.call(["update", "--pids-limit", "77", &c.id])
-            .output()
-            .exits(1)
-            .says("has left its cgroup");
+        refuses_update(&c);
         c.call(["events", "--stats", &c.id]).output().exits(1).says("was removed");
         c.kill("TERM").ok();
         c.kill("KILL").ok();
         c.wait_for("stopped");
         c.delete().ok();
-        host::scrub(&c.mark);
-        c.leaves_nothing();
+        leaves_nothing_else(&c);
     });
 }
 
@@ -96,10 +101,7 @@ fn its_own_cgroup_is_empty() {
             return;
         }
         c.verb("pause").exits(1).says("failed to freeze: the container has left its cgroup");
-        c.call(["update", "--pids-limit", "77", &c.id])
-            .output()
-            .exits(1)
-            .says("has left its cgroup");
+        refuses_update(&c);
         for dir in own(&c) {
             // On cgroup2 an empty cgroup is frozen at once, on v1, too.
             let _ = fs::write(dir.join("freezer.state"), "FROZEN");
@@ -108,8 +110,7 @@ fn its_own_cgroup_is_empty() {
         assert_eq!(c.status(), "running");
         assert_eq!(pids(&c), [c.pid()]);
         c.delete_by_force().ok();
-        host::scrub(&c.mark);
-        c.leaves_nothing();
+        leaves_nothing_else(&c);
     });
 }
 
@@ -134,8 +135,7 @@ fn it_is_frozen_where_it_is_now() {
         fs::write(freezer.join(file), thawed).expect("thawed");
         c.exec(["true"]).ok();
         c.delete_by_force().ok();
-        host::scrub(&c.mark);
-        c.leaves_nothing();
+        leaves_nothing_else(&c);
     });
 }
 
@@ -151,8 +151,7 @@ fn a_process_of_the_hosts_pid_namespace_that_has_left_is_killed() {
             c.kill("KILL").ok();
             c.wait_for("stopped");
             c.delete().ok();
-            host::scrub(&c.mark);
-            c.leaves_nothing();
+            leaves_nothing_else(&c);
         }
     });
 }
@@ -164,14 +163,7 @@ fn below_its_own_cgroup() {
         let c = Container::new(view).sleeper();
         c.run_detached();
         for dir in own(&c) {
-            let init = dir.join("init");
-            fs::create_dir(&init).expect("a cgroup");
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                inherit(&dir, &init, file);
-            }
-            for pid in fs::read_to_string(dir.join("cgroup.procs")).expect("processes").lines() {
-                fs::write(init.join("cgroup.procs"), pid).expect("a member");
-            }
+            move_processes(&dir, &dir.join("init"));
         }
         c.verb("pause").ok();
         assert_eq!(c.status(), "paused");

@@ -100,32 +100,11 @@ fn bundle() -> Option<PathBuf> {
 
 fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'a> {
     Input {
-        bundle,
-        rootfs,
         overlay: crate::rootfs::overlay::plan::tests::input(None, None),
         readonly: true,
         mounts,
-        extra: &[],
-        fill: &[],
-        devices: &[],
-        masked_paths: &[],
-        readonly_paths: &[],
-        propagation: None,
-        mount_namespace: true,
-        callers: None,
-        host_mounts: false,
-        own_user_namespace: false,
-        user_namespace: false,
-        foreign_network: false,
-        foreign_ipc: false,
-        rootless: false,
-        uid_mappings: &[],
-        gid_mappings: &[],
-        map_root: false,
-        cgroup: CgroupView::Legacy(&[]),
-        no_pivot: false,
-        mount_label: None,
         kcore: true,
+        ..Input::of_running(bundle, rootfs)
     }
 }
 

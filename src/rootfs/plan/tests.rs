@@ -3,32 +3,11 @@ use crate::rootfs::child::tests::{MASKED, READ_ONLY, default_mounts, strings};
 
 pub(super) fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
     Input {
-        bundle: Path::new("/bundle"),
-        rootfs: Path::new("/bundle/rootfs"),
         overlay: overlay::plan::tests::input(None, None),
-        readonly: false,
         mounts,
-        extra: &[],
-        fill: &[],
-        devices: &[],
-        masked_paths: &[],
-        readonly_paths: &[],
-        propagation: None,
-        mount_namespace: true,
-        callers: None,
-        host_mounts: false,
-        own_user_namespace: false,
-        user_namespace: false,
-        foreign_network: false,
-        foreign_ipc: false,
-        rootless: false,
-        uid_mappings: &[],
-        gid_mappings: &[],
-        map_root: false,
         cgroup: CgroupView::Unified(Path::new("/sys/fs/cgroup/c1")),
-        no_pivot: false,
-        mount_label: None,
         kcore: true,
+        ..Input::of_running(Path::new("/bundle"), Path::new("/bundle/rootfs"))
     }
 }
 
