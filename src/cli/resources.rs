@@ -38,7 +38,7 @@ pub fn flags() -> Vec<Arg> {
 pub fn limit_flags() -> Vec<Arg> {
     let value = table::value;
     vec![
-        value("blkio-weight", "N", "Relative weight of block I/O, 10 to 1000"),
+        value("blkio-weight", "N", "Relative weight of block I/O, 1 to 1000"),
         value("cpu-period", "USECS", "Period of the CPU quota"),
         value("cpu-quota", "USECS", "CPU time in each period (-1: unlimited)"),
         value("cpu-burst", "USECS", "Unused CPU time that may be used later"),
