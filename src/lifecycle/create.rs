@@ -628,7 +628,7 @@ impl Drop for Making<'_> {
         if let Some(moved) = self.moved.take() {
             let _ = moved.move_back();
         }
-        // A cgroup that we did not get to make may be somebody else's.
+        // A cgroup that this create did not make may belong to another container.
         if let Some(created) = self.cgroup.take() {
             let _ = cgroup::stored::kill_all(&created.paths);
             let _ = created.undo();

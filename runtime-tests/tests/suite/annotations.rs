@@ -169,7 +169,7 @@ fn every_verb_acts_on_what_was_granted() {
             .ok()
             .says("io.aril.landlock, io.aril.network ignored");
         c.start();
-        // The engine's annotations are shown as they are, but no false report of ours.
+        // The engine's annotations are shown unchanged, except a false report under the name of one of Aril's.
         let state = c.state();
         assert_eq!(state["annotations"]["io.aril.network"], "pasta");
         assert_eq!(state["annotations"]["io.aril.landlock.enforced"], Value::Null);
@@ -297,7 +297,7 @@ fn the_log_has_the_warning() {
     });
 }
 
-/// Who may write the file speaks for the operator.
+/// Every user that may write to the file acts as the operator.
 #[test]
 fn a_configuration_file_counts_if_root_alone_can_write_it() {
     on_the_host(|view| {

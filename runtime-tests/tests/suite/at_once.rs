@@ -46,7 +46,7 @@ fn all_run(c: &Container, options: &[&str], script: &str) -> Vec<Output> {
     at_once(c, calls)
 }
 
-/// A volume is filled once, and nobody sees a part of it.
+/// A volume is filled once, and no container sees a partly filled one.
 #[test]
 fn the_first_use_of_a_volume() {
     on_the_host(|view| {
@@ -167,7 +167,7 @@ fn the_first_use_of_a_network() {
     }
 }
 
-/// Parents that nobody has made yet, and that others may be about to remove.
+/// Parent cgroups that do not exist yet, and that another create may be about to remove.
 #[test]
 fn cgroup_parents() {
     in_each_view(|view| {
@@ -190,7 +190,7 @@ fn cgroup_parents() {
                 }
             }
         }
-        // A runtime removes what it made for a container; what is above may be somebody else's.
+        // A runtime removes what it made for a container; a parent may belong to another container.
         let left = host::cgroups(&first.mark);
         assert!(left.iter().all(|dir| !dir.ends_with(&first.id)), "{left:?}");
         left.iter().for_each(|dir| fs::remove_dir(dir).expect("an empty cgroup"));

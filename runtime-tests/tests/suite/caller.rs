@@ -185,7 +185,7 @@ fn environments() {
     });
 }
 
-/// A socket that nobody listens on is no fault of the container's.
+/// A notify socket without a listener does not make the container fail.
 #[test]
 fn a_notify_socket_without_a_listener() {
     on_the_host(|view| {
@@ -209,7 +209,7 @@ fn a_notify_socket_without_a_listener() {
     });
 }
 
-/// Until it is ready, a container is one like any other for whoever waits for it.
+/// A signal to a runtime that waits for readiness acts as at any other time.
 #[test]
 fn signals_before_readiness() {
     on_the_host(|view| {

@@ -228,7 +228,7 @@ fn an_agent_that_is_not_there() {
             }
             c.leaves_nothing();
         }
-        // A socket that nobody listens on any more.
+        // A socket without a listener any more.
         drop(UnixListener::bind(&path).expect("bind"));
         let out = c.run();
         assert_ne!(out.code, Some(0), "{out:#?}");
