@@ -72,9 +72,12 @@ pub fn main(words: Vec<OsString>) -> u8 {
 
 /// In two stages: the log must be open before a mistake in the verb's own words is reported.
 fn run(all: Vec<OsString>, sink: &mut Sink) -> Result<u8, Failure> {
+    // Any word, not only the verb: what the first image of the program reads, the second reads again.
+    if all.iter().skip(1).any(|word| table::enters_container(word)) {
+        seal(&all)?;
+    }
     let (global, words) = table::globals(all.iter().skip(1).cloned().collect())?;
     if words.first().is_some_and(|verb| table::enters_container(verb)) {
-        seal(&all)?;
         crate::sys::process::raise_open_files();
     }
     // Before the log is opened: it must not get the number of a descriptor that is passed.
