@@ -6,9 +6,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::{BorrowedStrDeserializer, CowStrDeserializer, UnitDeserializer};
+use serde::de::value::{CowStrDeserializer, Error as ValueError};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
@@ -20,49 +19,170 @@ pub enum Missing {
     Zero,
 }
 
-/// Reads from another deserializer of JSON.
+/// Reads from another deserializer of JSON. The code that is generic over the types that are read is small: there
+/// are a hundred of them, and each page of the binary that a start touches is a fault.
 pub struct Lenient<D>(pub D, pub Missing);
 
 /// The names of an object's fields.
 type Names = &'static [&'static str];
 
-/// What a type is in JSON: which zero it has, and what it may be read from.
+/// JSON type of a value without parts.
 #[derive(Clone, Copy)]
-enum Shape {
+enum Kind {
     Bool,
     Number,
     Text,
-    List,
-    /// With free keys, or with these fields.
-    Object(Option<Names>),
 }
 
-/// Methods without arguments of their own.
-macro_rules! shaped {
-    ($($shape:expr => $($method:ident)*;)*) => {
-        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            self.read(visitor, $shape)
-        })*)*
-    };
+/// A value without parts, or the kind of one that has some.
+enum Scalar<'de> {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(Cow<'de, str>),
+    List,
+    Object,
+}
+
+impl<'de> Scalar<'de> {
+    fn unexpected(&self) -> Unexpected<'_> {
+        match self {
+            Self::Null => Unexpected::Unit,
+            Self::Bool(value) => Unexpected::Bool(*value),
+            Self::Unsigned(value) => Unexpected::Unsigned(*value),
+            Self::Signed(value) => Unexpected::Signed(*value),
+            Self::Float(value) => Unexpected::Float(*value),
+            Self::Text(value) => Unexpected::Str(value),
+            Self::List => Unexpected::Seq,
+            Self::Object => Unexpected::Map,
+        }
+    }
+
+    /// The value as `visitor` takes it; null is the zero of the kind.
+    fn visit<V: Visitor<'de>>(self, kind: Kind, visitor: V) -> Result<V::Value, ValueError> {
+        match (kind, self) {
+            (Kind::Bool, Self::Null) => visitor.visit_bool(false),
+            (Kind::Bool, Self::Bool(value)) => visitor.visit_bool(value),
+            (Kind::Number, Self::Null) => visitor.visit_u64(0),
+            (Kind::Number, Self::Unsigned(value)) => visitor.visit_u64(value),
+            (Kind::Number, Self::Signed(value)) => visitor.visit_i64(value),
+            (Kind::Number, Self::Float(value)) => visitor.visit_f64(value),
+            (Kind::Text, Self::Null) => visitor.visit_borrowed_str(""),
+            (Kind::Text, Self::Text(Cow::Borrowed(value))) => visitor.visit_borrowed_str(value),
+            (Kind::Text, Self::Text(Cow::Owned(value))) => visitor.visit_string(value),
+            (_, other) => Err(Error::invalid_type(other.unexpected(), &visitor)),
+        }
+    }
+}
+
+/// Reads a scalar and passes it on while the deserializer still knows the place of an error.
+struct Scalars<'a, 'de>(&'a mut dyn FnMut(Scalar<'de>) -> Result<(), ValueError>);
+
+impl<'de> Scalars<'_, 'de> {
+    fn pass<E: Error>(self, scalar: Scalar<'de>) -> Result<(), E> {
+        (self.0)(scalar).map_err(E::custom)
+    }
+}
+
+impl<'de> Visitor<'de> for Scalars<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.pass(Scalar::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.pass(Scalar::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.pass(Scalar::Unsigned(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.pass(Scalar::Signed(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.pass(Scalar::Float(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.pass(Scalar::Text(Cow::Owned(value.to_owned())))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<(), E> {
+        self.pass(Scalar::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<(), E> {
+        self.pass(Scalar::Text(Cow::Owned(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        self.pass(Scalar::List)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        self.pass(Scalar::Object)
+    }
 }
 
 impl<'de, D: Deserializer<'de>> Lenient<D> {
-    fn read<V: Visitor<'de>>(self, visitor: V, shape: Shape) -> Result<V::Value, D::Error> {
-        self.0.deserialize_any(Reading { visitor, shape, missing: self.1 })
+    fn scalar<V: Visitor<'de>>(self, kind: Kind, visitor: V) -> Result<V::Value, D::Error> {
+        let (mut visitor, mut read) = (Some(visitor), None);
+        let mut visit = |scalar: Scalar<'de>| {
+            let visitor =
+                visitor.take().ok_or_else(|| ValueError::custom("more than one value"))?;
+            read = Some(scalar.visit(kind, visitor)?);
+            Ok(())
+        };
+        scalar(self.0, &mut visit)?;
+        read.ok_or_else(|| Error::custom("no value"))
     }
+}
+
+/// Not generic over what is read, and not repeated where it is.
+#[inline(never)]
+fn scalar<'de, D: Deserializer<'de>>(
+    inner: D,
+    visit: &mut dyn FnMut(Scalar<'de>) -> Result<(), ValueError>,
+) -> Result<(), D::Error> {
+    inner.deserialize_any(Scalars(visit))
+}
+
+/// Methods without arguments of their own.
+macro_rules! scalars {
+    ($($kind:expr => $($method:ident)*;)*) => {
+        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.scalar($kind, visitor)
+        })*)*
+    };
 }
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<D> {
     type Error = D::Error;
 
-    shaped! {
-        Shape::Bool => deserialize_bool;
-        Shape::Number => deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+    scalars! {
+        Kind::Bool => deserialize_bool;
+        Kind::Number => deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
             deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64;
-        Shape::Text => deserialize_char deserialize_str deserialize_string deserialize_bytes
+        Kind::Text => deserialize_char deserialize_str deserialize_string deserialize_bytes
             deserialize_byte_buf;
-        Shape::List => deserialize_seq;
-        Shape::Object(None) => deserialize_map;
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_option(List(visitor, self.1))
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_option(Object { visitor, names: None, missing: self.1 })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -71,7 +191,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<D> {
         names: Names,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.read(visitor, Shape::Object(Some(names)))
+        self.0.deserialize_option(Object { visitor, names: Some(names), missing: self.1 })
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -106,54 +226,77 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<D> {
     forward_to_deserialize_any! { i128 u128 unit unit_struct tuple tuple_struct identifier }
 }
 
-struct Reading<V> {
+/// Reads `text`, which stands for a field that is null or missing, by the code that reads documents.
+fn zero<'de, S: DeserializeSeed<'de>, E: Error>(
+    seed: S,
+    text: &'static [u8],
+) -> Result<S::Value, E> {
+    seed.deserialize(&mut serde_json::Deserializer::from_slice(text)).map_err(E::custom)
+}
+
+/// An array, or null, which is an empty one.
+struct List<V>(V, Missing);
+
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for List<V> {
+    type Value = V::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        inner.deserialize_seq(self)
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for List<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<V::Value, E> {
+        zero(self, b"[]")
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        self.deserialize(inner)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
+        self.0.visit_seq(Elements(elements, self.1))
+    }
+}
+
+/// An object with free keys or with the fields `names`, or null, which is an empty one.
+struct Object<V> {
     visitor: V,
-    shape: Shape,
+    names: Option<Names>,
     missing: Missing,
 }
 
-macro_rules! forwarded {
-    ($($method:ident($value:ty))*) => {
-        $(fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
-            self.visitor.$method(value)
-        })*
-    };
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Object<V> {
+    type Value = V::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        inner.deserialize_map(self)
+    }
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Reading<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for Object<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.visitor.expecting(f)
     }
 
-    forwarded! {
-        visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64)
-        visit_str(&str) visit_borrowed_str(&'de str) visit_string(String)
+    fn visit_none<E: Error>(self) -> Result<V::Value, E> {
+        zero(self, b"{}")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        match self.shape {
-            Shape::Bool => self.visitor.visit_bool(false),
-            Shape::Number => self.visitor.visit_u64(0),
-            Shape::Text => self.visitor.visit_borrowed_str(""),
-            Shape::List => self.visitor.visit_seq(Nothing(PhantomData)),
-            Shape::Object(_) => self.visit_map(Nothing(PhantomData)),
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
-        match self.shape {
-            Shape::Object(_) => Err(Error::invalid_type(Unexpected::Seq, &self)),
-            _ => self.visitor.visit_seq(Elements(elements, self.missing)),
-        }
+    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        self.deserialize(inner)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        let Shape::Object(names) = self.shape else {
-            return Err(Error::invalid_type(Unexpected::Map, &self));
-        };
-        let names = names.map(|names| Fields { names, seen: 0 });
+        let names = self.names.map(|names| Fields { names, seen: 0 });
         self.visitor.visit_map(Entries { inner, names, missing: self.missing, is_zero: false })
     }
 }
@@ -249,20 +392,23 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        let Some(fields) = &mut self.names else { return self.inner.next_key_seed(seed) };
-        if let Some(key) = self.inner.next_key_seed(Key)? {
-            return seed.deserialize(CowStrDeserializer::new(fields.canonical(key))).map(Some);
-        }
-        self.is_zero = true;
-        let missing = (self.missing == Missing::Zero).then(|| fields.next_missing()).flatten();
-        missing.map(|name| seed.deserialize(BorrowedStrDeserializer::new(name))).transpose()
+        let mut fields = self.names.as_mut();
+        let key = match (self.inner.next_key_seed(Key)?, &mut fields) {
+            (Some(key), Some(fields)) => fields.canonical(key),
+            (Some(key), None) => key,
+            (None, _) => {
+                self.is_zero = true;
+                let fields = fields.filter(|_| self.missing == Missing::Zero);
+                let Some(name) = fields.and_then(Fields::next_missing) else { return Ok(None) };
+                Cow::Borrowed(name)
+            }
+        };
+        seed.deserialize(CowStrDeserializer::new(key)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
-        match self.is_zero {
-            true => seed.deserialize(Lenient(UnitDeserializer::new(), self.missing)),
-            false => self.inner.next_value_seed(Seed(seed, self.missing)),
-        }
+        let seed = Seed(seed, self.missing);
+        if self.is_zero { zero(seed, b"null") } else { self.inner.next_value_seed(seed) }
     }
 }
 
@@ -289,29 +435,6 @@ impl<'de> Visitor<'de> for Key {
 
     fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Self::Value, E> {
         Ok(Cow::Borrowed(key))
-    }
-}
-
-/// An empty list or object.
-struct Nothing<E>(PhantomData<E>);
-
-impl<'de, E: Error> SeqAccess<'de> for Nothing<E> {
-    type Error = E;
-
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, E> {
-        Ok(None)
-    }
-}
-
-impl<'de, E: Error> MapAccess<'de> for Nothing<E> {
-    type Error = E;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, E> {
-        Ok(None)
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<S::Value, E> {
-        Err(E::custom("an empty object has no value"))
     }
 }
 

@@ -146,7 +146,7 @@ pub fn load_mounts(path: &Path) -> Result<Vec<Mount>> {
         let text = format!("load {}: mounts must be an array", path.display());
         return Err(Error::config(text).hint("the file has what `mounts` of a config.json has"));
     }
-    serde_json::from_slice(&bytes)
+    read(&bytes, Missing::Error)
         .map_err(|e| invalid(&bytes, &e))
         .context(|| format!("load {}", path.display()))
 }
