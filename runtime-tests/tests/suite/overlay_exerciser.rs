@@ -11,10 +11,10 @@ use nix::sys::stat::Mode;
 use runtime_tests::{Container, View, on_the_host, skip, spec};
 use serde_json::json;
 
-/// The stressors that need no device and no privilege that a container lacks, with what else each
-/// is told. io and procfs are left out: the one syncs the whole host, the other is not about files
-/// of the root.
-const STRESSORS: [(&str, &str); 44] = [
+/// The stressors that need no device and no privilege that a container lacks, with their options. Left out are io,
+/// which syncs the whole host, procfs, which is not about files of the root, and fpunch: that of Debian 13 reads what
+/// its other processes write, and fails on a tmpfs of the host as well.
+const STRESSORS: [(&str, &str); 43] = [
     ("access", ""),
     ("chattr", ""),
     ("chdir", "--chdir-dirs 64"),
@@ -32,7 +32,6 @@ const STRESSORS: [(&str, &str); 44] = [
     ("file-ioctl", ""),
     ("filename", ""),
     ("flock", ""),
-    ("fpunch", ""),
     ("fsize", ""),
     ("fstat", ""),
     ("getdent", ""),
