@@ -1,5 +1,4 @@
-//! `network`: what networks there are. And the options of `create` and `run` that put a container on
-//! one.
+//! The verb `network`, and the options of `create` and `run` that connect a container to a network.
 
 use clap::Arg;
 
@@ -22,18 +21,22 @@ pub enum Action {
 
 pub fn flags() -> Vec<Arg> {
     vec![
-        value("driver", "DRIVER", "bridge, routed or vxlan [bridge]"),
-        values("subnet", "SUBNET", "such as 10.1.0.0/24; once for IPv4, once for IPv6"),
-        values("gateway", "ADDRESS", "the host's address on it [the subnet's first]"),
-        values("range", "SUBNET", "give out addresses of this part only"),
-        value("mtu", "BYTES", "the longest packet [1500, vxlan 1450]"),
-        switch("internal", "no way in or out but to the host"),
-        switch("open", "let other open networks in"),
-        values("route", "SUBNET=ADDRESS", "a way to another host's subnet"),
-        value("vni", "N", "the number of a vxlan network"),
-        values("peer", "ADDRESS", "another host of a vxlan network"),
+        value("driver", "DRIVER", "Kind of network: bridge, routed or vxlan [bridge]"),
+        values("subnet", "SUBNET", "Subnet, such as 10.1.0.0/24; once for IPv4, once for IPv6"),
+        values(
+            "gateway",
+            "ADDRESS",
+            "Address of the host on the network [the first of the subnet]",
+        ),
+        values("range", "SUBNET", "Assign addresses of this part of the subnet only"),
+        value("mtu", "BYTES", "Maximum size of a packet [1500, vxlan 1450]"),
+        switch("internal", "Connect containers to each other and the host only"),
+        switch("open", "Accept connections from other open networks"),
+        values("route", "SUBNET=ADDRESS", "Add a route to a subnet of another host"),
+        value("vni", "N", "VXLAN network identifier"),
+        values("peer", "ADDRESS", "Address of another host of the VXLAN network"),
         format_flag(),
-        switch("quiet", "print the names only").short('q'),
+        switch("quiet", "Print names only").short('q'),
     ]
 }
 
@@ -46,7 +49,7 @@ pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
     };
     if !(least..=most).contains(&operands.len()) {
         let wanted = ["no name", "one name", "at least one name"][least + usize::from(most > 1)];
-        return Err(usage(format!("network {action} wants {wanted}")));
+        return Err(usage(format!("aril network {action} needs {wanted}")));
     }
     Ok(Command::Network(match action.as_str() {
         "create" => Action::Create(Box::new(NetworkOptions {
@@ -134,19 +137,26 @@ fn inspect(names: &[String]) -> Result<()> {
 
 pub fn run_flags() -> [Arg; 8] {
     [
-        values("network", "NETWORK", "none, host, bridge[:NAME], container:ID or ns:PATH"),
+        values("network", "NETWORK", "Network: none, host, bridge[:NAME], container:ID or ns:PATH"),
+        values("publish", "PORTS", "Publish ports: [ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]")
+            .short('p'),
+        switch(
+            "publish-over-listener",
+            "Publish a port even if a process of the host listens on it",
+        ),
         values(
-            "publish",
-            "PORTS",
-            "[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL] leads to the container",
-        )
-        .short('p'),
-        switch("publish-over-listener", "publish ports on which a process of the host listens"),
-        values("network-address", "ADDRESS", "its address on the network [a free one]"),
-        value("network-rate", "RATE", "bits a second: 10mbit, or in=10mbit,out=1mbit"),
-        values("dns", "ADDRESS", "a DNS server [the host's]"),
-        values("dns-search", "DOMAIN", "where names are looked up [as on the host]"),
-        values("add-host", "NAME:ADDRESS", "one more name in /etc/hosts"),
+            "network-address",
+            "ADDRESS",
+            "Address of the container on the network [a free one]",
+        ),
+        value(
+            "network-rate",
+            "RATE",
+            "Limit of traffic: 10mbit, or in=10mbit,out=1mbit (per second)",
+        ),
+        values("dns", "ADDRESS", "DNS server [those of the host]"),
+        values("dns-search", "DOMAIN", "Search domain of DNS [those of the host]"),
+        values("add-host", "NAME:ADDRESS", "Add a line to /etc/hosts"),
     ]
 }
 

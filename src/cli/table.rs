@@ -227,11 +227,17 @@ pub const VERBS: &[Verb] = &[
     },
     bare("features", "Print the runtime's features as JSON", |_, _| Ok(Command::Features)),
     Verb {
-        operands: "[command]",
-        most: 1,
+        operands: "[command [action]]",
+        most: 2,
         ..bare("help", "Print this help, or the help of a command", |_, operands| {
-            let verb = operands.first().map(|name| find(name)).transpose()?;
-            Ok(Command::Help(verb.map_or_else(help::overview, help::of)))
+            let [name, action @ ..] = operands.as_slice() else {
+                return Ok(Command::Help(help::overview()));
+            };
+            let verb = find(name)?;
+            match action.iter().find(|action| !verb.has_action(action)) {
+                Some(action) => Err(usage(format!("aril {name} has no action {action:?}"))),
+                None => Ok(Command::Help(help::of(verb))),
+            }
         })
     },
     bare("version", "Print the version", |_, _| Ok(Command::Version)),
@@ -299,6 +305,13 @@ pub fn command(words: &[OsString]) -> std::result::Result<Command, Failure> {
 }
 
 impl Verb {
+    /// True for `create` of `network`: an alternative of the first operand.
+    fn has_action(&self, word: &str) -> bool {
+        let first = self.operands.split(' ').next().unwrap_or_default();
+        first.contains('|')
+            && first.trim_matches(['<', '>']).split('|').any(|action| action == word)
+    }
+
     pub fn table(&self) -> clap::Command {
         plain(self.name).about(self.about).args((self.flags)()).arg(help_flag())
     }
@@ -343,8 +356,12 @@ pub fn global_flags() -> Vec<Arg> {
         value("log-format", "FORMAT", "Format of the log: text or json [text]"),
         switch("debug", "Log debug messages: each step and its duration"),
         switch("systemd-cgroup", "Let systemd create the cgroup; cgroupsPath is slice:prefix:name"),
-        value("cgroup-manager", "MANAGER", "cgroupfs, systemd or disabled [cgroupfs]"),
-        value("log-level", "LEVEL", "error, warning or debug [warning]"),
+        value(
+            "cgroup-manager",
+            "MANAGER",
+            "Cgroup driver: cgroupfs, systemd or disabled [cgroupfs]",
+        ),
+        value("log-level", "LEVEL", "Least severe level to log: error, warning or debug [warning]"),
         value(
             "rootless",
             "WHEN",

@@ -74,7 +74,7 @@ fn command(verb: &'static Verb) -> Command {
                 _ => Operand::Container,
             }
         }
-        "[command]" => Operand::Command,
+        "[command [action]]" => Operand::Command,
         "[bundle]" => Operand::Directory,
         _ => Operand::Other,
     };
