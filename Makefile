@@ -40,7 +40,7 @@ ENGINES := containerd docker.io podman
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build binaries bundle demo test test-engines fresh mutants races check fuzz bench bench-systemd bench-network floor \
+.PHONY: help build binaries bundle demo test test-engines fresh mutants races check fuzz bench bench-systemd bench-network floor layout \
 	install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
@@ -97,6 +97,13 @@ fuzz: rust-target ## fuzz every input for FUZZ_SECONDS each (30); FUZZ='TARGET..
 
 floor: rust-target
 	$(CARGO) build --release --locked --package runtime-tests --bins --target $(TARGET)
+
+# With symbols, in a directory of its own. Cargo does not know that the binaries depend on the script.
+layout: floor bundle ## write .cargo/start.ld: the functions that a start executes, for the linker (x86_64, some minutes)
+	$(CARGO) build --release --locked --package aril --bin aril --target $(TARGET) --target-dir target/layout \
+		--config 'profile.release.strip="none"'
+	$(OUT)/layout target/layout/$(TARGET)/release/aril $(BUNDLE)/rootfs .cargo/start.ld
+	touch src/bin/*.rs
 
 bench: binaries floor bundle ## floor, aril and the peers side by side; BENCH='--peer NAME=PATH --ops run ...'
 	$(OUT)/bench --aril $(RUNTIME) --bundle $(BUNDLE) --output docs/bench $(BENCH)
