@@ -59,15 +59,26 @@ impl Created {
     }
 
     /// Nothing but what we made, and of that only what nobody else uses by now.
-    pub fn undo(self) -> Result<()> {
+    fn undo(self) -> Result<()> {
         if self.has_unit {
             systemd::parent::stop(&self.paths);
         }
         let removed = stored::remove(&self.paths);
+        self.remove_made();
+        removed
+    }
+
+    /// The directories that were made, with those above the container's, which no record lists; of them only what
+    /// nobody else uses by now.
+    pub fn remove_made(&self) {
         for dir in self.made.iter().rev() {
             file::rmdir(dir).ok();
         }
-        removed
+    }
+
+    /// Whether systemd has made a unit around the first process.
+    pub fn has_unit(&self) -> bool {
+        self.has_unit
     }
 
     fn is_new(&self, dir: &Path) -> bool {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::handover::{Handover, Released, Sockets};
 use super::monitor::Monitored;
 use super::timeline::Timeline;
-use super::{end, foreground, inspect, network, notify, start, undo, userns};
+use super::{end, foreground, inspect, network, notify, rollback, start, userns};
 use crate::console::parent::PidfdOwner;
 use crate::error::{Error, Kind as ErrorKind, OsContext, Result};
 use crate::fs::record::Prepared;
@@ -187,7 +187,8 @@ struct Making<'a> {
     written: Option<Prepared>,
     sockets: Sockets,
     cgroup: Option<cgroup::parent::Created>,
-    rdt: limits::rdt::parent::Made,
+    /// Its resctrl groups exist. Until then they may be another container's.
+    has_resctrl: bool,
     /// What it holds of a network of ours.
     lease: Option<Lease>,
     shared: Option<network::Shared>,
@@ -259,7 +260,7 @@ impl<'a> Making<'a> {
             written: None,
             sockets,
             cgroup: None,
-            rdt: Default::default(),
+            has_resctrl: false,
             lease: None,
             shared,
             moved: None,
@@ -336,7 +337,8 @@ impl<'a> Making<'a> {
         self.cgroup = Some(created);
         self.time.mark("make the cgroup");
         if let Some(plan) = &self.plan.rdt {
-            self.rdt = limits::rdt::parent::prepare(plan)?;
+            let _made = limits::rdt::parent::prepare(plan)?;
+            self.has_resctrl = true;
             self.time.mark("make the resctrl group");
         }
         Ok(())
@@ -613,37 +615,39 @@ impl<'a> Making<'a> {
         self.undo = false;
         match self.slot.relock(id) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            other => other.and_then(|()| undo::after_end(&self.slot, &self.record, self.warn)),
+            other => other.and_then(|()| rollback::after_end(&self.slot, &self.record, self.warn)),
         }
     }
 }
 
 impl Drop for Making<'_> {
-    /// The process is gone by now: an `Init` that is dropped kills and reaps it.
+    /// The process is gone by now: an `Init` that is dropped kills and reaps it. The error that brings us here is the
+    /// one to report; what could not be undone is a warning.
     fn drop(&mut self) {
         if !self.undo {
             return;
         }
-        // The error that brings us here is the one to report.
-        if let Some(moved) = self.moved.take() {
-            let _ = moved.move_back();
-        }
+        let moved = self.moved.take().map_or(Ok(()), |moved| moved.move_back());
         // A cgroup that this create did not make may belong to another container.
-        if let Some(created) = self.cgroup.take() {
-            let _ = cgroup::stored::kill_all(&created.paths);
-            let _ = created.undo();
+        let killed = match &self.cgroup {
+            Some(created) => {
+                self.record.systemd_cgroup = created.has_unit();
+                cgroup::stored::kill_all(&self.record.cgroup_paths)
+            }
+            None => {
+                self.record.forget_cgroups();
+                Ok(())
+            }
+        };
+        if !self.has_resctrl {
+            self.record.intel_rdt = None;
         }
-        self.rdt.undo();
-        if inspect::uses_pasta(&self.record) {
-            let _ = pasta::end(self.slot.path());
+        let undone = rollback::run(&self.slot, &self.record, &self.plan.script.hooks, self.warn);
+        if let Some(created) = &self.cgroup {
+            created.remove_made();
         }
-        if let Some(layers) = &self.record.overlay {
-            let _ = rootfs::overlay::parent::undo(layers, self.slot.path());
-        }
-        let _ = undo::unmount_root(&self.record);
-        let _ = network::release(&self.slot, &self.record);
-        let _ = self.slot.remove();
-        inspect::run_poststop(&self.plan.script.hooks, &self.record, self.warn);
+        let errors = [moved, killed, undone].into_iter().filter_map(Result::err);
+        errors.for_each(|e| (self.warn)(&format!("undo what create did: {e}")));
     }
 }
 

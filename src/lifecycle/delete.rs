@@ -1,6 +1,6 @@
 //! `delete`: whatever is left of a container goes.
 
-use super::{inspect, network, undo};
+use super::{inspect, network, processes, rollback};
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
@@ -32,7 +32,7 @@ fn delete_locked(slot: &Slot, id: &ContainerId, force: bool, warn: &dyn Fn(&str)
     };
     stop(slot, &record, id, force)?;
     crate::time::step("end the container's processes");
-    undo::destroy(slot, &record, warn)
+    rollback::remove(slot, &record, warn)
 }
 
 /// By what create intended, for the record cannot be read. Where that cannot be read either, nothing is
@@ -41,14 +41,12 @@ fn damaged(slot: &Slot, id: &ContainerId, why: Error, warn: &dyn Fn(&str)) -> Re
     let Ok(Some(mut intent)) = slot.read_intent() else { return unknown(slot, id, why, warn) };
     if boot_id()? != intent.boot {
         // Its cgroups are gone, or another container's.
-        intent.cgroup_paths.clear();
-        intent.systemd_cgroup = false;
+        intent.forget_cgroups();
     } else if intent.rootless && !cgroup::stored::exist(&intent.cgroup_paths) {
         return Err(lost(slot, id, why, "it has no cgroup by which its processes could be found"));
     }
     warn(&format!("container {id}: {why}: what its create intended is removed"));
-    undo::end_all(&observe(slot, &intent)?, &intent)?;
-    undo::destroy(slot, &intent, warn)
+    rollback::kill_and_remove(slot, &intent, warn)
 }
 
 fn unknown(slot: &Slot, id: &ContainerId, why: Error, warn: &dyn Fn(&str)) -> Result<()> {
@@ -92,7 +90,7 @@ fn without_record(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {
 fn stop(slot: &Slot, record: &Record, id: &ContainerId, force: bool) -> Result<()> {
     let observed = observe(slot, record)?;
     match observed.status {
-        Status::Stopped if !force => return undo::end_rest(record),
+        Status::Stopped if !force => return processes::end_rest(record),
         Status::Stopped | Status::Creating | Status::Created => {}
         status if !force => {
             return Err(Error::state(format!(
@@ -102,7 +100,7 @@ fn stop(slot: &Slot, record: &Record, id: &ContainerId, force: bool) -> Result<(
         }
         _ => {}
     }
-    undo::end_all(&observed, record)
+    processes::end_all(&observed, record)
 }
 
 /// A create that another process is still at holds the lock; once its init is dead it gives up and

@@ -2,10 +2,9 @@
 
 use std::time::SystemTime;
 
-use super::{inspect, network};
+use super::rollback;
 use crate::cgroup;
 use crate::error::Result;
-use crate::network::pasta;
 use crate::state::{Exit, Record, Slot};
 use crate::sys::pidfd::Ended;
 use crate::time::rfc3339;
@@ -29,13 +28,10 @@ pub(super) fn exit(ended: Ended, started: SystemTime, record: Option<&Record>) -
 /// Releases the network of a container that has ended and is kept: its address, and its published ports.
 /// With the slot's lock held.
 pub(super) fn disconnect(slot: &Slot, mut record: Record) -> Result<()> {
-    if inspect::uses_pasta(&record) {
-        pasta::end(slot.path())?;
-    }
+    rollback::disconnect(slot, &record)?;
     if record.network.is_none() {
         return Ok(());
     }
-    network::release(slot, &record)?;
     record.network = None;
     slot.write(&record)
 }

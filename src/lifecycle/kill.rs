@@ -1,6 +1,6 @@
 //! `kill`: a signal to a container.
 
-use super::undo;
+use super::processes;
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
 use crate::id::ContainerId;
@@ -16,7 +16,7 @@ pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<(
     let rest = signal == libc::SIGKILL && !record.private_pid_namespace;
     let Some(init) = observed.init() else {
         // Its other processes may have outlived it.
-        let killed = rest && undo::kill_rest(&record)?;
+        let killed = rest && processes::kill_rest(&record)?;
         return if killed || all { Ok(()) } else { Err(not_running()) };
     };
     match sys::pidfd::send_signal(init, signal) {

@@ -1,4 +1,4 @@
-//! The verbs, one file each, and what undoes them.
+//! The verbs, one file each; the effects of a container on the host, and `rollback`, which undoes them.
 //!
 //! A verb that changes a container locks its slot, observes what is true, refuses what its state
 //! does not allow, and acts. Nothing here prints: results are values, errors go up.
@@ -7,6 +7,7 @@ pub mod commit;
 pub mod create;
 pub mod delete;
 pub mod diff;
+mod effect;
 mod end;
 pub mod events;
 pub mod exec;
@@ -23,11 +24,12 @@ pub mod network;
 mod notify;
 pub mod pause;
 mod pid_file;
+mod processes;
 pub mod reconcile;
+mod rollback;
 pub mod start;
 pub mod stats;
 pub mod timeline;
-mod undo;
 pub mod update;
 pub mod userns;
 mod view;

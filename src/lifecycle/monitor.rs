@@ -25,7 +25,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 
 use super::foreground::{self, Signals};
-use super::{end, undo};
+use super::{end, rollback};
 use crate::error::{Error, Kind, OsContext, Result};
 use crate::id::{ContainerId, HostPid};
 use crate::init::seal;
@@ -200,7 +200,7 @@ fn finish(
         return Ok(());
     }
     match slot.read()? {
-        Some(record) if record.deleted_at_end => undo::after_end(&slot, &record, &|_| {}),
+        Some(record) if record.deleted_at_end => rollback::after_end(&slot, &record, &|_| {}),
         Some(record) => end::disconnect(&slot, record),
         None => Ok(()),
     }

@@ -82,12 +82,9 @@ fn of(slot: &Slot, id: &str) -> Holder {
     Holder { root: root.to_owned(), id: id.to_owned() }
 }
 
-/// Nothing, for a container that has no network of ours.
-pub(super) fn release(slot: &Slot, record: &Record) -> Result<()> {
-    match &record.network {
-        Some(reference) => parent::release(reference, &holder(slot, record)),
-        None => Ok(()),
-    }
+/// The container no longer holds this lease.
+pub(super) fn release(slot: &Slot, record: &Record, lease: &Reference) -> Result<()> {
+    parent::release(lease, &holder(slot, record))
 }
 
 /// Killed between its lease and its record: the leases are searched.

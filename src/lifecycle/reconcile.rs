@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{end, undo};
+use super::{end, rollback};
 use crate::error::{Error, Kind, Result};
 use crate::fs::process;
 use crate::id::ContainerId;
@@ -245,11 +245,6 @@ fn remove(store: &Store, id: &ContainerId, boot: &str, warn: &dyn Fn(&str)) -> R
     if !matches!(judge(&slot, boot), Verdict::Remove(..)) {
         return Err(Error::state("somebody has taken it up meanwhile"));
     }
-    let Some(mut record) = slot.read()? else { return slot.remove() };
-    if !record.boot.is_empty() && record.boot != boot {
-        record.cgroup_paths.clear();
-        record.systemd_cgroup = false;
-    }
-    undo::end_all(&observe(&slot, &record)?, &record)?;
-    undo::destroy(&slot, &record, warn)
+    let Some(record) = slot.read()? else { return slot.remove() };
+    rollback::kill_and_remove(&slot, &rollback::of_this_boot(record, boot), warn)
 }

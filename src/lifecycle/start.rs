@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::{foreground, inspect, notify, undo};
+use super::{foreground, inspect, notify, processes, rollback};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::hook::Point;
@@ -33,7 +33,7 @@ pub fn start(store: &Store, id: &ContainerId, warn: &dyn Fn(&str)) -> Result<()>
 /// After a poststart hook that failed the lifecycle goes on with step 12 of the specification: the container, whose
 /// processes have ended, is destroyed, and its poststop hooks run. `delete` has nothing left to do.
 fn destroyed(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) {
-    if let Err(error) = undo::after_end(slot, record, warn) {
+    if let Err(error) = rollback::after_end(slot, record, warn) {
         warn(&format!("remove the container after its poststart hook failed: {error}"));
     }
 }
@@ -69,5 +69,5 @@ pub(super) fn poststart(slot: &Slot, record: &Record, init: BorrowedFd<'_>) -> R
     let hooks = inspect::stored_hooks(slot, record)?;
     let pid = Some(record.init_process_pid);
     inspect::run_hooks(Point::Poststart, &hooks, record, Status::Running, pid)
-        .inspect_err(|_| undo::kill(init))
+        .inspect_err(|_| processes::kill(init))
 }

@@ -92,6 +92,12 @@ impl Record {
         }
         self
     }
+
+    /// For cgroups of these names that are, or may be, another container's.
+    pub fn forget_cgroups(&mut self) {
+        self.cgroup_paths.clear();
+        self.systemd_cgroup = false;
+    }
 }
 
 /// The part of runc's `config` that others read.

@@ -1,0 +1,82 @@
+//! Removes what a container owns on the host, by its record: for a create that failed, `delete`, the end of a container
+//! that is not kept, and `reconcile`.
+
+use super::effect::{self, Effect};
+use super::{inspect, processes};
+use crate::cgroup;
+use crate::error::{Error, Result};
+use crate::hook;
+use crate::state::{Record, Slot, observe};
+use crate::time::step;
+
+/// Kills the container's processes, then removes the container.
+pub(super) fn kill_and_remove(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
+    processes::end_all(&observe(slot, record)?, record)?;
+    remove(slot, record, warn)
+}
+
+/// Removes a container whose init has ended.
+pub(super) fn after_end(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
+    if processes::may_outlive_init(record) {
+        cgroup::stored::kill_all(&record.cgroup_paths)?;
+    }
+    remove(slot, record, warn)
+}
+
+/// Removes a container whose processes have ended, then runs the poststop hooks that it was created with.
+pub(super) fn remove(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
+    let hooks = inspect::stored_hooks(slot, record).unwrap_or_else(|e| {
+        warn(&format!("poststop hooks: {e}"));
+        Default::default()
+    });
+    run(slot, record, &hooks, warn)
+}
+
+/// Undoes every effect, removes the state directory, and runs the poststop hooks: `warn` hears of those that fail.
+/// Every effect is tried, and the errors are collected; but where one cannot be undone by which the container is
+/// found again, the rest stays.
+pub(super) fn run(
+    slot: &Slot,
+    record: &Record,
+    hooks: &hook::Plan,
+    warn: &dyn Fn(&str),
+) -> Result<()> {
+    let mut errors = Vec::new();
+    for effect in effect::of(record) {
+        match effect.undo(slot, record) {
+            Err(e) if effect.keeps_the_rest() => return Err(e),
+            other => errors.extend(other.err()),
+        }
+    }
+    step("release network, layers and limits");
+    errors.extend(slot.remove().err());
+    step("remove the state directory");
+    inspect::run_poststop(hooks, record, warn);
+    step("run the poststop hooks");
+    first(errors)
+}
+
+/// Undoes what the container does not need once its processes have ended, up to the first that fails.
+pub(super) fn disconnect(slot: &Slot, record: &Record) -> Result<()> {
+    let mut effects = effect::of(record).filter(|effect| effect.ends_with_processes());
+    effects.try_for_each(|effect: Effect| effect.undo(slot, record))
+}
+
+/// The record without what the machine's last shutdown has ended: cgroups of these names are others' by now.
+pub(super) fn of_this_boot(mut record: Record, boot: &str) -> Record {
+    if !record.boot.is_empty() && record.boot != boot {
+        record.forget_cgroups();
+    }
+    record
+}
+
+/// One error for many: the first, followed by the texts of the others.
+fn first(errors: Vec<Error>) -> Result<()> {
+    let mut errors = errors.into_iter();
+    let Some(first) = errors.next() else { return Ok(()) };
+    let others: Vec<_> = errors.map(|e| e.to_string()).collect();
+    if others.is_empty() {
+        return Err(first);
+    }
+    Err(Error::system(format!("{first}; and: {}", others.join("; and: "))))
+}
