@@ -1,8 +1,8 @@
-//! The gate between create and start: a fifo in the state directory.
+//! Blocks a created container until `start`, by a fifo in the state directory: the exec fifo.
 //!
 //! `create` opens the fifo for reading and writing and fills it. Init inherits that descriptor and
-//! writes one more byte, which blocks until `start` reads. Init needs no procfs to open anything at
-//! the gate, no process of Aril's waits beside it, and it survives any of them being killed.
+//! writes one more byte, which blocks until `start` reads. Init opens no file at the gate, so it needs no
+//! procfs. No other process of Aril waits with it, so none can be killed.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,15 +16,18 @@ use crate::error::{Error, OsContext, Result};
 use crate::sys::open::open;
 use crate::sys::{self, Errno};
 
-/// Written by init as soon as `start` lets it through.
+/// Byte that init writes. It fits into the fifo as soon as `start` reads.
 const THROUGH: u8 = b'0';
-/// What the fifo is filled with.
+/// Byte that fills the fifo.
 const FILLER: u8 = b'.';
-/// The smallest pipe of most machines. The kernel rounds it up to a page.
+/// Capacity of the fifo in bytes. The kernel rounds it up to a page.
 const CAPACITY: i32 = 4096;
 
-/// Opens the fifo, and fills it: whoever writes to the returned descriptor waits for a reader.
-/// It leads to no directory of the host (CVE-2016-9962).
+/// Opens the fifo and fills it: a write to the returned descriptor blocks until a reader empties the fifo.
+/// The descriptor leads to no directory of the host (CVE-2016-9962).
+///
+/// # Errors
+/// If the fifo cannot be opened, resized or written.
 pub fn close(fifo: &Path) -> Result<OwnedFd> {
     let path = fifo.display();
     let gate = open(fifo, OFlag::O_RDWR | OFlag::O_CLOEXEC).os("open", &path)?;
@@ -34,7 +37,10 @@ pub fn close(fifo: &Path) -> Result<OwnedFd> {
     Ok(gate)
 }
 
-/// In the child: blocks until `start` comes.
+/// Blocks the child until `start` reads from the fifo.
+///
+/// # Errors
+/// If write(2) fails.
 pub fn wait(gate: BorrowedFd<'_>) -> sys::Result<()> {
     loop {
         match nix::unistd::write(gate, &[THROUGH]) {
@@ -44,12 +50,15 @@ pub fn wait(gate: BorrowedFd<'_>) -> sys::Result<()> {
     }
 }
 
-/// In `start`: lets init through. Returns false if init died instead.
+/// Unblocks init, for `start`. Returns false if init has ended instead.
+///
+/// # Errors
+/// If the fifo cannot be opened or read.
 pub fn open_for(fifo: &Path, init: BorrowedFd<'_>) -> Result<bool> {
     let path = fifo.display();
     let reader =
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(fifo).os("open", &path)?;
-    // Init is looked at first: if it is dead by then, what it wrote is in the fifo already.
+    // Init is the first in the list: if it has ended, its byte is in the fifo already.
     let mut polled =
         [PollFd::new(init, PollFlags::POLLIN), PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
     let mut read = [0; CAPACITY as usize];
@@ -93,7 +102,7 @@ mod tests {
             Self(path)
         }
 
-        /// A process that ends with 0 once it is through.
+        /// Clones a process that exits with status 0 once it is unblocked.
         fn waiter(&self) -> Spawned {
             let gate = close(&self.0).unwrap();
             clone3(0, None, || exit_now(wait(gate.as_fd()).is_err().into())).unwrap()
@@ -107,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn init_waits_until_it_is_let_through() {
+    fn init_waits_until_start_reads() {
         let fifo = Fifo::new("through");
         let init = fifo.waiter();
         assert!(!sys::pidfd::wait_end(init.pidfd.as_fd(), 50).unwrap(), "it did not wait");
@@ -116,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn init_dies_at_the_gate() {
+    fn start_detects_that_init_was_killed() {
         let fifo = Fifo::new("dies");
         let init = fifo.waiter();
         sys::pidfd::send_signal(init.pidfd.as_fd(), libc::SIGKILL).unwrap();

@@ -1,4 +1,4 @@
-//! How two processes make one container.
+//! Starts a container's or exec's process: the parent clones the child, and both set it up by messages.
 //!
 //! ```text
 //! parent                                   child
@@ -13,9 +13,9 @@
 //!   |      create:        -- Park -----------> |  writes to exec.fifo: blocks until `start` reads, then as above
 //! ```
 //!
-//! The child is a fork: it has the same steps in memory, and reports the index of the one that
-//! failed. Until *Ready* it dies with its parent (PR_SET_PDEATHSIG); after it, an end of file on the
-//! socket tells it that the parent is gone.
+//! The child is a fork: it has the plan's steps in memory, and reports the index of a step that fails. The kernel
+//! kills it with its parent (PR_SET_PDEATHSIG) until it has looked up the program. After that, an end of file
+//! on the socket shows that the parent has ended.
 
 pub mod child;
 pub mod gate;

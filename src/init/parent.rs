@@ -1,4 +1,4 @@
-//! The host's side of making a container's process.
+//! The parent: clones the child, serves its requests, and orders it to run or to wait for `start`.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -22,27 +22,27 @@ use crate::seccomp;
 use crate::seccomp::report::Refusals;
 use crate::sys::{self, Errno};
 
-/// The number of what happens before the first step or after the last.
+/// Step index of a fault before the first step or after the last.
 pub(super) const NO_STEP: u32 = u32::MAX;
 
-/// The command line of the new process, until it has its own.
-const DISGUISE: &CStr = c"aril init";
+/// Command line of the child until it executes its program.
+const SETUP_COMMAND_LINE: &CStr = c"aril init";
 
-/// A process that is being made. Dropped before it was let go, it is killed and reaped.
+/// Child process during setup. Dropping it before [`Init::park`] or [`Init::run`] kills and reaps the process.
 #[derive(Debug)]
 pub struct Init {
     pub pid: HostPid,
     pidfd: Option<OwnedFd>,
     link: ParentEnd,
-    /// What the child said before its relay had told of it.
+    /// Report of the child that arrived before the relay's report of its pid.
     early: RefCell<Option<Report>>,
-    /// Answers for what the child's filter refuses, if somebody wants to know.
+    /// Refused system calls of the child, for `--seccomp-report`.
     refusals: RefCell<Option<Rc<RefCell<Refusals>>>>,
-    /// The relay, while it can be asked for descriptors of the child's.
+    /// Relay that can send a descriptor of the child.
     lender: RefCell<Option<Lender>>,
 }
 
-/// A relay that shares the child's descriptors. Dropped, it ends and is reaped.
+/// Relay that shares the child's descriptors. Dropping it ends and reaps the relay.
 #[derive(Debug)]
 struct Lender {
     socket: Option<OwnedFd>,
@@ -56,21 +56,24 @@ impl Drop for Lender {
     }
 }
 
-/// What the child wants of the parent on its way.
+/// Requests that the child sends to the parent during setup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// Run the hooks of the runtime's namespaces.
     Hooks,
     /// Set the child's rlimits.
     Limits,
-    /// Answer when the network is there.
+    /// Connect the container to its network.
     Network,
-    /// Take this descriptor of the child's, the seccomp listener.
+    /// Fetch the seccomp listener, which has this descriptor number in the child.
     Listener(i32),
 }
 
-/// Clones the child: born in `cgroup` (on cgroup2), in the namespaces of `plan`, its ids mapped. If
-/// it is held, it waits for [`Init::proceed`]. If it `notifies`, it will have a seccomp listener.
+/// Clones the child into `cgroup` (cgroup v2) and the namespaces of `plan`, and writes its id maps.
+/// A held child waits for [`Init::proceed`]. `notifies` says that its filter will have a seccomp listener.
+///
+/// # Errors
+/// If a namespace cannot be joined or created, or an id map cannot be written.
 pub fn spawn(
     plan: &Plan,
     cgroup: Option<BorrowedFd<'_>>,
@@ -83,13 +86,13 @@ pub fn spawn(
     }
     let init = if plan.relay {
         let link = (parent_end, child_end);
-        // From within a cgroup namespace no process can be cloned into a cgroup outside of it
-        // (ENOENT, where cgroup2 is mounted with nsdelegate): the relay is born in the container's.
-        let born = match plan.joined_before_clone.iter().any(|join| join.kind == Kind::Cgroup) {
+        // A process in a cgroup namespace cannot be cloned into a cgroup outside of it (ENOENT, where cgroup2 is
+        // mounted with nsdelegate). Then the relay is cloned into the container's cgroup, and its child inherits it.
+        let cgroups = match plan.joined_before_clone.iter().any(|join| join.kind == Kind::Cgroup) {
             true => (cgroup, None),
             false => (None, cgroup),
         };
-        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, born, link, notifies, child)?
+        spawn_by_relay(|| relay::enter(plan), plan.clone_flags, cgroups, link, notifies, child)?
     } else {
         spawn_directly(plan, cgroup, parent_end, child_end, child)?
     };
@@ -99,8 +102,11 @@ pub fn spawn(
     Ok(init)
 }
 
-/// Clones a child into the user and pid namespaces of a running container, for a caller who has no
-/// rights over the second until they are in the first: an ordinary user.
+/// Clones a child into the user and pid namespaces of a running container, for an unprivileged caller. Such a
+/// caller may enter the pid namespace only from within the user namespace.
+///
+/// # Errors
+/// If a namespace cannot be entered, or clone3(2) fails.
 pub fn spawn_inside(
     container: BorrowedFd<'_>,
     cgroup: Option<BorrowedFd<'_>>,
@@ -112,8 +118,11 @@ pub fn spawn_inside(
     spawn_by_relay(enter, 0, (None, cgroup), link, notifies, child)
 }
 
-/// Nobody may look into this process, nor into a child, which inherits that: there is no moment at which
-/// those who see the child's pid, or own its user namespace, find it with what it has of the host's.
+/// Makes this process not dumpable (PR_SET_DUMPABLE). A child inherits that, so no process that sees its pid or
+/// owns its user namespace can ever access its memory and descriptors (CVE-2016-9962).
+///
+/// # Errors
+/// If prctl(2) fails.
 pub fn hide() -> Result<()> {
     sys::process::set_dumpable(false).os("prctl PR_SET_DUMPABLE", "")
 }
@@ -126,7 +135,7 @@ fn spawn_directly(
     child: impl FnOnce(ChildEnd) -> Infallible,
 ) -> Result<Init> {
     for join in &plan.joined_before_clone {
-        // Changes this process's children only, which is why it is done here: pid.
+        // Joining a pid namespace changes the namespace of children only, not of this process.
         let path = || join.path.to_string_lossy().into_owned();
         let what = || format!("join {} namespace", join.kind.oci());
         debug_assert_eq!(join.kind, Kind::Pid);
@@ -138,14 +147,14 @@ fn spawn_directly(
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())?;
     }
     let parent_raw = link.as_raw();
-    let _disguise = sys::entry::show_as(DISGUISE);
+    let _shown = sys::entry::show_as(SETUP_COMMAND_LINE);
     let spawned = sys::clone::clone3(plan.clone_flags, cgroup, || {
         // The child's copy of the parent's end would hide the parent's death from it.
         let _ = nix::unistd::close(parent_raw);
         child(child_end)
     })
     .os("clone3", "")
-    .context(|| "make the container's process".to_owned())?;
+    .context(|| "create the container's process".to_owned())?;
     Ok(Init {
         pid: HostPid(spawned.pid),
         pidfd: Some(spawned.pidfd),
@@ -156,7 +165,7 @@ fn spawn_directly(
     })
 }
 
-/// With the cgroups that the relay and the child are born in.
+/// Clones a relay, which clones the child. The two cgroups are the relay's and the child's.
 fn spawn_by_relay(
     enter: impl FnOnce() -> ChildResult<()>,
     clone_flags: u64,
@@ -170,7 +179,7 @@ fn spawn_by_relay(
         false => (None, None),
     };
     let parents = [Some(link.as_raw()), socket.as_ref().map(AsRawFd::as_raw_fd)];
-    let disguise = sys::entry::show_as(DISGUISE);
+    let shown = sys::entry::show_as(SETUP_COMMAND_LINE);
     let relay = sys::clone::clone3(0, own_cgroup, || {
         for end in parents.into_iter().flatten() {
             let _ = nix::unistd::close(end);
@@ -178,15 +187,15 @@ fn spawn_by_relay(
         relay::main(enter, clone_flags, cgroup, child_end, lender, child)
     })
     .os("clone3", "")
-    .context(|| "make the relay process".to_owned())?;
-    drop(disguise);
-    let told = told_by_relay(&link);
+    .context(|| "create the relay process".to_owned())?;
+    drop(shown);
+    let received = receive_pid(&link);
     let relay = Lender { socket, relay: relay.pidfd };
-    // Without a socket it ends at once.
+    // A relay without a socket ends at once.
     let lender = Some(relay).filter(|relay| relay.socket.is_some());
-    match told? {
+    match received? {
         (Some(pid), early) => {
-            // Our child, not reaped by anybody: the number is still its.
+            // The child of this process, which has not reaped it: the kernel cannot have reused the pid.
             let pidfd = sys::pidfd::open(pid).os("pidfd_open", pid)?;
             Ok(Init {
                 pid: HostPid(pid),
@@ -204,21 +213,21 @@ fn spawn_by_relay(
     }
 }
 
-/// The child's pid, and what came before it: the child may be faster than the relay, and says one
-/// thing before it waits for an answer.
-fn told_by_relay(link: &ParentEnd) -> Result<(Option<i32>, Option<Report>)> {
+/// Receives the child's pid from the relay, and a report of the child that may arrive first. The child sends one
+/// report before it waits for an answer.
+fn receive_pid(link: &ParentEnd) -> Result<(Option<i32>, Option<Report>)> {
     let mut early = None;
     loop {
         match link.receive().os("receive", "from the relay")? {
             Some(Report::Cloned(pid)) => return Ok((Some(pid), early)),
-            // Its own, or the child's: then the relay still has its pid to tell.
+            // From the relay: it failed. From the child: the relay's report with the pid follows.
             Some(report) => early = Some(report),
             None => return Ok((None, early)),
         }
     }
 }
 
-/// What a fault says.
+/// Converts a fault to an error.
 fn refused(fault: &Fault) -> Error {
     match fault.errno {
         Errno::UnknownErrno => Error::system(fault.call.clone().into_owned()),
@@ -226,8 +235,8 @@ fn refused(fault: &Fault) -> Error {
     }
 }
 
-/// What a fault says, behind what was being done. A program that cannot be had speaks for itself:
-/// callers look for the words at the end of the line.
+/// Converts a fault to an error with the step that failed, and a hint. The error of a missing program has no
+/// step: callers look for its text at the end of the line.
 fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
     let said = fault.to_string();
     let error = match script.steps.get(step as usize) {
@@ -244,15 +253,15 @@ fn failed(script: &Script, step: u32, fault: &Fault) -> Error {
              interpreter and its libraries",
         )
     } else if refused(Errno::ENOENT) {
-        error.hint("the program is there: what is missing is the interpreter that its #! line names, or its loader")
+        error.hint("the program exists, but its loader, or the interpreter that its #! line names, does not")
     } else if refused(Errno::ENOEXEC) {
-        error.hint("it is a program for another machine, or a script without a #! line")
+        error.hint("the program is for another machine architecture, or a script without a #! line")
     } else {
         error
     }
 }
 
-/// Whether a program is missing, or cannot be executed.
+/// Returns the kind of error for a program that is missing or cannot be executed, by the text of its fault.
 fn of_program(said: &str) -> ErrorKind {
     let missing = [&*text::errno(Errno::ENOENT), &*text::errno(Errno::ENOTDIR), NOT_IN_PATH];
     if missing.iter().any(|reason| said.ends_with(reason)) {
@@ -269,18 +278,24 @@ impl Init {
 
     fn send(&self, order: Order) -> Result<()> {
         match self.link.send(order) {
-            // It is dead: why, the next receive says.
+            // The child has ended. The next receive reports the cause.
             Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             other => other.os("send", "to the container's process"),
         }
     }
 
-    /// Its ids are mapped, and it is in its cgroup.
+    /// Tells the child that its id maps are written and that it is in its cgroup.
+    ///
+    /// # Errors
+    /// If the message cannot be sent. A child that has ended is no error here.
     pub fn proceed(&self) -> Result<()> {
         self.send(Order::Proceed)
     }
 
-    /// Serves a child that has no program to execute, until it has done all its steps.
+    /// Serves a child without a program until it has done all its steps.
+    ///
+    /// # Errors
+    /// If a step fails, or the child ends before it is ready.
     pub fn until_done(&self, script: &Script) -> Result<()> {
         loop {
             match self.receive()? {
@@ -294,6 +309,9 @@ impl Init {
     }
 
     /// Serves the child's requests until it is ready.
+    ///
+    /// # Errors
+    /// If a step or `serve` fails, or the child ends before it is ready.
     pub fn until_ready(
         &self,
         script: &Script,
@@ -309,7 +327,7 @@ impl Init {
                     return Err(in_init(failed(script, step, &fault)));
                 }
                 None => return Err(in_init(self.died())),
-                // It may be somebody else who speaks.
+                // A dumpable child may be controlled by another process of its user: no more requests.
                 Some(_) if prepared => return Err(unexpected()),
                 Some(Report::Hooks) => self.serve(Request::Hooks, &mut serve)?,
                 Some(Report::Network) => self.serve(Request::Network, &mut serve)?,
@@ -320,7 +338,7 @@ impl Init {
         }
     }
 
-    /// Opens what the child cannot reach, in the child's mount namespace.
+    /// Opens a mount source that the child cannot access, in the child's mount namespace.
     fn open_source(&self, script: &Script, number: u32) -> Result<()> {
         let step = match script.steps.get(number as usize) {
             Some(Step::Rootfs(step)) => step,
@@ -346,7 +364,7 @@ impl Init {
             return Ok(Some(early));
         }
         if let Some(refusals) = &*self.refusals.borrow() {
-            self.answer_until_told(&mut refusals.borrow_mut())?;
+            self.answer_until_report(&mut refusals.borrow_mut())?;
         }
         self.link.receive().os("receive", "from the container's process")
     }
@@ -363,8 +381,8 @@ impl Init {
         }
     }
 
-    /// What the child asks on its way to a message is answered by us.
-    fn answer_until_told(&self, refusals: &mut Refusals) -> Result<()> {
+    /// Answers seccomp notifications of the child until its next report arrives.
+    fn answer_until_report(&self, refusals: &mut Refusals) -> Result<()> {
         loop {
             refusals.answer()?;
             let mut polled = vec![PollFd::new(self.link.as_fd(), PollFlags::POLLIN)];
@@ -380,15 +398,17 @@ impl Init {
         }
     }
 
-    /// Takes the seccomp listener, descriptor `fd` of the process, and answers by it from now on.
+    /// Fetches the seccomp listener, descriptor `fd` of the child, and answers its notifications from now on.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be fetched.
     pub fn count_refusals(&self, refusals: &Rc<RefCell<Refusals>>, fd: i32) -> Result<()> {
         refusals.borrow_mut().listen(self.take_listener(fd)?);
         *self.refusals.borrow_mut() = Some(Rc::clone(refusals));
         Ok(())
     }
 
-    /// The process's descriptor `fd`. It is fetched rather than sent: the filter that is in force may stop
-    /// a message.
+    /// Fetches descriptor `fd` of the child. The child does not send it: its filter may deny sendmsg(2).
     fn take_listener(&self, fd: i32) -> Result<OwnedFd> {
         match self.lender.take().as_ref().and_then(|lender| lender.socket.as_ref()) {
             Some(socket) => {
@@ -398,30 +418,39 @@ impl Init {
         }
     }
 
-    /// Hands the seccomp listener, descriptor `fd` of the process, to the agent that waits for it.
+    /// Sends the seccomp listener, descriptor `fd` of the child, to the seccomp agent.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be fetched, or the agent's socket cannot be used.
     pub fn hand_over_listener(&self, script: &Script, fd: i32, state: State) -> Result<()> {
         let listener = script
             .seccomp_listener
             .as_ref()
-            .ok_or_else(|| Error::system("a seccomp listener that nobody waits for"))?;
+            .ok_or_else(|| Error::system("hand over the seccomp listener: no listenerPath"))?;
         let fetched = self.take_listener(fd)?;
         seccomp::parent::hand_over(listener, self.pid.0, state, fetched.as_fd())
     }
 
-    /// Leaves the process at the gate, for `start`.
+    /// Orders the child to wait for `start`. Returns its pidfd.
+    ///
+    /// # Errors
+    /// If the order cannot be sent.
     pub fn park(self) -> Result<OwnedFd> {
         self.send(Order::Park)?;
         Ok(self.keep())
     }
 
-    /// Lets the process execute its program, and learns whether that worked.
+    /// Orders the child to execute its program, and waits until it has. Returns its pidfd.
+    ///
+    /// # Errors
+    /// If a last step or execve(2) fails.
     pub fn run(self, script: &Script) -> Result<OwnedFd> {
         self.send(Order::Run)?;
         match self.receive()? {
             None => Ok(self.keep()),
             Some(Report::Failed { step, fault }) => {
                 let error = failed(script, step, &fault);
-                // execve's refusal is a line of its own, as with runc.
+                // The error of execve(2) has no prefix, as in runc.
                 Err(if error.is_of_program() { error } else { in_init(error) })
             }
             Some(_) => Err(unexpected()),
@@ -437,7 +466,7 @@ fn unexpected() -> Error {
     Error::os("receive", "from the container's process", Errno::EPROTO)
 }
 
-/// The words that callers know from runc.
+/// Adds the prefixes that callers know from runc.
 fn in_init(error: Error) -> Error {
     error.context("error during container init").context("unable to start container process")
 }
@@ -456,7 +485,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_that_are_missing_are_told_from_those_that_cannot_be_executed() {
+    fn missing_programs_exit_with_127_and_others_with_126() {
         for (said, code) in [
             ("exec: \"x\": executable file not found in $PATH", 127),
             ("exec: \"/x\": stat /x: no such file or directory", 127),
@@ -472,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_is_faster_than_its_relay() {
+    fn a_report_before_the_pid_is_kept() {
         let failed = || Report::Failed {
             step: NO_STEP,
             fault: Fault { call: "setns".into(), errno: Errno::EPERM },
@@ -487,7 +516,7 @@ mod tests {
             let (parent, child) = protocol::pair().unwrap();
             said.iter().for_each(|report| child.send(report).unwrap());
             drop(child);
-            assert_eq!(told_by_relay(&parent).unwrap(), told, "{said:?}");
+            assert_eq!(receive_pid(&parent).unwrap(), told, "{said:?}");
         }
     }
 }

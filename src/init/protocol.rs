@@ -1,5 +1,5 @@
-//! What parent and child say to each other: typed frames, one enum a direction, over a SEQPACKET
-//! pair, so that a frame arrives whole or not at all.
+//! Messages between parent and child: one enum per direction, over a SEQPACKET socket pair. A frame arrives
+//! whole or not at all.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -7,67 +7,66 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::error::Fault;
 use crate::sys::{Errno, Result, socket};
 
-/// From the child.
+/// Message from the child, or from its relay, to the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// The relay has cloned the child: its pid in the parent's namespace.
     Cloned(i32),
-    /// Run prestart and createRuntime, then say [`Order::Served`].
+    /// Run prestart and createRuntime hooks, then send [`Order::Served`].
     Hooks,
-    /// Set the child's rlimits, then say [`Order::Served`].
+    /// Set the child's rlimits, then send [`Order::Served`].
     Limits,
-    /// Say [`Order::Served`] once the network is there.
+    /// Connect the network, then send [`Order::Served`].
     Network,
-    /// Take the seccomp listener, by its number among the child's descriptors, before anything else is
-    /// said.
+    /// Fetch the seccomp listener, which has this descriptor number in the child, before the next report.
     Listener(i32),
-    /// The child is going to be accessible to others: no request but [`Report::Listener`] follows.
+    /// The child becomes accessible to other processes: no request but [`Report::Listener`] follows.
     Prepared,
-    /// Open the source of the mount of this step in the child's mount namespace, which comes along with
-    /// the child's root directory, and send it.
+    /// Open the mount source of this step and send its descriptor. Descriptors of the child's mount namespace and
+    /// root directory come with the report.
     Source(u32),
+    /// Setup is done: the child waits for [`Order::Run`] or [`Order::Park`].
     Ready,
-    /// A step was refused; nothing follows.
-    Failed {
-        step: u32,
-        fault: Fault,
-    },
+    /// A step failed. No report follows.
+    Failed { step: u32, fault: Fault },
 }
 
-/// To the child.
+/// Message from the parent to the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// The id maps are written, the child is in its cgroup.
     Proceed = 1,
-    /// What was asked for is done.
+    /// The request is done.
     Served,
-    /// Become the program.
+    /// Execute the program.
     Run,
-    /// Wait at the fifo for `start`.
+    /// Wait at the exec fifo for `start`.
     Park,
 }
 
-/// The second: descriptors that came with the last report.
+/// Socket of the parent, and the descriptors that came with the last report.
 #[derive(Debug)]
 pub struct ParentEnd(OwnedFd, RefCell<Vec<OwnedFd>>);
 
+/// Socket of the child.
 #[derive(Debug)]
 pub struct ChildEnd {
     socket: OwnedFd,
-    /// A descriptor of the relay's, which shares its descriptors with the child.
+    /// Socket of the relay. The child keeps it open, because both share one descriptor table.
     relay: Option<RawFd>,
 }
 
-/// A fault's text is cut to what a frame holds.
+/// Size of a frame in bytes. The text of a longer fault is cut.
 const FRAME: usize = 512;
 
+/// Creates the socket pair.
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let (a, b) = socket::pair()?;
     Ok((ParentEnd(a, RefCell::default()), ChildEnd { socket: b, relay: None }))
 }
 
 impl ParentEnd {
-    /// The next report; `None` once the child has executed its program, or is gone.
+    /// Receives the next report. Returns `None` once the child has executed its program, or has ended.
     pub fn receive(&self) -> Result<Option<Report>> {
         let mut frame = [0; FRAME];
         let (length, fds) = receive_frame(&self.0, &mut frame)?;
@@ -80,12 +79,12 @@ impl ParentEnd {
         decode(&frame[..length]).map(Some).ok_or(Errno::EPROTO)
     }
 
-    /// The descriptors of the last report that had any.
+    /// Takes the descriptors of the last report that had any.
     pub fn take_descriptors(&self) -> Vec<OwnedFd> {
         self.1.take()
     }
 
-    /// Answers [`Report::Source`].
+    /// Answers [`Report::Source`] with the opened mount source.
     pub fn send_source(&self, source: BorrowedFd<'_>) -> Result<()> {
         socket::send(self.0.as_fd(), &[Order::Served as u8], &[source]).map(drop)
     }
@@ -106,12 +105,12 @@ impl AsFd for ParentEnd {
 }
 
 impl ChildEnd {
-    /// Keeps a descriptor open that the relay needs.
+    /// Adds the relay's socket to the descriptors that stay open.
     pub fn shared_with_relay(self, relay: RawFd) -> Self {
         Self { relay: Some(relay), ..self }
     }
 
-    /// What has to stay open.
+    /// Lists the descriptors that must stay open.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         std::iter::once(self.socket.as_raw_fd()).chain(self.relay)
     }
@@ -122,7 +121,7 @@ impl ChildEnd {
         write_frame(&self.socket, &frame[..length])
     }
 
-    /// Asks for the source of the mount of step `number`.
+    /// Asks the parent for the mount source of step `number`, and receives its descriptor.
     pub fn request_source(&self, number: u32, descriptors: [BorrowedFd<'_>; 2]) -> Result<OwnedFd> {
         let mut frame = [0; FRAME];
         let length = encode(&Report::Source(number), &mut frame);
@@ -134,7 +133,7 @@ impl ChildEnd {
         }
     }
 
-    /// `None` when the parent is gone.
+    /// Receives the next order. Returns `None` if the parent has ended.
     pub fn receive(&self) -> Result<Option<Order>> {
         let mut frame = [0; 1];
         let length = read_frame(&self.socket, &mut frame)?;
@@ -145,7 +144,7 @@ impl ChildEnd {
         known.into_iter().find(|o| *o as u8 == frame[0]).map(Some).ok_or(Errno::EPROTO)
     }
 
-    /// Waits for `order`; a parent that is gone, or says something else, is a broken pipe.
+    /// Waits for `order`. Fails with EPIPE if the parent has ended, and with EPROTO at another order.
     pub fn expect(&self, order: Order) -> Result<()> {
         match self.receive()? {
             Some(received) if received == order => Ok(()),
@@ -176,7 +175,7 @@ fn receive_frame(fd: &OwnedFd, frame: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)
     }
 }
 
-/// By write(2), which every seccomp profile that can run a program allows.
+/// Sends a frame by write(2), which every usable seccomp profile allows.
 fn write_frame(fd: &OwnedFd, frame: &[u8]) -> Result<()> {
     loop {
         match nix::unistd::write(fd, frame) {
@@ -228,7 +227,7 @@ fn decode(frame: &[u8]) -> Option<Report> {
     })
 }
 
-/// For `runtime-tests/fuzz/`: any frame is read or refused, and what was read is written the same.
+/// Checks for `runtime-tests/fuzz/` that any frame is decoded or rejected, and that encoding restores it.
 #[cfg(fuzzing)]
 pub fn check_frame(frame: &[u8]) {
     let Some(report) = decode(frame) else { return };
@@ -244,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_survive() {
+    fn every_message_is_received_as_sent() {
         let (parent, child) = pair().unwrap();
         let long = Fault { call: "x".repeat(2000).into(), errno: Errno::EPERM };
         for report in [
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_is_gone() {
+    fn expect_fails_if_the_parent_has_ended() {
         let (parent, child) = pair().unwrap();
         drop(parent);
         assert_eq!(child.expect(Order::Run), Err(Errno::EPIPE));

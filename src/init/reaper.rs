@@ -1,10 +1,10 @@
-//! `--init`: an init process in the container that is Aril's, with the container's program as its child.
+//! `--init`: runs Aril as the container's init process, with the container's program as its child.
 //!
-//! A program that is not written to be the first of a pid namespace leaves orphans that nothing reaps, and
-//! the kernel drops signals for which it has no handler. So the last step of a start executes Aril's own
-//! binary again, by a descriptor, as `aril-init PROGRAM ARGUMENTS`: nothing of the host is left in its
-//! memory, and the container can write that binary no more than before (see [`super::seal`]). It executes
-//! the program in a child, passes signals on to it, reaps orphans, and ends with the program's exit status.
+//! Most programs are not written to be pid 1: they do not reap orphans, and the kernel drops signals to pid 1 for
+//! which it has no handler. So the last step of a start executes Aril's binary again, by file descriptor, as
+//! `aril-init PROGRAM ARGUMENTS`. Its memory then holds nothing of the host, and the container cannot write the
+//! sealed binary (see [`super::seal`]). The init process executes the program in a child, forwards signals to it,
+//! reaps orphans, and exits with the program's exit status.
 
 use std::ffi::{CString, OsString};
 use std::io::{IsTerminal, Write};
@@ -22,16 +22,16 @@ use crate::sys::pidfd::{Ended, wait_any};
 use crate::sys::process::{self, Vector};
 use crate::sys::{self, Errno, signal};
 
-/// By this name, its first word, the program knows what it is.
+/// First word of the command line, and name of the process.
 pub const NAME: &std::ffi::CStr = c"aril-init";
 
-/// Becomes the init process. Returns only the kernel's refusal.
+/// Executes `binary` as the init process. Returns only if execveat(2) fails.
 pub(super) fn execute(binary: BorrowedFd<'_>, argv: &Vector, environment: &Vector) -> Fault {
     let errno = process::execute_descriptor(binary, argv, environment);
     Fault::refused(format!("exec aril-init: {}", text::errno(errno)))
 }
 
-/// The exit status, if these are the words of an init process.
+/// Runs the init process if the command line `words` is one, and returns its exit status.
 pub fn called(words: &[OsString]) -> Option<u8> {
     let [name, program @ ..] = words else { return None };
     if name.as_encoded_bytes() != NAME.to_bytes() || program.len() < 2 {
@@ -40,18 +40,18 @@ pub fn called(words: &[OsString]) -> Option<u8> {
     let words: Vec<_> =
         program.iter().filter_map(|word| CString::new(word.clone().into_vec()).ok()).collect();
     Some(run(&words).unwrap_or_else(|error| {
-        // The container's output is all that there is.
+        // The container's stderr is the only output.
         let _ = writeln!(std::io::stderr(), "aril-init: {error}");
         1
     }))
 }
 
-/// The first word is the program's path, the others are its arguments.
+/// Runs the program: the first word is its path, the others are its arguments.
 fn run(words: &[CString]) -> Result<u8> {
     signal::block_all().os("sigprocmask", "")?;
     let signals = signal::descriptor().os("signalfd", "")?;
     nix::sys::prctl::set_name(NAME).os("prctl", "PR_SET_NAME")?;
-    // Where it is not the first of its pid namespace.
+    // Needed where this process is not pid 1 of a pid namespace.
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")?;
     let Some(program) = sys::clone::fork().os("fork", "")? else {
         let fault = become_program(words);
@@ -69,7 +69,7 @@ fn run(words: &[CString]) -> Result<u8> {
         while let Some(signal) = signal::next(signals.as_fd()).os("read", "signalfd")? {
             match signal {
                 libc::SIGCHLD => {}
-                // It has just ended, and is about to be reaped.
+                // An error means that the program has just ended. It is reaped next.
                 signal => drop(signal::send(program.pid, signal)),
             }
         }
@@ -79,7 +79,7 @@ fn run(words: &[CString]) -> Result<u8> {
     }
 }
 
-/// Reaps all that have ended; how the program has, if it is among them.
+/// Reaps all children that have ended. Returns how `program` ended, if it is one of them.
 fn reap(program: libc::pid_t) -> Result<Option<Ended>> {
     let mut of_program = None;
     loop {
@@ -92,7 +92,7 @@ fn reap(program: libc::pid_t) -> Result<Option<Ended>> {
     }
 }
 
-/// In a process group of its own, which has the terminal, if there is one.
+/// Executes the program in a new process group, which becomes the terminal's foreground group.
 fn become_program(words: &[CString]) -> Fault {
     if let Err(fault) = prepare() {
         return fault;
@@ -106,7 +106,7 @@ fn prepare() -> ChildResult<()> {
     nix::unistd::setpgid(Pid::this(), Pid::this()).during("setpgid")?;
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        // It may be another session's. While SIGTTOU is blocked this is allowed from the background.
+        // Fails on a terminal of another session. A background process may do this while SIGTTOU is blocked.
         let _ = nix::unistd::tcsetpgrp(&stdin, nix::unistd::getpid());
     }
     process::restore_soft_limits(|_| false);

@@ -1,7 +1,6 @@
-//! The process that joins namespaces for a child that could not.
+//! The relay: a process that joins namespaces, and then clones the child into them.
 //!
-//! It enters what it is told, clones the child as its own *sibling* (CLONE_PARENT), so that the
-//! parent stays the parent and gets the exit status, and ends.
+//! The child is the relay's *sibling* (CLONE_PARENT), so the parent gets its exit status. The relay then ends.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,7 +11,7 @@ use crate::error::fault::{Attempt, ChildResult};
 use crate::namespace::{self, Kind, plan::Plan};
 use crate::sys::{self, Errno, socket};
 
-/// Runs in the relay: `enter`, then the clone. With a `lender` it stays until it has lent a descriptor.
+/// Runs the relay: calls `enter`, then clones the child. With a `lender` socket it also serves one [`borrow`].
 pub(super) fn main(
     enter: impl FnOnce() -> ChildResult<()>,
     clone_flags: u64,
@@ -37,7 +36,7 @@ pub(super) fn main(
     let link = link.take().expect("only the child takes it");
     let report = match cloned {
         Ok(spawned) => {
-            // Not closed: by now the number may be a descriptor of the child's, if they are shared.
+            // Not closed: in a shared descriptor table the child may have reused the number.
             std::mem::forget(spawned.pidfd);
             Report::Cloned(spawned.pid)
         }
@@ -50,36 +49,36 @@ pub(super) fn main(
     sys::clone::exit_now(0)
 }
 
-/// Sends the parent the descriptor that it names. It is one of the child's: the relay shares its
-/// descriptors, and has neither the child's seccomp filter, which may stop a message, nor its user, whom
-/// no ordinary user may look into.
+/// Sends one descriptor of the child to the parent, which names its number. The relay shares the child's
+/// descriptor table, but not its seccomp filter, which may deny sendmsg(2). An unprivileged parent cannot fetch
+/// the descriptor from the child, which runs as another user.
 fn lend(lender: BorrowedFd<'_>) -> sys::Result<()> {
     let mut number = [0; size_of::<RawFd>()];
     match socket::receive(lender, &mut number)? {
         (length, _) if length == number.len() => {
             socket::send_numbered(lender, &[0], &[RawFd::from_le_bytes(number)]).map(drop)
         }
-        // Nothing is wanted any more.
+        // The parent has closed its end: it needs no descriptor.
         _ => Ok(()),
     }
 }
 
-/// The parent's side of [`lend`].
+/// Receives the child's descriptor `number` from the relay, in the parent: see [`lend`].
 pub(super) fn borrow(lender: BorrowedFd<'_>, number: RawFd) -> sys::Result<OwnedFd> {
     socket::send(lender, &number.to_le_bytes(), &[])?;
     let (_, lent) = socket::receive(lender, &mut [0; 1])?;
     lent.into_iter().next().ok_or(Errno::EBADF)
 }
 
-/// What a container's plan wants joined, and its time namespace.
+/// Joins the namespaces that a container's plan names, and creates its time namespace.
 pub(super) fn enter(plan: &Plan) -> ChildResult<()> {
-    // Opened before any is entered: behind a new mount namespace the paths may mean something else.
+    // All are opened before any is entered: in another mount namespace the paths may name other files.
     let mut opened: Vec<(&namespace::Join, OwnedFd)> = Vec::new();
     for join in &plan.joined_before_clone {
         opened.push((join, namespace::child::open_namespace(join)?));
     }
-    // Root has to enter the others before the user namespace, in which it has no rights over them. An
-    // ordinary user has rights over those that the user namespace owns from within it alone.
+    // Root must enter the other namespaces before the user namespace, in which it has no capabilities over them.
+    // An unprivileged user has capabilities over namespaces only from within the user namespace that owns them.
     let mut postponed = Vec::new();
     for (join, fd) in &opened {
         match namespace::child::enter(join, fd) {
@@ -93,7 +92,7 @@ pub(super) fn enter(plan: &Plan) -> ChildResult<()> {
         namespace::child::enter(join, fd).map_err(|fault| named(join, fault))?;
     }
     if plan.new_time {
-        // An ordinary user could not write the offsets of one that is hidden.
+        // An unprivileged user cannot write the time offsets of a process that is not dumpable.
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())
             .map_err(|e| Fault::refused(e.to_string()))?;
     }
@@ -103,12 +102,12 @@ pub(super) fn enter(plan: &Plan) -> ChildResult<()> {
     }
 }
 
-/// From those inside, for the child too, which inherits it (CVE-2016-9962).
+/// Makes the relay, and the child that inherits it, inaccessible to processes of the container (CVE-2016-9962).
 fn hide() -> ChildResult<()> {
     sys::process::set_dumpable(false).during("prctl PR_SET_DUMPABLE")
 }
 
-/// The user namespace of a running container, and its pid namespace for the child.
+/// Enters the user namespace of a running container, and sets its pid namespace for the child.
 pub(super) fn enter_container(init: BorrowedFd<'_>) -> ChildResult<()> {
     hide()?;
     for kind in [Kind::User, Kind::Pid] {

@@ -1,11 +1,11 @@
-//! Running from a copy of our own binary that no container can write (CVE-2019-5736).
+//! Executes Aril again from a sealed binary, which no container can write (CVE-2019-5736).
 //!
-//! A container's first program may be `/proc/self/exe`, as a path, an interpreter or a loader: at
-//! that moment this still names the runtime, and who holds it open can write to it once no runtime
-//! runs. So whatever puts a process into a container first executes itself again from a detached,
-//! read-only clone of the mount that its binary is on. Nothing can make that clone writable: its
-//! only descriptor closes with the exec, and with it the kernel takes it out of every mount
-//! namespace.
+//! A container's first program may be `/proc/self/exe`, as a path, an interpreter or a loader. At that moment the
+//! link still names the runtime. A container that keeps it open could write to it once no runtime runs. So every
+//! command that starts a process in a container first executes itself again, from a detached read-only clone of
+//! the mount that holds its binary. No process can make that clone writable: execve closes its only descriptor,
+//! and the mount is in no mount namespace. Where the mount cannot be cloned, a sealed copy in memory
+//! (memfd_create(2)) takes its place.
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,8 +22,11 @@ use crate::sys::process::{Vector, execute_descriptor, raise_open_files, restore_
 
 const OWN: &std::ffi::CStr = c"/proc/self/exe";
 
-/// Returns once this process runs from a protected binary. The first call in a process does not
-/// return: it executes the program again.
+/// Ensures that this process runs from a sealed binary. If it does not yet, executes the program again and does
+/// not return.
+///
+/// # Errors
+/// If the binary can be neither cloned nor copied, or execveat(2) fails.
 pub fn seal(command_line: &[OsString]) -> Result<()> {
     let flags = statvfs(OWN).os("statvfs", "/proc/self/exe")?.flags();
     if flags.contains(FsFlags::ST_RDONLY) {
@@ -54,7 +57,7 @@ fn read_only_clone() -> std::result::Result<OwnedFd, Errno> {
     let clone = open_tree(None, OWN, Extent::One)?;
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
     mount_setattr(clone.as_fd(), Extent::One, read_only)?;
-    // If it were not, the next incarnation would come here again, for ever.
+    // A writable clone would make the program execute itself forever.
     match fstatvfs(&clone)?.flags().contains(FsFlags::ST_RDONLY) {
         true => Ok(clone),
         false => Err(Errno::EINVAL),
@@ -67,40 +70,43 @@ fn seals() -> SealFlag {
 
 fn is_sealed_copy() -> Result<bool> {
     let own = std::fs::File::open("/proc/self/exe").os("open", "/proc/self/exe")?;
-    // Any other file system answers EINVAL.
+    // The kernel fails with EINVAL for a file on any other file system.
     Ok(fcntl(&own, FcntlArg::F_GET_SEALS)
         .is_ok_and(|bits| SealFlag::from_bits_truncate(bits).contains(seals())))
 }
 
-/// A program to execute that is not a copy of its own in memory: for a process that stays, and that no
-/// container can reach.
+/// Returns a path of Aril's binary that is not a sealed copy in memory. For a resident process that no container
+/// can access: a copy would cost its memory.
+///
+/// # Errors
+/// If `/proc/self/exe` cannot be read.
 pub fn unsealed() -> Result<CString> {
     let own = std::fs::read_link("/proc/self/exe").os("readlink", "/proc/self/exe")?;
-    // The name of the copy is where it was made from.
+    // The name of a sealed copy is the path of its source.
     let own = own.into_os_string().into_vec();
     let path = own.strip_prefix(b"/memfd:").and_then(|rest| rest.strip_suffix(b" (deleted)"));
     Ok(path.and_then(|path| CString::new(path).ok()).unwrap_or_else(|| OWN.to_owned()))
 }
 
 fn sealed_copy() -> Result<OwnedFd> {
-    let what = || "copy the runtime's binary".to_owned();
+    let what = || "copy the runtime's binary to memory".to_owned();
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let path = std::fs::read_link("/proc/self/exe").os("readlink", "/proc/self/exe")?;
     let name = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
-    // A name of more than 249 bytes is refused.
+    // The kernel rejects a name of more than 249 bytes.
     let copy = memfd_create(name.as_c_str(), flags).or_else(|_| memfd_create(c"aril", flags));
     let copy = copy.os("memfd_create", "aril").context(what)?;
     let mut source = std::fs::File::open("/proc/self/exe").os("open", "/proc/self/exe")?;
     let mut target = std::fs::File::from(copy);
     std::io::copy(&mut source, &mut target).os("write", "memfd").context(what)?;
     fcntl(&target, FcntlArg::F_ADD_SEALS(seals())).os("fcntl", "F_ADD_SEALS").context(what)?;
-    // A descriptor that may write would keep execve away (ETXTBSY).
+    // execve(2) fails with ETXTBSY while a descriptor can write.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target));
     std::fs::File::open(&path).os("open", &path).map(OwnedFd::from)
 }
 
 fn execute(binary: &OwnedFd, command_line: &[OsString]) -> Result<()> {
-    // What came from the kernel has no NUL inside.
+    // Words from the kernel contain no NUL byte.
     let words = |text: OsString| CString::new(text.into_vec()).ok();
     let arguments: Vec<_> = command_line.iter().cloned().filter_map(words).collect();
     let environment: Vec<_> = std::env::vars_os()

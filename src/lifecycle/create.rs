@@ -18,7 +18,7 @@ use crate::fs::record::Prepared;
 use crate::fs::{Proc, process};
 use crate::hook::Point;
 use crate::id::{ContainerId, HostPid};
-use crate::init::child::{self, Child, HookWorld};
+use crate::init::child::{self, Child, HookSettings};
 use crate::init::gate;
 use crate::init::parent::{self, Init, Request};
 use crate::namespace::{Kind, host_id};
@@ -378,7 +378,7 @@ impl<'a> Making<'a> {
             self.record.root_mount = Some(inherited::mount_id(root)?);
             self.slot.write_intent(&self.record)?;
         }
-        let hooks = HookWorld {
+        let hooks = HookSettings {
             state: &|point, pid| self.hook_state(point, pid),
             rootfs: c_path("rootfs", &self.plan.rootfs)?,
         };

@@ -14,7 +14,7 @@ use crate::fs::process::in_user_namespace;
 use crate::fs::{Proc, Root};
 use crate::id::ContainerId;
 use crate::identity::account;
-use crate::init::child::{self, Child, Entry, HookWorld};
+use crate::init::child::{self, Child, Entry, HookSettings};
 use crate::init::parent::{self, Init, Request};
 use crate::namespace::{self, Kind};
 use crate::plan::ExecPlan;
@@ -248,7 +248,7 @@ impl Entering<'_> {
             }
         }
         let entry = Entry { rest: kinds & !born_in, later: 0, user };
-        let no_hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
+        let no_hooks = HookSettings { state: &|_, _| Vec::new(), rootfs: Default::default() };
         let cgroup = target.dir.as_ref().filter(|_| !held).map(AsFd::as_fd);
         let main = |link| {
             child::main(Child {

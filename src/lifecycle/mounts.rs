@@ -13,7 +13,7 @@ use super::{exec, inspect, kill};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::{Proc, process};
 use crate::id::ContainerId;
-use crate::init::child::{self, Child, Entry, HookWorld};
+use crate::init::child::{self, Child, Entry, HookSettings};
 use crate::init::parent;
 use crate::namespace::{self, Kind};
 use crate::plan::Script;
@@ -91,7 +91,7 @@ fn enter(script: &Script, container: BorrowedFd<'_>, kinds: i32) -> Result<()> {
         later: kinds & !(pid | user),
         user: kinds & user != 0,
     };
-    let hooks = HookWorld { state: &|_, _| Vec::new(), rootfs: Default::default() };
+    let hooks = HookSettings { state: &|_, _| Vec::new(), rootfs: Default::default() };
     let main = |link| {
         child::main(Child {
             link,
