@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "tidy/makefile.rs"]
 mod makefile;
+#[path = "tidy/mutants.rs"]
+mod mutants;
 #[path = "tidy/pages.rs"]
 mod pages;
 #[path = "tidy/words.rs"]
