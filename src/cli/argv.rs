@@ -1,4 +1,4 @@
-//! Go's reading of a command line, rewritten into the one form that clap reads without surprises.
+//! Converts a command line in the syntax of Go's flag packages into words that clap reads the same way.
 //!
 //! Engines speak to this command line as Go's flag packages define it, where `-name` and `--name` are
 //! the same flag, `--switch=false` is legal, and a flag takes the next word whatever it looks like.
@@ -12,29 +12,29 @@ use clap::{Arg, ArgAction};
 use super::{suggest, value};
 use crate::error::{Error, Kind, Result};
 
-/// Where flags may stand.
+/// Position of flags on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The first operand ends them: what follows belongs to somebody else.
+    /// Flags end at the first operand: the words after it belong to another program.
     FlagsFirst,
-    /// Before, between and after the operands.
+    /// Flags stand before, between and after the operands.
     Mixed,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Split {
-    /// `--name=value`, or `--name` for a switch that is on.
+    /// Flags as `--name=value`, or `--name` for a switch that is on.
     pub flags: Vec<OsString>,
     pub operands: Vec<OsString>,
 }
 
-/// What a flag takes.
+/// Kind of value of a flag.
 enum Takes {
-    /// Nothing, or `=true` and `=false`; off is the same as absent.
+    /// No value, or `=true` and `=false`. False is the same as absent.
     Switch,
-    /// The same, but off is not the same as absent.
+    /// No value, or `=true` and `=false`. False differs from absent.
     Choice,
-    /// The rest of its word, or the next word.
+    /// A value: the rest of the word, or the next word.
     Value,
 }
 
@@ -89,7 +89,7 @@ pub fn split(
     Ok(split)
 }
 
-/// Sets a switch or choice; the last word about it counts.
+/// Sets a switch or choice. The last word about a flag counts.
 fn turn(flags: &mut Vec<OsString>, long: &str, takes: &Takes, on: bool) {
     flags.retain(|flag| !is(flag, long));
     match (takes, on) {
@@ -99,15 +99,15 @@ fn turn(flags: &mut Vec<OsString>, long: &str, takes: &Takes, on: bool) {
     }
 }
 
-/// What is left of a word of several letters.
+/// Rest of a word of several letters.
 enum Cluster<'a> {
     Complete,
-    /// The last letter's flag takes the next word.
+    /// The flag of the last letter takes the next word.
     Needs(&'a str),
 }
 
-/// Reads a word such as `-it` or `-itw` as several letters: switches, of which the last may take a
-/// value. `None` if it is not such a word.
+/// Reads a word such as `-it` or `-itw` as several flags of one letter. The last one may take a value. `None` if the
+/// word has another form.
 fn cluster<'a>(
     table: &'a clap::Command,
     word: &OsStr,
@@ -130,7 +130,7 @@ fn cluster<'a>(
     Some(Cluster::Complete)
 }
 
-/// Name and attached value of a word that is a flag. A lone `-` is an operand.
+/// Returns the name and the attached value of a flag. `-` alone is an operand.
 fn flag(word: &OsStr) -> Result<Option<(&[u8], Option<&OsStr>)>> {
     let bytes = word.as_bytes();
     let Some(name) = bytes.strip_prefix(b"-").filter(|rest| !rest.is_empty()) else {
@@ -146,7 +146,7 @@ fn flag(word: &OsStr) -> Result<Option<(&[u8], Option<&OsStr>)>> {
     }))
 }
 
-/// A flag is known by its long names and by its letters, with either number of dashes.
+/// Finds a flag by one of its long names or letters, with one dash or two.
 fn find<'a>(table: &'a clap::Command, name: &[u8]) -> Option<(&'a str, Takes)> {
     let named = |arg: &&Arg| match name {
         [letter] => {
@@ -184,7 +184,7 @@ fn boolean(text: &OsStr, word: &OsStr) -> Result<bool> {
     })
 }
 
-/// The flag as it was typed, without its value.
+/// Returns the flag as it was typed, without its value.
 fn spelled(word: &OsStr, attached: Option<&OsStr>) -> String {
     let end = word.len() - attached.map_or(0, |value| value.len() + 1);
     String::from_utf8_lossy(&word.as_bytes()[..end]).into_owned()

@@ -1,7 +1,7 @@
-//! What `features` claims, asked of the code that does it.
+//! Facts that `features` prints, from the code that implements them.
 //!
-//! Where that code matches a whole enum of the specification, the enum's values are the list: neither
-//! that match nor [`every`] compiles with one left out.
+//! If that code matches a whole enum of the specification, the list is the enum's values: neither that match nor [`every`]
+//! compiles if one is missing.
 
 use std::fmt::Display;
 
@@ -23,7 +23,7 @@ pub fn facts() -> FeatureFacts {
         hooks: names(&Point::ALL),
         mount_options: options::recognised()
             .into_iter()
-            // Told by `mountExtensions.idmap`.
+            // `mountExtensions.idmap` reports it.
             .filter(|name| !matches!(*name, "idmap" | "ridmap"))
             .map(str::to_owned)
             .collect(),
@@ -60,7 +60,7 @@ fn capabilities() -> Vec<String> {
     names(&all)
 }
 
-/// All values of an enum. One that is left out does not compile.
+/// Lists all values of an enum. An incomplete list does not compile.
 macro_rules! every {
     ($type:ident: $($value:ident),* $(,)?) => {{
         const _: fn($type) = |value| match value {

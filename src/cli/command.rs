@@ -1,4 +1,4 @@
-//! What was asked for, as values. Paths are absolute: some verbs change into the bundle.
+//! Command lines as values. Paths are absolute, because some verbs change the directory to the bundle.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::lifecycle::mounts::Action;
 pub use crate::plan::edits::Edits;
 use crate::spec::grant::Rules;
 
-/// The flags before the verb.
+/// Flags before the verb.
 #[derive(Debug)]
 pub struct Global {
     pub root: StateRoot,
@@ -21,22 +21,22 @@ pub struct Global {
     pub level: log::Level,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
-    /// Mounts without a mount namespace may be the host's.
+    /// Accept a config.json without a mount namespace that mounts in the host's.
     pub host_mounts: bool,
-    /// Which annotations of a config.json may act.
+    /// Annotations of a config.json that have an effect.
     pub annotations: Rules,
 }
 
-/// What makes a container's cgroup.
+/// Driver that creates a container's cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupManager {
     Cgroupfs,
     Systemd,
-    /// None is made: the container stays in its caller's.
+    /// No cgroup is created: the container stays in the caller's cgroup.
     Disabled,
 }
 
-/// Whether a cgroup that cannot be made is forgiven.
+/// Reaction to a cgroup that cannot be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rootless {
     Auto,
@@ -93,11 +93,11 @@ pub enum Command {
     Events {
         id: String,
         interval: Duration,
-        /// One sample, now.
+        /// Print one sample and end.
         stats: bool,
     },
     Stats {
-        /// All, if none is named.
+        /// Containers; empty for all.
         ids: Vec<String>,
         format: Format,
         interval: Duration,
@@ -140,11 +140,11 @@ pub enum Command {
         format: Format,
     },
     Volume {
-        /// An action, and names.
+        /// The action, then names.
         words: Vec<String>,
         format: Format,
     },
-    /// The text.
+    /// Text to print.
     Help(String),
     Version,
 }
@@ -153,7 +153,7 @@ pub enum Command {
 pub struct Create {
     pub id: String,
     pub bundle: PathBuf,
-    /// In the place of the bundle's config.json.
+    /// File to read instead of the bundle's config.json.
     pub config: Option<PathBuf>,
     pub options: Box<options::Options>,
     pub handover: Handover,
@@ -184,14 +184,14 @@ pub struct Exec {
     pub ignore_paused: bool,
 }
 
-/// A process file is the whole description: the flags that edit the config's process do not count.
+/// Process of an exec. A process file describes it completely: flags that edit the config's process are ignored.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ExecProcess {
     File(PathBuf),
     Edited(Box<Edits>),
 }
 
-/// What the caller wants handed over, and what he hands over himself.
+/// Descriptors and sockets that the caller passes, and files that it wants written.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Handover {
     pub console_socket: Option<PathBuf>,
@@ -200,21 +200,21 @@ pub struct Handover {
     pub preserve_fds: u32,
 }
 
-/// Where the limits of an update come from.
+/// Source of the limits of an update.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Resources {
     File(PathBuf),
     Stdin,
     Flags {
         limits: Box<LinuxResources>,
-        /// Its schemas of the cache and of memory bandwidth alone.
+        /// Only the schemas of cache and memory bandwidth.
         rdt: Option<Box<LinuxIntelRdt>>,
-        /// Flags that have no effect any more.
+        /// Flags that no longer have an effect.
         ignored: Vec<&'static str>,
     },
 }
 
-/// Of what is printed for people, or for programs.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Table,

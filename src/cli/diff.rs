@@ -1,4 +1,4 @@
-//! What `diff` prints: a letter and a path, as Docker does, or JSON with all that is known.
+//! Output of `diff`: a letter and a path, as Docker prints, or JSON with all attributes.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub fn diff(store: &Store, id: &ContainerId, format: Format, place: Place) -> Re
     })
 }
 
-/// One line, whatever the name is made of.
+/// Returns the name on one line: control characters are escaped.
 fn line(difference: &Difference) -> String {
     let letter = match difference.kind {
         Kind::Added => 'A',
@@ -34,7 +34,7 @@ fn line(difference: &Difference) -> String {
 #[derive(Serialize)]
 struct Document {
     kind: &'static str,
-    /// Bytes that are no text are replaced.
+    /// Path. Bytes that are not UTF-8 are replaced.
     path: String,
     #[serde(flatten)]
     now: Option<Now>,
@@ -43,17 +43,17 @@ struct Document {
 #[derive(Serialize)]
 struct Now {
     r#type: &'static str,
-    /// In octal.
+    /// Mode, in octal.
     mode: String,
     uid: u32,
     gid: u32,
-    /// Bytes.
+    /// Size in bytes.
     size: u64,
-    /// Seconds since 1970.
+    /// Modification time in seconds since 1970.
     mtime: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
-    /// Major and minor number.
+    /// Major and minor number of a device node.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<[u32; 2]>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,4 +1,4 @@
-//! From a command to the verb that carries it out.
+//! Calls the verb of a command.
 
 use std::ffi::CString;
 use std::io::{IsTerminal, Read, Write};
@@ -34,16 +34,16 @@ use crate::state::{Ending, Store};
 use crate::sys::Errno;
 use crate::sys::regex::Regex;
 
-/// What a verb is told besides its own arguments.
+/// Global flags and the log, which every verb gets.
 pub struct Caller<'a> {
     pub global: &'a Global,
     pub sink: &'a Sink,
 }
 
-/// The code of an `exec` whose process never ran: below it the process's own codes begin to matter.
+/// Exit status of an `exec` whose process did not start. Lower values are exit statuses of the process.
 const NOT_EXECUTED: u8 = 255;
 
-/// The exit code. The prefixes name us: callers search for what follows them.
+/// Runs a command and returns the exit status. Error prefixes name the program: callers search for the text after them.
 pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Failure> {
     match command {
         Command::Create(args) => {
@@ -129,8 +129,8 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
     Ok(0)
 }
 
-/// With the exit code that tells a program that is missing, or not executable, from any other error.
-/// execve's own refusal stays a line by itself: runc's tests compare it. They look for `runc run failed`, too.
+/// Adds the exit status: 127 for a missing program, 126 for one that is not executable. An error of execve(2) stays a line
+/// by itself, which runc's tests compare. They look for `runc run failed`, too.
 fn not_run(error: Error) -> Failure {
     let code = error.kind().exit_code();
     let by_execve = error.is_of_program() && error.to_string().starts_with("exec ");
@@ -151,10 +151,10 @@ fn run(caller: &Caller, args: Run) -> Result<u8> {
             Kind::Usage,
             "--seccomp-report and --detach cannot be used together",
         )
-        .hint("who answers for what is refused must stay as long as the container"));
+        .hint("the report is printed when the container ends: run it in the foreground"));
     }
-    // Without a bundle no engine has called: the id is the answer, the call returns, and a monitor stays. A
-    // service manager gets its own main process, whose parent it becomes.
+    // Without a bundle the caller is a user: the command prints the id and ends, and a monitor stays. A service manager
+    // becomes the parent of its main process.
     let bare = args.detach && args.create.options.rootfs.is_some();
     let supervised = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
     let monitored = bare && !supervised;
@@ -209,7 +209,7 @@ fn print_id(id: Option<String>) -> Result<()> {
     id.map_or(Ok(()), |id| output::print(&format!("{id}\n")))
 }
 
-/// The exit status is printed, and this program's own.
+/// Prints the exit status, and ends with it.
 fn wait(caller: &Caller, id: &str) -> Result<u8> {
     let exit = lifecycle::wait::wait(&caller.store()?, &ContainerId::parse(id)?)?;
     output::print(&format!("{}\n", exit.status))?;
@@ -297,8 +297,8 @@ fn processes(caller: &Caller, id: &str, format: Format, options: &[String]) -> R
     })
 }
 
-/// Acts on the container of that id, or on each whose id the regular expression matches: then on all,
-/// whatever becomes of one.
+/// Acts on the container of that id, or on each one with an id that the regular expression matches. An error of one
+/// container does not stop the others.
 fn for_each(
     caller: &Caller,
     store: &Store,
@@ -383,7 +383,7 @@ fn stats(
     }
 }
 
-/// The container's id would be the bundle's name.
+/// Takes the name of the bundle's directory as the container's id.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     let mut config = spec::load(bundle)?;
     let systemd = caller.systemd();
@@ -394,7 +394,7 @@ fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
     lifecycle::userns::preview(&Store::new(caller.global.root.path.clone()), &mut config, &grant)?;
     let _shared = lifecycle::network::edit(&caller.store()?, &mut config.spec, &grant)?;
     let mut facts = HostFacts::gather(&config.spec, &grant, bundle, systemd)?;
-    // What only root can run is planned as root would run it.
+    // A config that only root can run is planned as for root.
     facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
     let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let id = ContainerId::parse(&name).or_else(|_| ContainerId::parse("container"))?;
@@ -471,13 +471,13 @@ impl Caller<'_> {
         })
     }
 
-    /// Which annotations of a config.json may act.
+    /// Annotations of a config.json that have an effect.
     fn policy(&self) -> Policy {
         policy::policy(self.global.annotations.clone())
     }
 
-    /// Whose systemd makes the cgroup, if one is to. Without a directory of its own, a user
-    /// namespace may be a host of its own, with its own systemd.
+    /// Returns the systemd instance that creates the cgroup, if the driver is systemd. A user namespace without
+    /// `$XDG_RUNTIME_DIR` may be a host with a systemd of its own.
     fn systemd(&self) -> Option<Systemd> {
         let user = self.rootless_cgroups()
             && (!nix::unistd::geteuid().is_root() || std::env::var_os("XDG_RUNTIME_DIR").is_some());
@@ -489,7 +489,7 @@ impl Caller<'_> {
         self.global.cgroup_manager == CgroupManager::Disabled
     }
 
-    /// Whether cgroups that we may not make are forgiven.
+    /// True if the container continues without a cgroup that Aril is not permitted to create.
     fn rootless_cgroups(&self) -> bool {
         match self.global.rootless {
             Rootless::Yes => true,
@@ -499,7 +499,7 @@ impl Caller<'_> {
     }
 }
 
-/// Of the descriptors that are to be preserved, which numbers may be. Before anything is opened.
+/// Reserves the numbers of descriptors that the container gets, before any file is opened.
 pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
     let handover = match command {
         Command::Create(create) => &mut create.handover,
@@ -528,7 +528,7 @@ fn handover(args: Handover) -> lifecycle::handover::Handover {
     }
 }
 
-/// To stderr, as stdout is the container's.
+/// Prints to stderr, because stdout belongs to the container.
 fn tell_timeline(outcome: &lifecycle::create::Outcome) -> Result<()> {
     let Some(timeline) = &outcome.timeline else { return Ok(()) };
     write!(std::io::stderr(), "{timeline}").os("write", "stderr")

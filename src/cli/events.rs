@@ -1,4 +1,4 @@
-//! The lines of `events`.
+//! Lines that `events` prints.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ struct Line<'a> {
     data: Option<Data<'a>>,
 }
 
-/// Engines expect the last two even where there is nothing to say.
+/// Engines expect the last two fields even if they are empty.
 #[derive(Serialize)]
 struct Data<'a> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What `explain` prints: a line for each finding, or JSON.
+//! Output of `explain`: a line for each finding, or JSON.
 
 use std::path::Path;
 

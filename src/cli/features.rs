@@ -1,4 +1,4 @@
-//! `aril features`: what this runtime can do, for engines that adapt.
+//! `aril features`: the runtime's features as JSON, for engines.
 //!
 //! The lists come from the code that implements them, through [`FeatureFacts`]: containerd and
 //! CRI-O turn on user namespaces and recursive read-only mounts by what stands here.
@@ -10,17 +10,17 @@ use serde::Serialize;
 use super::output::indented;
 use super::version;
 
-/// What works in this build, whether or not the running kernel has it.
+/// Features of this build, regardless of the running kernel.
 #[derive(Debug, Default)]
 pub struct FeatureFacts {
-    /// In the order in which they run.
+    /// Hooks, in the order in which they run.
     pub hooks: Vec<String>,
-    /// Every generic option; those of a file system are not.
+    /// Mount options that apply to every file system.
     pub mount_options: Vec<String>,
     pub namespaces: Vec<String>,
     pub capabilities: Vec<String>,
     pub cgroup: CgroupFacts,
-    /// `None`: no seccomp.
+    /// `None` if seccomp is not supported.
     pub seccomp: Option<SeccompFacts>,
     pub apparmor: bool,
     pub selinux: bool,
@@ -29,7 +29,7 @@ pub struct FeatureFacts {
     pub net_devices: bool,
     pub memory_policy: Option<MemoryPolicyFacts>,
     pub checkpoint: bool,
-    /// Annotations of a config that change what the runtime does; one ending in `.` is a prefix.
+    /// Annotations that change the runtime's behaviour. One that ends in `.` is a prefix.
     pub acted_on_annotations: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ pub struct SeccompFacts {
     pub operators: Vec<String>,
     pub archs: Vec<String>,
     pub known_flags: Vec<String>,
-    /// Of the known, those that the running kernel has.
+    /// Known values that the running kernel supports.
     pub supported_flags: Vec<String>,
 }
 
@@ -151,7 +151,7 @@ fn annotations(checkpoint: bool) -> BTreeMap<&'static str, &'static str> {
         annotations.insert("aril.commit", commit);
     }
     if checkpoint {
-        // The name under which CRI-O looks for it.
+        // CRI-O looks for it by this name.
         annotations.insert("org.opencontainers.runc.checkpoint.enabled", "true");
     }
     annotations

@@ -1,4 +1,4 @@
-//! Reads what clap has matched, strictly, with errors that name the flag and what it wants.
+//! Reads the values that clap has matched. Errors name the flag and the expected value.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use clap::ArgMatches;
 use super::value;
 use crate::error::{Error, Kind, OsContext, Result};
 
-/// The flags of one command.
+/// Flags of one command line.
 pub struct Given(ArgMatches);
 
 impl Given {
-    /// `flags` are canonical words, see [`super::argv::split`].
+    /// Matches `flags`, which are canonical words: see [`super::argv::split`].
     pub fn new(table: clap::Command, flags: Vec<OsString>) -> Result<Self> {
         table.no_binary_name(true).try_get_matches_from(flags).map(Self).map_err(|refusal| {
             let text = refusal.to_string();
@@ -37,13 +37,13 @@ impl Given {
         values.map(|value| text(value, name)).collect()
     }
 
-    /// Made absolute; an empty path is none.
+    /// Returns the value as an absolute path. An empty value is `None`.
     pub fn path(&self, name: &str) -> Result<Option<PathBuf>> {
         let given = self.raw(name).filter(|path| !path.is_empty());
         given.map(|path| std::path::absolute(path).os("getcwd", "")).transpose()
     }
 
-    /// The directory of a bundle: by default where we are.
+    /// Returns the bundle's directory. The default is the current directory.
     pub fn bundle(&self) -> Result<PathBuf> {
         match self.path("bundle")? {
             Some(path) => Ok(path),
@@ -84,7 +84,7 @@ impl Given {
     }
 }
 
-/// A word that will be part of a JSON document.
+/// Returns a value in UTF-8, for a JSON document.
 pub fn operand(word: OsString) -> Result<String> {
     word.into_string().map_err(|word| usage(format!("argument {word:?} is not valid UTF-8")))
 }

@@ -1,10 +1,10 @@
-//! Where messages go: `--log`, `--log-format`, `--debug`, and standard error.
+//! Writes messages to the file of `--log` and to standard error.
 //!
-//! A fatal error is said twice when `--log` names a file. containerd reads the file after a failed
+//! With `--log` a fatal error is written twice. containerd reads the file after a failed
 //! create or exec, and takes the last record of level `error`; for every other verb it sees only
-//! what we wrote to stdout and stderr. conmon relays stderr whatever `--log` says. Podman reads the
-//! whole file as *one* JSON object, so below `--debug` nothing but warnings and the error is written,
-//! and nothing but records ever.
+//! stdout and stderr. conmon relays stderr regardless of `--log`. Podman reads the
+//! whole file as *one* JSON object, so without `--debug` only warnings and the error are written. The file has no other
+//! text than records.
 //!
 //! On stderr the error is one unquoted line, also without `--log`: CRI-O and podman search it for texts
 //! like `exec: "sh": executable file not found in $PATH`, which a quoted record would have escaped.
@@ -30,7 +30,7 @@ use std::time::SystemTime;
 use crate::error::{Error, OsContext, Result};
 use crate::time::rfc3339;
 
-/// Variable of the environment by which the shim says whose stderr it is.
+/// Environment variable by which the shim reports that stderr is the container's.
 pub const STDERR_IS_THE_CONTAINERS: &str = "ARIL_STDERR_IS_THE_CONTAINERS";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The words of logrus, which readers of the log compare with.
+    /// Name of the level in logrus, which readers of the log compare.
     fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -58,19 +58,19 @@ impl Level {
 }
 
 pub struct Sink {
-    /// `None` is standard error.
+    /// File of `--log`; `None` for standard error.
     file: Option<File>,
     format: Format,
     most: Level,
 }
 
 impl Sink {
-    /// Standard error, until the command line has told better.
+    /// Returns the log before the command line was read: standard error.
     pub fn stderr() -> Self {
         Self { file: None, format: Format::Text, most: Level::Warning }
     }
 
-    /// Creates the file before anything can fail: containerd takes a missing one for the error.
+    /// Opens the log, and creates its file first: containerd reports a missing file instead of the error.
     pub fn open(path: Option<&Path>, format: Format, most: Level) -> Result<Self> {
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
@@ -79,7 +79,7 @@ impl Sink {
         Ok(Self { file: path.map(open).transpose()?, format, most })
     }
 
-    /// Tells of each step of this process, if debug messages are wanted.
+    /// Logs each step of this process, if debug messages are enabled.
     pub fn watch_steps(&self) -> Result<()> {
         if self.most < Level::Debug {
             return Ok(());
@@ -98,12 +98,12 @@ impl Sink {
         self.write(Level::Debug, message);
     }
 
-    /// An error that spoils a part of the answer only: on stderr, beside it.
+    /// Reports an error that affects a part of the output only.
     pub fn note(&self, error: &Error) {
         put(&mut std::io::stderr(), &format!("{error}\n"));
     }
 
-    /// The error that ends the program.
+    /// Reports the error that ends the program.
     pub fn fatal(&self, error: &Error) {
         let message = error.to_string();
         if self.file.is_some() || self.format == Format::Json {
@@ -120,7 +120,7 @@ impl Sink {
         }
     }
 
-    /// What [`Sink::fatal`] says on stderr besides the record.
+    /// Lines that [`Sink::fatal`] writes to stderr besides the record.
     fn last_words(
         &self,
         word: &str,
@@ -149,8 +149,8 @@ impl Sink {
     }
 }
 
-/// One write for one record: other invocations append to the same file. There is nobody left to
-/// tell that it failed.
+/// Writes a record in one write(2), because other invocations append to the same file. Errors are ignored: the log is
+/// the only place for them.
 fn put(to: &mut dyn Write, text: &str) {
     _ = to.write_all(text.as_bytes());
 }
@@ -167,7 +167,7 @@ fn record(format: Format, level: Level, message: &str, time: SystemTime) -> Stri
     }
 }
 
-/// As Go's `%q`.
+/// Quotes text as Go's `%q` does.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

@@ -1,9 +1,8 @@
-//! The command line: words in, one verb called, an exit code out.
+//! The command line: reads the words, calls one verb, returns the exit status.
 //!
-//! [`argv`] reads words as Go's flag packages do; [`table`] is the table of verbs, from which the
-//! chosen one's flags, and help, are made; [`command`] is what was asked for, as values; [`dispatch`]
-//! calls the verb; [`log`] says what went wrong. Nothing is built that the verb does not need:
-//! engines call this program several times for each container.
+//! [`argv`] reads words as Go's flag packages do. [`table`] is the table of verbs, which makes the flags and the help of
+//! one verb. [`command`] is the command line as values. [`dispatch`] calls the verb, [`log`] reports errors. Only tables of
+//! the verb are built, because engines call this program several times for each container.
 
 pub mod argv;
 mod claims;
@@ -41,7 +40,7 @@ use crate::lifecycle::monitor;
 use dispatch::Caller;
 use log::Sink;
 
-/// An error, and how the program ends with it.
+/// An error, and the exit status with which the program ends.
 #[derive(Debug)]
 pub struct Failure {
     pub error: Error,
@@ -54,7 +53,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// The whole program: the command line, our own name first, to an exit code.
+/// Runs the program. `words` is the command line with the program's name first. Returns the exit status.
 pub fn main(words: Vec<OsString>) -> u8 {
     if let Some(code) = reaper::called(&words).or_else(|| monitor::called(&words)) {
         return code;
@@ -70,9 +69,9 @@ pub fn main(words: Vec<OsString>) -> u8 {
     }
 }
 
-/// In two stages: the log must be open before a mistake in the verb's own words is reported.
+/// Reads the global flags, opens the log, then reads the verb's words, so that errors in these are logged.
 fn run(all: Vec<OsString>, sink: &mut Sink) -> Result<u8, Failure> {
-    // Any word, not only the verb: what the first image of the program reads, the second reads again.
+    // The verb is not known yet, so any word counts: the program reads its options after it has executed itself again.
     if all.iter().skip(1).any(|word| table::enters_container(word)) {
         seal(&all)?;
     }
@@ -80,7 +79,7 @@ fn run(all: Vec<OsString>, sink: &mut Sink) -> Result<u8, Failure> {
     if words.first().is_some_and(|verb| table::enters_container(verb)) {
         crate::sys::process::raise_open_files();
     }
-    // Before the log is opened: it must not get the number of a descriptor that is passed.
+    // Before the log is opened, which must not get the number of a descriptor that is passed.
     let mut command = table::command(&words);
     if let Ok(command) = &mut command {
         dispatch::reserve_descriptors(command)?;

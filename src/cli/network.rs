@@ -104,7 +104,7 @@ fn list(format: Format, quiet: bool) -> Result<()> {
     }
 }
 
-/// Columns are as wide as what is in them.
+/// Formats the table. Columns are as wide as their content.
 fn table(networks: &[Network]) -> Result<String> {
     let head = ["NAME", "DRIVER", "SUBNET", "CONTAINERS"].map(str::to_owned);
     let rows = networks.iter().map(|network| {
@@ -160,7 +160,7 @@ pub fn run_flags() -> [Arg; 8] {
     ]
 }
 
-/// A container is attached to one network.
+/// Rejects a second network: a container is attached to one.
 fn one_network(mut names: Vec<String>) -> Result<Option<String>> {
     match &names[..] {
         [_, _, ..] => {
@@ -171,7 +171,7 @@ fn one_network(mut names: Vec<String>) -> Result<Option<String>> {
     }
 }
 
-/// What the options of `run` ask for.
+/// Reads the network options of `create` and `run`.
 pub fn extensions(given: &Given) -> Result<Extensions> {
     let joined = |name| given.texts(name).map(|texts| (!texts.is_empty()).then(|| texts.join(",")));
     Ok(Extensions {

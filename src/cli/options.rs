@@ -1,4 +1,4 @@
-//! The options of `create` and `run` that say what a container is, with a config.json or without one.
+//! Options of `create` and `run` that describe a container, with a config.json or without one.
 
 mod device;
 
@@ -70,7 +70,7 @@ pub fn flags() -> Vec<Arg> {
     .collect()
 }
 
-/// Those that `exec` has too.
+/// Flags that `exec` has, too.
 pub fn process_flags() -> [Arg; 3] {
     [
         values(
@@ -84,23 +84,23 @@ pub fn process_flags() -> [Arg; 3] {
     ]
 }
 
-/// As typed; paths are absolute.
+/// Values of the options. Paths are absolute.
 #[derive(Debug, Default, PartialEq)]
 pub struct Options {
     pub rootfs: Option<PathBuf>,
-    /// A bundle is named too.
+    /// True if the command line names a bundle, too.
     pub bundle: bool,
-    /// Lowest first.
+    /// Lower directories, the lowest first.
     pub layers: Vec<PathBuf>,
     pub volumes: Vec<String>,
     pub tmpfs: Vec<String>,
     pub user: Option<String>,
     pub groups: Vec<String>,
     pub devices: Vec<String>,
-    /// A document, or the file that it is in.
+    /// Landlock rules: a JSON document, or the path of a file with one.
     pub landlock: Option<String>,
     pub edits: Edits,
-    /// Of the other options.
+    /// Edits that the other options ask for.
     pub extensions: Extensions,
 }
 
@@ -145,7 +145,7 @@ fn size_of_shm(text: &str) -> Option<u64> {
     value::bytes(text).and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
 }
 
-/// A directory is the caller's; the annotation's would be the bundle's.
+/// Resolves a directory from the caller's current directory. The annotation's would be relative to the bundle.
 fn upper(text: String) -> String {
     let path = Path::new(&text);
     match std::path::absolute(path) {
@@ -156,7 +156,7 @@ fn upper(text: String) -> String {
     }
 }
 
-/// None, if none is asked for.
+/// `None` without these options.
 fn limits(given: &Given) -> Result<Option<Box<LinuxResources>>> {
     if super::resources::limit_flags()
         .iter()
@@ -169,7 +169,7 @@ fn limits(given: &Given) -> Result<Option<Box<LinuxResources>>> {
     Ok(Some(Box::new(limits)))
 }
 
-/// Of `--env-file`, then of `--env`.
+/// Reads the variables of `--env-file`, then those of `--env`.
 pub(super) fn environment(given: &Given) -> Result<Vec<String>> {
     let mut variables = Vec::new();
     for file in given.texts("env-file")? {
@@ -189,7 +189,7 @@ fn variable(text: String) -> Option<String> {
     std::env::var(&text).ok().map(|value| format!("{text}={value}"))
 }
 
-/// `1.5` is 1500.
+/// Parses a number of processors in thousandths: `1.5` is 1500.
 pub(super) fn thousandths(text: &str) -> Option<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -198,21 +198,21 @@ pub(super) fn thousandths(text: &str) -> Option<u64> {
     }
     let part: u64 = format!("{part:0<3}").parse().ok()?;
     let all = whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(part)?;
-    // The kernel's least quota is a millisecond of each 100.
+    // The kernel's minimum quota is 1 ms of each 100 ms.
     (10..=1_000_000_000).contains(&all).then_some(all)
 }
 
-/// What `lifecycle` makes of them: no config, if the bundle's is as it should be.
+/// Config that the options make. `config` is `None` if the bundle's config.json is used unchanged.
 #[derive(Debug, Default)]
 pub struct Resolved {
     pub config: Option<Config>,
     pub extensions: Extensions,
     pub volumes: Option<NamedVolumes>,
-    /// In the place of the bundle's.
+    /// Config to use instead of the bundle's.
     pub bundle: Option<PathBuf>,
 }
 
-/// Where a container's documents are.
+/// Location of a container's documents.
 #[derive(Debug, Clone, Copy)]
 pub struct Documents<'a> {
     pub bundle: &'a Path,
@@ -229,7 +229,7 @@ impl Documents<'_> {
     }
 }
 
-/// `state_directory` stands for the bundle where there is none.
+/// `state_directory` is the bundle of a container without one.
 pub fn resolve(
     options: Options,
     id: &str,
@@ -262,7 +262,7 @@ pub fn resolve(
             if extensions.userns.is_some()
                 && let Some(linux) = config.spec.linux_mut()
             {
-                // They will be chosen.
+                // `lifecycle` chooses the ids.
                 linux.set_uid_mappings(None).set_gid_mappings(None);
             }
             config
@@ -283,7 +283,7 @@ pub fn resolve(
         });
         extensions.upper.get_or_insert_with(|| "ephemeral".to_owned());
     }
-    // Who gives both directories of the upper says all: the root is then only a place.
+    // With both directories of the upper given, the root is only the mount point.
     let complete = extensions.upper.as_deref().is_some_and(|upper| upper.starts_with('{'));
     let below = if complete && !layers.is_empty() { vec![] } else { vec![root.clone()] };
     let annotations = config.spec.annotations().iter().flatten();
@@ -322,7 +322,7 @@ pub fn resolve(
     })
 }
 
-/// As `io.aril.rootfs.layers` has them: a colon may be in a name.
+/// Encodes directories as `io.aril.rootfs.layers` has them: names may contain colons.
 fn list(layers: &[PathBuf]) -> Result<String> {
     let names: Option<Vec<_>> = layers.iter().map(|layer| layer.to_str()).collect();
     let names = names.ok_or_else(|| Error::config("the name of a layer is not UTF-8"))?;
@@ -338,7 +338,7 @@ fn rules(given: String) -> Result<String> {
         .context(|| "load the rules of --landlock".to_owned())
 }
 
-/// A rootfs is what it seems; on the command line a symlink to it is as good.
+/// Resolves symlinks of a rootfs on the command line.
 fn real(folder: &Path) -> Result<PathBuf> {
     let found = folder
         .canonicalize()
@@ -347,7 +347,7 @@ fn real(folder: &Path) -> Result<PathBuf> {
     Ok(found)
 }
 
-/// What people take for a root file system: an image, packed in one way or another, or a bundle.
+/// Names a directory that is an image layout or a bundle, and was given as a root file system.
 fn require_root(path: &Path) -> Result<()> {
     let has = |name: &str| path.join(name).exists();
     let looks_like_a_root = ["bin", "usr", "etc", "lib"].iter().any(|name| has(name));

@@ -1,4 +1,4 @@
-//! What verbs print: documents and tables that engines parse.
+//! Documents and tables that verbs print, and that engines parse.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -8,37 +8,37 @@ use serde::Serialize;
 
 use crate::error::{OsContext, Result};
 
-/// A container as `state` and `list` show it.
+/// Container in the output of `state` and `list`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StateView {
-    /// Of the runtime, not of the config.
+    /// Version of the specification that the runtime implements, not the config's.
     pub oci_version: String,
     pub id: String,
-    /// 0 when there is no process.
+    /// Process ID of init; 0 without a process.
     pub pid: i32,
     pub status: String,
     pub bundle: String,
     pub rootfs: String,
-    /// See [`crate::time::rfc3339`].
+    /// Time of creation: see [`crate::time::rfc3339`].
     pub created: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Who owns the state directory: told by `list`, empty in `state`.
+    /// Owner of the state directory in `list`, empty in `state`.
     pub owner: String,
-    /// Where Aril waits for the container's end.
+    /// End of the container, if Aril waited for it.
     #[serde(flatten)]
     pub exit: Option<ExitView>,
-    /// The process that waited for it was killed.
+    /// True if the process that waited for the container was killed.
     #[serde(skip)]
     pub exit_lost: bool,
 }
 
-/// How a container ended.
+/// End of a container.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitView {
-    /// 128 + N for signal N.
+    /// Exit status; 128 + N for signal N.
     pub exit_status: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<i32>,
@@ -48,7 +48,7 @@ pub struct ExitView {
 }
 
 impl StateView {
-    /// As people read it.
+    /// Text of the end for tables.
     fn status(&self) -> String {
         let status = &self.status;
         match &self.exit {
@@ -67,18 +67,22 @@ impl StateView {
     }
 }
 
-/// Prints to stdout. A reader that has gone is an error like any other, not a panic.
+/// Prints to stdout.
+///
+/// # Errors
+///
+/// write(2) failed, also with EPIPE if the reader has ended.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).os("write", "stdout")
 }
 
-/// The JSON of `state`.
+/// Returns the JSON of `state`.
 pub fn state(view: &StateView) -> String {
     indented(view, "  ")
 }
 
-/// `list --format json`. `null` is how Go prints an empty list.
+/// Returns the JSON of `list`. An empty list is `null`, as Go prints it.
 pub fn list_json(views: &[StateView]) -> String {
     let mut text = if views.is_empty() { "null".to_owned() } else { compact(&views) };
     text.push('\n');
@@ -98,7 +102,7 @@ pub fn list_table(views: &[StateView]) -> String {
     aligned(&std::iter::once(head).chain(views.iter().map(row)).collect::<Vec<_>>())
 }
 
-/// As Go's tabwriter does for `list`: cells at least 12 wide, 3 spaces between, the last one bare.
+/// Formats a table as Go's tabwriter does for `list`: cells at least 12 wide, 3 spaces between, no padding at the end.
 pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let widest = rows.iter().map(|row| row[column].chars().count()).max();
@@ -116,7 +120,7 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// User names by number, read once. `/etc/passwd` itself: a static binary has no nss to ask.
+/// User names by id, read once from `/etc/passwd`: a static binary has no NSS.
 pub struct Users(HashMap<u32, String>);
 
 impl Users {
@@ -141,7 +145,7 @@ impl Users {
     }
 }
 
-/// JSON with Go's `MarshalIndent` look, without a newline at the end.
+/// Formats JSON as Go's `MarshalIndent` does, without a newline at the end.
 pub fn indented(document: &impl Serialize, indent: &str) -> String {
     let mut json = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());

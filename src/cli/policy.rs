@@ -1,4 +1,4 @@
-//! What the operator allows annotations of a config.json: the options, and where the configuration file is.
+//! Annotations of a config.json that the operator allows, from options and configuration files.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::fs::process::in_user_namespace;
 use crate::spec::grant::file::ConfigFile;
 use crate::spec::grant::{Policy, Rules};
 
-/// The configuration file of the host's root.
+/// Configuration file of the host's root.
 const SYSTEM: &str = "/etc/aril/aril.conf";
 
-/// That of another user, below `$XDG_CONFIG_HOME` or `~/.config`.
+/// Configuration file of another user, below `$XDG_CONFIG_HOME` or `~/.config`.
 const OF_USER: &str = "aril/aril.conf";
 
 pub fn flags() -> [Arg; 3] {
@@ -39,7 +39,7 @@ pub fn read(given: &Given) -> Result<Rules> {
     Ok(rules)
 }
 
-/// `rules` and those of the configuration files.
+/// Adds the rules of the configuration files to `rules`.
 pub fn policy(rules: Rules) -> Policy {
     Policy::new(rules, || {
         let variable = |name| std::env::var_os(name);
@@ -59,9 +59,9 @@ struct Caller {
     home: Option<OsString>,
 }
 
-/// The host's root has the system's file alone, and nothing of the environment chooses another. Every
-/// other caller, root of a user namespace too, also has a file of their own: it speaks for nothing but
-/// their own containers, which have no more rights than they.
+/// Lists the configuration files. The host's root has the system's file alone, which no environment variable changes.
+/// Every other caller, also root of a user namespace, has a second file. It affects the caller's containers only, which
+/// have no more privileges than the caller.
 fn files(caller: &Caller) -> Vec<ConfigFile> {
     let inside = caller.in_user_namespace;
     let is_root = caller.uid == 0 && !inside;
@@ -84,7 +84,7 @@ fn files(caller: &Caller) -> Vec<ConfigFile> {
     std::iter::once(system).chain(own).collect()
 }
 
-/// The user that files of unmapped users seem to belong to.
+/// User ID that stat(2) reports for files of unmapped users.
 fn overflow_uid() -> u32 {
     const DEFAULT: u32 = 65534;
     let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();

@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 use super::output::compact;
 use crate::error::{Error, Result};
 
-/// One line: engines decode it.
+/// Returns process IDs as JSON on one line, which engines decode.
 pub fn json(pids: &[i32]) -> String {
     let mut text = compact(&pids);
     text.push('\n');
     text
 }
 
-/// Runs `ps` with `options`, or `-ef`.
+/// Runs `ps` with `options`, by default `-ef`.
 pub fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default } else { options };
@@ -31,7 +31,7 @@ pub fn table(pids: &[i32], options: &[String]) -> Result<String> {
     filter(&String::from_utf8_lossy(&output.stdout), pids)
 }
 
-/// The head, and the lines whose PID is one of `pids`.
+/// Returns the header, and the lines with a process ID of `pids`.
 fn filter(listing: &str, pids: &[i32]) -> Result<String> {
     let mut lines = listing.lines();
     let head = lines.next().unwrap_or_default();

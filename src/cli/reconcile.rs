@@ -1,4 +1,4 @@
-//! What `reconcile` prints: a line for each finding, or all of them as JSON.
+//! Output of `reconcile`: a line for each finding, or all of them as JSON.
 
 use super::command::Format;
 use super::output::{compact, print};

@@ -1,4 +1,4 @@
-//! The limits that `update` is asked for: a document, or flags.
+//! Limits of `update`: a document, or flags.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub fn flags() -> Vec<Arg> {
     flags
 }
 
-/// Those of a container, by Docker's names; runc's are aliases.
+/// Flags of limits by Docker's names; runc's are aliases.
 pub fn limit_flags() -> Vec<Arg> {
     let value = table::value;
     vec![
@@ -70,7 +70,7 @@ pub fn read(given: &Given) -> Result<Resources> {
     }
 }
 
-/// Linux has not had them since 5.4.
+/// Limits of kernel memory, which Linux 5.4 removed.
 fn ignored(given: &Given) -> Vec<&'static str> {
     let names = ["kernel-memory", "kernel-memory-tcp"];
     names.into_iter().filter(|name| given.raw(name).is_some()).collect()
@@ -94,7 +94,7 @@ pub(super) fn limits(given: &Given) -> Result<LinuxResources> {
     Ok(limits)
 }
 
-/// An empty schema is none.
+/// An empty schema is the same as none.
 fn rdt(given: &Given) -> Result<Option<Box<LinuxIntelRdt>>> {
     let schema = |name| {
         let text = given.text(name)?.filter(|schema| !schema.is_empty());

@@ -1,4 +1,4 @@
-//! Where the state of containers is kept.
+//! Chooses the directory for the state of containers.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, Permissions};
@@ -20,19 +20,19 @@ pub struct StateRoot {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chosen {
-    /// `--root`.
+    /// Directory of `--root`.
     Explicit,
-    /// Root's default. Missing means that there are no containers.
+    /// Default of root. If it is missing, there are no containers.
     System,
-    /// Below `$XDG_RUNTIME_DIR`, or the directory that it would name: to be made 0700 and sticky, which
-    /// keeps that directory's cleaners off.
+    /// Directory below `$XDG_RUNTIME_DIR` or its default value, created with mode 0700 and the sticky bit, with which
+    /// programs that clean that directory leave it alone.
     User,
-    /// A user has no such directory: below /tmp, where anybody could have been before.
+    /// Directory below /tmp, for a user without a runtime directory. Another user may have created it before.
     Fallback,
 }
 
 impl StateRoot {
-    /// Makes a user's root, once; the others are made by the first create.
+    /// Creates a user's directory. `create` makes the others.
     pub fn prepare(&self) -> Result<()> {
         if !matches!(self.chosen, Chosen::User | Chosen::Fallback) {
             return Ok(());
@@ -41,27 +41,29 @@ impl StateRoot {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return self.require_own(),
             other => other.os("mkdir", self.path.display())?,
         }
-        // mkdir(2) takes no sticky bit.
+        // mkdir(2) ignores the sticky bit.
         std::fs::set_permissions(&self.path, Permissions::from_mode(0o1700))
             .os("chmod", self.path.display())
     }
 
-    /// Who owned the directory would own the containers.
+    /// Rejects a directory of another user, which would control the containers.
     fn require_own(&self) -> Result<()> {
         if self.chosen != Chosen::Fallback {
             return Ok(());
         }
         let found = std::fs::symlink_metadata(&self.path).os("stat", self.path.display())?;
-        let ours = found.uid() == nix::unistd::geteuid().as_raw();
-        if found.is_dir() && ours && found.mode() & 0o077 == 0 {
+        let own = found.uid() == nix::unistd::geteuid().as_raw();
+        if found.is_dir() && own && found.mode() & 0o077 == 0 {
             return Ok(());
         }
         let path = self.path.display();
-        Err(Error::system(format!("{path} is not a directory that is ours alone"))
-            .hint("set XDG_RUNTIME_DIR to a directory of your own, or give --root"))
+        Err(Error::system(format!(
+            "cannot keep state in {path}: it is not a directory of this user with mode 0700"
+        ))
+        .hint("set XDG_RUNTIME_DIR to a directory of your own, or give --root"))
     }
 
-    /// What whoever makes a container should hear about the place.
+    /// Returns a warning about the directory for commands that create a container.
     pub fn warning(&self) -> Option<String> {
         let path = self.path.display();
         (self.chosen == Chosen::Fallback).then(|| {
@@ -70,14 +72,14 @@ impl StateRoot {
     }
 }
 
-/// What the choice depends on.
+/// Facts about the caller that the choice depends on.
 pub struct Caller {
     pub euid: u32,
     pub user: Option<OsString>,
     pub xdg_runtime_dir: Option<OsString>,
-    /// Asked only when the rest does not decide.
+    /// Called only if the other fields do not decide.
     pub in_user_namespace: fn() -> bool,
-    /// Whether a directory is there for us to write in.
+    /// Returns true if the caller can write to the directory.
     pub writable: fn(&Path) -> bool,
 }
 
@@ -92,14 +94,13 @@ impl Caller {
         }
     }
 
-    /// Root in a user namespace that somebody else's name made is still that somebody: so rootless
-    /// engines run us.
+    /// True for root in a user namespace with the environment of another user. Rootless engines call Aril so.
     fn is_rootless(&self) -> bool {
         self.euid != 0
             || (self.user.as_deref() != Some("root".as_ref()) && (self.in_user_namespace)())
     }
 
-    /// Root who may not write where root's state is: of a user namespace that is no host of its own.
+    /// True for root of a user namespace that cannot write to the default directory of root.
     fn is_shut_out(&self) -> bool {
         self.euid != 0
             || ((self.in_user_namespace)()
@@ -121,7 +122,7 @@ pub fn choose(explicit: Option<&OsStr>, caller: &Caller) -> Result<StateRoot> {
     let user = |dir: &Path| StateRoot { path: dir.join("aril"), chosen: Chosen::User };
     match caller.xdg_runtime_dir.as_deref().filter(|dir| !dir.is_empty()) {
         Some(dir) if caller.is_rootless() => return Ok(user(Path::new(dir))),
-        // The variable is what sudo, su and cron take away; the directory is there all the same.
+        // sudo, su and cron unset the variable; the directory may exist nevertheless.
         None if caller.is_shut_out() => {}
         _ => return Ok(StateRoot { path: "/run/aril".into(), chosen: Chosen::System }),
     }
@@ -133,7 +134,7 @@ pub fn choose(explicit: Option<&OsStr>, caller: &Caller) -> Result<StateRoot> {
     Ok(StateRoot { path: format!("/tmp/aril-{uid}").into(), chosen: Chosen::Fallback })
 }
 
-/// The id that root of this user namespace has outside.
+/// Returns the user ID of this user namespace's root in its parent.
 fn outer_id() -> u32 {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_ascii_whitespace().nth(1).and_then(|id| id.parse().ok()).unwrap_or(0)

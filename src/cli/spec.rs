@@ -1,7 +1,7 @@
-//! `aril spec`: a config.json to start from.
+//! `aril spec`: writes a default config.json.
 //!
-//! The document is a text of its own, `config.json` beside this file, because people read and edit
-//! what we write: types would lose its order and its short lines. The edits are of that text.
+//! The document is the text `config.json` beside this file, because users read and edit it: types would lose its order and
+//! its short lines. Variants are edits of that text.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -12,11 +12,11 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::error::{Error, OsContext, Result};
 
-/// What the document is made for.
+/// Host and caller for which the document is made.
 pub struct For {
-    /// Without root privileges, as this user and group.
+    /// User and group of a rootless container.
     pub rootless: Option<(u32, u32)>,
-    /// A host where `/sys/fs/cgroup` is cgroup v2: its namespace hides the host's tree.
+    /// True on a cgroup v2 host: the default config then has a cgroup namespace, which hides the host's hierarchy.
     pub cgroup2: bool,
 }
 
@@ -28,7 +28,11 @@ impl For {
     }
 }
 
-/// Writes `config.json` into `bundle`, and never over one.
+/// Writes `config.json` to `bundle`.
+///
+/// # Errors
+///
+/// The file exists, or cannot be created.
 pub fn write(bundle: &Path, target: &For) -> Result<()> {
     let path = bundle.join("config.json");
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
@@ -66,8 +70,8 @@ const LAST_NAMESPACE: &str = "{ \"type\": \"mount\" }";
 const RESOURCES: &str =
     "\"resources\": { \"devices\": [{ \"allow\": false, \"access\": \"rwm\" }] },";
 
-/// A user who owns one id has no network to give, cannot mount a fresh sysfs without one, and has
-/// no other id for a mount to name.
+/// Edits the document for a user with one id. Such a user cannot configure a network, cannot mount sysfs without a network
+/// namespace, and has no second id for a mount option.
 const ROOTLESS: [(&str, &str); 3] = [
     ("{ \"type\": \"network\" }", "{ \"type\": \"user\" }"),
     (", \"gid=5\"", ""),

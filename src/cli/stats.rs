@@ -1,9 +1,9 @@
-//! The table of `stats`.
+//! Table that `stats` prints.
 
 use super::output::aligned;
 use crate::lifecycle::stats::{Pressures, Usage};
 
-/// To the terminal's first line, and nothing left below.
+/// Escape sequence that moves the cursor to the first line and clears the screen.
 pub const CLEAR: &str = "\x1b[H\x1b[J";
 
 const HEAD: [&str; 7] = [

@@ -1,8 +1,8 @@
-//! What an unknown word may have meant: a typing error, or a word of Docker's.
+//! Suggestions for unknown words: a similar word, or the equivalent of one of Docker's.
 
 use super::table;
 
-/// The candidate that `word` is a typing error of, if one is near enough.
+/// Returns the candidate that is most similar to `word`, if one is similar enough.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let tolerated = match word.chars().count() {
         0..=1 => return None,
@@ -17,7 +17,7 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     rated.filter(|(distance, _)| *distance <= tolerated).min().map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and transpositions of neighbours between two words.
+/// Counts insertions, deletions, replacements and transpositions of neighbours between two words.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -37,7 +37,7 @@ fn distance(a: &str, b: &str) -> usize {
     last[b.len()]
 }
 
-/// Commands of Docker and Podman, and what does their work here.
+/// Commands of Docker and Podman, with the equivalent of each.
 const COMMANDS: &[(&str, &str)] = &[
     ("attach", "a foreground `aril run` is attached; `aril exec -t ID sh` opens a shell"),
     ("build", "Aril runs root file systems and OCI bundles; it does not build images"),
@@ -62,7 +62,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("unpause", "use `aril resume`"),
 ];
 
-/// What the message about an unknown command ends with.
+/// Returns the end of the message about an unknown command.
 pub fn for_command(name: &str) -> String {
     if let Some((_, advice)) = COMMANDS.iter().find(|(theirs, _)| *theirs == name) {
         return format!(": {advice}");
@@ -74,7 +74,7 @@ pub fn for_command(name: &str) -> String {
     }
 }
 
-/// Flags of Docker and Podman that some command lacks, and what does their work there.
+/// Flags of Docker and Podman that a command lacks, with the equivalent of each.
 const FLAGS: &[(&str, &[&str], &str)] = &[
     ("name", &["run", "create"], "the name is a word: aril run --rootfs DIR NAME -- COMMAND"),
     ("entrypoint", &["run", "create"], "the command is what follows --"),
@@ -114,7 +114,7 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// What the message about an unknown flag ends with.
+/// Returns the end of the message about an unknown flag.
 pub fn for_flag(name: &str, verb: &clap::Command) -> String {
     let command = verb.get_name();
     let theirs =

@@ -1,4 +1,4 @@
-//! The table of verbs: names, flags, operands, and how they are read. Help is made from it too.
+//! Table of verbs: names, flags, operands, and the functions that read them. Help is rendered from it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::lifecycle::mounts::Action;
 pub struct Verb {
     pub name: &'static str,
     pub about: &'static str,
-    /// As the usage line shows them.
+    /// Operands, as the usage line shows them.
     pub operands: &'static str,
     pub least: usize,
     pub most: usize,
@@ -30,12 +30,12 @@ pub struct Verb {
 
 type Read = fn(&Given, Vec<String>) -> Result<Command>;
 
-/// A verb that asks for a container's id, and nothing more unless it says so.
+/// Defines a verb with the container's id as its operand, and no flags.
 const fn one_id(name: &'static str, about: &'static str, read: Read) -> Verb {
     Verb { operands: "<container-id>", least: 1, most: 1, ..bare(name, about, read) }
 }
 
-/// A verb that asks for nothing.
+/// Defines a verb without operands and flags.
 const fn bare(name: &'static str, about: &'static str, read: Read) -> Verb {
     let (operands, order) = ("", Order::Mixed);
     Verb { name, about, operands, least: 0, most: 0, order, flags: Vec::new, read }
@@ -43,10 +43,10 @@ const fn bare(name: &'static str, about: &'static str, read: Read) -> Verb {
 
 const REST: usize = usize::MAX;
 
-/// Of a verb that makes a container.
+/// Operands of a verb that creates a container.
 const MAKES: &str = "<container-id> [-- command [arguments]]";
 
-/// In the order of a container's life, then what is not about one container.
+/// Verbs in the order of a container's life, then those that are not about one container.
 pub const VERBS: &[Verb] = &[
     Verb {
         operands: MAKES,
@@ -95,7 +95,7 @@ pub const VERBS: &[Verb] = &[
         operands: "<container-id> [signal]",
         most: 2,
         order: Order::FlagsFirst,
-        // Hidden: its one effect left is that a stopped container is no error.
+        // Hidden: its only effect today is that a stopped container is not an error.
         flags: || {
             vec![
                 switch("all", "").short('a').hide(true),
@@ -254,7 +254,7 @@ pub fn find(name: &str) -> Result<&'static Verb> {
         .ok_or_else(|| usage(format!("unknown command {name:?}{}", suggest::for_command(name))))
 }
 
-/// The flags before the verb, and the words from the verb on.
+/// Reads the flags before the verb. Returns the words from the verb on, too.
 pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsString>), Failure> {
     let table = plain("aril").args(global_flags());
     let split = argv::split(words, &table, Order::FlagsFirst)?;
@@ -269,7 +269,7 @@ pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsStrin
         host_mounts: given.switch("allow-host-mounts"),
         annotations: policy::read(&given)?,
     };
-    // They are verbs too, so that there is one way to say each.
+    // Help and version are verbs, too.
     let rest = match () {
         () if given.switch("help") => vec!["help".into()],
         () if given.switch("version") => vec!["version".into()],
@@ -279,12 +279,12 @@ pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsStrin
     Ok((global, rest))
 }
 
-/// Whether the verb puts a process of this program into a container.
+/// Returns true for a verb that starts a process of this program in a container.
 pub fn enters_container(verb: &OsStr) -> bool {
     ["create", "run", "exec", "mounts"].iter().any(|name| verb == *name)
 }
 
-/// The verb, its flags and its operands. Only the verb's own table is built.
+/// Reads the verb, its flags and its operands. Builds the table of that verb alone.
 pub fn command(words: &[OsString]) -> std::result::Result<Command, Failure> {
     let (name, words) = words.split_first().ok_or_else(|| usage("no command given"))?;
     let name = name.to_string_lossy();
@@ -320,7 +320,7 @@ impl Verb {
         format!("aril {} [flags] {}", self.name, self.operands).trim_end().to_owned()
     }
 
-    /// For `docker ps`, and for a name that is a word too many.
+    /// Returns advice for a wrong number of operands, as in `docker ps`.
     fn advice(&self, given: usize) -> &'static str {
         match (self.name, given) {
             ("ps", 0) => " (`aril list` lists the containers)",
@@ -340,7 +340,7 @@ impl Verb {
     }
 }
 
-/// Without clap's own flags: ours are in the table.
+/// Creates a command without clap's default flags.
 pub fn plain(name: &'static str) -> clap::Command {
     clap::Command::new(name)
         .disable_help_flag(true)
@@ -371,7 +371,7 @@ pub fn global_flags() -> Vec<Arg> {
             "allow-host-mounts",
             "Let a config.json without a mount namespace mount in the host's",
         ),
-        // Of older runtimes: wrapper scripts still pass it.
+        // Older versions of runc had it, and wrapper scripts still pass it.
         value("criu", "PATH", "").hide(true),
     ];
     flags.extend(policy::flags());
@@ -476,19 +476,19 @@ pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
-/// A switch whose absence says something else than its `false`.
+/// Defines a switch for which absent and `false` differ.
 fn choice(name: &'static str, help: &'static str) -> Arg {
     let any = value_parser!(OsString);
     let arg = Arg::new(name).long(name).num_args(0..=1).require_equals(true).value_parser(any);
     arg.value_name("true|false").help(help)
 }
 
-/// The last one counts.
+/// Defines a flag with a value. The last one counts.
 pub(super) fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
     values(name, shown, help).action(ArgAction::Set).overrides_with(name)
 }
 
-/// Each one counts, and none is split.
+/// Defines a flag that can be repeated. Values are not split.
 pub(super) fn values(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
     let any = value_parser!(OsString);
     Arg::new(name)
@@ -583,7 +583,7 @@ fn edits(given: &Given, args: Vec<String>) -> Result<Edits> {
     })
 }
 
-/// Docker's `NET_ADMIN` is the specification's `CAP_NET_ADMIN`.
+/// Returns a capability as the specification names it: `CAP_NET_ADMIN` for Docker's `NET_ADMIN`.
 fn capability(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
@@ -669,7 +669,7 @@ fn log_format(given: &Given) -> Result<log::Format> {
     }
 }
 
-/// `--debug` says the same as `--log-level debug`.
+/// Reads the log level. `--debug` is the same as `--log-level debug`.
 fn log_level(given: &Given) -> Result<log::Level> {
     let parse = |text: &str| match text {
         "error" => Some(log::Level::Error),

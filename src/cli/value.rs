@@ -1,11 +1,11 @@
-//! What a flag's text means. Strict: a number is decimal digits, nothing is guessed.
+//! Parses values of flags. Numbers are decimal digits unless a function says otherwise.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 
-/// Go's `strconv.ParseBool`.
+/// Parses a boolean as Go's `strconv.ParseBool` does.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -16,7 +16,7 @@ pub fn boolean(text: &str) -> Option<bool> {
 
 pub use crate::id::number;
 
-/// The same with a sign, or in hexadecimal (`0x1f`), as Go reads it.
+/// Parses a number with an optional sign, in decimal or hexadecimal (`0x1f`), as Go does.
 pub fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
@@ -29,13 +29,13 @@ pub fn integer(text: &str) -> Option<i64> {
 
 pub use crate::spec::size::bytes;
 
-/// `NAME=VALUE`.
+/// Parses `NAME=VALUE`.
 pub fn assignment(text: &str) -> Option<(String, String)> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty())?;
     Some((name.to_owned(), value.to_owned()))
 }
 
-/// `NAME=SOFT[:HARD]` of setrlimit(2), as Docker and Podman write it: `nofile=1024:2048`, `core=-1`.
+/// Parses `NAME=SOFT[:HARD]` of setrlimit(2), as Docker and Podman write it: `nofile=1024:2048`, `core=-1`.
 pub fn ulimit(text: &str) -> Option<PosixRlimit> {
     let (name, limits) = text.split_once('=')?;
     let name = format!("RLIMIT_{}", name.to_ascii_uppercase());
@@ -51,8 +51,7 @@ pub fn ulimit(text: &str) -> Option<PosixRlimit> {
     rlimit.ok().filter(|_| soft <= hard)
 }
 
-/// Go's `time.ParseDuration`: numbers with a unit each, such as `1m30s`. A negative one is none at
-/// all.
+/// Parses a duration as Go's `time.ParseDuration` does: numbers with units, such as `1m30s`. A negative one is rejected.
 pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -65,7 +64,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let end = rest.bytes().position(|b| !b.is_ascii_digit() && b != b'.')?;
         let (amount, after) = rest.split_at(end);
-        // The longer first, where one begins with the other.
+        // Of two units with the same start, the longer first.
         let units = [
             ("ns", 1e-9),
             ("us", 1e-6),
@@ -82,17 +81,17 @@ pub fn duration(text: &str) -> Option<Duration> {
     }
     let positive = !text.starts_with('-');
     let duration = Duration::try_from_secs_f64(if positive { seconds } else { 0.0 }).ok()?;
-    // Go's range, 292 years: later instants cannot be computed.
+    // The range of Go's durations, 292 years: times beyond it overflow.
     (duration.as_nanos() <= i64::MAX as u128).then_some(duration)
 }
 
-/// The kernel's highest signal number, real-time ones included.
+/// Highest signal number of the kernel, including real-time signals.
 const LAST_SIGNAL: u32 = 64;
 
-/// The first real-time signal as C libraries count, which keep two for themselves.
+/// First real-time signal of C libraries, which reserve two of the kernel's.
 const SIGRTMIN: u32 = 34;
 
-/// A signal by number, or by name in any case with or without `SIG`; 0 probes. Real-time signals are
+/// Parses a signal: a number, or a name in any case with or without `SIG`. 0 checks for existence. Real-time signals are
 /// `RTMIN`, `RTMIN+n`, `RTMAX-n` and `RTMAX`.
 pub fn signal(text: &str) -> Option<i32> {
     if let Some(n) = number(text.strip_prefix('+').unwrap_or(text)) {
@@ -103,7 +102,7 @@ pub fn signal(text: &str) -> Option<i32> {
         "IOT" => "ABRT",
         "CLD" => "CHLD",
         "POLL" => "IO",
-        // Named so by the C library where nothing else has the number.
+        // The C library's name, if the number has no other.
         "UNUSED" => "SYS",
         name => name,
     };
@@ -113,7 +112,7 @@ pub fn signal(text: &str) -> Option<i32> {
     format!("SIG{name}").parse().ok().map(|signal: Signal| signal as i32)
 }
 
-/// The number behind `RTMIN+3`.
+/// Returns the number of a name such as `RTMIN+3`.
 fn real_time(name: &str) -> Option<u32> {
     let offset = |rest: &str, sign| match rest {
         "" => Some(0),

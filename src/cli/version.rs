@@ -5,7 +5,7 @@ use crate::spec::OCI_VERSION;
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Named by whoever builds a release.
+/// Commit, which the build of a release sets.
 pub const COMMIT: Option<&str> = option_env!("ARIL_COMMIT");
 
 /// `NAME version X`, the commit, then one `key: value` per line: dockerd cuts the first line at `version`, and

@@ -1,4 +1,4 @@
-//! `aril volume`: named volumes, listed, made, removed.
+//! `aril volume`: lists, creates, inspects and removes named volumes.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ enum Action {
     Inspect,
 }
 
-/// The first operand is the action, the others are names.
+/// Reads the operands: the action, then names.
 fn action(word: &str, names: usize) -> Result<Action> {
     let (action, fine) = match word {
         "ls" | "list" => (Action::List, names == 0),
@@ -52,7 +52,7 @@ impl<'a> From<&'a Volume> for View<'a> {
     }
 }
 
-/// What is to be printed. Of several names, those before one that fails are done.
+/// Runs the action and returns the output. Names before one that fails are done.
 pub fn act(words: &[String], format: Format) -> Result<String> {
     let (word, names) = words.split_first().ok_or_else(|| usage("volume wants an action"))?;
     let action = action(word, names.len())?;

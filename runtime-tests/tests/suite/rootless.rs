@@ -642,7 +642,7 @@ fn the_state_of_somebody_without_a_session() {
         let removed = fs::remove_dir(&place);
         out.ok().says("the state of containers is kept in /tmp/aril-47110");
         assert_eq!(mode.expect("made"), 0o1700);
-        refused.exits(1).says("is not a directory that is ours alone");
+        refused.exits(1).says("it is not a directory of this user with mode 0700");
         removed.expect("empty");
     });
 }
