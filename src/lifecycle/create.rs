@@ -105,76 +105,76 @@ pub struct Outcome {
 
 /// `warn` hears of what is odd but tolerated.
 pub fn create(store: &Store, request: &Create, warn: &dyn Fn(&str)) -> Result<Outcome> {
-    let mut making = Making::begin(store, request, true, warn)?;
-    let init = making.spawn(true)?;
-    making.announce(&init, request)?;
+    let mut creation = Creation::begin(store, request, true, warn)?;
+    let init = creation.spawn(true)?;
+    creation.announce(&init, request)?;
     init.park()?;
-    making.time.mark("leave it at the gate");
-    Ok(making.keep(0))
+    creation.time.mark("leave it at the gate");
+    Ok(creation.keep(0))
 }
 
 pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome> {
     if request.subreaper && !request.detach {
         foreground::become_subreaper()?;
     }
-    let mut making = Making::begin(store, &request.create, request.detach, warn)?;
+    let mut creation = Creation::begin(store, &request.create, request.detach, warn)?;
     if request.seccomp_report {
-        making.count_refusals()?;
+        creation.count_refusals()?;
     }
-    making.record.deleted_at_end = !request.keep;
+    creation.record.deleted_at_end = !request.keep;
     if request.monitored || !request.detach && request.keep {
-        making.exit = Some(ExitFile::make(&making.slot)?);
+        creation.exit = Some(ExitFile::make(&creation.slot)?);
     }
     if request.detach && request.release {
-        making.released = Some(Released::find()?);
+        creation.released = Some(Released::find()?);
     }
     let signals = foreground::Signals::block()?;
-    let init = making.spawn(false)?;
-    making.announce(&init, &request.create)?;
-    let notify = notify::Socket::bind(making.slot.path(), init.pid)?;
-    let relay = making.sockets.relay()?;
+    let init = creation.spawn(false)?;
+    creation.announce(&init, &request.create)?;
+    let notify = notify::Socket::bind(creation.slot.path(), init.pid)?;
+    let relay = creation.sockets.relay()?;
     let pid = init.pid;
-    let pidfd = init.run(&making.plan.script)?;
+    let pidfd = init.run(&creation.plan.script)?;
     let started = SystemTime::now();
-    making.time.mark("execute the program");
-    start::poststart(&making.slot, &making.record, pidfd.as_fd())?;
-    making.moved = None;
-    making.slot.unlock();
+    creation.time.mark("execute the program");
+    start::poststart(&creation.slot, &creation.record, pidfd.as_fd())?;
+    creation.moved = None;
+    creation.slot.unlock();
     if request.detach {
         if let Some(socket) = notify {
             foreground::until_ready(pid, pidfd.as_fd(), Some(&signals), socket, warn)?;
         }
-        let monitored = making.exit.take().map(|exit| Monitored { pid, exit });
-        return Ok(Outcome { monitored, ..making.keep(0) });
+        let monitored = creation.exit.take().map(|exit| Monitored { pid, exit });
+        return Ok(Outcome { monitored, ..creation.keep(0) });
     }
-    let refusals = making.refusals.clone();
+    let refusals = creation.refusals.clone();
     let mut counted = refusals.as_ref().map(|refusals| refusals.borrow_mut());
     let tasks = foreground::Tasks { relay, refusals: counted.as_deref_mut(), notify };
     let ended = foreground::wait(pid, &pidfd, &signals, tasks, warn)?;
     drop(counted);
     let Some(ended) = ended else {
-        making.undo = false;
+        creation.undo = false;
         let id = &request.create.id;
         let hint = format!("`aril delete --force {id}` ends and removes it");
         return Err(foreground::left(&format!("container {id}"), hint));
     };
-    making.time.mark("wait for its end");
+    creation.time.mark("wait for its end");
     if ended == Ended::Signaled(libc::SIGKILL) {
-        making.out_of_memory().iter().for_each(|why| warn(&why.to_string()));
+        creation.out_of_memory().iter().for_each(|why| warn(&why.to_string()));
     }
     // The container's own code matters more than what became of its record or its leftovers.
     if request.keep {
-        let recorded = making.record_end(&request.create.id, ended, started);
+        let recorded = creation.record_end(&request.create.id, ended, started);
         recorded.unwrap_or_else(|e| warn(&e.to_string()));
     } else {
-        making.delete(&request.create.id).unwrap_or_else(|e| warn(&e.to_string()));
-        making.time.mark("remove what is left");
+        creation.delete(&request.create.id).unwrap_or_else(|e| warn(&e.to_string()));
+        creation.time.mark("remove what is left");
     }
-    Ok(making.keep(ended.code() as u8))
+    Ok(creation.keep(ended.code() as u8))
 }
 
-/// A container on its way. Dropped before it was kept, it is undone.
-struct Making<'a> {
+/// A container that is being created. If it is dropped before `keep`, its effects are undone.
+struct Creation<'a> {
     /// Hears of what is odd but tolerated.
     warn: &'a dyn Fn(&str),
     time: Timeline,
@@ -208,7 +208,7 @@ struct Making<'a> {
     undo: bool,
 }
 
-impl<'a> Making<'a> {
+impl<'a> Creation<'a> {
     /// Everything up to, but not including, the process.
     fn begin(
         store: &Store,
@@ -250,7 +250,7 @@ impl<'a> Making<'a> {
         let clock = (request.timeline || crate::time::has_log())
             .then(|| SharedClock::new(plan.script.steps.len()));
         let clock = clock.transpose().os("mmap", "")?;
-        let mut making = Self {
+        let mut creation = Self {
             warn,
             time,
             plan,
@@ -272,9 +272,9 @@ impl<'a> Making<'a> {
             exit: None,
             undo: true,
         };
-        making.take_network()?;
-        making.prepare(request, options.notify_directory.as_deref())?;
-        Ok(making)
+        creation.take_network()?;
+        creation.prepare(request, options.notify_directory.as_deref())?;
+        Ok(creation)
     }
 
     /// The record of intent is to name the lease, which is a record of its own.
@@ -620,7 +620,7 @@ impl<'a> Making<'a> {
     }
 }
 
-impl Drop for Making<'_> {
+impl Drop for Creation<'_> {
     /// The process is gone by now: an `Init` that is dropped kills and reaps it. The error that brings us here is the
     /// one to report; what could not be undone is a warning.
     fn drop(&mut self) {
