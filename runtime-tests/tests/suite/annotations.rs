@@ -67,7 +67,7 @@ fn only_warns(out: &Output, plain: &str, key: &str) {
 }
 
 #[test]
-fn what_was_not_allowed_changes_nothing() {
+fn annotations_that_are_not_allowed_have_no_effect() {
     on_the_host(|view| {
         let Some(mut c) = container(view) else { return };
         let host = secret(&c);
@@ -117,7 +117,7 @@ fn a_prefix_allows_nothing_that_names_the_host() {
 }
 
 #[test]
-fn what_is_allowed_acts() {
+fn allowed_annotations_have_an_effect() {
     on_the_host(|view| {
         let Some(mut c) = container(view) else { return };
         let host = secret(&c);
@@ -140,7 +140,7 @@ fn what_is_allowed_acts() {
 
 /// Also the verbs that do not make a container, or find one that was made.
 #[test]
-fn every_verb_acts_on_what_was_granted() {
+fn later_verbs_use_the_granted_annotations() {
     on_the_host(|view| {
         let Some(c) = container(view) else { return };
         let mut c = c.sleeper();

@@ -199,7 +199,7 @@ fn cgroup_parents() {
 
 /// One has the cgroup; the others say so, and leave it alone.
 #[test]
-fn one_cgroup_for_all() {
+fn simultaneous_creates_share_no_cgroup() {
     in_each_view(|view| {
         let Some(first) = image(view) else { return };
         for exists in [false, true] {
@@ -237,7 +237,7 @@ fn one_cgroup_for_all() {
 }
 
 #[test]
-fn one_id_for_all() {
+fn simultaneous_creates_of_one_id_leave_one_container() {
     in_each_view(|view| {
         let Some(c) = image(view) else { return };
         let c = c.sleeper();

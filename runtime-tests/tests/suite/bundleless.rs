@@ -54,7 +54,7 @@ fn layers_and_a_kept_upper() {
 }
 
 #[test]
-fn who_it_is_and_where() {
+fn user_directory_and_host_name_are_set() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         let script = "id -u; id -g; pwd; echo $A $B; hostname; grep CapEff /proc/self/status";
@@ -83,7 +83,7 @@ fn who_it_is_and_where() {
 }
 
 #[test]
-fn what_it_may() {
+fn capabilities_are_set() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         let effective = |options: &[&str]| {
@@ -105,7 +105,7 @@ fn what_it_may() {
 
 /// CVE-2026-31431: sockets of the family AF_ALG, through which a page of any readable file was written.
 #[test]
-fn what_the_default_profile_refuses() {
+fn default_profile_refuses_dangerous_calls() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         let out = run(&c, &[], &["probe"]).ok();
@@ -129,7 +129,7 @@ fn what_the_default_profile_refuses() {
 }
 
 #[test]
-fn how_much_it_may_use() {
+fn limits_are_set() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         let rootfs = c.rootfs();
@@ -174,7 +174,7 @@ fn options_count_more_than_a_bundle() {
 }
 
 #[test]
-fn what_is_wrong_is_refused() {
+fn invalid_options_are_refused() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         for (options, text) in [

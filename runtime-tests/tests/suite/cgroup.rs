@@ -41,7 +41,7 @@ fn check(controller: &str, resources: Value, v1: &[(&str, &str)], v2: &[(&str, &
 }
 
 #[test]
-fn every_process_is_in_it_from_the_start() {
+fn processes_begin_in_the_cgroup() {
     in_each_view(|view| {
         let c = Container::new(view).sleeper();
         c.create();

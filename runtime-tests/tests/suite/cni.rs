@@ -183,7 +183,7 @@ fn a_state_root_made_by_the_plugin_is_closed() {
 }
 
 #[test]
-fn each_version_has_its_result() {
+fn each_cni_version_has_its_result() {
     let Some(engine) = Engine::new() else { return };
     for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let name = format!("v{}", version.replace('.', ""));
@@ -234,7 +234,7 @@ fn errors_have_the_specifications_codes() {
 }
 
 #[test]
-fn what_the_engine_has_forgotten_goes() {
+fn gc_removes_attachments_that_the_engine_forgot() {
     let Some(engine) = Engine::new() else { return };
     let config = config("1.1.0");
     for name in ["c1", "c2", "c3"] {
@@ -252,7 +252,7 @@ fn what_the_engine_has_forgotten_goes() {
 }
 
 #[test]
-fn what_no_engine_comes_back_for_is_reconciled() {
+fn reconcile_removes_abandoned_attachments() {
     let Some(engine) = Engine::new() else { return };
     let config = config("1.1.0");
     for name in ["c1", "c2"] {

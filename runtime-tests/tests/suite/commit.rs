@@ -230,7 +230,7 @@ fn other_tools_read_it() {
 }
 
 #[test]
-fn of_a_user_namespace() {
+fn commit_in_a_user_namespace_maps_owners() {
     on_the_host(|view| {
         let Some(c) = layered(view, "ephemeral") else { return };
         let c = c.in_user_namespace(200_000);
@@ -245,7 +245,7 @@ fn of_a_user_namespace() {
 }
 
 #[test]
-fn what_fails_leaves_nothing() {
+fn failed_commit_leaves_nothing() {
     on_the_host(|view| {
         let Some(c) = layered(view, "ephemeral") else { return };
         c.run_detached();

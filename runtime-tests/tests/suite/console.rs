@@ -78,7 +78,7 @@ fn an_exec_has_a_terminal_only_where_it_asks_for_one() {
 }
 
 #[test]
-fn in_the_foreground_a_terminal_is_copied_and_resized() {
+fn foreground_terminal_is_copied_and_resized() {
     in_each_view(|view| {
         let c = with_terminal(view).script(
             "trap 'stty size' WINCH; stty size; echo ready; \
@@ -121,7 +121,7 @@ fn exec_in_the_foreground() {
 }
 
 #[test]
-fn without_a_terminal_there_is_none() {
+fn no_terminal_without_tty() {
     on_the_host(|view| {
         let c = Container::new(view).script("tty; test -c /dev/console || echo no console");
         let out = c.run();

@@ -76,7 +76,7 @@ const LISTED: &[&str] = &[
 ];
 
 #[test]
-fn only_what_changed() {
+fn changed_files_are_listed() {
     on_the_host(|view| {
         for upper in ["ephemeral", "tmpfs", "./kept/"] {
             let Some(c) = layered(view, upper) else { return };
@@ -139,7 +139,7 @@ fn the_smallest_changes() {
 }
 
 #[test]
-fn as_a_document() {
+fn json_lists_attributes() {
     on_the_host(|view| {
         let Some(c) = layered(view, "ephemeral") else { return };
         c.run_detached();
@@ -170,7 +170,7 @@ fn as_a_document() {
 }
 
 #[test]
-fn without_layers() {
+fn diff_without_layers_is_refused() {
     on_the_host(|view| {
         let c = Container::new(view).sleeper();
         if !c.runtime.only_aril("diff is a command of its own") {

@@ -103,7 +103,7 @@ fn groups_limits_sysctls_and_shared_memory() {
 
 /// A bundle's options are changed, too.
 #[test]
-fn of_a_bundle() {
+fn docker_options_edit_a_bundle() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         let c = c.script(&format!("stat -c %t:%T /dev/nil; {SHM}"));

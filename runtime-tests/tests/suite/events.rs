@@ -31,7 +31,7 @@ fn sample(c: &Container) -> Value {
 }
 
 #[test]
-fn one_sample() {
+fn stats_prints_one_sample() {
     in_each_view(|view| {
         let c = limited(view);
         let data = sample(&c);
@@ -59,7 +59,7 @@ fn one_sample() {
 
 /// The same numbers of the same container, by the peer's reckoning.
 #[test]
-fn as_the_peer_counts() {
+fn events_equal_the_peers_counts() {
     in_each_view(|view| {
         let Some(peer) = Runtime::peer() else { return };
         let of = |runtime| {

@@ -34,7 +34,7 @@ fn exit_codes() {
 }
 
 #[test]
-fn what_fails_before_the_process_ran_is_255() {
+fn errors_before_the_process_exit_with_255() {
     on_the_host(|view| {
         let c = running(view);
         let text = "exec: \"no-such-program\": executable file not found in $PATH";
@@ -155,7 +155,7 @@ fn detached() {
 }
 
 #[test]
-fn in_the_containers_cgroup() {
+fn exec_enters_the_containers_cgroup() {
     in_each_view(|view| {
         let c = running(view);
         let file = c.path("pid").display().to_string();
@@ -230,7 +230,7 @@ fn affinity_of_its_own() {
 }
 
 #[test]
-fn what_an_exec_inherits() {
+fn exec_inherits_no_state_of_the_caller() {
     on_the_host(|view| {
         let c = Container::new(view).sleeper().edit(|spec| {
             spec["process"]["user"]["umask"] = 0o77.into();

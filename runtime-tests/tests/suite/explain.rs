@@ -19,7 +19,7 @@ fn graded(c: &Container) -> (String, Value) {
 }
 
 #[test]
-fn what_engines_give_is_usual_and_a_privileged_one_is_open() {
+fn configs_of_engines_are_usual_and_privileged_ones_open() {
     on_the_host(|view| {
         let mut c = Container::new(view);
         if !c.runtime.only_aril("no other runtime explains") {

@@ -156,7 +156,7 @@ fn attributes_are_kept() {
 }
 
 #[test]
-fn it_is_frozen_meanwhile_and_goes_on() {
+fn export_freezes_and_thaws_the_container() {
     in_each_view(|view| {
         let Some(c) = sleeper(view) else { return };
         c.run_detached();
@@ -182,7 +182,7 @@ fn it_is_frozen_meanwhile_and_goes_on() {
 }
 
 #[test]
-fn of_a_container_that_does_not_run() {
+fn stopped_container_is_exported() {
     on_the_host(|view| {
         let Some(c) = sleeper(view) else { return };
         fs::write(c.rootfs().join("mine"), "text").expect("a file");
@@ -200,7 +200,7 @@ fn of_a_container_that_does_not_run() {
 }
 
 #[test]
-fn of_a_user_namespace() {
+fn export_in_a_user_namespace_maps_owners() {
     on_the_host(|view| {
         let Some(c) = sleeper(view) else { return };
         let c = c.in_user_namespace(200_000);

@@ -78,7 +78,7 @@ fn names(c: &Container) -> Vec<String> {
 }
 
 #[test]
-fn each_in_its_place() {
+fn hooks_run_in_their_namespaces_in_order() {
     in_each_view(|view| {
         let c = with_hooks(Container::new(view)).args([
             "sh",
@@ -155,7 +155,7 @@ fn with_hook(c: Container, kind: &str, hook: &Value) -> Container {
 }
 
 #[test]
-fn one_that_fails_fails_the_create() {
+fn failed_hook_fails_the_create() {
     in_each_view(|view| {
         for kind in ["prestart", "createRuntime", "createContainer"] {
             let hook =
@@ -172,7 +172,7 @@ fn one_that_fails_fails_the_create() {
 }
 
 #[test]
-fn one_that_does_not_exist() {
+fn missing_hook_is_refused() {
     on_the_host(|view| {
         let hook = json!({"path": "/no/such/hook"});
         let c = with_hook(Container::new(view), "createRuntime", &hook);
@@ -317,7 +317,7 @@ fn poststop_hooks_follow_a_create_that_is_killed() {
 }
 
 #[test]
-fn one_that_hangs_is_ended() {
+fn hook_that_exceeds_its_timeout_is_killed() {
     on_the_host(|view| {
         for kind in ["prestart", "createRuntime", "createContainer"] {
             let hook = json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1});

@@ -48,7 +48,7 @@ fn run_behind(c: &Container, script: &str, source: &Path) -> Call {
 }
 
 #[test]
-fn by_mappings_of_its_own() {
+fn mounts_with_own_mappings() {
     on_the_host(|view| {
         if !supported() {
             return;
@@ -64,7 +64,7 @@ fn by_mappings_of_its_own() {
 }
 
 #[test]
-fn as_the_container_itself() {
+fn mounts_with_the_containers_mappings() {
     on_the_host(|view| {
         if !supported() {
             return;
@@ -117,7 +117,7 @@ fn recursively_without_a_user_namespace() {
 
 /// In a user namespace root's files are its root's, and what that makes is root's.
 #[test]
-fn on_tmpfs() {
+fn id_mapped_tmpfs() {
     on_the_host(|view| {
         if !supported() {
             return;
@@ -134,7 +134,7 @@ fn on_tmpfs() {
 /// No kernel maps an overlay mount, in a user namespace or not; its layers can be. Where only what is
 /// below the source refuses, a bind of the source alone is none of its business.
 #[test]
-fn on_an_overlay() {
+fn id_mapped_overlay() {
     const OVERLAY: &str = "mount -t overlay -o lowerdir=$1/a:$1/b o $1/overlay";
     on_the_host(|view| {
         for (own, option) in
@@ -196,7 +196,7 @@ fn the_layers_of_an_overlay() {
 }
 
 #[test]
-fn by_words() {
+fn mount_options_idmap_and_ridmap() {
     on_the_host(|view| {
         let (c, source) = container(view, &["idmap=uids=@0-7-1#8-9-1;gids=@0-5-1"]);
         if !c.runtime.only_aril("crun 1.8 reads relative mappings otherwise") {
@@ -210,7 +210,7 @@ fn by_words() {
 }
 
 #[test]
-fn of_a_joined_user_namespace() {
+fn mappings_of_a_joined_user_namespace() {
     on_the_host(|view| {
         let first = Container::new(view).in_user_namespace(FIRST).sleeper();
         if !first.runtime.only_aril("runc 1.1.5 wants the mappings repeated") {
@@ -231,7 +231,7 @@ fn of_a_joined_user_namespace() {
 
 /// Never silently unmapped: the error names the mount that refuses, wherever in the tree it is.
 #[test]
-fn what_the_kernel_refuses() {
+fn mounts_that_the_kernel_cannot_map_are_refused() {
     on_the_host(|view| {
         let (c, source) = container(view, &["ridmap"]);
         if !c.runtime.only_aril("the words are ours") {
@@ -265,7 +265,7 @@ fn what_the_kernel_refuses() {
 }
 
 #[test]
-fn without_mappings_to_take() {
+fn idmap_without_mappings_is_refused() {
     on_the_host(|view| {
         let (c, _) = container(view, &["idmap"]);
         if !c.runtime.only_aril("the words are ours") {

@@ -60,7 +60,7 @@ fn nulls_in_lists_and_numbers() {
 }
 
 #[test]
-fn what_is_empty_asks_for_nothing() {
+fn empty_fields_have_no_effect() {
     read_as_go_does("echo started", "started\n", |spec| {
         spec["process"]["execCPUAffinity"] = json!({"initial": "", "final": ""});
         spec["linux"]["mountLabel"] = "".into();

@@ -95,7 +95,7 @@ fn files_by_the_first_program_and_an_exec() {
 }
 
 #[test]
-fn in_a_user_namespace_and_as_a_user_with_seccomp() {
+fn rules_apply_with_user_namespace_user_and_seccomp() {
     on_the_host(|view| {
         let Some(c) = confined(view, 1, &files()) else { return };
         let c = c.in_user_namespace(100_000).script("cat /etc/passwd; cat /etc/group");
@@ -173,7 +173,7 @@ fn abstract_sockets_of_others() {
 }
 
 #[test]
-fn on_a_kernel_without() {
+fn kernel_without_landlock_is_refused() {
     on_the_host(|view| {
         let mut rules = files();
         let Some(c) = confined(view, 0, &rules) else { return };
@@ -193,7 +193,7 @@ fn on_a_kernel_without() {
 }
 
 #[test]
-fn what_is_wrong_with_the_rules_is_said() {
+fn invalid_rules_are_refused() {
     on_the_host(|view| {
         // A path that is required.
         let mut rules = files();
@@ -230,7 +230,7 @@ fn a_path_is_the_containers() {
 }
 
 #[test]
-fn as_an_option_of_run() {
+fn rules_are_an_option_of_run() {
     on_the_host(|view| {
         let c = Container::new(view).script("cat /etc/group");
         if !c.runtime.only_aril("its option") {
@@ -250,7 +250,7 @@ fn as_an_option_of_run() {
 
 /// Aril's own binary, which no path of the container leads to, may be executed once.
 #[test]
-fn with_an_init_process() {
+fn rules_apply_with_an_init_process() {
     on_the_host(|view| {
         let Some(c) = confined(view, 1, &files()) else { return };
         let c = c.script("cat /proc/1/comm; exit 5");

@@ -156,7 +156,7 @@ fn kill_in_created() {
 
 /// The init process of a pid namespace is protected from signals without a handler.
 #[test]
-fn what_asks_a_created_container_to_end_ends_it() {
+fn signals_end_a_created_container() {
     in_each_view(|view| {
         for signal in ["TERM", "INT", "HUP", "QUIT"] {
             for shared in [false, true] {

@@ -294,7 +294,7 @@ fn the_callers_output_is_closed_at_once() {
 
 /// Errors come from the process that made the container, and are its caller's.
 #[test]
-fn what_goes_wrong_is_the_callers() {
+fn errors_reach_the_caller() {
     on_the_host(|view| {
         let Some(c) = image(view) else { return };
         let c = c.logging();

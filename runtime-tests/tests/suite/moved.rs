@@ -116,7 +116,7 @@ fn its_own_cgroup_is_empty() {
 
 /// An exec would be frozen before its program, and wait for ever.
 #[test]
-fn it_is_frozen_where_it_is_now() {
+fn moved_container_is_frozen_in_its_present_cgroup() {
     in_each_view(|view| {
         let c = moved(Container::new(view).sleeper(), true);
         if !only_aril(&c) {

@@ -86,7 +86,7 @@ fn ids_in_a_user_namespace() {
 
 /// Message queues are owned by whoever makes the ipc namespace.
 #[test]
-fn what_comes_with_a_user_namespace_is_roots() {
+fn namespaces_created_with_a_user_namespace_belong_to_its_root() {
     on_the_host(|view| {
         let c = Container::new(view).in_user_namespace(100_000);
         let c =

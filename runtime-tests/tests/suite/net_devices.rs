@@ -114,7 +114,7 @@ fn given_back_if_the_container_does_not_come_to_be() {
 }
 
 #[test]
-fn in_a_user_namespace() {
+fn devices_move_into_a_user_namespace() {
     on_a_host_with_devices(|c| {
         let c = c.in_user_namespace(100_000).script("grep inner0: /proc/net/dev").edit(|spec| {
             spec["linux"]["netDevices"] = json!({"aril-a": {"name": "inner0"}});

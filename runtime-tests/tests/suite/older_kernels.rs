@@ -69,7 +69,7 @@ without! {
 }
 
 #[test]
-fn what_cannot_be_done_without_is_named() {
+fn missing_kernel_features_are_named() {
     runtime_tests::on_the_host(|view| {
         let c = Container::new(view);
         if !c.runtime.only_aril("it needs less") {

@@ -117,7 +117,7 @@ fn later_layers_cover_earlier_ones() {
 }
 
 #[test]
-fn every_verb_sees_the_same_root() {
+fn verbs_see_the_same_root() {
     on_the_host(|view| {
         let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
         let c = c.sleeper();
@@ -240,7 +240,7 @@ const FILL: &str = "yes > /big 2> /dev/null; echo $(($(stat -c %s /big) / 900000
 
 /// `repquota` of Debian's quota need not be there: usage is seen by what can be written.
 #[test]
-fn on_a_disk_a_quota_limits_what_is_written() {
+fn quota_limits_the_upper_directory() {
     on_the_host(|view| {
         let Some(c) = overlay(view, &[(UPPER, "ephemeral:1m")]) else { return };
         let c = c.script(FILL);
@@ -314,7 +314,7 @@ fn a_limit_that_nothing_would_hold_is_refused() {
 }
 
 #[test]
-fn one_image_serves_every_range_of_ids() {
+fn one_image_serves_all_ranges_of_ids() {
     on_the_host(|view| {
         let Some(c) = overlay(view, &[(UPPER, "ephemeral")]) else { return };
         let image = c.rootfs();
@@ -380,7 +380,7 @@ fn close(directory: &Path) {
 }
 
 #[test]
-fn it_is_shown_where_that_is_asked_for() {
+fn overlay_is_shown_at_rootfs_on_request() {
     on_the_host(|view| {
         let layers = [(LAYERS, "image"), (SHOW, "true")];
         let Some(c) = overlay(view, &layers) else { return };
@@ -399,7 +399,7 @@ fn it_is_shown_where_that_is_asked_for() {
 
 /// And is not for ever where the state that tells of it is lost.
 #[test]
-fn what_is_shown_without_a_state_is_found() {
+fn shown_overlay_without_state_is_reconciled() {
     on_the_host(|view| {
         let layers = [(LAYERS, "image"), (SHOW, "true")];
         let Some(c) = overlay(view, &layers) else { return };
@@ -425,7 +425,7 @@ fn what_is_shown_without_a_state_is_found() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_and_leaves_nothing() {
+fn invalid_layers_are_refused_and_leave_nothing() {
     on_the_host(|view| {
         for (key, value, text) in [
             (LAYERS, "missing", "missing: no such file or directory"),
@@ -484,7 +484,7 @@ fn killed_at_any_moment() {
 
 /// As after a reboot that took the state root: layers and a kept upper do not depend on it.
 #[test]
-fn without_the_state_root_the_layers_are_unharmed() {
+fn lost_state_root_leaves_layers_unharmed() {
     on_the_host(|view| {
         let Some(c) = overlay(view, &[(UPPER, "./kept")]) else { return };
         let before = picture(&c.rootfs());

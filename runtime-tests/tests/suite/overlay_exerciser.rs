@@ -134,7 +134,7 @@ fn is_the_same(view: View, prepare: impl Fn(&Path), script: &str) -> Option<Stri
 }
 
 #[test]
-fn stressors_say_the_same_as_on_a_plain_folder() {
+fn stressors_pass_as_in_a_plain_directory() {
     on_the_host(|view| {
         if skip::tool("stress-ng", "stress-ng").is_none() {
             return;
@@ -228,7 +228,7 @@ fn changes_of_the_image_read_the_same_as_on_a_plain_folder() {
 
 /// What docs/rootfs.md says about the kernel's overlayfs: if it changes, the page is wrong.
 #[test]
-fn only_what_is_documented_differs() {
+fn differences_to_a_plain_directory_are_documented() {
     on_the_host(|view| {
         for (upper, says) in [(None, "one\nother\n0\n"), (Some("ephemeral"), "one\n1\n")] {
             let Some(c) = container(view, upper) else { return };

@@ -234,7 +234,7 @@ fn paste(name: &str, blocks: &[&Block], busybox: &Path) {
 }
 
 #[test]
-fn every_block_is_pasted_in_order() {
+fn blocks_pass_when_pasted_in_order() {
     if !possible() {
         return;
     }
@@ -264,7 +264,7 @@ fn every_block_is_pasted_in_order() {
 }
 
 #[test]
-fn what_a_page_says_is_compared() {
+fn outputs_on_pages_are_compared() {
     let found =
         blocks("x\n```sh\na\n```\n\n```text\n1\n```\n```json\n{}\n```\n```sh user\nb\n```\n");
     let seen: Vec<_> =

@@ -17,7 +17,7 @@ fn no_capability_object_means_none() {
 }
 
 #[test]
-fn all_capabilities_that_the_caller_has() {
+fn all_means_the_callers_capabilities() {
     on_the_host(|view| {
         let own = fs::read_to_string("/proc/self/status").expect("status");
         let own = own.lines().find(|line| line.starts_with("CapBnd")).expect("a set").to_owned();
@@ -102,7 +102,7 @@ fn standard_streams_are_the_users() {
 }
 
 #[test]
-fn of_a_variable_given_twice_the_last_counts() {
+fn last_value_of_a_variable_counts() {
     on_the_host(|view| {
         let c = Container::new(view).script("env").edit(|spec| {
             spec["process"]["env"] = json!(["A=1", "PATH=/bin", "A=2", "B=3"]);
@@ -239,7 +239,7 @@ fn scheduling_of_the_spec() {
 }
 
 #[test]
-fn every_policy_of_a_scheduler() {
+fn scheduler_policies_are_set() {
     on_the_host(|view| {
         if !Container::new(view).runtime.only_aril("scheduler came with runc 1.2") {
             return;

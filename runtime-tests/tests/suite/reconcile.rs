@@ -97,7 +97,7 @@ fn an_earlier_boot() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn unreadable_records_are_reported() {
     on_the_host(|view| {
         let Some(c) = sleeper(view) else { return };
         fs::create_dir_all(c.root.join("empty")).expect("a directory");

@@ -162,7 +162,7 @@ fn pseudo_terminals_are_the_containers() {
 }
 
 #[test]
-fn what_is_copied_up_keeps_owner_mode_and_attributes() {
+fn copy_up_keeps_owner_mode_and_attributes() {
     on_the_host(|view| {
         let c = writable(Container::new(view));
         if !c.runtime.only_aril("that runc copies attributes is not seen from its output") {

@@ -193,7 +193,7 @@ fn create_and_start() {
 
 /// Further ids by newuidmap, and limits by the user's own systemd.
 #[test]
-fn with_ranges_and_a_session() {
+fn rootless_with_ranges_and_session() {
     on_the_host(|view| {
         let Some(b) = Bundle::of_tester(view) else { return };
         let b = b.script("id -u; cat /proc/self/uid_map; mkdir /x; chown 5 /x; rm -r /x").edit(
@@ -239,7 +239,7 @@ fn ranges() -> Value {
 
 /// As from a cron job: nothing says where the user's systemd is.
 #[test]
-fn with_ranges_and_no_session() {
+fn rootless_with_ranges_without_session() {
     on_the_host(|view| {
         if Bundle::of_tester(view).is_none() {
             return;
@@ -271,7 +271,7 @@ fn with_ranges_and_no_session() {
 }
 
 #[test]
-fn with_a_session_and_one_id() {
+fn rootless_with_session_and_one_id() {
     on_the_host(|view| {
         let Some(b) = Bundle::of_tester(view) else { return };
         let b = b.script("cat /proc/self/uid_map /proc/self/cgroup").edit(|spec| {
@@ -375,7 +375,7 @@ fn in_archive(b: &Bundle, archive: &str, file: &str) -> String {
 }
 
 #[test]
-fn what_a_container_wrote_is_read_and_removed() {
+fn files_of_mapped_ids_are_read_and_removed() {
     on_the_host(|view| {
         let Some(b) = Bundle::new(view) else { return };
         if !b.c.runtime.only_aril("layers are its own") {
@@ -595,7 +595,7 @@ fn a_mount_option_with_an_id_that_is_not_mapped() {
 
 /// Root of a namespace where no other id is: as a tool inside of rootless engines finds itself.
 #[test]
-fn as_root_of_a_user_namespace() {
+fn root_of_a_user_namespace_runs_containers() {
     on_the_host(|view| {
         let Some(b) = Bundle::new(view) else { return };
         if !b.c.runtime.only_aril("runc 1.1.5 wants the host's mount namespace for its binds") {

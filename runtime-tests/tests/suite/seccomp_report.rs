@@ -24,7 +24,7 @@ fn call(number: i64, first: i64) -> String {
 }
 
 #[test]
-fn what_is_refused_is_counted() {
+fn rejected_calls_are_counted() {
     on_the_host(|view| {
         for locked in [true, false] {
             let Some(c) = container(view) else { return };
@@ -75,7 +75,7 @@ fn many_at_once_and_nothing_at_all() {
 }
 
 #[test]
-fn where_it_cannot_be_had_is_said() {
+fn unavailable_report_is_an_error() {
     on_the_host(|view| {
         let Some(c) = container(view) else { return };
         c.run_call(&["-d", "--seccomp-report"]).output().exits(1).says("cannot be used together");

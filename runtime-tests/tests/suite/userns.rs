@@ -124,7 +124,7 @@ fn refusals() {
 
 /// The annotation says what the option does.
 #[test]
-fn by_annotation() {
+fn annotation_chooses_a_user_namespace() {
     on_the_host(|view| {
         let Some(c) = container(view) else { return };
         let c = c.args(["cat", "/proc/self/gid_map"]).annotated("io.aril.userns", "auto:2000");
@@ -135,7 +135,7 @@ fn by_annotation() {
 }
 
 #[test]
-fn how_a_detached_one_ends() {
+fn end_of_a_detached_container_releases_ids() {
     in_each_view(|view| {
         let Some(c) = container(view) else { return };
         let rootfs = c.rootfs().display().to_string();
@@ -149,7 +149,7 @@ fn how_a_detached_one_ends() {
 
 /// Of the host's network namespace a user namespace cannot mount a sysfs: crun's answer, too.
 #[test]
-fn with_the_network_of_the_host() {
+fn user_namespace_with_the_hosts_network() {
     on_the_host(|view| {
         let c = Container::new(view).in_user_namespace(100_000).without_namespace("network");
         if c.runtime.name == "runc" {
@@ -170,7 +170,7 @@ fn with_the_network_of_the_host() {
 
 /// The kernel refuses a new sysfs while the host covers a part of its own: crun's answer, too.
 #[test]
-fn with_a_sysfs_that_the_host_covers_in_part() {
+fn user_namespace_where_the_host_covers_sysfs() {
     on_the_host(|view| {
         let c = Container::new(view).in_user_namespace(100_000);
         if !c.runtime.only_aril("runc fails") {

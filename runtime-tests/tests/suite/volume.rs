@@ -153,7 +153,7 @@ fn an_empty_one_is_filled_again() {
 }
 
 #[test]
-fn one_that_the_image_redirects_stays_in_the_image() {
+fn volume_over_a_symlink_stays_in_the_image() {
     on_the_host(|view| {
         let Some(f) = Fixture::new(view) else { return };
         let secret = f.c.directory("secret");
@@ -165,7 +165,7 @@ fn one_that_the_image_redirects_stays_in_the_image() {
 }
 
 #[test]
-fn one_in_use_is_not_removed() {
+fn volume_in_use_is_not_removed() {
     on_the_host(|view| {
         let Some(f) = Fixture::new(view) else { return };
         f.call(&["volume", "create", "v"]).ok().prints("v\n");

@@ -259,7 +259,7 @@ fn a_flushed_network_reaches_less() {
 }
 
 #[test]
-fn what_neighbours_announce_decides_nothing() {
+fn announcements_of_neighbours_have_no_effect() {
     if !ready() {
         return;
     }

@@ -9,7 +9,7 @@ fn inode(path: &std::path::Path) -> String {
 }
 
 #[test]
-fn none_host_and_a_path() {
+fn networks_none_host_and_path() {
     if !possible() {
         return;
     }
@@ -26,7 +26,7 @@ fn none_host_and_a_path() {
 }
 
 #[test]
-fn by_annotations_from_create_to_delete() {
+fn annotated_network_is_released_by_delete() {
     if !possible() {
         return;
     }
@@ -105,7 +105,7 @@ fn rates_in_both_directions() {
 }
 
 #[test]
-fn what_is_refused_leaves_nothing() {
+fn refused_networks_leave_nothing() {
     if !possible() {
         return;
     }

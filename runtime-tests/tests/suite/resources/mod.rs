@@ -269,12 +269,12 @@ fn systemd_runs() -> bool {
 }
 
 #[test]
-fn by_cgroupfs() {
+fn limits_by_cgroupfs() {
     in_each_view(|view| compare_all(view, Driver::Cgroupfs, sample()));
 }
 
 #[test]
-fn by_systemd() {
+fn limits_by_systemd() {
     in_each_view(|view| {
         if systemd_runs() {
             compare_all(view, Driver::Systemd, sample());
