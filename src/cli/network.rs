@@ -45,7 +45,11 @@ pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
     let (least, most) = match action.as_str() {
         "ls" => (0, 0),
         "create" => (1, 1),
-        _ => (1, usize::MAX),
+        "inspect" | "rm" => (1, usize::MAX),
+        other => {
+            return Err(usage(format!("unknown action {other:?} of network"))
+                .hint("the actions are create, ls, inspect and rm"));
+        }
     };
     if !(least..=most).contains(&operands.len()) {
         let wanted = ["no name", "one name", "at least one name"][least + usize::from(most > 1)];
@@ -67,11 +71,7 @@ pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
         })),
         "ls" => Action::List { format: format(given)?, quiet: given.switch("quiet") },
         "inspect" => Action::Inspect(operands),
-        "rm" => Action::Remove(operands),
-        other => {
-            return Err(usage(format!("unknown action {other:?} of network"))
-                .hint("the actions are create, ls, inspect and rm"));
-        }
+        _ => Action::Remove(operands),
     }))
 }
 

@@ -30,7 +30,7 @@ fn action(word: &str, names: usize) -> Result<Action> {
         }
     };
     let wants = if action == Action::List { "no name" } else { "at least one name" };
-    if fine { Ok(action) } else { Err(usage(format!("volume {word} wants {wants}"))) }
+    if fine { Ok(action) } else { Err(usage(format!("aril volume {word} needs {wants}"))) }
 }
 
 #[derive(Serialize)]
@@ -54,7 +54,9 @@ impl<'a> From<&'a Volume> for View<'a> {
 
 /// Runs the action and returns the output. Names before one that fails are done.
 pub fn act(words: &[String], format: Format) -> Result<String> {
-    let (word, names) = words.split_first().ok_or_else(|| usage("volume wants an action"))?;
+    let (word, names) = words
+        .split_first()
+        .ok_or_else(|| usage("aril volume needs an action: ls, create, rm or inspect"))?;
     let action = action(word, names.len())?;
     let volumes = Volumes::of_the_caller()?;
     match action {

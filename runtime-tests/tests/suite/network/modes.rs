@@ -175,7 +175,8 @@ fn networks_as_they_are_shown() {
         (&["create", "b", "--driver", "x"], "unknown network driver"),
         (&["rm", "b"], "network does not exist: b"),
         (&["inspect", "b"], "network does not exist: b"),
-        (&["turn"], "network turn wants"),
+        (&["turn"], "unknown action \"turn\" of network"),
+        (&["rm"], "aril network rm needs at least one name"),
     ] {
         let out = net(words).output();
         assert_ne!(out.code, Some(0), "{words:?}");
