@@ -27,7 +27,7 @@ use crate::lifecycle::monitor::{self, Process};
 use crate::lifecycle::stats::Watcher;
 use crate::lifecycle::{self, inspect};
 use crate::plan::compile::{self, Options};
-use crate::plan::facts::{HostFacts, Whose as Systemd};
+use crate::plan::facts::{HostFacts, Systemd};
 use crate::spec::grant::Policy;
 use crate::spec::{self, Extensions};
 use crate::state::{Ending, Store};

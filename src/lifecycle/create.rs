@@ -29,7 +29,7 @@ use crate::network::parent::{attach, claim};
 use crate::network::pasta;
 use crate::path::c_path;
 use crate::plan::compile::{self, Options};
-use crate::plan::facts::{HostFacts, Whose as Systemd};
+use crate::plan::facts::{HostFacts, Systemd};
 use crate::plan::{ContainerPlan, Step};
 use crate::rootfs::parent::inherited;
 use crate::seccomp::report::Refusals;

@@ -1,5 +1,5 @@
-//! (spec, options, facts) -> plan. The only place that knows all concerns: it hands each the
-//! fragment and the facts it needs, and puts their steps in order.
+//! Compiles spec, options and facts to a plan. This module alone knows all concerns: it passes each concern its part of the
+//! spec and its facts, and puts their steps in order.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 };
 
 use super::facts::{HostFacts, ProcessFacts};
-use super::process::{self, Whose};
+use super::process::{self, ProcessKind};
 use super::{ContainerPlan, ExecPlan, Script, Step};
 use crate::error::{Error, Result};
 use crate::hook::Point;
@@ -18,17 +18,17 @@ use crate::namespace::Kind;
 use crate::spec::OperatorGrant;
 use crate::{cgroup, hook, limits, namespace, network, rootfs, spec};
 
-/// Where the directory of the notify socket appears, and what sd_notify(3) is told.
+/// Mount point of the notify socket's directory in the container, and the value of NOTIFY_SOCKET for sd_notify(3).
 const NOTIFY_MOUNT: &str = "/run/notify";
 const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 
-/// From the command line and the runtime's environment.
+/// Options of the command line and the runtime's environment.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub bundle: PathBuf,
-    /// The container's own, in the state root.
+    /// Directory of the container in the state root.
     pub state_directory: PathBuf,
-    /// Volumes that begin with what they cover.
+    /// Empty volumes, which are filled with the files that they cover.
     pub fill: Vec<PathBuf>,
     pub no_pivot: bool,
     /// `--allow-host-mounts`.
@@ -39,11 +39,11 @@ pub struct Options {
     pub rootless_cgroups: bool,
     /// `--cgroup-manager disabled`.
     pub no_cgroup: bool,
-    /// The runtime returns before the process ends.
+    /// True if the runtime returns before the process ends.
     pub detach: bool,
     pub console_socket: Option<PathBuf>,
     pub passed: Passed,
-    /// Of NOTIFY_SOCKET, if the caller has one: mounted into the container.
+    /// Directory of the notify socket, mounted into the container if the caller has NOTIFY_SOCKET.
     pub notify_directory: Option<PathBuf>,
 }
 
@@ -83,10 +83,10 @@ pub fn container(
     let mut own: Vec<_> = options.notify_directory.iter().map(|d| notify_mount(d)).collect();
     own.extend(names.iter().flat_map(|names| names.mounts(&options.state_directory)));
     let rootfs = rootfs(spec, grant, options, facts, &namespaces, &cgroup, &own)?;
-    let mut person = process::compile(&process::Input {
+    let mut compiled = process::compile(&process::ProcessRequest {
         id,
         process,
-        whose: Whose::Init {
+        kind: ProcessKind::Init {
             notify: options.notify_directory.is_some().then_some(NOTIFY_VARIABLE),
             stub: options.init,
         },
@@ -119,16 +119,16 @@ pub fn container(
         steps.push(Step::ContainerHooks);
     }
     steps.extend(rootfs.pivot.into_iter().map(Step::Rootfs));
-    steps.extend(person.terminal.take());
-    steps.extend(person.make_cwd.take());
+    steps.extend(compiled.terminal.take());
+    steps.extend(compiled.make_cwd.take());
     if !namespaces.sysctls.is_empty() {
         steps.extend(wait.take());
     }
     steps.extend(namespaces.sysctls.iter().cloned().map(Step::Namespace));
     steps.extend(rootfs.restrict.into_iter().map(Step::Rootfs));
-    steps.append(&mut person.steps);
+    steps.append(&mut compiled.steps);
 
-    let mut warnings = person.warnings;
+    let mut warnings = compiled.warnings;
     warnings.extend(cgroup.warnings.iter().cloned());
     warnings.extend(rootfs.warnings);
     if options.no_cgroup && !namespaces.has(Kind::User) && may_make_devices(process) {
@@ -158,7 +158,7 @@ pub fn container(
         net_devices,
         network,
         names,
-        script: Script { steps, hooks, ..person.script },
+        script: Script { steps, hooks, ..compiled.script },
         warnings,
     })
 }
@@ -174,17 +174,17 @@ fn rdt(id: &ContainerId, linux: &Linux, facts: &HostFacts) -> Result<Option<limi
         .map(Some)
 }
 
-/// What an exec is asked for, besides its process.
+/// Options of an exec.
 #[derive(Debug, Clone)]
 pub struct ExecOptions {
     pub detach: bool,
-    /// The container's user namespace denies setgroups(2).
+    /// True if the container's user namespace denies setgroups(2).
     pub denies_setgroups: bool,
     pub console_socket: Option<PathBuf>,
     pub passed: Passed,
 }
 
-/// `process` in a running container that was made from `spec` and `grant`.
+/// Compiles `process` for a running container that was made from `spec` and `grant`.
 pub fn exec(
     id: &ContainerId,
     spec: &Spec,
@@ -198,10 +198,10 @@ pub fn exec(
         return Err(Error::config("the stored config has no process"));
     };
     let user_namespace = spec::has_namespace(spec, oci_spec::runtime::LinuxNamespaceType::User);
-    let mut person = process::compile(&process::Input {
+    let mut compiled = process::compile(&process::ProcessRequest {
         id,
         process,
-        whose: Whose::Exec { container },
+        kind: ProcessKind::Exec { container },
         linux,
         new_keyring: true,
         detach: options.detach,
@@ -212,33 +212,33 @@ pub fn exec(
         grant,
         facts,
     })?;
-    let mut steps: Vec<_> = person.terminal.take().into_iter().collect();
-    steps.append(&mut person.steps);
+    let mut steps: Vec<_> = compiled.terminal.take().into_iter().collect();
+    steps.append(&mut compiled.steps);
     Ok(ExecPlan {
-        script: Script { steps, ..person.script },
-        initial_affinity: person.initial_affinity,
-        warnings: person.warnings,
+        script: Script { steps, ..compiled.script },
+        initial_affinity: compiled.initial_affinity,
+        warnings: compiled.warnings,
     })
 }
 
-/// A running container, and mounts that are to be added to it.
+/// Running container for which mounts are compiled.
 #[derive(Debug)]
 pub struct Running<'a> {
-    /// Its config.
+    /// Config of the container.
     pub spec: &'a Spec,
     pub bundle: &'a Path,
     pub rootfs: &'a Path,
     pub mounts: &'a [Mount],
     pub maps: &'a namespace::Maps,
-    /// Its namespaces, as `CLONE_NEW*`.
+    /// Namespaces of the container, as `CLONE_NEW*`.
     pub kinds: i32,
-    /// The caller is not root.
+    /// True if the caller is not root.
     pub rootless: bool,
-    /// The caller is in a user namespace.
+    /// True if the caller is in a user namespace.
     pub in_user_namespace: bool,
 }
 
-/// A script without a program: opens the sources on the host, then mounts in the container.
+/// Compiles the script that opens the sources on the host, then mounts them in the container. It executes no program.
 pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
     let has = |kind: Kind| running.kinds & kind.flag() != 0;
     let linux = running.spec.linux().as_ref();
@@ -262,7 +262,7 @@ pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
     Ok((inside(steps, addition.inside), addition.warnings))
 }
 
-/// The same for mounts that are to be removed.
+/// Compiles the script that removes mounts of the container.
 pub fn removed_mounts(rootfs: &Path, mounts: &[Mount]) -> Result<Script> {
     Ok(inside(Vec::new(), rootfs::plan::running::removal(rootfs, mounts)?))
 }
@@ -287,8 +287,8 @@ fn namespaces(spec: &Spec, linux: &Linux, facts: &HostFacts) -> Result<namespace
     })
 }
 
-/// Who may make cgroups below the container's: its user, if it sees nothing but its own, and may write
-/// there. The host's root may anyway.
+/// Owner of the container's cgroup: the container's user, if the container has a cgroup namespace and can write to its
+/// cgroup.
 fn cgroup_owner(spec: &Spec, process: &Process, namespaces: &namespace::plan::Plan) -> Option<u32> {
     let writable = |mount: &Mount| {
         let kind = mount.typ().as_deref();
@@ -372,7 +372,7 @@ fn rootfs(
     })
 }
 
-/// Of a user namespace that is joined the config need not say anything.
+/// The config of a container that joins a user namespace may leave out the mappings.
 fn as_in_config(map: &[namespace::Mapping]) -> Vec<LinuxIdMapping> {
     let entry = |m: &namespace::Mapping| {
         let entry = LinuxIdMappingBuilder::default();
@@ -386,7 +386,7 @@ fn hierarchies(cgroup: &cgroup::Plan) -> Vec<rootfs::plan::HierarchyView> {
     cgroup
         .targets
         .iter()
-        // A hybrid host's cgroup2 is a place to be, and nothing that runc shows.
+        // On a hybrid host the process is in a cgroup of cgroup2, too, which runc does not show.
         .filter(|target| !target.is_version2())
         .filter_map(|target| {
             let name = target.mount.file_name()?.to_string_lossy().into_owned();
@@ -396,7 +396,7 @@ fn hierarchies(cgroup: &cgroup::Plan) -> Vec<rootfs::plan::HierarchyView> {
         .collect()
 }
 
-/// The directory rather than the socket, which is bound later.
+/// Mounts the directory, because the socket is bound later.
 fn notify_mount(directory: &Path) -> Mount {
     let mut mount = Mount::default();
     mount

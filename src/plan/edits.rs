@@ -1,12 +1,12 @@
-//! `exec`'s flags, applied to the container's own process.
+//! Applies the flags of `exec` to the container's process.
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::error::{Error, Kind, Result};
 use crate::id::Principal;
 
-/// `uid[:gid]`, all of it: what follows a number must not be dropped (CVE-2026-30892), and names have
-/// become numbers by now (CVE-2016-3697). Without a group, the config's stays.
+/// Parses `uid[:gid]`. Text after a number is an error (CVE-2026-30892); names were resolved before (CVE-2016-3697).
+/// Without a group, the config's stays.
 fn user(text: &str) -> Result<(u32, Option<u32>)> {
     let number = |text| match Principal::parse(text) {
         Ok(Principal::Number(id)) => Some(id),
@@ -24,21 +24,21 @@ fn user(text: &str) -> Result<(u32, Option<u32>)> {
     })
 }
 
-/// Whether no part of the value of `--user` is a name: what resembles a number is never looked up.
+/// Returns true if no part of the value of `--user` is a name. Text that resembles a number is never looked up.
 pub fn is_numeric(text: &str) -> bool {
     !text.split(':').any(|part| matches!(Principal::parse(part), Ok(Principal::Name(_))))
 }
 
-/// What the flags change.
+/// Changes that the flags ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edits {
-    /// Never empty.
+    /// Command; never empty.
     pub args: Vec<String>,
     pub cwd: Option<String>,
     pub env: Vec<String>,
-    /// The terminal is that of the exec alone: config.json says what the container's own process has.
+    /// True if the exec gets a terminal. The terminal of config.json is for the container's first process.
     pub tty: bool,
-    /// `uid[:gid]`
+    /// User as `uid[:gid]`.
     pub user: Option<String>,
     pub additional_gids: Vec<u32>,
     pub process_label: Option<String>,
@@ -48,7 +48,7 @@ pub struct Edits {
 }
 
 impl Edits {
-    /// `warn` hears of capabilities that this build does not know: a caller may be newer.
+    /// Applies the changes. `warn` gets a message for each unknown capability, which a newer caller may know.
     pub fn apply(&self, mut process: Process, warn: &dyn Fn(&str)) -> Result<Process> {
         process.set_args(Some(self.args.clone()));
         if let Some(cwd) = &self.cwd {
@@ -88,8 +88,8 @@ impl Edits {
         Ok(())
     }
 
-    /// Never to the inheritable set (CVE-2022-29162); to the ambient one only where the config has
-    /// an inheritable set, without which the kernel would refuse it.
+    /// Adds capabilities, but not to the inheritable set (CVE-2022-29162). The ambient set gets them only if the config has an
+    /// inheritable set: the kernel refuses them otherwise.
     fn apply_capabilities(&self, process: &mut Process, warn: &dyn Fn(&str)) {
         if self.capabilities.is_empty() {
             return;
@@ -120,7 +120,7 @@ impl Edits {
     }
 }
 
-/// Its own default is not: it holds the capabilities of an example.
+/// An empty process. oci-spec's default has the capabilities of an example.
 fn empty() -> LinuxCapabilities {
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(None)

@@ -1,4 +1,4 @@
-//! What a plan has to know of the host. Gathered once, before compiling; reading only, no root.
+//! Facts about the host that a plan depends on. They are read once before compiling, without root privileges.
 
 use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
@@ -24,43 +24,43 @@ use crate::sys::open::open;
 use crate::sys::process::capget;
 use crate::{limits, namespace};
 
-/// The systemd that is to make the cgroup.
+/// systemd instance that creates the cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum Systemd {
     System,
     User,
 }
 
 #[derive(Debug)]
 pub struct HostFacts {
-    /// Canonical.
+    /// Canonical path of the rootfs.
     pub rootfs: PathBuf,
-    /// Who owns each layer of the rootfs, where a user namespace makes that matter.
+    /// Owner of each layer of the rootfs, if the container has a user namespace.
     pub layer_owners: Vec<u32>,
     pub cgroups: cgroup::Layout,
-    /// For `--systemd-cgroup`.
+    /// systemd for `--systemd-cgroup`.
     pub systemd: Option<cgroup::systemd::Manager>,
     pub namespaces: namespace::plan::Facts,
     pub process: ProcessFacts,
-    /// The runtime itself is inside a user namespace: nodes cannot be made.
+    /// True if the runtime is in a user namespace, where device nodes cannot be created.
     pub in_user_namespace: bool,
     pub kcore: bool,
-    /// For a config without a mount namespace.
+    /// Mount namespace of the caller, for a config without one.
     pub callers_mounts: Option<CallersNamespace>,
-    /// Files of names that the rootfs neither has nor can be given; asked for a network only.
+    /// Files such as /etc/hosts that are missing in the rootfs and cannot be created; read if the container has a network.
     pub no_place_for: Vec<&'static str>,
-    /// Looked for if the config has `linux.intelRdt`.
+    /// resctrl file system, if the config has `linux.intelRdt`.
     pub resctrl: Option<limits::rdt::Resctrl>,
 }
 
-/// As far as a process depends on them.
+/// Facts that a process depends on.
 #[derive(Debug)]
 pub struct ProcessFacts {
     pub security: SecurityModules,
-    /// Not root.
+    /// True if the runtime's effective user is not root.
     pub rootless: bool,
     pub setgroups_allowed: bool,
-    /// The permitted capabilities of the runtime.
+    /// Permitted capabilities of the runtime.
     pub capabilities: u64,
 }
 
@@ -69,7 +69,7 @@ impl HostFacts {
         spec: &Spec,
         extensions: &Extensions,
         bundle: &Path,
-        systemd: Option<Whose>,
+        systemd: Option<Systemd>,
     ) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or(&[]);
@@ -90,7 +90,7 @@ impl HostFacts {
             rootfs,
             cgroups: cgroup::Layout::observe(cgroups_path)?,
             systemd: systemd
-                .map(|whose| cgroup::systemd::parent::find(whose == Whose::User))
+                .map(|systemd| cgroup::systemd::parent::find(systemd == Systemd::User))
                 .transpose()?,
             namespaces: namespace::parent::facts(namespaces, sets_sysctls || moves_devices)?,
             process: ProcessFacts::gather(process.iter(), in_user_namespace),
@@ -105,7 +105,7 @@ impl HostFacts {
 }
 
 impl ProcessFacts {
-    /// For these processes: that of the container, and that of an exec.
+    /// Reads the facts for these processes: the container's, or that of an exec.
     pub fn gather<'a>(
         processes: impl Iterator<Item = &'a Process> + Clone,
         in_user_namespace: bool,
@@ -114,20 +114,20 @@ impl ProcessFacts {
             security: identity::parent::security_modules(processes),
             rootless: !nix::unistd::geteuid().is_root(),
             setgroups_allowed: !in_user_namespace || setgroups_allowed(),
-            // Without an answer of the kernel, it is the kernel that refuses later.
+            // Without an answer the kernel refuses the call later.
             capabilities: capget().map_or(u64::MAX, |sets| sets.permitted),
         }
     }
 }
 
-/// The rootfs, which must be a directory and what it seems: through a symlink another one could be
-/// meant by the time it is used.
+/// Checks the rootfs. It must be a directory without symlinks in its path, because a symlink could name another directory
+/// when it is used.
 fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let root = spec.root().as_ref().ok_or_else(|| Error::config("root must be specified"))?;
     let path = absolute(bundle, root.path());
     let what = || format!("invalid rootfs {}", path.display());
     let real = path.canonicalize().os("stat", path.display()).map_err(|e| e.context(what()))?;
-    // The bundle may be behind a symlink, as /var/run is one; what the config names may not be one.
+    // The bundle's path may have symlinks, as /var/run. The path in the config may not.
     let within = |bundle: PathBuf| absolute(&bundle, root.path()) == real;
     let relative = root.path().is_relative();
     if real != path && !(relative && bundle.canonicalize().is_ok_and(within)) {
@@ -166,7 +166,7 @@ fn layer_owners(
 
 fn no_place_for(spec: &Spec, extensions: &Extensions, rootfs: &Path) -> Result<Vec<&'static str>> {
     let Extensions { network, layers, upper, .. } = extensions;
-    // With layers, what is missing is made in the topmost.
+    // Missing directories are created in the topmost layer.
     if network.is_none() || layers.is_some() || upper.is_some() {
         return Ok(Vec::new());
     }
@@ -175,7 +175,7 @@ fn no_place_for(spec: &Spec, extensions: &Extensions, rootfs: &Path) -> Result<V
     let directory = libc::O_PATH | libc::O_DIRECTORY;
     let etc = root.open(c"/etc", directory).or_else(|_| root.open(c"/", directory));
     let etc = etc.os("open", rootfs.join("etc").display())?;
-    // A read-only file system says so, too.
+    // A read-only file system answers so, too.
     let refused = faccessat(&etc, c".", AccessFlags::W_OK, AtFlags::empty()).err();
     let theirs = || fstat(&etc).is_ok_and(|stat| is_mapped(spec, stat.st_uid));
     if refused.is_none() || (refused == Some(Errno::EACCES) && theirs()) {
@@ -187,7 +187,7 @@ fn no_place_for(spec: &Spec, extensions: &Extensions, rootfs: &Path) -> Result<V
     Ok(PLACES.into_iter().filter(missing).collect())
 }
 
-/// Whether a file of this owner is somebody's in the container's user namespace.
+/// Returns true if the owner of the file has an id in the container's user namespace.
 fn is_mapped(spec: &Spec, owner: u32) -> bool {
     let mappings = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref());
     let of = |m: &LinuxIdMapping| owner.checked_sub(m.host_id()).is_some_and(|n| n < m.size());

@@ -1,4 +1,4 @@
-//! What a container, or a process in one, will be: decided whole, before the first effect.
+//! Plan of a container, or of a process in one, complete before the first effect.
 //!
 //! [`compile`] turns a spec, options and facts about the host into a [`ContainerPlan`] or an
 //! [`ExecPlan`]; every error in the input surfaces there. The child's part is a list of [`Step`]s,
@@ -24,7 +24,7 @@ use crate::{
     cgroup, console, hook, identity, landlock, limits, namespace, network, rootfs, seccomp,
 };
 
-/// One thing that the child does.
+/// One action of the child.
 #[derive(Debug)]
 pub enum Step {
     Namespace(namespace::Step),
@@ -32,28 +32,28 @@ pub enum Step {
     Rootfs(rootfs::Step),
     /// The parent runs prestart and createRuntime.
     RuntimeHooks,
-    /// createContainer: in the container's namespaces, before the pivot.
+    /// Run createContainer hooks in the container's namespaces, before pivot_root(2).
     ContainerHooks,
     Terminal(Option<Size>),
     Limits(limits::Step),
-    /// The parent sets the rlimits: in a user namespace the child may not raise any.
+    /// The parent sets the rlimits: in a user namespace the child cannot raise them.
     Rlimits(Vec<Rlimit>),
     Identity(identity::Step),
-    /// Rules are made; they are enforced when the process is let go.
+    /// Create the Landlock ruleset. It is enforced at `start`.
     Landlock(landlock::Ruleset),
-    /// Those that came with the fork, before a filter can stop it.
+    /// Close inherited descriptors, before a filter can reject the call.
     CloseDescriptors,
     Seccomp(seccomp::Filter),
-    /// HOME, if the environment has none.
+    /// Set HOME if the environment has none.
     Home,
-    /// `args[0]`, as the user who will run it.
+    /// Look up `args[0]` as the user that will execute it.
     LookUpProgram,
-    /// Joins the namespaces of the running container that wait until then.
+    /// Join the remaining namespaces of the running container.
     Enter,
 }
 
 impl Step {
-    /// The step in the words of an error.
+    /// Returns the step in the words of an error.
     pub fn attempt(&self) -> String {
         match self {
             Self::Rootfs(step) => step.attempt(),
@@ -90,24 +90,24 @@ impl fmt::Display for Step {
     }
 }
 
-/// What the child does and becomes.
+/// Script of the child: its steps and its program.
 #[derive(Debug, Default)]
 pub struct Script {
     pub steps: Vec<Step>,
     pub hooks: hook::Plan,
     pub program: Program,
-    /// Descriptors above 2 that the program gets.
+    /// Number of descriptors above 2 that the program gets.
     pub passed: Passed,
-    /// Where the terminal goes, if there is one.
+    /// Receiver of the terminal, if there is one.
     pub console: Option<console::Plan>,
-    /// For the parent to set; the steps hold them for [`Step::Rlimits`] too.
+    /// Resource limits that the parent sets. [`Step::Rlimits`] has them, too.
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     pub seccomp_listener: Option<seccomp::Listener>,
 }
 
 impl Script {
-    /// A volume that is not empty after all.
+    /// Marks a volume as not empty: another container has filled it.
     pub fn keep_as_it_is(&mut self, source: &Path) {
         for step in &mut self.steps {
             if let Step::Rootfs(rootfs::Step::Bind(bind)) = step
@@ -118,7 +118,7 @@ impl Script {
         }
     }
 
-    /// The root, if it is made of layers.
+    /// Returns the overlay, if the root is made of layers.
     pub fn overlay(&self) -> Option<&rootfs::overlay::Overlay> {
         self.rootfs_steps().find_map(|step| match step {
             rootfs::Step::Overlay(overlay) => Some(&**overlay),
@@ -126,14 +126,14 @@ impl Script {
         })
     }
 
-    /// Whether the root is mounted in the caller's mount namespace.
+    /// Returns true if the root is mounted in the caller's mount namespace.
     pub fn mounts_for_caller(&self) -> bool {
         self.rootfs_steps().any(|step| matches!(step, rootfs::Step::AttachRoot { .. }))
     }
 
-    /// The steps that prepare the process, and those that confine it: the filter, and what follows it.
-    /// They come after `start`, so that Aril makes no system calls under the filter but capset(2) and
-    /// execve(2). A filter with a listener cannot wait: the agent has the listener from `create`.
+    /// Splits the steps into those before `start` and those after: the filter, and the steps that follow it. So Aril makes no
+    /// system calls under the filter but capset(2) and execve(2). A filter with a listener is loaded before `start`, because
+    /// the agent gets the listener from `create`.
     pub fn preparation_and_confinement(&self) -> (&[Step], &[Step]) {
         let filter = self.steps.iter().position(|step| matches!(step, Step::Seccomp(_)));
         self.steps.split_at(filter.unwrap_or(self.steps.len()))
@@ -146,14 +146,14 @@ impl Script {
         })
     }
 
-    /// For the debug log, with the flags as seccomp(2) takes them.
+    /// Returns the filter's line of the debug log, with the flags of seccomp(2).
     pub fn note_filter(&self) {
         if let Some(filter) = self.filter() {
             crate::time::note(format_args!("seccomp filter flags: {}", filter.flags));
         }
     }
 
-    /// Whether the filter has a listener, which the parent takes.
+    /// Returns true if the filter has a listener, which the parent receives.
     pub fn notifies(&self) -> bool {
         self.filter().is_some_and(seccomp::Filter::notifies)
     }
@@ -173,13 +173,13 @@ impl Script {
     }
 }
 
-/// Without `argv` none is executed: see [`crate::init::child::main`].
+/// Program to execute; none without `argv`: see [`crate::init::child::main`].
 #[derive(Debug, Default)]
 pub struct Program {
     pub argv: Vec<CString>,
     pub environment: Environment,
     pub uid: u32,
-    /// As a child of Aril's init: see [`crate::init::reaper`].
+    /// True if the program runs as a child of Aril's init: see [`crate::init::reaper`].
     pub under_init: bool,
 }
 
@@ -201,7 +201,7 @@ pub struct ContainerPlan {
 #[derive(Debug)]
 pub struct ExecPlan {
     pub script: Script,
-    /// CPUs of this process before it clones the one of the exec.
+    /// CPUs to which this process is bound before it clones the process of the exec.
     pub initial_affinity: Option<IdSet>,
     pub warnings: Vec<String>,
 }

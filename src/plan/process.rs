@@ -1,5 +1,4 @@
-//! The process itself, the same for a container's first and for an exec: who it is, what it may,
-//! what it becomes.
+//! Compiles a process, the container's first or an exec's: identity, privileges, program.
 
 use std::path::Path;
 
@@ -15,52 +14,52 @@ use crate::limits::{IdSet, Rlimit};
 use crate::spec::OperatorGrant;
 use crate::{console, hook, identity, landlock, limits, seccomp};
 
-/// Whose process it is.
+/// Kind of process.
 #[derive(Debug, Clone, Copy)]
-pub enum Whose<'a> {
+pub enum ProcessKind<'a> {
     Init {
         notify: Option<&'a str>,
-        /// Not the program itself is init, but Aril's stub.
+        /// True if Aril's init process runs the program as its child.
         stub: bool,
     },
-    /// The container's own process fills the gaps.
+    /// Container's process, which has the values that the exec leaves out.
     Exec { container: &'a Process },
 }
 
 #[derive(Debug)]
-pub struct Input<'a> {
+pub struct ProcessRequest<'a> {
     pub id: &'a ContainerId,
     pub process: &'a Process,
-    pub whose: Whose<'a>,
+    pub kind: ProcessKind<'a>,
     pub linux: &'a Linux,
     pub new_keyring: bool,
     pub detach: bool,
     pub console_socket: Option<&'a Path>,
     pub passed: Passed,
     pub user_namespace: bool,
-    /// Of that user namespace.
+    /// Id mappings of that user namespace.
     pub denies_setgroups: bool,
     pub grant: &'a OperatorGrant,
     pub facts: &'a ProcessFacts,
 }
 
-/// A script whose steps are still apart, for the caller to place.
+/// Steps of a process in groups, which the caller puts in order.
 #[derive(Debug)]
 pub struct Compiled {
     pub script: Script,
     pub terminal: Option<Step>,
-    /// After the pivot, while the root can be written.
+    /// Steps after pivot_root(2), while the root is writable.
     pub make_cwd: Option<Step>,
-    /// After the rootfs is what it will be.
+    /// Steps after the rootfs is complete.
     pub steps: Vec<Step>,
     pub initial_affinity: Option<IdSet>,
     pub warnings: Vec<String>,
 }
 
-pub fn compile(input: &Input<'_>) -> Result<Compiled> {
-    let container = match input.whose {
-        Whose::Init { .. } => None,
-        Whose::Exec { container } => Some(container),
+pub fn compile(input: &ProcessRequest<'_>) -> Result<Compiled> {
+    let container = match input.kind {
+        ProcessKind::Init { .. } => None,
+        ProcessKind::Exec { container } => Some(container),
     };
     let console = console::plan::plan(&console::TerminalRequest {
         process: input.process,
@@ -143,7 +142,7 @@ fn seccomp(linux: &Linux) -> Result<Option<seccomp::plan::Plan>> {
     seccomp::plan::compile(profile, &seccomp::parent::facts()).map(Some)
 }
 
-/// The warning of a profile that names system calls which do not exist.
+/// Returns the warning about a profile with unknown system calls.
 fn unknown_syscalls(names: Option<String>, grant: &OperatorGrant) -> Result<Option<String>> {
     match names {
         Some(names) if grant.known_syscalls_only => {
@@ -153,21 +152,21 @@ fn unknown_syscalls(names: Option<String>, grant: &OperatorGrant) -> Result<Opti
     }
 }
 
-fn program(input: &Input<'_>) -> Result<Program> {
+fn program(input: &ProcessRequest<'_>) -> Result<Program> {
     let mut variables = input.process.env().clone().unwrap_or_default();
     variables.extend(input.passed.variables());
-    if let Whose::Init { notify: Some(variable), .. } = input.whose {
+    if let ProcessKind::Init { notify: Some(variable), .. } = input.kind {
         variables.push(variable.to_owned());
     }
     Ok(Program {
         argv: executable::argv(input.process.args().as_deref())?,
         environment: environment::plan(&variables)?,
         uid: input.process.user().uid(),
-        under_init: matches!(input.whose, Whose::Init { stub: true, .. }),
+        under_init: matches!(input.kind, ProcessKind::Init { stub: true, .. }),
     })
 }
 
-/// The parts whose order is a matter of privilege.
+/// Orders the steps that change privileges.
 struct Order<'a> {
     early: Vec<identity::Step>,
     late: Vec<identity::Step>,
@@ -209,8 +208,8 @@ impl Order<'_> {
     }
 }
 
-/// Adds CAP_SYS_ADMIN to the capabilities that the process has before the filter. Returns the step
-/// that takes it away again, unless the config grants it.
+/// Adds CAP_SYS_ADMIN to the capabilities that the process has before the filter. Returns the step that drops it again,
+/// unless the config grants it.
 fn keep_administration(late: &mut [identity::Step]) -> Option<identity::Step> {
     let administration = caps::Capability::CAP_SYS_ADMIN.bitmask();
     let sets = late.iter_mut().find_map(|step| match step {

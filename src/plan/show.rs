@@ -1,4 +1,4 @@
-//! A plan as text: stable, one line a decision, in the order of execution.
+//! Text of a plan: one line per decision, in the order of execution.
 
 use std::fmt;
 
@@ -46,10 +46,10 @@ impl fmt::Display for ContainerPlan {
 impl ContainerPlan {
     fn host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for join in &self.namespaces.joined_before_clone {
-            let who = if self.namespaces.relay { "by the relay" } else { "for the child" };
+            let actor = if self.namespaces.relay { "by the relay" } else { "for the child" };
             writeln!(
                 f,
-                "  join {} namespace {} {who}",
+                "  join {} namespace {} {actor}",
                 join.kind.oci(),
                 join.path.to_string_lossy()
             )?;

@@ -1,8 +1,8 @@
-//! How a container ended, recorded by the process that waits for its end.
+//! Record of a container's end, written by the process that waits for it.
 //!
-//! That process makes `exit.json`, empty, before the container's own, and holds its lock (flock(2)) for as
-//! long as it lives: the kernel releases the lock of a process that was killed. It writes the file once, in
-//! place. A reader that has opened the file reads the end of a container that is deleted at the same moment.
+//! That process creates an empty `exit.json` before the container's process, and holds a flock(2) on it. The kernel releases
+//! the lock of a killed process. The file is written once, in place, so that a reader with an open descriptor reads the end
+//! of a container that is deleted at the same moment.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -18,66 +18,66 @@ use crate::error::{Error, OsContext, Result};
 /// Name of the file in the container's state directory.
 pub(super) const EXIT: &str = "exit.json";
 
-/// No record of an end is longer.
+/// Maximum size of the file in bytes.
 const LONGEST: u64 = 4096;
 
 /// The end of a container's init process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// 128 + N if signal N ended it.
+    /// Exit status; 128 + N if signal N ended the process.
     pub status: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// The kernel killed a process of the container for want of memory.
+    /// True if the OOM killer killed a process of the container.
     #[serde(default)]
     pub oom_killed: bool,
-    /// When its program was executed: RFC 3339, UTC.
+    /// Time of the exec of the program: RFC 3339, UTC.
     pub started: String,
-    /// RFC 3339, UTC.
+    /// Time of the end: RFC 3339, UTC.
     pub finished: String,
 }
 
-/// What is known of a container's end.
+/// Knowledge about a container's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// No process of ours waits for it: the exit status is the caller's.
+    /// No process of Aril waits for the container: its parent is the caller.
     Unattended,
-    /// A process waits for it.
+    /// A process waits for the container.
     Awaited,
     Recorded(Exit),
-    /// The process that waited for it was killed.
+    /// The process that waited for the container was killed.
     Lost,
 }
 
-/// The file, in the process that waits for the container's end.
+/// The file `exit.json` in the process that waits for the container.
 #[derive(Debug)]
 pub struct ExitFile(File);
 
 impl ExitFile {
-    /// Makes the file and takes its lock.
+    /// Creates the file and takes its lock.
     pub fn make(slot: &Slot) -> Result<Self> {
         let path = path(slot);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
         let file = file.os("open", path.display())?;
-        // Waits for a reader that came between the two. Unlocked by the kernel, with the last descriptor.
+        // A reader may hold the lock for a moment. The kernel releases it with the last descriptor.
         file.lock().os("flock", path.display())?;
         Ok(Self(file))
     }
 
-    /// The file that is open, and locked, as this process's standard output.
+    /// Takes the open and locked file from this process's standard output.
     pub fn inherited() -> Result<Self> {
         let file = std::io::stdout().as_fd().try_clone_to_owned().os("dup", "stdout")?;
         Ok(Self(file.into()))
     }
 
-    /// One write: a reader sees all of it or nothing.
+    /// Writes the end in one write(2): a reader sees all of it or nothing.
     pub fn record(&self, exit: &Exit) -> Result<()> {
         let text = serde_json::to_vec(exit)
             .map_err(|e| Error::system(format!("encode the exit status: {e}")))?;
         (&self.0).write_all(&text).os("write", EXIT)
     }
 
-    /// True once the container has been deleted.
+    /// Returns true if the container has been deleted.
     pub fn is_deleted(&self) -> Result<bool> {
         Ok(self.0.metadata().os("fstat", EXIT)?.nlink() == 0)
     }
@@ -93,7 +93,7 @@ fn path(slot: &Slot) -> PathBuf {
     slot.path().join(EXIT)
 }
 
-/// The file of a container that exists, for reading; `None` where no process waits for its end.
+/// Opens the file of a container for reading. `None` if no process waits for the container.
 fn open(slot: &Slot) -> Result<Option<File>> {
     let path = path(slot);
     match File::open(&path) {
@@ -102,7 +102,7 @@ fn open(slot: &Slot) -> Result<Option<File>> {
     }
 }
 
-/// What is known by now.
+/// Reads the end without waiting.
 pub fn ending(slot: &Slot) -> Result<Ending> {
     let Some(file) = open(slot)? else { return Ok(Ending::Unattended) };
     match read(&file)? {
@@ -110,13 +110,13 @@ pub fn ending(slot: &Slot) -> Result<Ending> {
         None => match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Ok(Ending::Awaited),
             Err(TryLockError::Error(e)) => Err(Error::io("flock", path(slot).display(), &e)),
-            // The process that held the lock may have written in the meantime.
+            // The process that held the lock may have written the end after the first read.
             Ok(()) => Ok(read(&file)?.map_or(Ending::Lost, Ending::Recorded)),
         },
     }
 }
 
-/// The same once the process that waits for the end has ended itself. Never [`Ending::Awaited`].
+/// Waits for the process that waits for the container, then reads the end. Never returns [`Ending::Awaited`].
 pub fn wait_for_ending(slot: &Slot) -> Result<Ending> {
     let Some(file) = open(slot)? else { return Ok(Ending::Unattended) };
     while let Err(e) = file.lock_shared() {
@@ -127,7 +127,7 @@ pub fn wait_for_ending(slot: &Slot) -> Result<Ending> {
     Ok(read(&file)?.map_or(Ending::Lost, Ending::Recorded))
 }
 
-/// What was recorded. A file that somebody has damaged holds nothing.
+/// Parses the file. A damaged file has no end.
 fn read(file: &File) -> Result<Option<Exit>> {
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text).os("read", EXIT)?;

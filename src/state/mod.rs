@@ -1,21 +1,20 @@
-//! What is remembered of a container between two calls, and what is true of it.
+//! State of a container between two calls: the record on disk, and the kernel's answer.
 //!
-//! A record is written *before* the effect that it describes (the intended cgroup, then the
-//! process), by an atomic rename, so that a kill at any instant leaves nothing that `delete --force`
-//! cannot find. And a record is a rumour: [`observe`] asks the kernel whether the process that it
-//! names still lives, and is the same.
+//! A record is written *before* the effect that it describes (the intended cgroup, then the process), by an atomic rename:
+//! after a kill at any instant, `delete --force` finds all that is left. A record may be out of date, so [`observe`] asks
+//! the kernel if the process that it names is alive and the same.
 //!
 //! | entry of `<root>/<id>/` | meaning |
 //! |---|---|
 //! | `state.json` | the [`Record`]; keys that node agents read have runc's names |
-//! | `intent.json` | the same as it was intended, before there was anything; read where `state.json` is missing, or damaged |
-//! | `config.json` | the bundle's, as it was at create |
-//! | `exit.json` | how it ended: made, empty, by a process of ours that waits for the end, and written by it |
+//! | `intent.json` | the record before the first effect; read if `state.json` is missing or damaged |
+//! | `config.json` | the bundle's config.json at create, with the options' changes |
+//! | `exit.json` | the end of the container; exists if a process of Aril waits for it, and is empty until then |
 //! | `exec.fifo` | exists while the container is created and not started |
 //! | `notify/` | the socket directory of `NOTIFY_SOCKET` |
 //!
-//! The directory itself is the container's lock (flock(2)): one verb changes it at a time, and a
-//! directory that is gone once the lock is held means that another verb has won.
+//! The directory itself is the container's lock (flock(2)): one verb at a time changes the container. If the directory no
+//! longer exists when the lock is taken, another verb has deleted the container.
 
 mod exit;
 mod observe;

@@ -1,4 +1,4 @@
-//! What is true of a container now.
+//! Asks the kernel for the present status of a container.
 
 use std::fs::File;
 use std::io::Read;
@@ -38,7 +38,7 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// A status, with the means to act on a container that has it: only the live ones carry a process.
+/// Status of a container. Only the statuses of a live container have a process.
 #[derive(Debug)]
 pub struct Observed {
     pub status: Status,
@@ -46,21 +46,21 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The init process, while it lives.
+    /// Live init process of a container.
     pub fn init(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.init.as_ref().map(AsFd::as_fd)
     }
 
-    /// Its pidfd, to keep.
+    /// Returns the pidfd.
     pub fn into_init(self) -> Option<OwnedFd> {
         self.init
     }
 }
 
-/// Asks the kernel. Frozen comes first, as in runc: somebody else's freezer counts too.
+/// Returns the container's present status. Frozen takes precedence, as in runc, also if another program froze the cgroup.
 pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
     if record.init_process_pid.0 == 0 {
-        // A create that was killed has let its lock go.
+        // The kernel has released the lock of a killed create.
         let status = if slot.is_busy() { Status::Creating } else { Status::Stopped };
         return Ok(Observed { status, init: None });
     }
@@ -81,7 +81,7 @@ pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
     Ok(Observed { status, init })
 }
 
-/// The kernel's name for the time since it was started.
+/// Returns the kernel's id of the present boot.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let mut id = [0; 64];
@@ -90,14 +90,14 @@ pub fn boot_id() -> Result<String> {
     Ok(String::from_utf8_lossy(&id[..length]).trim_end().to_owned())
 }
 
-/// A pidfd of the process, if it lives and is the one that was recorded.
+/// Opens a pidfd of the recorded process. `None` if it has ended or its pid belongs to another process.
 fn live(pid: HostPid, start: u64) -> Result<Option<OwnedFd>> {
     let pidfd = match sys::pidfd::open(pid.0) {
         Ok(pidfd) => pidfd,
         Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
         Err(errno) => return Err(Error::os("pidfd_open", pid, errno)),
     };
-    // Looked at after the pidfd was opened: if this is the recorded process, so is the pidfd's.
+    // Read after the pidfd was opened: if this is the recorded process, the pidfd refers to it.
     match process::stat(pid) {
         Some(stat) if stat.start == start && !stat.dead => Ok(Some(pidfd)),
         _ => Ok(None),

@@ -1,4 +1,4 @@
-//! The record, `state.json`.
+//! Record of a container, `state.json`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,67 +12,66 @@ use crate::network::lease::Reference;
 use crate::rootfs::overlay::Layers;
 use crate::spec::OperatorGrant;
 
-/// Raised when a reader of the older form could go wrong.
+/// Version of the format. It rises when older readers could misread a record.
 pub const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Intent only: whatever is listed may or may not exist.
+    /// The record is an intent: the effects that it lists may or may not exist.
     Creating,
-    /// The process exists, with everything set up.
+    /// The process exists, and its setup is complete.
     Created,
 }
 
-/// Keys in snake case are runc's, which security and node agents read (`id`, `init_process_pid`,
-/// `init_process_start`, `created`, `cgroup_paths`, `namespace_paths`, `config.rootfs`,
-/// `config.labels`).
+/// Record of a container. Keys in snake case are runc's, which security and node agents read (`id`, `init_process_pid`,
+/// `init_process_start`, `created`, `cgroup_paths`, `namespace_paths`, `config.rootfs`, `config.labels`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub aril_version: u32,
     pub phase: Phase,
     pub id: String,
-    /// 0 until there is one.
+    /// Process ID of init; 0 before it exists.
     pub init_process_pid: HostPid,
-    /// Clock ticks since boot (field 22 of /proc/pid/stat): tells a reused pid apart.
+    /// Start time of init in clock ticks since boot (field 22 of /proc/pid/stat), which detects a reused pid.
     pub init_process_start: u64,
-    /// The kernel's id of the boot in which there was a process.
+    /// Kernel's id of the boot in which init was started.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
-    /// The process that waits for its end will delete it.
+    /// True if the process that waits for the container deletes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", alias = "foreground")]
     pub deleted_at_end: bool,
-    /// RFC 3339, UTC.
+    /// Time of creation: RFC 3339, UTC.
     pub created: String,
     pub cgroup_paths: BTreeMap<String, PathBuf>,
-    /// Kind of namespace (`NEWPID`) to its file.
+    /// File of each namespace by its kind (`NEWPID`).
     pub namespace_paths: BTreeMap<String, PathBuf>,
     pub rootless: bool,
     pub systemd_cgroup: bool,
-    /// Its group of resctrl, if the config has `linux.intelRdt`.
+    /// resctrl group, if the config has `linux.intelRdt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<Group>,
-    /// A pid namespace of its own: when init dies, the kernel kills the rest.
+    /// True with a private pid namespace: the kernel kills the other processes when init ends.
     pub private_pid_namespace: bool,
-    /// There are hooks for later verbs to run: they are read from the stored config.json.
+    /// True if later verbs have hooks to run, which they read from the stored config.json.
     pub has_hooks: bool,
     pub bundle: PathBuf,
-    /// Where its network's part is written down.
+    /// Network of the container, and its part of the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Reference>,
-    /// Those of the config, for `state` and hooks. Nothing acts on them: see `grant`.
+    /// Annotations of the config, for `state` and hooks. They have no effect: see `grant`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// What the operator granted at create, which later verbs act on.
+    /// Annotations that the operator allowed at create. Later verbs act on them.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub grant: OperatorGrant,
-    /// The rootfs, where it is made of layers.
+    /// Overlay of a rootfs of layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Layers>,
-    /// The id of the mount on the rootfs, where that is in the caller's mount namespace.
+    /// ID of the mount on the rootfs, if it is in the caller's mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_mount: Option<u64>,
-    /// Ids that are this container's alone.
+    /// Range of IDs that no other container has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Claim>,
     pub config: Settings,
@@ -83,8 +82,7 @@ fn is_empty(grant: &OperatorGrant) -> bool {
 }
 
 impl Record {
-    /// A record of an older format, as today's code reads it. In format 1 every annotation of Aril's
-    /// acted, so they are the grant.
+    /// Converts a record of an older format. In format 1 all annotations of Aril had an effect, so they become the grant.
     pub fn upgraded(mut self) -> Self {
         if self.aril_version < 2 {
             self.grant = OperatorGrant::of_format_1(&self.annotations);
@@ -93,17 +91,17 @@ impl Record {
         self
     }
 
-    /// For cgroups of these names that are, or may be, another container's.
+    /// Removes cgroups from the record that may belong to another container.
     pub fn forget_cgroups(&mut self) {
         self.cgroup_paths.clear();
         self.systemd_cgroup = false;
     }
 }
 
-/// The part of runc's `config` that others read.
+/// Part of runc's `config` that other programs read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub rootfs: PathBuf,
-    /// `key=value`, with `bundle=<path>` among them.
+    /// Labels as `key=value`, including `bundle=<path>`.
     pub labels: Vec<String>,
 }

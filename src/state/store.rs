@@ -1,4 +1,4 @@
-//! The state root, `<root>/<id>/`, and its locks.
+//! Directories of containers in the state root, `<root>/<id>/`, and their locks.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -18,24 +18,23 @@ use crate::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::open::open;
 
-/// Exists while the container waits for `start`.
+/// FIFO that exists while the container waits for `start`.
 pub const FIFO: &str = "exec.fifo";
 /// Directory of the notify socket.
 pub const NOTIFY: &str = "notify";
 
-/// Root's default state root.
+/// Default state root of root.
 pub const SYSTEM: &str = "/run/aril";
 
 const RECORD: &str = "state.json";
-/// What create intended, from before there was anything: what is left of a container can be found by it
-/// where the record is damaged.
+/// File with the record before the first effect, by which the effects are found if the record is damaged.
 const INTENT: &str = "intent.json";
 const CONFIG: &str = "config.json";
 
-/// Annotations are the largest part of a record; whatever is longer is none of ours.
+/// Maximum size of a record in bytes. Annotations are its largest part.
 const LONGEST: usize = 64 << 20;
 
-/// The part of a record that every version has.
+/// Part of a record that every version has.
 #[derive(serde::Deserialize)]
 struct Version {
     aril_version: u32,
@@ -57,7 +56,7 @@ impl Version {
     }
 }
 
-/// A verb holds the lock for milliseconds, but hooks run under it.
+/// Time to wait for the lock. A verb holds it for milliseconds, but hooks run under it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
@@ -65,11 +64,11 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// A container's directory.
+/// Directory of a container.
 #[derive(Debug)]
 pub struct Slot {
     path: PathBuf,
-    /// Held for as long as this lives.
+    /// Descriptor with the lock, which drop releases.
     lock: Option<Flock<File>>,
 }
 
@@ -82,7 +81,7 @@ impl Store {
         &self.root
     }
 
-    /// Held against everybody else who decides by what all containers have.
+    /// Locks the state root, for decisions that depend on all containers.
     pub fn lock_all(&self) -> Result<Flock<File>> {
         self.make_root()?;
         let directory = File::open(&self.root).os("open", self.root.display())?;
@@ -90,7 +89,7 @@ impl Store {
         lock.map_err(|(_, errno)| Error::os("flock", self.root.display(), errno))
     }
 
-    /// Makes the root, or checks one that exists.
+    /// Creates the root, or checks an existing one.
     fn make_root(&self) -> Result<()> {
         match fs::metadata(&self.root) {
             Ok(meta) if meta.is_dir() => {
@@ -101,8 +100,8 @@ impl Store {
         .context(|| "create the state directory".to_owned())
     }
 
-    /// Makes the directory of a new container and takes its lock. The mkdir decides between two
-    /// creates of one id; what tidies up may find the directory between the two, and is outlasted.
+    /// Creates the directory of a new container and takes its lock. Of two creates of one id, the mkdir(2) of one succeeds. If
+    /// `reconcile` removes the directory before the lock is taken, it is created again.
     pub fn create(&self, id: &ContainerId) -> Result<Slot> {
         loop {
             let mut slot = self.make(id)?;
@@ -131,7 +130,7 @@ impl Store {
         Ok(Slot { path, lock: None })
     }
 
-    /// The directory of an existing container, without its lock: for verbs that change nothing.
+    /// Opens the directory of an existing container without its lock, for verbs that change nothing.
     pub fn open(&self, id: &ContainerId) -> Result<Slot> {
         let path = self.root.join(id);
         match fs::symlink_metadata(&path) {
@@ -144,7 +143,7 @@ impl Store {
         }
     }
 
-    /// The directory of an existing container, locked against every other verb that changes it.
+    /// Opens and locks the directory of an existing container.
     pub fn lock(&self, id: &ContainerId) -> Result<Slot> {
         let mut slot = self.open(id)?;
         slot.take_lock(id)?;
@@ -152,7 +151,7 @@ impl Store {
         Ok(slot)
     }
 
-    /// The same, however long another verb holds the lock.
+    /// Opens and locks the directory, and waits without a limit for another verb.
     pub fn lock_patiently(&self, id: &ContainerId) -> Result<Slot> {
         loop {
             match self.lock(id) {
@@ -162,7 +161,7 @@ impl Store {
         }
     }
 
-    /// The ids that have a directory, sorted. A missing root is an empty one.
+    /// Lists the ids with a directory, sorted. A missing root has none.
     pub fn ids(&self) -> Result<Vec<ContainerId>> {
         let entries = match fs::read_dir(&self.root) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -218,7 +217,7 @@ impl Slot {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        // Whoever held it before us may have removed the directory.
+        // The verb that held the lock before may have removed the directory.
         let links = lock.metadata().os("fstat", self.path.display())?.nlink();
         if links == 0 {
             return Err(not_found(id));
@@ -227,7 +226,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Whether somebody, not we, holds the lock: a verb is at work.
+    /// Returns true if another process holds the lock.
     pub fn is_busy(&self) -> bool {
         self.lock.is_none()
             && File::open(&self.path).is_ok_and(|directory| {
@@ -235,18 +234,17 @@ impl Slot {
             })
     }
 
-    /// Lets other verbs in, while this one goes on (a foreground `run`).
+    /// Releases the lock for other verbs, while this one continues (a foreground `run`).
     pub fn unlock(&mut self) {
         self.lock = None;
     }
 
-    /// Takes the lock again; the container may be gone by then.
+    /// Takes the lock again. The container may have been deleted in the meantime.
     pub fn relock(&mut self, id: &ContainerId) -> Result<()> {
         if self.lock.is_none() { self.take_lock(id) } else { Ok(()) }
     }
 
-    /// The record, or what create intended until there is one; `None` where a create was killed before it
-    /// wrote either.
+    /// Reads the record, or the intent if there is no record yet. `None` if a create was killed before it wrote either.
     pub fn read(&self) -> Result<Option<Record>> {
         match self.read_file(RECORD) {
             Ok(None) => self.read_intent(),
@@ -254,7 +252,7 @@ impl Slot {
         }
     }
 
-    /// What create intended: without a process.
+    /// Reads the intent, which has no process.
     pub fn read_intent(&self) -> Result<Option<Record>> {
         self.read_file(INTENT)
     }
@@ -276,7 +274,7 @@ impl Slot {
         if version.is_newer() { Err(version.refused(&path)) } else { Ok(Some(record.upgraded())) }
     }
 
-    /// Before any effect.
+    /// Writes the intent, before any effect.
     pub fn write_intent(&self, record: &Record) -> Result<()> {
         self.prepare_file(INTENT, record)?
             .commit()
@@ -287,7 +285,7 @@ impl Slot {
         self.prepare(record)?.commit().context(|| "write the container's record".to_owned())
     }
 
-    /// The record as it will be, for [`Prepared::commit`] when it has become true.
+    /// Writes the record to a temporary file, for [`Prepared::commit`] once it is true.
     pub fn prepare(&self, record: &Record) -> Result<Prepared> {
         self.prepare_file(RECORD, record)
     }
@@ -308,8 +306,7 @@ impl Slot {
         record::read(&self.path.join(CONFIG), LONGEST)
     }
 
-    /// Makes the fifo at which init waits. Init inherits a descriptor of it, so that no other user has
-    /// to be able to open it.
+    /// Creates the FIFO at which init waits. Init inherits a descriptor, so the file is not accessible to other users.
     pub fn make_fifo(&self) -> Result<()> {
         let path = self.fifo();
         nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).os("mkfifo", path.display())
@@ -324,8 +321,7 @@ impl Slot {
         }
     }
 
-    /// Removes the directory with all in it: what is always there by name, and if that was not all,
-    /// whatever else.
+    /// Removes the directory: first the files that always exist, by name, then all others if the directory is not empty.
     pub fn remove(&self) -> Result<()> {
         for name in [RECORD, CONFIG, INTENT] {
             let _ = fs::remove_file(self.path.join(name));
