@@ -1,4 +1,4 @@
-//! `commit`: what a container changed, as a layer of its own.
+//! `commit`: writes the changes of a container as a layer.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::layer::pack::{Archive, Packer, Sink};
 use crate::rootfs::overlay::view::open_folder;
 use crate::state::{Store, observe};
 
-/// Says what was left out. The container's lock is held: it is not deleted or resumed meanwhile.
+/// Returns the files that were left out. The lock is held, so that no other verb deletes or resumes the container.
 pub fn commit(
     store: &Store,
     id: &ContainerId,
@@ -47,7 +47,7 @@ pub fn commit(
     }
 }
 
-/// The root comes first, changed or not: in a layer it is never absent.
+/// Lists the root first, changed or not: a layer always has it.
 fn pack(layered: &view::Layered, ids: &Ids, sink: &mut dyn Sink) -> Result<Vec<String>> {
     let mut changes = layered.changes(ids)?;
     changes.retain(|change| !change.path.is_empty());
@@ -60,7 +60,7 @@ fn pack(layered: &view::Layered, ids: &Ids, sink: &mut dyn Sink) -> Result<Vec<S
         match view.look(&change.path)? {
             _ if change.kind == Kind::Deleted => packer.whiteout(&change.path)?,
             Some(found) => packer.add(&change.path, &found)?,
-            // Nothing but a container that was not frozen can do this.
+            // This happens only if the container was not frozen.
             None => {
                 let path = view.shown(&change.path);
                 return Err(Error::state(format!("{path} went away while it was read")));
@@ -70,7 +70,7 @@ fn pack(layered: &view::Layered, ids: &Ids, sink: &mut dyn Sink) -> Result<Vec<S
     packer.finish()
 }
 
-/// Made beside it and moved there whole.
+/// Creates the layer beside its destination, and renames it when it is complete.
 fn to_folder(
     path: &Path,
     write: impl FnOnce(&mut dyn Sink) -> Result<Vec<String>>,
@@ -89,7 +89,7 @@ fn to_folder(
             fs::rename(&beside, path).os("rename", path.display()).map(|()| skipped)
         });
     if written.is_err() {
-        // The error that brings us here is the one to report.
+        // The first error is the one to report.
         let _ = remove::tree(&beside);
     }
     written

@@ -1,4 +1,4 @@
-//! `create` and `run`: from a bundle to a process at the gate, or past it.
+//! `create` and `run`: create a container from a bundle, and start it for `run`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -45,9 +45,9 @@ use crate::{cgroup, identity, limits, rootfs};
 #[derive(Debug)]
 pub struct Create {
     pub id: ContainerId,
-    /// Absolute.
+    /// Bundle directory, absolute.
     pub bundle: PathBuf,
-    /// In the place of the bundle's: as options have changed it, or made without a bundle.
+    /// Config to use instead of the bundle's: changed by options, or made without a bundle.
     pub config: Option<Config>,
     pub volumes: Option<NamedVolumes>,
     pub handover: Handover,
@@ -55,21 +55,21 @@ pub struct Create {
     /// `--allow-host-mounts`.
     pub host_mounts: bool,
     pub new_keyring: bool,
-    /// The program is a child of an init process of ours.
+    /// True if Aril's init process runs the program as its child.
     pub init: bool,
-    /// The systemd that makes the cgroup: `--systemd-cgroup`.
+    /// systemd that creates the cgroup, with `--systemd-cgroup`.
     pub systemd: Option<Systemd>,
     pub rootless_cgroups: bool,
     /// `--cgroup-manager disabled`.
     pub no_cgroup: bool,
     pub timeline: bool,
-    /// What options ask for beyond the config.
+    /// Requests of options that a config cannot have.
     pub extensions: Extensions,
-    /// Which annotations of the config may ask for the same.
+    /// Annotations of the config that have an effect.
     pub policy: Policy,
 }
 
-/// Those that the config mounts.
+/// Volumes that the config mounts.
 #[derive(Debug, Clone)]
 pub struct NamedVolumes {
     pub all: Volumes,
@@ -80,30 +80,30 @@ pub struct NamedVolumes {
 pub struct Run {
     pub create: Create,
     pub detach: bool,
-    /// A detached container does not keep its caller's pipes and terminal open.
+    /// True if the detached container closes the caller's pipes and terminal.
     pub release: bool,
-    /// This process becomes the monitor of the container that it detaches.
+    /// True if this process becomes the monitor of the detached container.
     pub monitored: bool,
     pub subreaper: bool,
-    /// Whoever waits for the container's end leaves it to `delete`.
+    /// True if the container is kept after its end, until `delete`.
     pub keep: bool,
-    /// Count what the seccomp profile refuses. Not with `detach`.
+    /// True if the system calls that the seccomp profile rejects are counted. Not with `detach`.
     pub seccomp_report: bool,
 }
 
-/// What a verb that makes a process has to tell besides its success.
+/// Result of a verb that creates a process.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Of the container's program, for a foreground verb.
+    /// Exit status of the program, for a foreground verb.
     pub code: u8,
     pub timeline: Option<Timeline>,
-    /// What the seccomp profile refused, as text.
+    /// Report of the system calls that the seccomp profile rejected.
     pub refusals: Option<String>,
-    /// The container that this process is to monitor.
+    /// Container that this process monitors.
     pub monitored: Option<Monitored>,
 }
 
-/// `warn` hears of what is odd but tolerated.
+/// Creates a container. `warn` gets a message for each odd but accepted value.
 pub fn create(store: &Store, request: &Create, warn: &dyn Fn(&str)) -> Result<Outcome> {
     let mut creation = Creation::begin(store, request, true, warn)?;
     let init = creation.spawn(true)?;
@@ -162,7 +162,7 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
     if ended == Ended::Signaled(libc::SIGKILL) {
         creation.out_of_memory().iter().for_each(|why| warn(&why.to_string()));
     }
-    // The container's own code matters more than what became of its record or its leftovers.
+    // The container's exit status takes precedence over errors of its record or its removal.
     if request.keep {
         let recorded = creation.record_end(&request.create.id, ended, started);
         recorded.unwrap_or_else(|e| warn(&e.to_string()));
@@ -175,7 +175,7 @@ pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome>
 
 /// A container that is being created. If it is dropped before `keep`, its effects are undone.
 struct Creation<'a> {
-    /// Hears of what is odd but tolerated.
+    /// Gets a message for each odd but accepted value.
     warn: &'a dyn Fn(&str),
     time: Timeline,
     plan: ContainerPlan,
@@ -183,33 +183,33 @@ struct Creation<'a> {
     record: Record,
     /// The bundle's config.json as it was read.
     config: Vec<u8>,
-    /// The record, from when it is complete until it is true.
+    /// Complete record that is not committed yet.
     written: Option<Prepared>,
     sockets: Sockets,
     cgroup: Option<cgroup::parent::Created>,
-    /// Its resctrl groups exist. Until then they may be another container's.
+    /// True once this create made the resctrl groups. Before that they may belong to another container.
     has_resctrl: bool,
-    /// What it holds of a network of ours.
+    /// Lease and link on a network of Aril.
     lease: Option<Lease>,
     shared: Option<network::Shared>,
-    /// Devices of the host that it has got, until it runs.
+    /// Network devices of the host that were moved into the container.
     moved: Option<device::parent::MovedDevices>,
-    /// Where the child marks its steps, if they are wanted.
+    /// Memory in which the child marks its steps, for the timeline and debug messages.
     clock: Option<SharedClock>,
     wants_timeline: bool,
-    /// Named volumes, held until their content is complete.
+    /// Named volumes, locked until their content is complete.
     claims: Vec<Claim>,
-    /// Where somebody wants to know what the seccomp profile refuses.
+    /// Report of the seccomp profile, if it was requested.
     refusals: Option<Rc<RefCell<Refusals>>>,
-    /// What a detached container does not keep of its caller's.
+    /// Descriptors of the caller that a detached container closes.
     released: Option<Released>,
-    /// Where the end is recorded.
+    /// File in which the end is recorded.
     exit: Option<ExitFile>,
     undo: bool,
 }
 
 impl<'a> Creation<'a> {
-    /// Everything up to, but not including, the process.
+    /// Prepares everything but the process.
     fn begin(
         store: &Store,
         request: &Create,
@@ -277,7 +277,7 @@ impl<'a> Creation<'a> {
         Ok(creation)
     }
 
-    /// The record of intent is to name the lease, which is a record of its own.
+    /// Takes the lease before the intent is written, which names it.
     fn take_network(&mut self) -> Result<()> {
         let holder = network::holder(&self.slot, &self.record);
         self.lease = match (&self.plan.network, &self.shared) {
@@ -311,7 +311,7 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
-    /// Intent first, then the effects on the host that do not need the process.
+    /// Writes the intent, then applies the effects on the host that do not need the process.
     fn prepare(&mut self, request: &Create, notify_directory: Option<&Path>) -> Result<()> {
         self.slot.write_intent(&self.record)?;
         if let Some(volumes) = &request.volumes {
@@ -356,7 +356,7 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
-    /// The process, set up and waiting: with `park` it will wait for `start` at the fifo.
+    /// Creates the process and sets it up. With `park` it waits for `start` at the FIFO.
     fn spawn(&mut self, park: bool) -> Result<Init> {
         let first = self.spawn_once(park);
         if first.is_err() && self.cgroup.as_mut().is_some_and(|cgroup| cgroup.moves_instead()) {
@@ -409,7 +409,7 @@ impl<'a> Creation<'a> {
         Ok(init)
     }
 
-    /// To the container's user, where it has one of its own on the host.
+    /// Gives the terminal to the container's user, if that user has an ID on the host.
     fn give_pipes(&self) {
         let script = &self.plan.script;
         let maps = self.plan.namespaces.maps.as_ref().filter(|_| script.console.is_none());
@@ -423,16 +423,16 @@ impl<'a> Creation<'a> {
         gate::close(&self.slot.fifo())
     }
 
-    /// Whether an ordinary user's init becomes accessible to its user: see [`Child::opens`].
+    /// Returns true if the init process of an ordinary user becomes accessible to that user: see [`Child::opens`].
     fn opens(&self, park: bool) -> bool {
         let script = &self.plan.script;
         let wanted = park || script.notifies();
-        // Those inside a user namespace that is joined would find init before its filter is in force.
+        // Processes in a joined user namespace could access init before its filter is loaded.
         let among_others = self.plan.namespaces.new_maps.is_none() && script.filter().is_some();
         wanted && !among_others && !nix::unistd::geteuid().is_root()
     }
 
-    /// What a hook that the child runs reads.
+    /// State that hooks of the child read from stdin.
     fn hook_state(&self, point: Point, pid: i32) -> Vec<u8> {
         let status =
             if point == Point::StartContainer { Status::Created } else { Status::Creating };
@@ -440,13 +440,13 @@ impl<'a> Creation<'a> {
         inspect::state_document(&self.record, status, Some(HostPid(pid))).unwrap_or_default()
     }
 
-    /// What the parent does while the child works, then the child's requests.
+    /// Sets up the host side while the child runs, then answers the child's requests.
     fn set_up(&mut self, proc: &Proc, init: &Init) -> Result<()> {
         if let Some(score) = self.plan.script.oom_score_adj {
             limits::parent::set_oom_score_adj(proc, init.pid, score)?;
         }
         if inspect::uses_pasta(&self.record) {
-            // While it is held: later an ordinary user may not look into it.
+            // While init waits: later an ordinary user cannot access it.
             pasta::start(self.slot.path(), init.pid)?;
             self.time.mark("connect the network");
         }
@@ -475,7 +475,7 @@ impl<'a> Creation<'a> {
         let ready = init
             .until_ready(&self.plan.script, |request| {
                 if request == Request::Hooks {
-                    // They are to see the cgroup as it will be.
+                    // The hooks see the final cgroup.
                     limited = true;
                     self.limit_memory(init)?;
                 }
@@ -498,7 +498,7 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
-    /// Before the hooks, which may see to their routes.
+    /// Moves network devices, before hooks that may set their routes.
     fn move_devices(&mut self, init: &Init) -> Result<()> {
         if self.plan.net_devices.is_empty() {
             return Ok(());
@@ -556,7 +556,7 @@ impl<'a> Creation<'a> {
         cgroup::memory::why_killed(&self.plan.cgroup, &self.record.cgroup_paths)
     }
 
-    /// What later verbs read, ready to become true with the process.
+    /// Prepares the record that later verbs read.
     fn write_down(&mut self, init: &Init) -> Result<()> {
         let stat = process::stat(init.pid)
             .ok_or_else(|| Error::system("the container's process is gone"))?;
@@ -574,7 +574,7 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
-    /// The container is created: says so, in the record and to the caller.
+    /// Commits the record, and reports the container to the caller.
     fn announce(&mut self, init: &Init, request: &Create) -> Result<()> {
         if let Some(record) = self.written.take() {
             record.commit()?;
@@ -584,7 +584,7 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
-    /// The container stays, or has been deleted already.
+    /// Keeps the container: nothing is undone on drop.
     fn keep(mut self, code: u8) -> Outcome {
         self.undo = false;
         let mut time = std::mem::take(&mut self.time);
@@ -597,8 +597,8 @@ impl<'a> Creation<'a> {
         Outcome { code, timeline, refusals, monitored: None }
     }
 
-    /// Records how the container ended, and releases its network, if it has not been deleted by now. Its
-    /// record may have been written by others.
+    /// Records the end of the container and releases its network, unless it has been deleted. Other verbs may have written
+    /// the record.
     fn record_end(&mut self, id: &ContainerId, ended: Ended, started: SystemTime) -> Result<()> {
         if let Some(file) = &self.exit {
             file.record(&end::exit(ended, started, Some(&self.record)))?;
@@ -610,7 +610,7 @@ impl<'a> Creation<'a> {
         self.slot.read()?.map_or(Ok(()), |record| end::disconnect(&self.slot, record))
     }
 
-    /// At the end of a foreground run. Somebody else may have deleted it by now.
+    /// Deletes the container at the end of a foreground run. Another process may have deleted it before.
     fn delete(&mut self, id: &ContainerId) -> Result<()> {
         self.undo = false;
         match self.slot.relock(id) {
@@ -621,8 +621,8 @@ impl<'a> Creation<'a> {
 }
 
 impl Drop for Creation<'_> {
-    /// The process is gone by now: an `Init` that is dropped kills and reaps it. The error that brings us here is the
-    /// one to report; what could not be undone is a warning.
+    /// Undoes the effects. Drop of `Init` has killed and reaped the process. The first error is the one to report; effects that
+    /// cannot be undone are warnings.
     fn drop(&mut self) {
         if !self.undo {
             return;
@@ -679,7 +679,7 @@ impl Create {
 
 fn intent(plan: &ContainerPlan, config: &Config, grant: OperatorGrant, request: &Create) -> Record {
     let mut annotations = config.spec.annotations().clone().unwrap_or_default();
-    // Aril's own report: one in the config would be a false one.
+    // Aril's report. A report of the config could be false.
     annotations.remove(spec::annotation::LANDLOCK_ENFORCED);
     if let Some(ruleset) = plan.script.landlock() {
         let enforced = format!("version {}: {}", ruleset.version, ruleset.restricts());
@@ -715,8 +715,8 @@ fn intent(plan: &ContainerPlan, config: &Config, grant: OperatorGrant, request: 
     }
 }
 
-/// As runc has them, which agents of the node read. The bundle's is the runtime's own: an annotation
-/// `bundle` would lead root's tools to a directory of its author's.
+/// Returns labels as runc has them, which node agents read. `bundle` is set by Aril: an annotation of that name would lead
+/// tools of root to a directory of the annotation's author.
 fn labels(annotations: &HashMap<String, String>, bundle: &Path) -> Vec<String> {
     const BUNDLE: &str = "bundle=";
     let mut labels: Vec<_> = annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();

@@ -1,4 +1,4 @@
-//! `delete`: whatever is left of a container goes.
+//! `delete`: removes a container and its effects on the host.
 
 use super::{inspect, network, processes, rollback};
 use crate::cgroup;
@@ -6,8 +6,8 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::state::{Phase, Record, Slot, Status, Store, boot_id, observe};
 
-/// Needs the state directory alone: bundle and rootfs may be gone. With `force`, whatever the state,
-/// and a container that does not exist is no error. `warn` hears of hooks that fail.
+/// Deletes a container by its state directory; bundle and rootfs may be missing. `force` accepts every status, and a
+/// container that does not exist. `warn` gets a message for each failed hook.
 pub fn delete(store: &Store, id: &ContainerId, force: bool, warn: &dyn Fn(&str)) -> Result<()> {
     if force {
         interrupt_create(store, id);
@@ -18,11 +18,11 @@ pub fn delete(store: &Store, id: &ContainerId, force: bool, warn: &dyn Fn(&str))
     }
 }
 
-/// With the slot's lock held.
+/// The caller holds the lock of the slot.
 fn delete_locked(slot: &Slot, id: &ContainerId, force: bool, warn: &dyn Fn(&str)) -> Result<()> {
     let record = match slot.read() {
         Ok(Some(record)) => record,
-        // Killed before it wrote a record, or a record that nobody can read any more.
+        // The create was killed before it wrote a record, or the record is damaged.
         Ok(None) => return without_record(slot, id, force),
         Err(e) if force => return damaged(slot, id, e, warn),
         Err(e) => {
@@ -35,12 +35,12 @@ fn delete_locked(slot: &Slot, id: &ContainerId, force: bool, warn: &dyn Fn(&str)
     rollback::remove(slot, &record, warn)
 }
 
-/// By what create intended, for the record cannot be read. Where that cannot be read either, nothing is
-/// removed while there are cgroups that look like the container's.
+/// Deletes by the intent, because the record cannot be read. If the intent cannot be read either, nothing is removed while
+/// there are cgroups that may be the container's.
 fn damaged(slot: &Slot, id: &ContainerId, why: Error, warn: &dyn Fn(&str)) -> Result<()> {
     let Ok(Some(mut intent)) = slot.read_intent() else { return unknown(slot, id, why, warn) };
     if boot_id()? != intent.boot {
-        // Its cgroups are gone, or another container's.
+        // The cgroups do not exist, or belong to another container.
         intent.forget_cgroups();
     } else if intent.rootless && !cgroup::stored::exist(&intent.cgroup_paths) {
         return Err(lost(slot, id, why, "it has no cgroup by which its processes could be found"));
@@ -103,14 +103,14 @@ fn stop(slot: &Slot, record: &Record, id: &ContainerId, force: bool) -> Result<(
     processes::end_all(&observed, record)
 }
 
-/// A create that another process is still at holds the lock; once its init is dead it gives up and
-/// undoes what it did.
+/// Kills the init process of a create that is still running. That create then fails, undoes its effects and releases the
+/// lock.
 fn interrupt_create(store: &Store, id: &ContainerId) {
     let Ok(slot) = store.open(id) else { return };
     if let Ok(Some(record)) = slot.read()
         && record.phase == Phase::Creating
     {
-        // If this fails, the lock below says so.
+        // If this fails, taking the lock below fails, too.
         let _ = cgroup::stored::kill_all(&record.cgroup_paths);
     }
 }

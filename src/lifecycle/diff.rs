@@ -1,4 +1,4 @@
-//! `diff`: what a container changed in its layers.
+//! `diff`: lists the files that a container changed in its layers.
 
 use super::inside::Place;
 use super::{inspect, view};
@@ -11,13 +11,14 @@ use crate::state::{Store, observe};
 #[derive(Debug)]
 pub struct Difference {
     pub kind: Kind,
-    /// Without a slash before it; not always text.
+    /// Path without a leading slash; may not be UTF-8.
     pub path: Vec<u8>,
-    /// What is there now.
+    /// Attributes of the present file.
     pub entry: Option<Entry>,
 }
 
-/// Without the root itself. Nothing is frozen: of what changes meanwhile either state is told.
+/// Lists changes, without the root itself. The container is not frozen: a file that changes at the same time is listed in
+/// its old or new state.
 pub fn diff(store: &Store, id: &ContainerId, place: Place) -> Result<Vec<Difference>> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;

@@ -1,4 +1,4 @@
-//! What a container owns on the host outside of its processes, as its record lists it.
+//! Effects of a container on the host, outside of its processes, as its record lists them.
 //!
 //! Each kind is created by `parent.rs` of its concern, and is listed in the record before that. It is undone from the
 //! record alone, whether it was created or not: what does not exist is no error.
@@ -15,15 +15,15 @@ use crate::{cgroup, time};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect<'a> {
-    /// The cgroup in every hierarchy, and the systemd unit that it belongs to.
+    /// Cgroup in every hierarchy, and its systemd unit.
     Cgroup { paths: &'a cgroup::Paths, unit: bool },
-    /// The resctrl groups.
+    /// resctrl groups.
     Resctrl(&'a Group),
     /// The process that connects the network of an ordinary user.
     Pasta,
-    /// What an ordinary user's container wrote to an upper directory that is removed with it.
+    /// Upper directory of an ordinary user's container that is removed with the container.
     Upper(&'a Layers),
-    /// What else an overlay has on the host: a mount, a quota, a note of who uses the upper directory.
+    /// Overlay: its mount, quota, and the claim on the upper directory.
     Overlay(&'a Layers),
     /// The mount on the rootfs, in the mount namespace of the caller.
     RootMount(u64),
@@ -31,8 +31,8 @@ pub(super) enum Effect<'a> {
     Lease(&'a Reference),
 }
 
-/// In the order in which they are undone. The cgroup is the first: a container whose cgroup cannot be removed may
-/// have processes that use all the others.
+/// Lists the effects in the order in which they are undone. The cgroup is first: if it cannot be removed, processes may
+/// still use the others.
 pub(super) fn of(record: &Record) -> impl Iterator<Item = Effect<'_>> {
     let unit = record.systemd_cgroup;
     let effects = [
@@ -48,7 +48,7 @@ pub(super) fn of(record: &Record) -> impl Iterator<Item = Effect<'_>> {
 }
 
 impl Effect<'_> {
-    /// `record` is the one that lists it.
+    /// Undoes the effect. `record` is the one that lists it.
     pub fn undo(self, slot: &Slot, record: &Record) -> Result<()> {
         match self {
             Self::Cgroup { paths, unit } => {
@@ -70,12 +70,12 @@ impl Effect<'_> {
         }
     }
 
-    /// Whether the others, and the state directory, stay while this one cannot be undone: by them it is found again.
+    /// Returns true if the rollback stops when this effect cannot be undone, so that the state directory stays for a retry.
     pub fn keeps_the_rest(self) -> bool {
         matches!(self, Self::Cgroup { .. } | Self::Upper(_))
     }
 
-    /// Whether it goes when the processes have ended, though the container is kept.
+    /// Returns true for an effect that is undone at the end of the processes, even if the container is kept.
     pub fn ends_with_processes(self) -> bool {
         matches!(self, Self::Pasta | Self::Lease(_))
     }
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// As format 2 has it.
+    /// Record of format 2.
     fn record(more: Value) -> Record {
         let mut record = json!({
             "aril_version": 2, "phase": "creating", "id": "c", "init_process_pid": 0, "init_process_start": 0,

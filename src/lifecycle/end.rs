@@ -1,4 +1,4 @@
-//! The end of a container that a process of ours waits for.
+//! Handles the end of a container for which a process of Aril waits.
 
 use std::time::SystemTime;
 
@@ -9,8 +9,8 @@ use crate::state::{Exit, Record, Slot};
 use crate::sys::pidfd::Ended;
 use crate::time::rfc3339;
 
-/// What is recorded of the end of an init process whose program was executed at `started`. `record`: the
-/// container's, if it can be read.
+/// Returns the end of an init process with a program that was executed at `started`. `record` is the container's, if it can
+/// be read.
 pub(super) fn exit(ended: Ended, started: SystemTime, record: Option<&Record>) -> Exit {
     let kills = record.map(|record| cgroup::stored::oom_kills(&record.cgroup_paths));
     Exit {
@@ -25,8 +25,8 @@ pub(super) fn exit(ended: Ended, started: SystemTime, record: Option<&Record>) -
     }
 }
 
-/// Releases the network of a container that has ended and is kept: its address, and its published ports.
-/// With the slot's lock held.
+/// Releases the address and published ports of a container that has ended and is kept. The caller holds the lock of the
+/// slot.
 pub(super) fn disconnect(slot: &Slot, mut record: Record) -> Result<()> {
     rollback::disconnect(slot, &record)?;
     if record.network.is_none() {

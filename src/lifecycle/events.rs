@@ -1,4 +1,4 @@
-//! `events`: what a container uses, now and again, and when it runs out of memory.
+//! `events`: prints statistics of a container periodically, and its OOM events.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -42,13 +42,13 @@ fn read(record: &Record) -> Result<Sample> {
     };
     let mut cgroup = stats::read(&record.cgroup_paths)?;
     if record.cgroup_paths.is_empty() && record.private_pid_namespace {
-        // Of an ordinary user's: all that can be known without a cgroup.
+        // A container of an ordinary user without a cgroup has no statistics.
         cgroup.pids.current = process::in_pid_namespace_of(record.init_process_pid).len() as u64;
     }
     Ok(Sample { cgroup, intel_rdt: intel_rdt.unwrap_or_default() })
 }
 
-/// Refuses a container that was removed from its cgroup: zeros would say that it uses nothing.
+/// Rejects a container that has left its cgroup: zeros would be wrong.
 fn counted(record: &Record) -> Result<()> {
     let mut dirs = record.cgroup_paths.values();
     match dirs.clone().next() {
@@ -61,7 +61,7 @@ fn counted(record: &Record) -> Result<()> {
     }
 }
 
-/// Tells of everything until the container stops.
+/// Prints events until the container stops.
 pub fn follow(
     store: &Store,
     id: &ContainerId,
@@ -74,7 +74,7 @@ pub fn follow(
     let mut next = Instant::now() + interval;
     loop {
         let ended = wait(&init, watch.as_ref(), next)?;
-        // Looked at even if it has ended: running out of memory may be why.
+        // Read even if init has ended: an OOM kill may be the reason.
         if let Some(watch) = &mut watch
             && watch.happened()?
         {
@@ -90,7 +90,7 @@ pub fn follow(
     }
 }
 
-/// Its record, and a pidfd of its init.
+/// Record of the container, and a pidfd of init.
 pub(super) fn live(store: &Store, id: &ContainerId) -> Result<(Record, OwnedFd)> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;
@@ -100,12 +100,12 @@ pub(super) fn live(store: &Store, id: &ContainerId) -> Result<(Record, OwnedFd)>
     }
 }
 
-/// Until there is something to look at, or it is time; whether init has ended.
+/// Waits for an event or the interval. Returns true if init has ended.
 fn wait(init: &OwnedFd, watch: Option<&Watch>, until: Instant) -> Result<bool> {
     let mut polled = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
     polled.extend(watch.map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));
     let left = until.saturating_duration_since(Instant::now());
-    // Rounded up: not to turn in circles within the last millisecond.
+    // Rounded up, to avoid a busy loop in the last millisecond.
     let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
     match poll(&mut polled, timeout.unwrap_or(PollTimeout::MAX)) {
         Err(Errno::EINTR) => Ok(false),

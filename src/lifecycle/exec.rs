@@ -1,4 +1,4 @@
-//! `exec`: another process in a running container.
+//! `exec`: runs a further process in a running container.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -33,17 +33,17 @@ pub struct Exec {
     pub process: Source,
     pub handover: Handover,
     pub detach: bool,
-    /// `--cgroup`: below the container's own.
+    /// Path of `--cgroup`, below the container's cgroup.
     pub cgroups: Vec<String>,
     pub ignore_paused: bool,
 }
 
-/// Where the process comes from.
+/// Source of the process.
 #[derive(Debug)]
 pub enum Source {
-    /// A file with the whole of it.
+    /// File with the complete process.
     File(PathBuf),
-    /// The container's own, with edits.
+    /// Process of the container's config, with edits.
     Edited(Box<Edits>),
 }
 
@@ -105,7 +105,7 @@ fn plan(request: &Exec, spec: &Spec, record: &Record, process: &Process) -> Resu
     let init = record.init_process_pid.to_string();
     let options = ExecOptions {
         detach: request.detach,
-        // Root decides the maps of its containers, and never denies it.
+        // Root writes the maps of its containers, and does not deny setgroups(2).
         denies_setgroups: facts.rootless && namespace::parent::denies_setgroups(&init),
         console_socket: request.handover.console_socket.clone(),
         passed: request.handover.passed,
@@ -139,8 +139,7 @@ impl Exec {
     }
 }
 
-/// With the ids of a user by name, as the container's own files have them now: by descriptor, and not a
-/// step out of its root.
+/// Looks up a user name in the container's present files, by descriptor and within its root.
 fn named(edits: &Edits, user: &str, record: &Record, observed: &Observed) -> Result<Edits> {
     let init = observed.init().ok_or_else(stopped)?;
     let root = Root::new(view::root_of_process(record.init_process_pid, init)?);
@@ -160,7 +159,7 @@ struct Entering<'a> {
 }
 
 impl Entering<'_> {
-    /// The process, inside and set up.
+    /// Creates the process and sets it up in the container.
     fn spawn(
         &self,
         target: &cgroup::exec::Target,
@@ -179,7 +178,7 @@ impl Entering<'_> {
         }
     }
 
-    /// `moves`: it cannot be born in the target.
+    /// Creates the process. `moves`: clone3 with CLONE_INTO_CGROUP is not possible for the target.
     fn enter(
         &self,
         target: &cgroup::exec::Target,
@@ -187,13 +186,13 @@ impl Entering<'_> {
         moves: bool,
     ) -> Result<Init> {
         let init = match self.clone_into(target, moves, console) {
-            // The container's cgroup admits no process: the cgroup that its init is in does.
+            // The container's cgroup accepts no process. The cgroup of init does.
             Err(e) if self.request.cgroups.is_empty() && admits_none(&e) => {
                 let beside = target.beside(self.record.init_process_pid.0)?;
                 self.clone_into(&beside, moves, console)?
             }
-            // Where we are and where the container is have no parent that this user may write to:
-            // from a session into a service's, for instance.
+            // The user cannot write to a common parent of both cgroups, for example from a session to a
+            // service.
             Err(e) if e.errno() == Some(Errno::EACCES) && self.may_be_moved() => {
                 let init = self.clone_into(&cgroup::exec::Target::nowhere(), true, console)?;
                 cgroup::systemd::parent::attach(&self.record.cgroup_paths, init.pid)?;
@@ -216,7 +215,7 @@ impl Entering<'_> {
         Ok(init)
     }
 
-    /// `held`: it is born beside us, and waits until it has been moved; here, if the target says where.
+    /// Clones the process. `held`: it starts in the cgroup of this process, or beside the target, and waits until it is moved.
     fn clone_into(
         &self,
         target: &cgroup::exec::Target,
@@ -227,14 +226,14 @@ impl Entering<'_> {
         let proc = Proc::of_the_host()?;
         let kinds = kinds(self.record);
         let (pid, user) = (Kind::Pid.flag(), kinds & Kind::User.flag() != 0);
-        // An ordinary user has no rights over the pid namespace from outside its user namespace.
+        // An ordinary user has no privileges over the pid namespace outside of its user namespace.
         let by_relay = user && !nix::unistd::geteuid().is_root();
         if !by_relay {
-            // Before there is a process that those inside see (CVE-2016-9962).
+            // Before processes of the container can see the new process (CVE-2016-9962).
             parent::hide()?;
         }
         if kinds & pid != 0 && !by_relay {
-            // Joining it changes the children of this process only.
+            // setns(2) with a pid namespace affects only children of this process.
             sys::namespace::setns(container, pid)
                 .os("setns", "the container's pid namespace")
                 .map_err(|e| self.stopped_meanwhile(e))?;
@@ -290,12 +289,12 @@ impl Entering<'_> {
         Ok(init)
     }
 
-    /// systemd made the cgroup, and moves processes there.
+    /// True if systemd created the cgroup and moves processes there.
     fn may_be_moved(&self) -> bool {
         self.record.systemd_cgroup && self.request.cgroups.is_empty()
     }
 
-    /// What the failure would be called had we looked a moment later.
+    /// Returns the error of a container that stopped in the meantime, instead of the failure that this caused.
     fn stopped_meanwhile(&self, error: Error) -> Error {
         let gone =
             self.observed.init().is_none_or(|init| sys::pidfd::wait_end(init, 0).unwrap_or(false));
@@ -307,7 +306,7 @@ impl Entering<'_> {
     }
 }
 
-/// The namespaces that the container does not share with the caller, as `CLONE_NEW*`.
+/// Returns the namespaces that the container does not share with the caller, as `CLONE_NEW*`.
 pub(super) fn kinds(record: &Record) -> i32 {
     let has = |kind: &Kind| record.namespace_paths.contains_key(kind.record_key());
     Kind::ALL.iter().filter(|kind| has(kind)).map(|kind| kind.flag()).fold(0, |a, b| a | b)

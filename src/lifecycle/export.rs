@@ -1,4 +1,4 @@
-//! `export`: all that a container's root holds, as an archive. And where archives go.
+//! `export`: writes a container's root as an archive. Also defines the destination of archives.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -18,14 +18,14 @@ use crate::state::{Store, observe};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Stdout,
-    /// Absolute, as the next.
+    /// Directory of a layer, absolute, as the next variant.
     File(PathBuf),
-    /// A layer as overlayfs takes it.
+    /// Directory of a layer for overlayfs.
     Folder(PathBuf),
 }
 
 impl Target {
-    /// `-` is stdout.
+    /// Archive to write; `-` is stdout.
     pub fn archive(word: &str) -> Result<Self> {
         match word {
             "-" => Ok(Self::Stdout),
@@ -34,7 +34,7 @@ impl Target {
         }
     }
 
-    /// A directory, unless it is a file or is called like an archive.
+    /// Returns the destination: a directory, unless the path is a file or has the name of an archive.
     pub fn layer(word: &str) -> Result<Self> {
         Ok(match Self::archive(word)? {
             Self::File(path) if path.is_dir() => Self::Folder(path),
@@ -46,7 +46,7 @@ impl Target {
     }
 }
 
-/// Says what was left out. The container's lock is held: it is not deleted or resumed meanwhile.
+/// Returns the files that were left out. The lock is held, so that no other verb deletes or resumes the container.
 pub fn export(
     store: &Store,
     id: &ContainerId,
@@ -78,10 +78,10 @@ fn pack_all(view: &Tree, ids: &Ids, destination: &mut Destination) -> Result<Vec
     packer.finish()
 }
 
-/// An archive that is being written. Dropped before it was kept, no file of it is left.
+/// Archive that is being written. Drop removes it unless it was kept.
 pub(super) struct Destination {
     pub(super) out: BufWriter<File>,
-    /// Where it is written, and where it will be.
+    /// Temporary path and final path.
     file: Option<(PathBuf, PathBuf)>,
 }
 
@@ -107,7 +107,7 @@ impl Destination {
     }
 
     fn file(path: &Path) -> Result<Self> {
-        // What is no file (a pipe, a device) cannot be replaced by one.
+        // A pipe or a device cannot be replaced by a file.
         if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
             let out = OpenOptions::new().write(true).open(path).os("open", path.display())?;
             return Ok(Self { out: BufWriter::new(out), file: None });
@@ -122,7 +122,7 @@ impl Destination {
         self.file.as_ref().map_or("the archive".into(), |(_, path)| path.display().to_string())
     }
 
-    /// It is whole. A file takes the place of one that was there.
+    /// Keeps the complete archive. It replaces an existing file.
     pub(super) fn keep(mut self) -> Result<()> {
         match self.file.take() {
             Some((beside, path)) => fs::rename(&beside, &path).os("rename", path.display()),
@@ -139,7 +139,7 @@ impl Drop for Destination {
     }
 }
 
-/// A hidden name in the same directory: what a killed call leaves there, the next one replaces.
+/// Returns a hidden name in the same directory. The next call replaces the file of a killed one.
 pub(super) fn beside(path: &Path) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| {
         Error::new(Kind::Usage, format!("{} is not the name of a file", path.display()))

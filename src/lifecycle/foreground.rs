@@ -1,5 +1,4 @@
-//! Staying with a process until it ends: signals go to it, its terminal's bytes to the caller, its
-//! status back.
+//! Waits for a process in the foreground: forwards signals to it and its terminal to the caller, and returns its status.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -16,13 +15,13 @@ use crate::seccomp::report::Refusals;
 use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
 
-/// Blocked from before the clone, so that no SIGCHLD is lost, and read as they come.
+/// Signals, blocked before the clone so that no SIGCHLD is lost, and read by signalfd(2).
 #[derive(Debug)]
 pub(super) struct Signals(OwnedFd);
 
 impl Signals {
     pub(super) fn block() -> Result<Self> {
-        // Ignored by the caller, SIGCHLD would take the status away from us.
+        // With SIGCHLD ignored by the caller, the kernel would discard the status.
         sys::signal::default(libc::SIGCHLD);
         sys::signal::block_all().os("sigprocmask", "")?;
         Ok(Self(sys::signal::descriptor().os("signalfd", "")?))
@@ -35,12 +34,12 @@ impl AsFd for Signals {
     }
 }
 
-/// Orphans of the container become our children, so that none is left when we go.
+/// Makes this process a subreaper, so that no orphan of the container is left.
 pub(super) fn become_subreaper() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")
 }
 
-/// What is done while a process is waited for.
+/// Work while a process runs.
 #[derive(Default)]
 pub(super) struct Tasks<'a> {
     pub relay: Option<Relay>,
@@ -48,12 +47,12 @@ pub(super) struct Tasks<'a> {
     pub notify: Option<Socket>,
 }
 
-/// After so many interrupts on end a program is taken for one that ignores them, as by Docker's client.
+/// Number of interrupts in a row after which the program is considered to ignore them, as in Docker's client.
 const INTERRUPTS: u32 = 3;
-/// How far apart they may be.
+/// Maximum time between two interrupts of a row.
 const ON_END: Duration = Duration::from_secs(5);
 
-/// `None` if the caller has interrupted for the third time: the process lives on.
+/// Waits for the end of the process. `None` after the third interrupt: the process continues.
 pub(super) fn wait(
     pid: HostPid,
     pidfd: &OwnedFd,
@@ -92,8 +91,8 @@ pub(super) fn wait(
     }
 }
 
-/// Waits until a process has said that it is ready and the host has handled that, or until it has ended,
-/// or the caller has interrupted for the third time. Where there are `signals`, they go to the process.
+/// Waits until the host has handled the process's readiness notification, until the process has ended, or for the third
+/// interrupt. `signals` are forwarded to the process.
 pub(super) fn until_ready(
     pid: HostPid,
     init: BorrowedFd<'_>,
@@ -113,7 +112,7 @@ pub(super) fn until_ready(
         if let Some(signals) = signals.filter(|_| signalled) {
             interrupts.count(take_signals(pid, init, signals, None)?);
         }
-        // Data first: it may have said so, and ended.
+        // Data first: the process may have sent the notification and ended.
         if notified {
             socket.advance(warn);
             deadline = socket.awaits_host().then(|| Instant::now() + BARRIER);
@@ -124,7 +123,7 @@ pub(super) fn until_ready(
     Ok(())
 }
 
-/// What was told as the last thing is to be handled while there is a process that it came from.
+/// Waits until the host has handled the last notification, while its sender exists.
 fn settle(socket: Option<Socket>, warn: &dyn Fn(&str)) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let Some(mut socket) = socket else { return Ok(()) };
@@ -138,7 +137,7 @@ fn settle(socket: Option<Socket>, warn: &dyn Fn(&str)) -> Result<()> {
     Ok(())
 }
 
-/// False if the time has passed.
+/// Waits. Returns false if the time has passed.
 pub(super) fn poll_until(polled: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
     loop {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
@@ -156,7 +155,7 @@ pub(super) fn is_ready(polled: &PollFd<'_>) -> bool {
     polled.revents().is_some_and(|events| !events.is_empty())
 }
 
-/// Interrupts that came one soon after another.
+/// Row of interrupts.
 #[derive(Default)]
 struct Interrupts {
     last: Option<Instant>,
@@ -178,7 +177,7 @@ impl Interrupts {
     }
 }
 
-/// What a wait has ended for; the terminal and the refusals move by themselves.
+/// Reason for the end of a wait. The terminal and the seccomp report are served without one.
 struct Woken {
     signalled: bool,
     ended: bool,
@@ -200,7 +199,7 @@ fn wait_for(signals: &Signals, pidfd: &OwnedFd, tasks: &Tasks) -> Result<Woken> 
     Ok(Woken { signalled: is_ready(&polled[0]), ended: is_ready(&polled[1]), notified })
 }
 
-/// Passes signals on, and says how many were interrupts.
+/// Forwards signals, and returns the number of interrupts.
 pub(super) fn take_signals(
     pid: HostPid,
     pidfd: BorrowedFd<'_>,
@@ -212,12 +211,12 @@ pub(super) fn take_signals(
         match signal {
             libc::SIGCHLD => reap_others(pid),
             libc::SIGWINCH if relay.is_some() => {
-                // A caller's terminal that has gone has no size any more.
+                // A closed terminal has no size.
                 let _ = relay.map(Relay::resize);
             }
-            // Ours alone: a write of ours to a closed pipe.
+            // Only for this process: it wrote to a closed pipe.
             libc::SIGPIPE => {}
-            // Go programs get these by the thousand from their own runtime and expect no effect.
+            // Go's runtime sends these to its own programs by the thousand.
             libc::SIGURG => {}
             other => match sys::pidfd::send_signal(pidfd, other) {
                 Ok(()) | Err(Errno::ESRCH) => interrupts += u32::from(other == libc::SIGINT),
@@ -228,13 +227,13 @@ pub(super) fn take_signals(
     Ok(interrupts)
 }
 
-/// The caller does not want to wait any longer.
+/// Third interrupt of the caller.
 pub(super) fn left(what: &str, hint: String) -> Error {
     let text = format!("interrupted {INTERRUPTS} times: {what} is left running");
     Error::new(Kind::Interrupted, text).hint(hint)
 }
 
-/// Orphans that a subreaper was given; the process that we stay with is left to its pidfd.
+/// Reaps orphans. The awaited process is left to its pidfd.
 fn reap_others(pid: HostPid) {
     loop {
         let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
@@ -260,7 +259,7 @@ mod tests {
             interrupts.count(more);
             assert_eq!(interrupts.are_enough(), enough);
         }
-        // A long while after the second.
+        // Long after the second interrupt.
         let last = Instant::now().checked_sub(ON_END);
         let mut interrupts = Interrupts { last, number: 2 };
         interrupts.count(1);

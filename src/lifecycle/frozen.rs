@@ -1,4 +1,4 @@
-//! A container that stands still while it is read.
+//! Freezes a container while its files are read.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -8,17 +8,15 @@ use crate::state::{Observed, Record, Status};
 use crate::sys;
 use crate::sys::clone::Spawned;
 
-/// Goes on when this is dropped, and when this process ends in any other way, by SIGKILL too: it is
-/// thawed by a child, which waits for just that.
+/// Frozen container. A child thaws it on drop, and when this process ends in any other way, also by SIGKILL.
 #[derive(Debug)]
 pub(super) struct Frozen {
-    /// Its end is what the child waits for.
+    /// Pipe to the child, which waits for its end.
     held: Option<OwnedFd>,
     child: Spawned,
 }
 
-/// Freezes what runs. What somebody else has paused stays as it is, and what has no cgroup cannot be
-/// frozen.
+/// Freezes a running container. A paused container stays paused. A container without a cgroup cannot be frozen.
 pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Frozen>> {
     let runs = matches!(observed.status, Status::Running | Status::Created);
     if !runs || record.cgroup_paths.is_empty() {
@@ -26,11 +24,11 @@ pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Froz
     }
     let (wait, held) = sys::spawn::pipe().os("pipe2", "")?;
     let child = sys::clone::clone3(0, None, || {
-        // Its copy of our end would keep it waiting for ever, and that of a pipe whoever reads it.
+        // The child's copy of this end would keep it waiting for ever, and copies of other pipes their readers.
         let number = wait.as_raw_fd().cast_unsigned();
         let _ = sys::process::close_range(0, number - 1);
         let _ = sys::process::close_range(number + 1, u32::MAX);
-        // A key that interrupts us must not interrupt it.
+        // A terminal's interrupt must not end the child.
         let _ = sys::signal::block_all();
         let _ = nix::unistd::setsid();
         let _ = nix::unistd::read(&wait, &mut [0]);
@@ -44,7 +42,7 @@ pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Froz
 }
 
 impl Frozen {
-    /// The same as dropping it, with what came of it.
+    /// Thaws the container, and returns the result.
     pub(super) fn thaw(mut self) -> Result<()> {
         self.release().map_err(|e| {
             e.context("let the container go on").hint("`aril resume` lets a container go on")
@@ -65,7 +63,7 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        // Only on the way of an earlier error, which is the one to report.
+        // Reached only after an earlier error, which is the one to report.
         let _ = self.release();
     }
 }

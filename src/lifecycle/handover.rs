@@ -1,4 +1,4 @@
-//! What passes between the caller and a new process: sockets, descriptors, the pid file.
+//! Sockets, descriptors and the pid file that the caller and a new process exchange.
 
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,7 +15,7 @@ use crate::identity::descriptors::Passed;
 use crate::init::parent::Init;
 use crate::sys::{self, open::open};
 
-/// As the command line has it; paths are absolute.
+/// Requests of the command line. Paths are absolute.
 #[derive(Debug, Default)]
 pub struct Handover {
     pub console_socket: Option<PathBuf>,
@@ -24,18 +24,17 @@ pub struct Handover {
     pub passed: Passed,
 }
 
-/// The sockets of a [`Handover`], connected before anything is made.
+/// Sockets of a [`Handover`], connected before the first effect.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    /// Where the child sends its terminal's master: the caller's socket, or ours.
+    /// Socket for the terminal's master: the caller's, or this process's.
     console: Option<OwnedFd>,
-    /// Our end, in the foreground.
+    /// This process's end of the socket, in the foreground.
     foreground: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
 }
 
-/// Standard descriptors that a detached container is not to keep open: those whose other end waits for
-/// it to close them, or is a terminal.
+/// Standard descriptors that a detached container closes: pipes with a waiting reader, and terminals.
 #[derive(Debug)]
 pub(super) struct Released {
     null: OwnedFd,
@@ -58,7 +57,7 @@ impl Released {
         Ok(Self { null, numbers: (0..).zip(terminals).filter_map(waits).collect() })
     }
 
-    /// For the child.
+    /// Socket for the child.
     pub(super) fn replaced(&self) -> (BorrowedFd<'_>, &[RawFd]) {
         (self.null.as_fd(), &self.numbers)
     }
@@ -79,7 +78,7 @@ impl Handover {
         Ok(Sockets { console: child, foreground, pidfd })
     }
 
-    /// Tells the caller about the process, once it is set up.
+    /// Passes the process to the caller after its setup.
     pub(super) fn deliver(&self, sockets: &Sockets, whose: PidfdOwner, init: &Init) -> Result<()> {
         if let Some(socket) = &sockets.pidfd {
             send_pidfd(socket, whose, init.pidfd())?;
@@ -93,7 +92,7 @@ impl Sockets {
         self.console.as_ref().map(AsFd::as_fd)
     }
 
-    /// The relay between the container's terminal and the caller's, in the foreground.
+    /// Creates the relay between the container's terminal and the caller's, in the foreground.
     pub(super) fn relay(&mut self) -> Result<Option<Relay>> {
         self.console = None;
         self.foreground.take().map(|socket| Relay::new(receive_master(socket)?)).transpose()

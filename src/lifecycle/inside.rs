@@ -1,7 +1,6 @@
-//! Work on the files of an ordinary user's container. Their owners are ids of the ranges that the user
-//! was granted, which are theirs in a user namespace only: a child does it in one. That of a container
-//! that runs is joined, so that its processes can be looked at too; else a new one is made with the
-//! same ids.
+//! Works on the files of an ordinary user's container. Their owners are the user's subordinate ids, which are accessible in
+//! a user namespace only, so a child does the work in one. It joins the user namespace of a running container, where
+//! processes are accessible, too. Otherwise it creates one with the same ids.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -18,15 +17,15 @@ use crate::spec::Config;
 use crate::state::{Slot, Store, observe};
 use crate::sys::{self, clone, pidfd, socket};
 
-/// From where files are looked at: which ids their owners are shown by.
+/// User namespace from which files are read, and by whose ids owners are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Host,
-    /// The container's user namespace, or one of the same ids.
+    /// The container's user namespace, or one with the same ids.
     Inside,
 }
 
-/// Does `work` where the files of container `id` can be read.
+/// Runs `work` where the files of container `id` can be read.
 pub fn among_its_files(
     store: &Store,
     id: &ContainerId,
@@ -43,8 +42,8 @@ pub fn among_its_files(
     }
 }
 
-/// Removes what a container wrote to an upper directory that goes with it, where its owners have to be
-/// ours for that.
+/// Removes the files of an upper directory that is deleted with its container, in a user namespace in which their owners
+/// are mapped.
 pub(super) fn remove_upper(slot: &Slot, layers: &Layers) -> Result<()> {
     if geteuid().is_root() || !matches!(layers.upper, Upper::Ephemeral { .. }) {
         return Ok(());
@@ -81,7 +80,7 @@ fn maps(config: &Config) -> Option<Maps> {
     (!maps.uid.is_empty() && !maps.gid.is_empty()).then_some(maps)
 }
 
-/// `init` is a process of the user namespace.
+/// Joins the user namespace of `init`.
 fn inside(
     init: Option<BorrowedFd<'_>>,
     maps: &Maps,
@@ -107,7 +106,7 @@ fn inside(
         let _ = pidfd::wait(child.pidfd.as_fd(), true);
         return Err(error);
     }
-    // If it is dead already, that is what the next lines find.
+    // If the process is dead, the next lines report it.
     let _ = socket::send(ours.as_fd(), b"+", &[]);
     let mut message = [0; LONGEST];
     let heard = socket::receive(ours.as_fd(), &mut message).map_or(0, |(length, _)| length);
@@ -118,11 +117,11 @@ fn inside(
     }
 }
 
-/// What it makes belongs to the caller as before: the user stays who they are.
+/// Creates a user namespace. Files that are created in it belong to the caller, because the caller's id stays the same.
 fn enter(init: Option<BorrowedFd<'_>>, parent: BorrowedFd<'_>) -> Result<()> {
     let alone = sys::process::set_parent_death_signal(libc::SIGKILL);
     alone.os("prctl", "PR_SET_PDEATHSIG")?;
-    // The maps are written, and the parent lives.
+    // The mappings are written, and the parent is alive.
     socket::receive(parent, &mut [0]).os("recvmsg", "")?;
     if let Some(init) = init {
         sys::namespace::setns(init, libc::CLONE_NEWUSER).os("setns", "the user namespace")?;
@@ -142,7 +141,7 @@ const KINDS: [Kind; 7] = [
     Kind::System,
 ];
 
-/// A kind, a text, and the advice after a NUL.
+/// Encodes an error: its kind, its text, and the hint after a NUL.
 fn told(error: &Error) -> Vec<u8> {
     let kind = KINDS.iter().position(|kind| *kind == error.kind()).unwrap_or_default();
     let mut message = vec![kind as u8];
@@ -197,7 +196,7 @@ mod tests {
         .unwrap();
         let failed = inside(None, &maps, || Err(Error::config("no").hint("yes"))).unwrap_err();
         assert_eq!((failed.to_string(), failed.advice()), ("no".to_owned(), Some("yes")));
-        // One id twice.
+        // An id that is mapped twice.
         let wrong = Maps { uid: [maps.uid.clone(), maps.uid].concat(), gid: maps.gid };
         assert!(inside(None, &wrong, || Ok(())).is_err());
     }

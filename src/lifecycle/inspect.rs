@@ -16,16 +16,16 @@ use crate::spec;
 use crate::state::{Ending, Observed, Phase, Record, Slot, Status, Store, ending, observe};
 use crate::sys::Errno;
 
-/// A container as of now.
+/// Present state of a container.
 #[derive(Debug)]
 pub struct View {
     pub record: Record,
     pub status: Status,
-    /// 0 when stopped.
+    /// Process ID of init; 0 if the container has stopped.
     pub pid: HostPid,
-    /// The owner of the state directory.
+    /// Owner of the state directory.
     pub uid: u32,
-    /// What is known of its end, once it has stopped.
+    /// End of a stopped container.
     pub ending: Ending,
 }
 
@@ -40,8 +40,8 @@ pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
     Ok(View { status: observed.status, pid, uid: 0, ending, record })
 }
 
-/// The record and what is true, for verbs that take no lock. A create may come to its end between the two:
-/// then what was read is the intent of a container that has a process by now.
+/// Returns the record and the present status, for verbs without the lock. If a create ends between both reads, the record
+/// is read again.
 pub(super) fn look(slot: &Slot, id: &ContainerId) -> Result<(Record, Observed)> {
     let first = record(slot, id)?;
     let observed = observe(slot, &first)?;
@@ -53,7 +53,7 @@ pub(super) fn look(slot: &Slot, id: &ContainerId) -> Result<(Record, Observed)> 
     Ok((record, observed))
 }
 
-/// Every container of the root, and what is wrong with those that cannot be shown.
+/// Lists the containers of the root, and the errors of those that cannot be read.
 pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
     let (mut views, mut broken) = (Vec::new(), Vec::new());
     for id in store.ids()? {
@@ -67,8 +67,8 @@ pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
     Ok((views, broken))
 }
 
-/// Every process in the container's cgroups, by host pid; where it has none, or its init process has
-/// left them, every process of its pid namespace, if that is its own.
+/// Lists the processes in the container's cgroups, by host pid. Without a cgroup, or if init has left it, lists those of
+/// its private pid namespace.
 pub fn pids(store: &Store, id: &ContainerId) -> Result<Vec<HostPid>> {
     let slot = store.open(id)?;
     let record = record(&slot, id)?;
@@ -84,7 +84,7 @@ pub fn pids(store: &Store, id: &ContainerId) -> Result<Vec<HostPid>> {
     Ok(pids.into_iter().map(HostPid).collect())
 }
 
-/// The record of a slot; a directory without one is what a killed create left.
+/// Reads the record of a slot. A directory without one is left by a killed create.
 pub(super) fn record(slot: &Slot, id: &ContainerId) -> Result<Record> {
     let read = slot.read().map_err(|e| {
         let advice = format!("`aril delete --force {id}` removes what its create intended");
@@ -100,13 +100,13 @@ pub(super) fn uses_pasta(record: &Record) -> bool {
     pasta::is_wanted(&record.grant)
 }
 
-/// The config as it was at create.
+/// Reads the config that create stored.
 pub(super) fn stored_config(slot: &Slot) -> Result<spec::Config> {
     spec::parse(slot.read_config()?)
         .context(|| format!("read the stored config in {}", slot.path().display()))
 }
 
-/// The state that hooks and seccomp agents are told; `None` of a pid where there is no process.
+/// Returns the state for hooks and seccomp agents. `pid` is `None` without a process.
 pub(super) fn oci_state(record: &Record, status: Status, pid: Option<HostPid>) -> State {
     let mut state = State::default();
     state
@@ -126,7 +126,7 @@ pub(super) fn oci_state(record: &Record, status: Status, pid: Option<HostPid>) -
     state
 }
 
-/// The same as a hook reads it from stdin.
+/// Returns the state as JSON, for a hook's stdin.
 pub(super) fn state_document(
     record: &Record,
     status: Status,
@@ -149,7 +149,7 @@ pub(super) fn run_hooks(
     })
 }
 
-/// The poststop hooks of a container that is gone. What fails changes nothing of that.
+/// Runs the poststop hooks of a deleted container. A failed hook is a warning.
 pub(super) fn run_poststop(hooks: &hook::Plan, record: &Record, warn: &dyn Fn(&str)) {
     let point = hook::Point::Poststop;
     let done = within(record, Status::Stopped, None, hooks.at(point), |hooks, around| {
@@ -178,8 +178,8 @@ fn within(
     run(hooks, &around)
 }
 
-/// The hooks of a container, from its stored config; none where the record says so, or where its create
-/// was killed before any could run.
+/// Reads the hooks of a container from its stored config. None if the record has none, or its create was killed before
+/// the first hook.
 pub(super) fn stored_hooks(slot: &Slot, record: &Record) -> Result<hook::Plan> {
     if !record.has_hooks {
         return Ok(hook::Plan::default());

@@ -1,4 +1,4 @@
-//! `kill`: a signal to a container.
+//! `kill`: sends a signal to a container.
 
 use super::processes;
 use crate::cgroup;
@@ -8,14 +8,14 @@ use crate::state::{Record, Status, Store};
 use crate::sys::{self, Errno};
 use crate::time::step;
 
-/// `all`: a container that has stopped is no error; what it left in its cgroup is killed.
+/// Sends the signal. `all` accepts a stopped container, and kills the processes that are left in its cgroup.
 pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
-    // Without the lock: a create that hangs in a hook must be killable.
+    // Without the lock, so that a create with a hanging hook can be killed.
     let slot = store.open(id)?;
     let (record, observed) = super::inspect::look(&slot, id)?;
     let rest = signal == libc::SIGKILL && !record.private_pid_namespace;
     let Some(init) = observed.init() else {
-        // Its other processes may have outlived it.
+        // Other processes may have outlived init.
         let killed = rest && processes::kill_rest(&record)?;
         return if killed || all { Ok(()) } else { Err(not_running()) };
     };
@@ -34,12 +34,12 @@ pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<(
     Ok(())
 }
 
-/// containerd and CRI-O look for these words.
+/// Error text that containerd and CRI-O look for.
 pub(super) fn not_running() -> Error {
     Error::state("container not running")
 }
 
-/// A frozen task of cgroup v1 does not die before it is thawed.
+/// Thaws the container: a frozen task of cgroup v1 does not die before.
 fn thaw(record: &Record) -> Result<()> {
     cgroup::freezer::thaw(&record.cgroup_paths)
 }

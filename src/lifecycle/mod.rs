@@ -1,7 +1,7 @@
 //! The verbs, one file each; the effects of a container on the host, and `rollback`, which undoes them.
 //!
-//! A verb that changes a container locks its slot, observes what is true, refuses what its state
-//! does not allow, and acts. Nothing here prints: results are values, errors go up.
+//! A verb that changes a container locks its slot, observes its status, rejects what the status does not allow, and acts.
+//! Nothing here prints: results and errors are returned.
 
 pub mod commit;
 pub mod create;

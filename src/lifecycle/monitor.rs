@@ -1,4 +1,4 @@
-//! The monitor of a detached container: the process of ours that stays, as the parent of init, until it ends.
+//! Monitor of a detached container: a process of Aril that is the parent of init, and waits for its end.
 //!
 //! ```text
 //! aril run -d --rootfs
@@ -37,36 +37,35 @@ use crate::sys::open::open;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::process::{self, Vector};
 
-/// By this name, its first word, the program knows that it is the monitor.
+/// First word of the monitor's command line.
 const NAME: &str = "aril-monitor";
 
-/// Variables by which systemd is found, where it has to remove a scope. Nothing else of the caller's
-/// environment stays in memory.
+/// Variables by which systemd is found, to remove a scope. The rest of the caller's environment is dropped.
 const VARIABLES: [&str; 3] =
     ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"];
 
-/// What [`fork`] returns to each of the two.
+/// Result of [`fork`] in each of the two processes.
 #[derive(Debug)]
 pub enum Process {
-    /// The caller's: the container runs, or the monitor has failed with this exit status and said why.
+    /// In the caller's process: exit status. The container runs, or the monitor has failed and reported why.
     Caller(u8),
     Monitor(Monitor),
 }
 
-/// A container that has been made, for its monitor.
+/// Running container, for its monitor.
 #[derive(Debug)]
 pub struct Monitored {
     pub pid: HostPid,
     pub exit: ExitFile,
 }
 
-/// The monitor, while it makes the container.
+/// Monitor that creates the container.
 #[derive(Debug)]
 pub struct Monitor {
     report: OwnedFd,
 }
 
-/// Forks the monitor. In the caller's process it returns once the container runs or cannot be made.
+/// Forks the monitor. In the caller's process it returns when the container runs or its creation has failed.
 pub fn fork() -> Result<Process> {
     let signals = Signals::block()?;
     let (running, report) = sys::spawn::pipe().os("pipe", "")?;
@@ -86,7 +85,7 @@ pub fn fork() -> Result<Process> {
     Ok(Process::Monitor(Monitor { report }))
 }
 
-/// Passes the caller's signals on until the monitor reports, or ends.
+/// Forwards the caller's signals until the monitor reports or ends.
 fn until_running(monitor: &Spawned, running: &OwnedFd, signals: &Signals) -> Result<u8> {
     loop {
         let mut polled = [
@@ -112,8 +111,7 @@ fn until_running(monitor: &Spawned, running: &OwnedFd, signals: &Signals) -> Res
 }
 
 impl Monitor {
-    /// Tells the caller that the container runs, and stays until it has ended. The exit status is the
-    /// container's.
+    /// Reports to the caller that the container runs, then waits for its end. The exit status is the container's.
     pub fn stay(self, root: &Path, id: &ContainerId, container: Monitored) -> Result<u8> {
         let null = open("/dev/null", OFlag::O_RDWR).os("open", "/dev/null")?;
         nix::unistd::chdir("/").os("chdir", "/")?;
@@ -130,11 +128,11 @@ impl Monitor {
             text(&container.pid.to_string())?,
         ];
         let variables: Vec<_> = VARIABLES.iter().filter_map(|name| variable(name)).collect();
-        // A caller that has been killed reads nothing.
+        // A killed caller does not read.
         let _ = nix::unistd::write(&self.report, b"r");
         process::restore_soft_limits(|_| false);
         process::execve(&program, &Vector::new(&words), &Vector::new(&variables));
-        // Too little memory, or a program that is no longer there: as it is.
+        // Out of memory, or the program was removed: continue without the exec.
         attend(root, id, container.pid)
     }
 }
@@ -150,7 +148,7 @@ fn variable(name: &str) -> Option<CString> {
     CString::new(text.into_vec()).ok()
 }
 
-/// The exit status, if these are the words of a monitor.
+/// Runs the monitor if `words` are a monitor's command line, and returns the exit status.
 pub fn called(words: &[OsString]) -> Option<u8> {
     let [name, root, id, pid] = words else { return None };
     if name != NAME {
@@ -158,15 +156,14 @@ pub fn called(words: &[OsString]) -> Option<u8> {
     }
     let pid = pid.to_str()?.parse().ok().map(HostPid)?;
     let id = ContainerId::parse(id.to_str()?).ok()?;
-    // Without a terminal or a log there is nobody to tell: the container's state says what is missing.
+    // There is no terminal and no log: the container's state shows that the end is unknown.
     Some(attend(Path::new(root), &id, pid).unwrap_or(1))
 }
 
 fn attend(root: &Path, id: &ContainerId, init: HostPid) -> Result<u8> {
     let started = SystemTime::now();
     let exit = ExitFile::inherited()?;
-    // Memory that holds no secret; but the container's processes may have the same user, and share the
-    // host's pids.
+    // The memory has no secrets, but processes of the container may have the same user and the host's pid namespace.
     process::set_dumpable(false).os("prctl", "PR_SET_DUMPABLE")?;
     nix::sys::prctl::set_name(&text(NAME)?).os("prctl", "PR_SET_NAME")?;
     sys::signal::unblock(libc::SIGTERM).os("sigprocmask", "")?;
@@ -195,7 +192,7 @@ fn finish(
         Err(e) if e.kind() == Kind::NotFound => return Ok(()),
         other => other?,
     };
-    // By now the id may be another container's.
+    // The id may belong to another container now.
     if exit.is_deleted()? {
         return Ok(());
     }

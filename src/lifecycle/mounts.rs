@@ -28,8 +28,7 @@ pub enum Action {
     Remove,
 }
 
-/// Adds or removes the mounts that are listed in `file`. A mount that the kernel refuses undoes those that
-/// were added before it.
+/// Adds or removes the mounts in `file`. If the kernel rejects a mount, those added before are removed.
 pub fn change(
     store: &Store,
     id: &ContainerId,

@@ -1,4 +1,4 @@
-//! Networks of containers: what a config asks for, whose lease is shared, who lets go of it.
+//! Networks of containers: joins or creates the network namespace of a config, and releases leases.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -18,29 +18,29 @@ use crate::state::{Record, Slot, Store, observe};
 use crate::sys;
 use crate::sys::open::open;
 
-/// Of another container.
+/// Network namespace of another container.
 #[derive(Debug)]
 pub struct Shared {
-    /// Keeps the namespace, by which it is joined.
+    /// Descriptor by which the namespace is joined.
     namespace: Option<OwnedFd>,
     lease: Option<Reference>,
 }
 
 impl Shared {
-    /// The lease stays for as long as somebody lives in its namespace.
+    /// Lease of the namespace, which stays until the last container in it is deleted.
     pub(super) fn hold(&self, holder: &Holder) -> Result<Option<Lease>> {
         self.lease.as_ref().map(|reference| lease::share(reference, holder)).transpose()
     }
 }
 
-/// Makes the config's network namespace what the operator granted. What comes back is needed until the
-/// container's process lives.
+/// Sets the config's network namespace to what the operator granted. The result must live until the container's process
+/// exists.
 pub fn edit(store: &Store, spec: &mut Spec, grant: &OperatorGrant) -> Result<Option<Shared>> {
     let Some(mode) = plan::mode(grant)? else { return Ok(None) };
     let (shared, path) = match &mode {
         Mode::Container(id) => {
             let shared = share(store, id).context(|| format!("share the network of {id}"))?;
-            // The child has the descriptor by being a fork.
+            // The child inherits the descriptor.
             let path = shared
                 .namespace
                 .as_ref()
@@ -61,12 +61,12 @@ fn share(store: &Store, id: &ContainerId) -> Result<Shared> {
     let not_running = || Error::state(format!("container {id} is not running"));
     let init = observed.init().ok_or_else(not_running)?;
     let Some(path) = record.namespace_paths.get(Kind::Net.record_key()) else {
-        // It lives on the host's.
+        // The container uses the host's network.
         return Ok(Shared { namespace: None, lease: None });
     };
     let namespace = open(path.as_path(), OFlag::O_RDONLY | OFlag::O_CLOEXEC);
     let namespace = namespace.os("open", path.display())?;
-    // The path has a number in it: it was still this process's.
+    // The path has a pid, which still belonged to this process.
     if sys::pidfd::wait_end(init, 0).os("poll", "pidfd")? {
         return Err(not_running());
     }
@@ -82,12 +82,12 @@ fn of(slot: &Slot, id: &str) -> Holder {
     Holder { root: root.to_owned(), id: id.to_owned() }
 }
 
-/// The container no longer holds this lease.
+/// Removes the container from this lease.
 pub(super) fn release(slot: &Slot, record: &Record, lease: &Reference) -> Result<()> {
     parent::release(lease, &holder(slot, record))
 }
 
-/// Killed between its lease and its record: the leases are searched.
+/// Finds the lease of a create that was killed before it wrote its record.
 pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()> {
     let holder = of(slot, id.as_str());
     let held = |lease: &Lease| lease.holders.contains(&holder);
@@ -97,7 +97,7 @@ pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()
         .try_for_each(|lease| parent::release(&lease.reference(), &holder))
 }
 
-/// Leases whose containers are gone, attachments of engines that are, and a filter's table.
+/// Leases of deleted containers, attachments of deleted network namespaces, and an nftables table without users.
 pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
     let lease = |lease: Lease| Leftover {
         kind: "lease",

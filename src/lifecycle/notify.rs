@@ -1,8 +1,7 @@
-//! `NOTIFY_SOCKET` (sd_notify(3)): a unit whose main process is a container learns when that is
-//! ready.
+//! `NOTIFY_SOCKET` (sd_notify(3)): forwards the readiness notification of a container to the service manager.
 //!
-//! The container gets the directory of a socket of ours at `/run/notify`. While init lives, the
-//! first `READY=1` that arrives there is passed to the host's socket, with the pid and a barrier.
+//! The container gets the directory of a socket of Aril at `/run/notify`. While init lives, the first `READY=1` on it is
+//! forwarded to the host's socket, with the pid and a barrier.
 
 use std::env;
 use std::fs;
@@ -19,7 +18,7 @@ use crate::error::{OsContext, Result};
 use crate::id::HostPid;
 use crate::state::NOTIFY;
 
-/// How long the host may take to handle what it was told.
+/// Time that the host has to handle a notification.
 pub(super) const BARRIER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -28,17 +27,17 @@ pub(super) struct Socket {
     host: PathBuf,
     pid: HostPid,
     told: bool,
-    /// Ends once the host has handled what it was told.
+    /// Pipe of the barrier, which the host closes after it has handled the notification.
     barrier: Option<PipeReader>,
 }
 
-/// The caller has a socket to be told on.
+/// Returns true if the caller has a notify socket.
 pub(super) fn wanted() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some_and(|v| !v.is_empty())
 }
 
 impl Socket {
-    /// Binds the container's socket, if the caller wants to be told and create made its directory.
+    /// Binds the container's socket, if the caller has one and create made its directory.
     pub(super) fn bind(state_directory: &Path, pid: HostPid) -> Result<Option<Self>> {
         let directory = state_directory.join(NOTIFY);
         let Some(host) = env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {
@@ -50,13 +49,13 @@ impl Socket {
         let path = directory.join(SOCKET);
         let ours = bind(&directory).os("bind", path.display())?;
         ours.set_nonblocking(true).os("fcntl", path.display())?;
-        // Any user in the container may notify.
+        // Every user of the container may send a notification.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
             .os("chmod", path.display())?;
         Ok(Some(Self { ours, host: host.into(), pid, told: false, barrier: None }))
     }
 
-    /// Readable when there is something for [`Socket::advance`]; `None` once all is said and handled.
+    /// Descriptor that is readable when [`Socket::advance`] has work. `None` when all is handled.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.barrier {
             Some(barrier) => Some(barrier.as_fd()),
@@ -64,13 +63,12 @@ impl Socket {
         }
     }
 
-    /// Whether the host has yet to handle what it was told.
+    /// Returns true while the host has not handled the notification.
     pub(super) fn awaits_host(&self) -> bool {
         self.barrier.is_some()
     }
 
-    /// Takes what has come, without waiting. A host that does not listen is no fault of the container's:
-    /// `warn` hears of it, once.
+    /// Forwards notifications without waiting. A host that does not listen is one warning, not an error.
     pub(super) fn advance(&mut self, warn: &dyn Fn(&str)) {
         if self.told {
             self.barrier = None;
@@ -101,12 +99,12 @@ impl Socket {
                 .map(drop)
                 .os("send", self.host.display())
         };
-        // A host that is slow may have its queue full: it is waited for.
+        // The queue of a slow host may be full: wait for it.
         self.ours.set_nonblocking(false).os("fcntl", "notify socket")?;
         self.ours.set_write_timeout(Some(BARRIER)).os("setsockopt", "notify socket")?;
         send(ready, &[])?;
         send(format!("MAINPID={}", self.pid).as_bytes(), &[])?;
-        // systemd closes its copy of the pipe once it has handled all that came before.
+        // systemd closes the pipe after it has handled all earlier notifications.
         let (reader, writer) = std::io::pipe().os("pipe", "")?;
         send(b"BARRIER=1", &[writer.as_raw_fd()])?;
         Ok(reader)
@@ -115,7 +113,7 @@ impl Socket {
 
 const SOCKET: &str = "notify.sock";
 
-/// An address holds 107 bytes, and a state directory's path may have more.
+/// Opens the directory: a socket address has at most 107 bytes, and the path may be longer.
 fn bind(directory: &Path) -> std::io::Result<UnixDatagram> {
     let path = directory.join(SOCKET);
     if path.as_os_str().len() < 100 {

@@ -1,4 +1,4 @@
-//! `pause` and `resume`.
+//! `pause` and `resume`: freeze and thaw a container.
 
 use super::{inspect, kill};
 use crate::cgroup::freezer;
@@ -7,7 +7,7 @@ use crate::id::ContainerId;
 use crate::state::{Status, Store, observe};
 use crate::time::step;
 
-/// A created container, too: its process then waits frozen.
+/// Freezes a container, also a created one.
 pub fn pause(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;

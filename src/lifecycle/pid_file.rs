@@ -1,4 +1,4 @@
-//! The file that tells a caller the pid.
+//! Writes the file of `--pid-file`.
 
 use std::fs;
 use std::io::Write;
@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::error::{Error, OsContext, Result};
 use crate::id::HostPid;
 
-/// Decimal, without a line feed (go-runc parses it so), and never seen half-written: conmon watches
-/// for the name.
+/// Writes the pid in decimal without a newline, as go-runc parses it. The file appears complete, by rename(2): conmon waits
+/// for its name.
 pub(super) fn write(path: &Path, pid: HostPid) -> Result<()> {
     let name = path
         .file_name()
@@ -17,7 +17,7 @@ pub(super) fn write(path: &Path, pid: HostPid) -> Result<()> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     let temporary = path.with_file_name(hidden);
-    // A leftover of a killed call would refuse every later one.
+    // A temporary file of a killed call is replaced.
     let _ = fs::remove_file(&temporary);
     let written = fs::File::options()
         .write(true)

@@ -1,4 +1,4 @@
-//! Ends a container's processes, before what it owns on the host is removed (see [`super::rollback`]).
+//! Ends a container's processes, before its effects on the host are undone (see [`super::rollback`]).
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -7,16 +7,16 @@ use crate::error::{Error, OsContext, Result};
 use crate::state::{Observed, Phase, Record, Status, boot_id};
 use crate::sys;
 
-/// How long a killed process may take to die: it may have a core to write, or memory to give back.
+/// Time to wait for the end of a killed process, which may dump core or release memory.
 const DEATH_MS: i32 = 10_000;
 
-/// Kills init, whose hook failed, and waits for its death.
+/// Kills init after a failed hook, and waits for its end.
 pub(super) fn kill(init: BorrowedFd<'_>) {
     let _ = sys::pidfd::send_signal(init, libc::SIGKILL);
     let _ = sys::pidfd::wait_end(init, DEATH_MS);
 }
 
-/// Kills init and everything else in the container's cgroup, and waits for init's death.
+/// Kills init and all other processes in the container's cgroup, and waits for the end of init.
 pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
     if let Some(init) = observed.init() {
         match sys::pidfd::send_signal(init, libc::SIGKILL) {
@@ -24,8 +24,7 @@ pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
             Err(errno) => return Err(Error::os("kill", record.init_process_pid, errno)),
         }
     }
-    // A pid namespace of its own dies with its init, except where that is frozen (v1) or was never
-    // made.
+    // A private pid namespace ends with its init, unless init is frozen (v1) or was never created.
     if observed.init().is_none()
         || !record.private_pid_namespace
         || observed.status == Status::Paused
@@ -40,9 +39,9 @@ pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Kills what a container left in its cgroup when its init ended, and says whether there was anything.
+/// Kills processes that are left in the cgroup after the end of init. Returns true if there were any.
 pub(super) fn kill_rest(record: &Record) -> Result<bool> {
-    // After the machine has been started anew the cgroup is nobody's, or another container's.
+    // After a reboot the cgroup does not exist, or belongs to another container.
     let earlier_boot = !record.boot.is_empty() && boot_id()? != record.boot;
     if earlier_boot || cgroup::stored::pids(&record.cgroup_paths)?.is_empty() {
         return Ok(false);
@@ -50,7 +49,7 @@ pub(super) fn kill_rest(record: &Record) -> Result<bool> {
     cgroup::stored::kill_all(&record.cgroup_paths).map(|()| true)
 }
 
-/// A container that has stopped: what shares its cgroup and outlived init ends too, as with runc and crun.
+/// Ends a stopped container's processes that outlived init in its cgroup, as runc and crun do.
 pub(super) fn end_rest(record: &Record) -> Result<()> {
     if !record.private_pid_namespace {
         kill_rest(record)?;
@@ -58,8 +57,7 @@ pub(super) fn end_rest(record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Whether processes can outlive init. A pid namespace of its own dies with it. A create that was
-/// killed may not have got so far.
+/// Returns true if processes can outlive init: without a private pid namespace, or after a killed create.
 pub(super) fn may_outlive_init(record: &Record) -> bool {
     !record.private_pid_namespace || record.phase == Phase::Creating
 }

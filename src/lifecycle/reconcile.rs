@@ -1,8 +1,7 @@
-//! `reconcile`: finds what killed runtimes left, and removes it.
+//! `reconcile`: finds and removes resources that killed runtimes left.
 //!
-//! Each concern says what it finds, as [`Leftover`]s, without changing anything. What lives, or was
-//! merely stopped and kept, is nobody's leftover: at most it is told. A removal looks again under the
-//! lock, because what was found is a rumour by then.
+//! Each concern reports its findings as [`Leftover`]s, without changes. Resources of a live or kept container are at most
+//! reported. A removal checks again under the lock, because a finding may be out of date.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,23 +18,23 @@ use crate::state::{
     Ending, Observed, Phase, Record, Slot, Status, Store, boot_id, ending, observe,
 };
 
-/// What one concern found.
+/// Finding of one concern.
 pub struct Leftover<'a> {
-    /// Such as `container`.
+    /// Kind of resource, such as `container`.
     pub kind: &'static str,
     pub name: String,
-    /// Why it is one, or why it stays.
+    /// Reason for the finding, or for keeping the resource.
     pub why: String,
-    /// Without, it is only told: it may be wanted.
+    /// Function that removes the resource. `None` if it is only reported.
     pub remove: Option<Removal<'a>>,
 }
 
-/// Tells what went wrong beside it, too.
+/// Lists findings, and errors of the search.
 pub type Removal<'a> = Box<dyn FnOnce(&dyn Fn(&str)) -> Result<()> + 'a>;
 
 type Concern = for<'a> fn(&'a Store) -> Result<Vec<Leftover<'a>>>;
 
-/// Containers first: what else there is may belong to one.
+/// Concerns that are searched. Containers are first: other resources may belong to them.
 const CONCERNS: &[Concern] = &[containers, super::network::leftovers, shown];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,7 +56,7 @@ pub enum Action {
     Failed,
 }
 
-/// Tells of each finding as soon as it is dealt with.
+/// Reports each finding after its removal.
 pub fn reconcile(store: &Store, dry_run: bool, tell: &mut dyn FnMut(Finding)) -> Result<()> {
     for concern in CONCERNS {
         for leftover in concern(store)? {
@@ -110,7 +109,7 @@ fn containers(store: &Store) -> Result<Vec<Leftover<'_>>> {
     Ok(judged.collect())
 }
 
-/// What the host sees of containers whose state was lost, by a machine's cleaning of the state root.
+/// Overlays on the host of containers without state, for example after a cleanup of the state root.
 fn shown(store: &Store) -> Result<Vec<Leftover<'_>>> {
     let places = overlay::parent::shown_without_state(store.root())?;
     let leftover = |place: PathBuf| Leftover {
@@ -123,14 +122,14 @@ fn shown(store: &Store) -> Result<Vec<Leftover<'_>>> {
 }
 
 enum Verdict {
-    /// Or in somebody's hands. These are its cgroups.
+    /// Container that exists, or is locked by a verb, with its cgroups.
     Living(Vec<PathBuf>),
     Kept(String),
-    /// The whole container goes.
+    /// Container to remove.
     Remove(&'static str, Vec<PathBuf>),
-    /// It lives, and only its gate is one too many.
+    /// Live container with a stale FIFO.
     RemoveGate,
-    /// It has ended and is kept, and only its network is one too many.
+    /// Kept container that has ended, with a network to release.
     Disconnect,
 }
 
@@ -182,7 +181,7 @@ fn cgroups(record: &Record) -> Vec<PathBuf> {
 fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
     let paths = cgroups(record);
     if observed.init().is_some() {
-        // Between the two, init has passed the gate: it is the program.
+        // init has passed the FIFO in the meantime and executes the program.
         let passed = || process::stat(record.init_process_pid).is_some_and(|init| init.executed);
         return match observed.status == Status::Created && passed() {
             true => Verdict::RemoveGate,
@@ -190,7 +189,7 @@ fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
         };
     }
     if !record.boot.is_empty() && record.boot != boot {
-        // Of its cgroups nothing is left; the names may be those of others by now.
+        // The cgroups do not exist any more, and others may have their names.
         return Verdict::Remove(EARLIER_BOOT, Vec::new());
     }
     if record.phase == Phase::Creating {
@@ -202,7 +201,7 @@ fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
     Verdict::Kept("it has ended, and was kept; aril delete removes it".to_owned())
 }
 
-/// A create that was killed may have been at a cgroup that somebody else lives in.
+/// Returns true for cgroups of a killed create that another container may use.
 fn spare(verdict: Verdict, living: &BTreeMap<PathBuf, ContainerId>) -> Verdict {
     match verdict {
         Verdict::Remove(why, paths) => match paths.iter().find_map(|path| living.get(path)) {
@@ -243,7 +242,7 @@ fn remove(store: &Store, id: &ContainerId, boot: &str, warn: &dyn Fn(&str)) -> R
         other => other?,
     };
     if !matches!(judge(&slot, boot), Verdict::Remove(..)) {
-        return Err(Error::state("somebody has taken it up meanwhile"));
+        return Err(Error::state("in use by another command: run reconcile again"));
     }
     let Some(record) = slot.read()? else { return slot.remove() };
     rollback::kill_and_remove(&slot, &rollback::of_this_boot(record, boot), warn)

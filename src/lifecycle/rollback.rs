@@ -32,9 +32,8 @@ pub(super) fn remove(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resul
     run(slot, record, &hooks, warn)
 }
 
-/// Undoes every effect, removes the state directory, and runs the poststop hooks: `warn` hears of those that fail.
-/// Every effect is tried, and the errors are collected; but where one cannot be undone by which the container is
-/// found again, the rest stays.
+/// Undoes every effect, removes the state directory, and runs the poststop hooks. `warn` gets a message for each failed
+/// hook. All effects are tried and errors are collected, unless an effect fails that stops the rollback.
 pub(super) fn run(
     slot: &Slot,
     record: &Record,
@@ -56,13 +55,13 @@ pub(super) fn run(
     first(errors)
 }
 
-/// Undoes what the container does not need once its processes have ended, up to the first that fails.
+/// Undoes the effects that a kept container does not need after its end, up to the first error.
 pub(super) fn disconnect(slot: &Slot, record: &Record) -> Result<()> {
     let mut effects = effect::of(record).filter(|effect| effect.ends_with_processes());
     effects.try_for_each(|effect: Effect| effect.undo(slot, record))
 }
 
-/// The record without what the machine's last shutdown has ended: cgroups of these names are others' by now.
+/// Returns the record without the effects that a reboot has ended: other containers may have cgroups of these names.
 pub(super) fn of_this_boot(mut record: Record, boot: &str) -> Record {
     if !record.boot.is_empty() && record.boot != boot {
         record.forget_cgroups();
@@ -70,7 +69,7 @@ pub(super) fn of_this_boot(mut record: Record, boot: &str) -> Record {
     record
 }
 
-/// One error for many: the first, followed by the texts of the others.
+/// Joins errors to one: the first, followed by the texts of the others.
 fn first(errors: Vec<Error>) -> Result<()> {
     let mut errors = errors.into_iter();
     let Some(first) = errors.next() else { return Ok(()) };

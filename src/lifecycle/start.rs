@@ -1,4 +1,4 @@
-//! `start`: opens the gate of a created container.
+//! `start`: starts a created container.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,7 +11,7 @@ use crate::init::gate;
 use crate::state::{Observed, Record, Slot, Status, Store, observe};
 use crate::time::step;
 
-/// `warn` hears of a host that cannot be told that the container is ready.
+/// Starts the container. `warn` gets a message if the host's notify socket does not answer.
 pub fn start(store: &Store, id: &ContainerId, warn: &dyn Fn(&str)) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
@@ -30,8 +30,8 @@ pub fn start(store: &Store, id: &ContainerId, warn: &dyn Fn(&str)) -> Result<()>
     notify.map_or(Ok(()), |socket| foreground::until_ready(pid, init, None, socket, warn))
 }
 
-/// After a poststart hook that failed the lifecycle goes on with step 12 of the specification: the container, whose
-/// processes have ended, is destroyed, and its poststop hooks run. `delete` has nothing left to do.
+/// Deletes the container after a failed poststart hook, and runs its poststop hooks: step 12 of the specification's
+/// lifecycle. The processes have ended.
 fn destroyed(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) {
     if let Err(error) = rollback::after_end(slot, record, warn) {
         warn(&format!("remove the container after its poststart hook failed: {error}"));
@@ -56,7 +56,7 @@ fn open_gate(slot: &Slot, observed: &Observed) -> Result<()> {
     if passed { Ok(()) } else { allowed(Status::Stopped) }
 }
 
-/// A process that waited for its start may have been killed meanwhile: its memory limit is in force.
+/// Returns an OOM error if the waiting process was killed by its memory limit.
 fn why_it_stopped(error: Error, record: &Record) -> Error {
     match cgroup::memory::what_oom_ended(&record.cgroup_paths) {
         Some(why) => error.hint(why),
@@ -64,7 +64,7 @@ fn why_it_stopped(error: Error, record: &Record) -> Error {
     }
 }
 
-/// A poststart hook that fails ends the container (runtime-spec 1.3).
+/// Runs the poststart hooks. A failed one ends the container (runtime-spec 1.3).
 pub(super) fn poststart(slot: &Slot, record: &Record, init: BorrowedFd<'_>) -> Result<()> {
     let hooks = inspect::stored_hooks(slot, record)?;
     let pid = Some(record.init_process_pid);

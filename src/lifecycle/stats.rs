@@ -1,4 +1,4 @@
-//! `stats`: what containers use, for people to look at.
+//! `stats`: samples the resource usage of containers.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,17 +11,17 @@ use crate::error::{Kind, Result};
 use crate::id::ContainerId;
 use crate::state::Store;
 
-/// Of one container, since the last look at it.
+/// Sample of one container, relative to the sample before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Usage {
     pub id: String,
-    /// 100 is one CPU, all of the time.
+    /// CPU usage in per cent of one CPU.
     pub cpu_percent: f64,
-    /// Without the pages of files that nobody has used lately.
+    /// Memory in bytes, without inactive file pages.
     pub memory: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
-    /// From and to disks, in bytes, since the container started.
+    /// Bytes read from and written to disks since the container's start.
     pub io_read: u64,
     pub io_written: u64,
     pub pids: u64,
@@ -30,7 +30,7 @@ pub struct Usage {
     pub pressure: Pressures,
 }
 
-/// Per cent of the last 10 seconds in which some process waited; none where the kernel does not say.
+/// Pressure: per cent of the last 10 seconds in which a process waited. `None` if the kernel does not report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Pressures {
     pub cpu: Option<f64>,
@@ -38,18 +38,18 @@ pub struct Pressures {
     pub io: Option<f64>,
 }
 
-/// Looks again and again.
+/// Takes samples repeatedly.
 #[derive(Debug)]
 pub struct Watcher<'a> {
     store: &'a Store,
-    /// All that there are, if none is named.
+    /// Containers to sample; empty for all.
     named: Vec<ContainerId>,
-    /// When it was last looked at a container, and the CPU time that it had used by then.
+    /// Time and CPU time of each container's last sample.
     before: BTreeMap<ContainerId, (Instant, u64)>,
 }
 
 impl<'a> Watcher<'a> {
-    /// Each of those that are named must run.
+    /// Checks that each named container is running.
     pub fn begin(store: &'a Store, named: Vec<ContainerId>) -> Result<Self> {
         let mut watcher = Self { store, named, before: BTreeMap::new() };
         for id in &watcher.named {
@@ -59,7 +59,7 @@ impl<'a> Watcher<'a> {
         Ok(watcher)
     }
 
-    /// Those that run now. One that cannot be read is for `list` to complain of.
+    /// Lists the running containers. `list` reports those that cannot be read.
     pub fn look(&mut self) -> Result<Vec<Usage>> {
         let ids = if self.named.is_empty() { self.store.ids()? } else { self.named.clone() };
         let now = Instant::now();
@@ -88,13 +88,13 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// None of those that were named is left.
+    /// Returns true if none of the named containers is left.
     pub fn is_over(&self) -> bool {
         !self.named.is_empty() && self.before.is_empty()
     }
 }
 
-/// `since`: nanoseconds of time, and of CPU time in it.
+/// Computes CPU usage. `since`: nanoseconds of time, and of CPU time in it.
 fn usage(id: &str, stats: &Stats, since: Option<(u64, u64)>) -> Usage {
     let cpu_percent = match since {
         Some((time, cpu)) if time > 0 => cpu as f64 / time as f64 * 100.0,
@@ -118,7 +118,7 @@ fn usage(id: &str, stats: &Stats, since: Option<(u64, u64)>) -> Usage {
     }
 }
 
-/// v1's "unlimited" is the largest number of whole pages.
+/// Value of cgroup v1 for unlimited: the largest number of whole pages.
 fn limit(value: u64) -> Option<u64> {
     const MORE_THAN_ANYBODY_HAS: u64 = 1 << 62;
     (1..MORE_THAN_ANYBODY_HAS).contains(&value).then_some(value)

@@ -1,11 +1,10 @@
-//! Where a start spent its time, stage by stage (`--timeline`).
+//! Durations of the stages of a start (`--timeline`).
 
 use std::fmt;
 
 use crate::sys::timeline::{SharedClock, now};
 
-/// Stages of the runtime, in order, and between them the steps of the container's process, which
-/// run beside it.
+/// Stages of the runtime in order, with the steps of the container's process, which run at the same time.
 #[derive(Debug, Default)]
 pub struct Timeline {
     start: u64,
@@ -15,28 +14,28 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Starts now.
+    /// Starts the measurement.
     pub fn start() -> Self {
         Self { start: now(), ..Self::default() }
     }
 
-    /// A stage ended.
+    /// Ends a stage.
     pub fn mark(&mut self, stage: &'static str) {
         crate::time::step(stage);
         self.stages.push((stage, now()));
     }
 
-    /// The child began.
+    /// Marks the start of the child.
     pub fn mark_clone(&mut self) {
         self.cloned = now();
-        // The first words are those that runc's callers look for.
+        // runc's callers look for the first words.
         crate::time::step("nsexec container setup: clone the container's process");
         self.stages.push(("clone the container's process", self.cloned));
     }
 
-    /// Tells of what the child wrote so far.
+    /// Logs the steps that the child has marked.
     pub fn tell_steps(&self, clock: &SharedClock, names: impl Iterator<Item = String>) {
-        // Three lines have runc's words, by which its callers know that init's are there.
+        // Three lines have the words by which runc's callers recognize init's messages.
         crate::time::log_step("init: child process in init()", 0);
         let mut before = self.cloned;
         for (name, at) in names.enumerate().filter_map(|(n, name)| Some((name, clock.read(n)?))) {
@@ -45,7 +44,7 @@ impl Timeline {
         }
     }
 
-    /// Takes over what the child wrote.
+    /// Adds the steps that the child has marked.
     pub fn add_steps(&mut self, clock: &SharedClock, names: impl Iterator<Item = String>) {
         self.steps.extend(names.enumerate().filter_map(|(n, name)| Some((name, clock.read(n)?))));
     }

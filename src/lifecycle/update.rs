@@ -1,4 +1,4 @@
-//! `update`: other limits for a container that lives.
+//! `update`: changes the resource limits of a container.
 
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::Value;
@@ -10,9 +10,8 @@ use crate::id::ContainerId;
 use crate::limits::rdt;
 use crate::state::{Record, Slot, Status, Store, observe};
 
-/// All or nothing, as far as that can be: if the kernel refuses one of the new limits, the old ones
-/// are set again. The stored config then has the new ones, for later updates to build on. Devices
-/// stay as they are. `warn` hears of limits that exclude each other.
+/// Sets new limits. If the kernel rejects one, the old limits are restored. On success the stored config has the new limits,
+/// on which later updates build. Device rules are unchanged. `warn` gets a message for limits that exclude each other.
 pub fn update(
     store: &Store,
     id: &ContainerId,
@@ -40,12 +39,12 @@ pub fn update(
         .and_then(|()| slot.write_config(&document));
     crate::time::step("write the limits");
     changed.inspect_err(|_| {
-        // What was refused is the news, not what could not be undone.
+        // Report the rejected limit, not the failed restore.
         let _ = set(&record, &before);
     })
 }
 
-/// Limits of a cgroup that the container has left would be set, and hold nothing.
+/// Rejects a container that has left its cgroup: the limits would have no effect.
 fn refuse_left(record: &Record) -> Result<()> {
     match cgroup::layout::left(&record.cgroup_paths, record.init_process_pid.0)? {
         None => Ok(()),
@@ -63,13 +62,13 @@ fn set(record: &Record, resources: &LinuxResources) -> Result<()> {
     let limits = cgroup::plan::limits(Version::of(paths), resources)?;
     cgroup::parent::check_usage(paths, &limits)?;
     if record.systemd_cgroup {
-        // First, as it makes an idle cgroup busy again: the kernel refuses the weight of an idle one.
+        // `cpu.idle` first: the kernel rejects the weight of an idle cgroup.
         cgroup::systemd::parent::set(paths, &limits)?;
     }
     cgroup::parent::set(paths, &limits)
 }
 
-/// A container that has no group of resctrl gets one by its id, as from runc.
+/// Creates a resctrl group with the container's id for a container without one, as runc does.
 fn set_schemas(
     slot: &Slot,
     record: &mut Record,
@@ -95,7 +94,7 @@ fn set_schemas(
     })
 }
 
-/// The config with these limits; all else in it stays, whether we know it or not.
+/// Returns the config with these limits. Unknown fields are kept.
 fn with_limits(
     config: &[u8],
     resources: &LinuxResources,
@@ -107,7 +106,7 @@ fn with_limits(
     let stored = &mut document["linux"]["resources"];
     for field in cgroup::update::FIELDS {
         if let Some(stored) = stored.as_object_mut() {
-            // Names of fields match whatever their case.
+            // Names of fields match in any case.
             stored.retain(|name, _| !name.eq_ignore_ascii_case(field));
         }
         if let Some(value) = limits.get(field) {

@@ -1,4 +1,4 @@
-//! `--userns auto`: a range of ids for a container, before anything else of it is decided.
+//! `--userns auto`: chooses a range of ids for a container, before its plan is made.
 
 use std::fs::File;
 
@@ -13,14 +13,14 @@ use crate::namespace::{Mapping, parent};
 use crate::spec::{Config, OperatorGrant, has_namespace};
 use crate::state::Store;
 
-/// Ids that were chosen, and nobody else chooses until this is dropped: by then the record must tell.
+/// Chosen ids. The lock is held until drop; the record must have them by that time.
 #[derive(Debug)]
 pub struct Choice {
     pub claim: Claim,
     _lock: Flock<File>,
 }
 
-/// Chooses the ids if the operator wants that, and writes them into the config.
+/// Chooses ids if the operator asks for it, and writes them to the config.
 pub fn choose(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Choice>> {
     if grant.userns.is_none() {
         return default_maps(config).map(|()| None);
@@ -29,7 +29,7 @@ pub fn choose(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Resu
     Ok(preview(store, config, grant)?.map(|claim| Choice { claim, _lock: lock }))
 }
 
-/// The same without holding on to them.
+/// Chooses ids without the lock, for `plan`.
 pub fn preview(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Claim>> {
     let Some(value) = grant.userns.as_deref() else {
         return default_maps(config).map(|()| None);
@@ -44,8 +44,8 @@ pub fn preview(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Res
     Ok(Some(claim))
 }
 
-/// The maps of a new user namespace for which the config has none: as crun has them, the caller's own id
-/// is that of the container's user, and the caller's subordinate ids are the others.
+/// Returns mappings for a new user namespace without mappings in the config, as crun does: the caller's id becomes the
+/// container's user, and the caller's subordinate ids the others.
 fn default_maps(config: &mut Config) -> Result<()> {
     let spec = &config.spec;
     let Some(linux) = spec.linux().as_ref() else { return Ok(()) };
@@ -59,7 +59,7 @@ fn default_maps(config: &mut Config) -> Result<()> {
     }
     let user = spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid()));
     let (uid, gid) = user.unwrap_or_default();
-    // Without subordinate ids there is the caller's own alone.
+    // Without subordinate ids only the caller's id is mapped.
     let grants = parent::grants().unwrap_or_default();
     let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let uids = auto::default_map(uid, own.0, grants.uids.first().copied());
@@ -68,7 +68,7 @@ fn default_maps(config: &mut Config) -> Result<()> {
     config.encode()
 }
 
-/// Somebody else has decided already.
+/// Returns true if the config has its own mappings or joins a user namespace.
 fn require_free(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let given = linux.is_some_and(|l| {
@@ -88,13 +88,13 @@ fn require_free(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// What the records of the state root have, of containers in any state: their files may be in use.
+/// Lists the ids in the records of all containers, also stopped ones: their files may be in use.
 fn taken(store: &Store) -> Result<Vec<Claim>> {
     let mut taken = Vec::new();
     for id in store.ids()? {
-        // Gone meanwhile, or a create that was killed before it wrote down what it had.
+        // Deleted in the meantime, or a create that was killed before it wrote a record.
         let Ok(slot) = store.open(&id) else { continue };
-        // Intended or had: the ids are the same.
+        // The intent and the record have the same ids.
         let record = slot.read().or_else(|e| slot.read_intent().map_err(|_| e));
         let record = record.map_err(|e| e.context(format!("find the ids of container {id}")))?;
         taken.extend(record.and_then(|record| record.ids));

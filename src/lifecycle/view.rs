@@ -1,5 +1,4 @@
-//! The files of a container as it sees them, for reading: its root alone, without what is mounted in
-//! it.
+//! Opens the root of a container for reading, without the file systems that are mounted in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,7 +17,7 @@ use crate::state::{Observed, Record};
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{self, Errno, open::open};
 
-/// The root of a container that has a process; else its layers, or the folder that its config names.
+/// Opens the root of a container's process. Without a process, opens the layers or the rootfs directory of the config.
 pub(super) fn of(record: &Record, observed: &Observed) -> Result<Tree> {
     if observed.init().is_none() && record.overlay.is_some() {
         return layered(record, observed).map(|layered| layered.view);
@@ -30,8 +29,7 @@ pub(super) fn of(record: &Record, observed: &Observed) -> Result<Tree> {
     Ok(Tree::new(root, format!("container {}", record.id)))
 }
 
-/// A detached copy of the mount that is the process's root. It shows what is mounted there and
-/// nothing that is mounted on top: no procfs, no volume.
+/// Opens a detached copy of the mount of the process's root, without the mounts in it: no procfs, no volume.
 fn of_process(record: &Record, init: BorrowedFd<'_>) -> Result<OwnedFd> {
     let root = root_of_process(record.init_process_pid, init)?;
     let copy = clone_in_its_namespace(init, root.as_fd())
@@ -39,16 +37,16 @@ fn of_process(record: &Record, init: BorrowedFd<'_>) -> Result<OwnedFd> {
     read_only(copy)
 }
 
-/// The process's root itself, with all that is mounted in it.
+/// Opens the process's root, with the mounts in it.
 pub(super) fn root_of_process(pid: HostPid, init: BorrowedFd<'_>) -> Result<OwnedFd> {
     let link = format!("/proc/{pid}/root");
     let root = open(link.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", &link)?;
-    // Still there: so the number was its own when the link was followed.
+    // The process still exists, so the pid was its own when the link was followed.
     sys::pidfd::send_signal(init, 0).os("kill", pid)?;
     Ok(root)
 }
 
-/// A mount can be copied by a process of its own namespace only: a child goes there for it.
+/// Copies a mount in a child, because only a process of the mount's namespace can copy it.
 fn clone_in_its_namespace(init: BorrowedFd<'_>, root: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
     let (ours, theirs) = sys::socket::pair()?;
     let child = sys::clone::clone3(0, None, || {
@@ -79,14 +77,13 @@ fn of_folder(record: &Record) -> Result<OwnedFd> {
         .map_err(|e| e.hint("a container that does not run has the files that its bundle has"))?;
     match mount::open_tree(Some(folder.as_fd()), c"", Extent::One) {
         Ok(copy) => read_only(copy),
-        // Without privileges, or beside mounts that are not ours: what is mounted in it is refused where
-        // it is met.
+        // Without privileges, or with locked mounts: a mount in the root is rejected when the walk reaches it.
         Err(Errno::EPERM | Errno::EINVAL) => Ok(folder),
         Err(errno) => Err(Error::os("open_tree", path.display(), errno)),
     }
 }
 
-/// Reading leaves no trace: where nothing can be written, no time of access is either.
+/// Makes the mount read-only, so that reading changes no access times.
 fn read_only(mount: OwnedFd) -> Result<OwnedFd> {
     let change = Attributes { set: mount::ATTR_RDONLY, ..Attributes::default() };
     match mount::mount_setattr(mount.as_fd(), Extent::One, change) {
@@ -96,11 +93,11 @@ fn read_only(mount: OwnedFd) -> Result<OwnedFd> {
     }
 }
 
-/// What a container sees, what is below, and what it wrote: see [`crate::layer::changes`].
+/// Root of a container, its lower layers, and its upper directory: see [`crate::layer::changes`].
 pub(super) struct Layered {
     pub(super) view: Tree,
     pub(super) below: Tree,
-    /// Without one that the host can see, all has to be compared.
+    /// Upper directory. Without one that the host can read, all files are compared.
     pub(super) upper: Option<Tree>,
 }
 
@@ -143,7 +140,7 @@ impl Layered {
     }
 }
 
-/// What the container's ids are where we look.
+/// Returns the mappings of the container's ids to those of this process.
 pub(super) fn ids(config: &Config, place: Place) -> Ids {
     let Some(linux) = config.spec.linux().as_ref().filter(|_| place == Place::Host) else {
         return Ids::default();

@@ -6,8 +6,8 @@ use crate::id::ContainerId;
 use crate::state::{Ending, Exit, Store, observe, wait_for_ending};
 use crate::sys;
 
-/// How the container ended. The process that waits for its end, and has recorded it, has ended too: what
-/// the container held of a network is free.
+/// Waits for the container's end and returns it. The process that recorded the end has ended, too, so the container's
+/// network is released.
 pub fn wait(store: &Store, id: &ContainerId) -> Result<Exit> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;
