@@ -103,7 +103,8 @@ fn a_layer_costs_few() {
         }
         let [none, one, many] = [0, 1, 101].map(with);
         eprintln!("{none} calls without layers, {one} with one, {many} with 101");
-        assert!(one <= none + 40, "{none} {one}");
+        // 39 on an idle machine. On a loaded one a few waits are interrupted and begun again.
+        assert!(one <= none + 50, "{none} {one}");
         assert!(many <= one + 110, "{one} {many}");
     });
 }
