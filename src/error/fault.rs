@@ -1,4 +1,4 @@
-//! What the container's first process reports when one of its steps is refused.
+//! Report of the container's init process about a failed step.
 //!
 //! The parent holds the same steps, so the child need not describe them: it names the call, the
 //! errno and, where the step alone does not tell, an object.
@@ -12,14 +12,14 @@ use super::text;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The refused call, or for a failed check of our own, what was checked.
+    /// Failed system call, or the text of a failed check of Aril.
     pub call: Cow<'static, str>,
-    /// `UnknownErrno` for a failed check of our own: `call` is then the whole message.
+    /// errno of the call; `UnknownErrno` for a failed check of Aril, for which `call` is the whole message.
     pub errno: Errno,
 }
 
 impl Fault {
-    /// A check of ours failed; `message` says which.
+    /// Creates the report of a failed check of Aril with the text `message`.
     #[cold]
     pub fn refused(message: impl Into<Cow<'static, str>>) -> Self {
         Self { call: message.into(), errno: Errno::UnknownErrno }
@@ -37,7 +37,7 @@ impl fmt::Display for Fault {
 
 pub type ChildResult<T> = Result<T, Fault>;
 
-/// Names the call whose errno is passed on.
+/// Adds the name of the failed call to an errno.
 pub trait Attempt<T> {
     fn during(self, call: &'static str) -> ChildResult<T>;
 }

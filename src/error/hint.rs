@@ -1,4 +1,4 @@
-//! The one table of advice: refused call x errno -> what an operator can do.
+//! Table of hints: failed call and errno to what an operator can do.
 
 use nix::errno::Errno;
 
@@ -23,7 +23,7 @@ pub(super) fn for_cause(call: &str, object: &str, errno: Errno) -> Option<&'stat
         ("clone3", Errno::EOPNOTSUPP) => {
             Some("the cgroup is of the threaded kind, or its parent is")
         }
-        // The floor of the kernel has them all.
+        // The oldest supported kernel has all of them.
         (
             "clone3" | "close_range" | "open" | "openat2" | "open_tree" | "fsopen" | "fsmount"
             | "move_mount",

@@ -1,9 +1,8 @@
-//! One error type for everything that an operator reads.
+//! Error type for all errors that a user reads.
 //!
-//! An [`Error`] says what was attempted (the trail, outermost first), on what object, what the
-//! kernel answered (the cause), and where we know it, what to do (the hint). It is printed once, at
-//! the top; nothing in between logs and returns. Texts follow Go's conventions (lower case, no
-//! `(os error N)`), because engines search for them: see [`text`].
+//! An [`Error`] has the attempted action (the trail, outermost first), the object, the kernel's answer (the cause), and a hint
+//! if one is known. It is printed once, at the top. Texts follow Go's conventions (lower case, no `(os error N)`), because
+//! engines search for them: see [`text`].
 
 pub mod fault;
 mod hint;
@@ -18,14 +17,14 @@ pub use fault::Fault;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a caller of the library may need to tell apart. Engines see texts, not kinds.
+/// Kind of error, for callers in this program. Engines get texts only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The command line.
+    /// Invalid command line.
     Usage,
-    /// config.json, process.json or another input document.
+    /// Invalid config.json, process.json or other document.
     Config,
-    /// No container of that id.
+    /// No container has the id.
     NotFound,
     /// The id is taken.
     Exists,
@@ -33,18 +32,18 @@ pub enum Kind {
     State,
     /// Another call holds the container's lock.
     Busy,
-    /// The kernel, or another process, refused.
+    /// The kernel or another process rejected a request.
     System,
     /// The container's program does not exist.
     NoProgram,
-    /// The container's program exists, and cannot be executed.
+    /// The container's program exists but cannot be executed.
     NotExecutable,
-    /// The caller does not want to wait any longer.
+    /// The caller has interrupted three times.
     Interrupted,
 }
 
 impl Kind {
-    /// The exit code by which `run` reports the error: that of shells and Docker for a program.
+    /// Returns the exit status of `run` for the error: 126 and 127 as in shells and Docker.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::NoProgram => 127,
@@ -55,7 +54,7 @@ impl Kind {
     }
 }
 
-/// Boxed, so that a `Result` costs one word on the path where nothing fails.
+/// Error, boxed so that a successful `Result` has one word.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -66,7 +65,7 @@ struct Inner {
     hint: Option<String>,
 }
 
-/// A refused system call.
+/// Failed system call.
 struct Cause {
     call: Cow<'static, str>,
     object: String,
@@ -94,7 +93,7 @@ impl Error {
         Self::new(Kind::System, message)
     }
 
-    /// `call` on `object` failed with `errno`: reads `open /proc/x: permission denied`.
+    /// Creates the error of `call` on `object` with `errno`: `open /proc/x: permission denied`.
     #[cold]
     pub fn os(call: impl Into<Cow<'static, str>>, object: impl fmt::Display, errno: Errno) -> Self {
         let cause = Cause { call: call.into(), object: object.to_string(), errno };
@@ -106,7 +105,7 @@ impl Error {
         }))
     }
 
-    /// The same from `std::io`, whose errors carry an errno whenever the kernel spoke.
+    /// Creates the error from one of `std::io`, which has an errno if the kernel rejected a call.
     #[cold]
     pub fn io(call: &'static str, object: impl fmt::Display, error: &std::io::Error) -> Self {
         match error.raw_os_error() {
@@ -115,7 +114,7 @@ impl Error {
         }
     }
 
-    /// Puts what was being attempted in front.
+    /// Adds the attempted action in front.
     #[must_use]
     #[cold]
     pub fn context(mut self, attempted: impl Into<String>) -> Self {
@@ -123,7 +122,7 @@ impl Error {
         self
     }
 
-    /// What the operator can do about it. The innermost hint, nearest to the cause, wins.
+    /// Adds a hint: what the user can do. The innermost hint is kept.
     #[must_use]
     #[cold]
     pub fn hint(mut self, advice: impl Into<String>) -> Self {
@@ -131,7 +130,7 @@ impl Error {
         self
     }
 
-    /// The same error, of another kind.
+    /// Changes the kind of the error.
     #[must_use]
     #[cold]
     pub fn of_kind(mut self, kind: Kind) -> Self {
@@ -143,17 +142,17 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the container's program is what failed.
+    /// Returns true if the container's program could not be executed.
     pub fn is_of_program(&self) -> bool {
         matches!(self.0.kind, Kind::NoProgram | Kind::NotExecutable)
     }
 
-    /// The kernel's answer, if it was the kernel who refused.
+    /// Returns the errno, if the kernel rejected a call.
     pub fn errno(&self) -> Option<Errno> {
         self.0.cause.as_ref().map(|c| c.errno)
     }
 
-    /// The advice, explicit or from the table of [`hint`].
+    /// Returns the hint: the explicit one, or that of the table [`hint`].
     pub fn advice(&self) -> Option<&str> {
         self.0.hint.as_deref().or_else(|| {
             let cause = self.0.cause.as_ref()?;
@@ -188,9 +187,9 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Context on results, of ours and of the layers below us.
+/// Adds context to results.
 pub trait Context<T> {
-    /// Says what was being attempted. The closure runs only on failure.
+    /// Adds the attempted action. The closure runs only on failure.
     fn context(self, attempted: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -200,7 +199,7 @@ impl<T> Context<T> for Result<T> {
     }
 }
 
-/// Turns the bare errno of `sys` into an [`Error`] that names call and object.
+/// Converts an errno to an [`Error`] with call and object.
 pub trait OsContext<T> {
     fn os(self, call: &'static str, object: impl fmt::Display) -> Result<T>;
 }

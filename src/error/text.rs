@@ -1,11 +1,11 @@
-//! Texts that other programs search for (source: the callers' own sources; see docs/engines.md).
+//! Texts that other programs search for (source: the sources of these programs).
 
 use std::borrow::Cow;
 
 use nix::errno::Errno;
 
-/// The kernel's answer in the words of Go's errno table: dockerd, podman, containerd and CRI-O match
-/// `permission denied`, `no such file or directory` and their like case-sensitively.
+/// Returns the text of an errno from Go's table: dockerd, Podman, containerd and CRI-O match `permission denied`,
+/// `no such file or directory` and others case-sensitively.
 pub fn errno(errno: Errno) -> Cow<'static, str> {
     match errno {
         // nix and Go differ on these.

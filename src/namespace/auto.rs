@@ -1,18 +1,18 @@
-//! A user namespace of ids that nobody else uses: chosen out of what /etc/subuid and /etc/subgid grant.
+//! Chooses ids for a user namespace that no other container has, from the ranges of /etc/subuid and /etc/subgid.
 //!
-//! Root takes from what is granted to the user `containers`, as Podman does, or to `root`; the rootfs
-//! is then shown with its owners mapped, so that nothing has to be chowned. An ordinary user keeps their own
-//! id as the container's root, which is who owns their rootfs, and takes the others from their grants.
+//! Root uses the ranges of the user `containers`, as Podman does, or of `root`. The rootfs is then mounted with mapped owners,
+//! without chown(2). For an ordinary user the container's root is the user's own id, which owns the rootfs, and the others
+//! are the user's subordinate ids.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Mapping, Maps};
 use crate::error::{Error, Result};
 
-/// How many ids a container gets if nobody says.
+/// Default number of ids of a container.
 const SIZE: u32 = 65_536;
 
-/// Host ids from `start` on.
+/// Range of host ids that begins at `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     pub start: u32,
@@ -29,25 +29,25 @@ impl Range {
     }
 }
 
-/// What a container has for itself, for as long as its record is there.
+/// Ranges that a container has until its record is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub uids: Range,
     pub gids: Range,
 }
 
-/// Who asks, and what they are granted.
+/// Caller, and the ranges that it may use.
 #[derive(Debug, Default)]
 pub struct Grants {
-    /// Uid and gid of an ordinary user; none for root.
+    /// Uid and gid of an ordinary user; `None` for root.
     pub own: Option<(u32, u32)>,
-    /// As the files spell who they are, for the words of an error.
+    /// Names of the caller in the files, for error texts.
     pub name: String,
     pub uids: Vec<Range>,
     pub gids: Vec<Range>,
 }
 
-/// `auto` or `auto:SIZE`: how many ids.
+/// Parses `auto` or `auto:SIZE`. Returns the number of ids.
 pub fn size(value: &str) -> Result<u32> {
     let size = match value.split_once(':') {
         None if value == "auto" => Some(SIZE),
@@ -59,7 +59,7 @@ pub fn size(value: &str) -> Result<u32> {
     })
 }
 
-/// The lines of /etc/subuid or /etc/subgid that are about one of `names`: `name:start:count`.
+/// Returns the ranges of `names` in /etc/subuid or /etc/subgid, which have lines `name:start:count`.
 pub fn granted(text: &str, names: &[&str]) -> Vec<Range> {
     text.lines()
         .filter_map(|line| {
@@ -71,13 +71,13 @@ pub fn granted(text: &str, names: &[&str]) -> Vec<Range> {
         .collect()
 }
 
-/// People write 4294967296 where they mean all.
+/// Parses a count. 4294967296 is accepted, with which users mean all ids.
 fn clamped(count: &str) -> Option<u32> {
     let count: u64 = count.parse().ok()?;
     Some(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Ids that no other container has.
+/// Chooses ids that no other container has.
 pub fn choose(grants: &Grants, taken: &[Claim], size: u32) -> Result<Claim> {
     let wanted = if grants.own.is_some() { size - 1 } else { size };
     let find = |file: &str, ranges: &[Range], of: fn(&Claim) -> Range| {
@@ -92,7 +92,7 @@ pub fn choose(grants: &Grants, taken: &[Claim], size: u32) -> Result<Claim> {
 
 fn first_free(granted: &[Range], taken: &[Range], size: u32) -> Option<Range> {
     granted.iter().find_map(|grant| {
-        // What is free begins where the grant does, or where somebody's ends.
+        // A free range begins at the start of a granted range, or at the end of a used one.
         let mut starts: Vec<u64> = taken.iter().map(|range| range.end()).collect();
         starts.push(grant.start.into());
         starts.sort_unstable();
@@ -120,7 +120,7 @@ fn none_free(file: &str, grants: &Grants, ranges: &[Range], wanted: u32) -> Erro
     .hint("delete containers that are not needed, ask for fewer (auto:SIZE), or grant more")
 }
 
-/// `own` as `container`, and the ids around it from what is granted.
+/// Maps `own` to `container`, and the ids around it to granted ids.
 pub fn default_map(container: u32, own: u32, granted: Option<Range>) -> Vec<Mapping> {
     let Range { start, size } = granted.unwrap_or(Range { start: 0, size: 0 });
     let below = container.min(size);
@@ -136,7 +136,7 @@ pub fn default_map(container: u32, own: u32, granted: Option<Range>) -> Vec<Mapp
     maps.into_iter().filter(|map| map.size > 0).collect()
 }
 
-/// The container's ids from 0 on.
+/// Returns mappings of the container's ids from 0.
 pub fn maps(grants: &Grants, claim: &Claim) -> Maps {
     let map = |own: Option<u32>, range: Range| {
         let Range { start, size } = range;
@@ -216,7 +216,7 @@ mod tests {
             refused,
             "userns auto: /etc/subuid grants 50 ids to x, and no 10 in a row are free"
         );
-        // A hole is used again, by who fits in.
+        // A freed range is used again by a container of its size.
         taken.remove(1);
         assert_eq!(choose(&some, &taken, 7).unwrap().uids, range(110, 7));
         assert!(choose(&some, &taken, 11).is_err());

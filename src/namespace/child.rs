@@ -1,4 +1,4 @@
-//! Inside the new process: enter, name, set sysctls.
+//! Enters namespaces, sets names and sysctls, in the new process.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,8 +11,8 @@ use crate::fs::Proc;
 use crate::sys;
 use crate::sys::open::open;
 
-/// `proc` is the host's: it resolves sysctls by the namespaces of the task that opens them, and the
-/// container cannot have put anything over it.
+/// Runs a step. `proc` is the host's procfs: the kernel resolves sysctls by the namespaces of the task that opens them, and
+/// the container cannot have mounted over it.
 pub fn run(step: &Step, proc: &Proc) -> ChildResult<()> {
     match step {
         Step::Join(join) => enter(join, &open_namespace(join)?),
@@ -25,13 +25,12 @@ pub fn run(step: &Step, proc: &Proc) -> ChildResult<()> {
     }
 }
 
-/// Makes a time namespace and enters it: unshare(2) makes it for children alone, and execve(2) enters
-/// it since Linux 6.1.
+/// Creates a time namespace and enters it. unshare(2) creates it for children; execve(2) enters it since Linux 6.1.
 fn new_time(offsets: Option<&str>) -> ChildResult<()> {
     sys::namespace::unshare(sys::namespace::TIME).during("unshare CLONE_NEWTIME")?;
     if let Some(lines) = offsets {
-        // The files of a hidden process belong to the host's root. No process but this one is in the
-        // new user namespace, whose rights it takes to look into it.
+        // The /proc files of a non-dumpable process belong to the host's root. Only processes with privileges in the
+        // new user namespace could access it, and no other process is in it.
         sys::process::set_dumpable(true).during("prctl PR_SET_DUMPABLE")?;
         let file = open(c"/proc/self/timens_offsets", OFlag::O_WRONLY | OFlag::O_CLOEXEC);
         let written = file.and_then(|file| nix::unistd::write(&file, lines.as_bytes()));
@@ -43,7 +42,7 @@ fn new_time(offsets: Option<&str>) -> ChildResult<()> {
     sys::namespace::setns(own.as_fd(), sys::namespace::TIME).during("setns time")
 }
 
-/// Of the user namespace that was entered.
+/// Becomes root of the user namespace that was entered.
 pub fn become_root() -> ChildResult<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid).during("setresgid 0")?;

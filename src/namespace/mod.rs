@@ -1,21 +1,20 @@
-//! Namespaces: which are made, which are joined, in what order, and what is set inside them.
+//! Namespaces: creates or joins them in the order that the kernel requires, and sets their values.
 //!
 //! # Theory of operation
 //!
-//! All new namespaces come into being in the one `clone3` that makes the container's first process,
-//! with four exceptions that the kernel forces:
+//! All new namespaces are created by the `clone3` of the container's first process, with four exceptions:
 //!
-//! * **cgroup**: its root is the cgroup of the task that makes it, and `clone3` still counts the
-//!   parent's, so the child unshares it once it lives in its own cgroup.
-//! * **time**: offsets can be written only while no task is inside, so the parent (or the relay)
-//!   unshares it for its children, writes them, and clones after.
-//! * **ipc in a user namespace**: its message queues belong to who makes it, and at the clone that is
-//!   an id that is not mapped; the child unshares it once it is root there.
-//! * **pid by path**: joining changes the caller's *children* only, so the parent joins and clones.
+//! * **cgroup**: its root is the cgroup of the task that creates it, which for `clone3` is the parent's. So the child unshares
+//!   it after it has been moved to its cgroup.
+//! * **time**: offsets can be written only while no task is in it. So the parent (or the relay) unshares it for its children,
+//!   writes the offsets, then clones.
+//! * **ipc in a user namespace**: its message queues belong to the user that creates it, which is not mapped at the clone.
+//!   So the child unshares it after it became root.
+//! * **pid by path**: setns(2) affects only the caller's *children*, so the parent joins and clones.
 //!
-//! Joined namespaces are entered by the child itself. Where a user namespace is involved that fails:
-//! a task that is inside it may no longer join namespaces owned outside, and new namespaces must be
-//! owned by it. Then a *relay* does the joining, clones the child as its own sibling, and ends.
+//! The child itself joins the other namespaces. With a user namespace it cannot: a task in the user namespace is not permitted
+//! to join namespaces that its parent owns, and new namespaces must be owned by it. Then a *relay* joins them, clones the
+//! child as its sibling, and ends.
 
 pub mod auto;
 pub mod child;
@@ -28,7 +27,7 @@ use std::fmt;
 
 use oci_spec::runtime::LinuxNamespaceType;
 
-/// A namespace kind, by the name that `/proc/<pid>/ns/` gives it.
+/// Kind of namespace, named as in `/proc/<pid>/ns/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Cgroup,
@@ -66,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// The file's name under `/proc/<pid>/ns/`.
+    /// Returns the file's name in `/proc/<pid>/ns/`.
     pub fn file(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -80,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// The name that the OCI specification uses.
+    /// Returns the name in the OCI specification.
     pub fn oci(self) -> &'static str {
         match self {
             Self::Mount => "mount",
@@ -89,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// The key in runc's state.json, which node agents read.
+    /// Returns the key in runc's state.json, which node agents read.
     pub fn record_key(self) -> &'static str {
         match self {
             Self::Cgroup => "NEWCGROUP",
@@ -117,14 +116,14 @@ impl Kind {
     }
 }
 
-/// A namespace to enter.
+/// Namespace to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
     pub kind: Kind,
     pub path: CString,
 }
 
-/// `uid_map` and `gid_map` of a new user namespace, one line an entry, ready to write.
+/// Content of `uid_map` and `gid_map` of a new user namespace, one line per entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Maps {
     pub uid: Vec<Mapping>,
@@ -138,7 +137,7 @@ pub struct Mapping {
     pub size: u32,
 }
 
-/// The host's id behind the container's `id`.
+/// Returns the host's id of the container's `id`.
 pub fn host_id(map: &[Mapping], id: u32) -> Option<u32> {
     map.iter()
         .find(|m| id >= m.container && id - m.container < m.size)
@@ -148,16 +147,15 @@ pub fn host_id(map: &[Mapping], id: u32) -> Option<u32> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Join(Join),
-    /// Root of the user namespace, new (its maps are written by then) or joined.
+    /// Become root of the user namespace, after its mappings were written or it was joined.
     BecomeRoot,
-    /// What cannot come into being with the process.
+    /// Create the namespaces that clone3 cannot create.
     Unshare(Kind),
-    /// A time namespace of an ordinary user's, with lines for `/proc/self/timens_offsets`: only in
-    /// the new user namespace is there the right to make it.
+    /// Create a time namespace in the new user namespace of an ordinary user, with lines for `/proc/self/timens_offsets`.
     NewTime(Option<String>),
     Hostname(CString),
     Domainname(CString),
-    /// A value under `/proc/sys`, by its path in /proc (`sys/...`).
+    /// Write a sysctl by its path in /proc (`sys/...`).
     Sysctl {
         key: CString,
         value: Vec<u8>,

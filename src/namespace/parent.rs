@@ -1,4 +1,4 @@
-//! What only the host's side may do: id maps, time offsets, and looking at namespaces by path.
+//! Writes id mappings and time offsets, and reads namespaces by path, in the parent.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -15,8 +15,8 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
 use crate::sys;
 
-/// Looks at the namespaces that the config names by path, as far as a plan depends on them:
-/// `needs_network` if something is only for a network namespace that is not the runtime's.
+/// Reads the facts about namespaces that the config names by path. `needs_network` is true if the config has settings for a
+/// network namespace that is not the runtime's.
 pub fn facts(namespaces: &[LinuxNamespace], needs_network: bool) -> Result<Facts> {
     let path_of = |kind| {
         namespaces
@@ -40,8 +40,8 @@ fn same_namespace(a: &Path, b: &Path) -> Result<bool> {
     Ok(identity(a)? == identity(b)?)
 }
 
-/// The maps of a user namespace, as this one sees them, and whether it denies setgroups(2): only a task
-/// inside shows them.
+/// Reads the mappings of a user namespace relative to this one, and if it denies setgroups(2). Only /proc of a task in it
+/// has them, so a child joins it.
 fn maps_behind(path: &Path) -> Result<(Maps, bool)> {
     let what = || format!("read the id maps of user namespace {}", path.display());
     let file = fs::File::open(path).os("open", path.display()).context(what)?;
@@ -49,14 +49,14 @@ fn maps_behind(path: &Path) -> Result<(Maps, bool)> {
     let inside = sys::clone::clone3(0, None, || {
         let joined = sys::namespace::setns(file.as_fd(), libc::CLONE_NEWUSER);
         if joined.is_ok() && sys::socket::send(theirs.as_fd(), b"+", &[]).is_ok() {
-            // Stay until the parent has read the maps and kills us; never outlive it.
+            // Wait until the parent has read the mappings and kills this process.
             nix::unistd::pause();
         }
         sys::clone::exit_now(1)
     })
     .os("clone3", "")
     .context(what)?;
-    // Told by the child: of one that has gained capabilities, an ordinary user cannot see the namespace.
+    // The child reports it: an ordinary user cannot read the namespace of a process that has gained capabilities.
     drop(theirs);
     let joined = sys::socket::receive(ours.as_fd(), &mut [0]).is_ok_and(|(length, _)| length > 0);
     let result = read_joined_maps(&inside, path, joined);
@@ -81,12 +81,12 @@ fn read_joined_maps(
     Ok((Maps { uid: read("uid_map")?, gid: read("gid_map")? }, denies))
 }
 
-/// Whether the user namespace of process `pid` (or `self`) denies setgroups(2).
+/// Returns true if the user namespace of process `pid` (or `self`) denies setgroups(2).
 pub fn denies_setgroups(pid: &str) -> bool {
     fs::read(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
-/// The uid map of the user namespace that process `pid` is in.
+/// Reads the uid mappings of the user namespace of process `pid`.
 ///
 /// # Errors
 ///
@@ -95,7 +95,7 @@ pub fn uid_map_of(pid: i32) -> Result<Vec<Mapping>> {
     map_of(pid, "uid_map")
 }
 
-/// The ids of the process's user namespace.
+/// Reads the id mappings of the process's user namespace.
 pub fn maps_of(pid: i32) -> Result<Maps> {
     Ok(Maps { uid: map_of(pid, "uid_map")?, gid: map_of(pid, "gid_map")? })
 }
@@ -115,14 +115,14 @@ fn parse_map(text: &str) -> Vec<Mapping> {
         .collect()
 }
 
-/// For `runtime-tests/fuzz/`: what was read of a map is written the same.
+/// Parses and formats a mapping, for `runtime-tests/fuzz/`.
 #[cfg(fuzzing)]
 pub fn check_map(text: &str) {
     let map = parse_map(text);
     assert_eq!(parse_map(&lines(&map)), map);
 }
 
-/// What the files of the host grant to who we are.
+/// Reads the ranges of the caller from /etc/subuid and /etc/subgid.
 pub fn grants() -> Result<Grants> {
     let read = |path: &str| match fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
@@ -151,7 +151,7 @@ pub fn grants() -> Result<Grants> {
     Ok(Grants { own, ..of(&[name.as_deref().unwrap_or(&number), &number]) })
 }
 
-/// Writes the maps of the new user namespace that `pid` lives in.
+/// Writes the mappings of the new user namespace of process `pid`.
 pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         write(pid, "uid_map", &lines(&maps.uid))?;
@@ -164,7 +164,7 @@ pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
         by_helper("newuidmap", pid, &maps.uid)?;
     }
     if own(&maps.gid, nix::unistd::getegid().as_raw()) {
-        // Since Linux 3.19 an unprivileged gid_map needs setgroups(2) given up first (CVE-2014-8989).
+        // Since Linux 3.19 an unprivileged gid_map requires that setgroups(2) is denied first (CVE-2014-8989).
         write(pid, "setgroups", "deny")?;
         write(pid, "gid_map", &lines(&maps.gid))
     } else {
@@ -172,8 +172,7 @@ pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
     }
 }
 
-/// A new time namespace for the children of this process. Offsets can be written only before the
-/// first of them enters it.
+/// Creates a time namespace for the children of this process. Offsets can be written only before the first child enters it.
 pub fn new_time_namespace(offsets: Option<&str>) -> Result<()> {
     sys::namespace::unshare(sys::namespace::TIME)
         .os("unshare", "CLONE_NEWTIME")
@@ -196,7 +195,7 @@ fn write(pid: HostPid, file: &str, text: &str) -> Result<()> {
         .map_err(|e| e.hint("host ids are those that this process sees: /proc/self/uid_map and gid_map list them"))
 }
 
-/// newuidmap(1) and newgidmap(1) may map the ranges that /etc/subuid and /etc/subgid grant.
+/// Writes mappings by newuidmap(1) and newgidmap(1), which may map the ranges of /etc/subuid and /etc/subgid.
 fn by_helper(program: &str, pid: HostPid, map: &[Mapping]) -> Result<()> {
     let numbers = map.iter().flat_map(|m| [m.container, m.host, m.size]).map(|n| n.to_string());
     let output = Command::new(program)

@@ -1,4 +1,4 @@
-//! Which namespaces, made or joined, by whom.
+//! Plans the namespaces of a container: created or joined, and by which process.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -10,14 +10,14 @@ use super::{Join, Kind, Mapping, Maps, Step, sysctl};
 use crate::error::{Error, Result};
 use crate::path::{c_path, c_string};
 
-/// What the host tells about the namespaces that the config names.
+/// Facts about the namespaces that the config names by path.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// The joined network namespace is the runtime's own.
+    /// True if the joined network namespace is the runtime's own.
     pub joins_host_network: bool,
-    /// The maps of a user namespace that is joined by path.
+    /// Mappings of a user namespace that is joined by path.
     pub joined_maps: Option<Maps>,
-    /// The user namespace that is joined by path denies setgroups(2).
+    /// True if the user namespace that is joined by path denies setgroups(2).
     pub joined_denies_setgroups: bool,
 }
 
@@ -30,41 +30,40 @@ pub struct Input<'a> {
     pub hostname: Option<&'a str>,
     pub domainname: Option<&'a str>,
     pub sysctl: Option<&'a HashMap<String, String>>,
-    /// The runtime is not root.
+    /// True if the runtime is not root.
     pub rootless: bool,
     pub facts: Facts,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// For `clone3`: everything new but cgroup and time.
+    /// Flags for `clone3`: all new namespaces except cgroup and time.
     pub clone_flags: u64,
     pub new_time: bool,
     /// Lines for `/proc/self/timens_offsets`.
     pub time_offsets: Option<String>,
-    /// A relay has to join before the clone (see the theory of operation).
+    /// True if a relay joins namespaces before the clone (see the theory of operation).
     pub relay: bool,
-    /// The process is made so that nobody may look into it. An ordinary user could not write its id maps
-    /// then, nor the offsets of its clocks.
+    /// True if the process is created non-dumpable. An ordinary user could not write its id mappings and clock offsets then.
     pub hidden: bool,
-    /// Joined by the process that clones: `pid`, and with a relay all of them.
+    /// Namespaces that the cloning process joins: `pid`, and with a relay all of them.
     pub joined_before_clone: Vec<Join>,
-    /// To be written by the parent, for a new user namespace.
+    /// Mappings of a new user namespace, which the parent writes.
     pub new_maps: Option<Maps>,
-    /// The container's ids as the host sees them, new or joined; `None` without a user namespace.
+    /// Host ids of the container's ids, for a new or joined user namespace; `None` without one.
     pub maps: Option<Maps>,
-    /// The user namespace denies setgroups(2), as one must whose only group is its unprivileged creator's.
+    /// True if the user namespace denies setgroups(2). An unprivileged user that maps only its own group must deny it.
     pub denies_setgroups: bool,
-    /// First steps of the child: joins, root, cgroup namespace.
+    /// First steps of the child: join namespaces, become root, create the cgroup namespace.
     pub enter: Vec<Step>,
-    /// hostname and domainname.
+    /// Steps that set hostname and domainname.
     pub names: Vec<Step>,
     pub sysctls: Vec<Step>,
     present: Vec<(Kind, bool)>,
 }
 
 impl Plan {
-    /// New or joined, so not the runtime's.
+    /// Returns true for a new or joined kind, which is not the runtime's.
     pub fn has(&self, kind: Kind) -> bool {
         self.present.iter().any(|(k, _)| *k == kind)
     }
@@ -73,7 +72,7 @@ impl Plan {
         self.present.contains(&(kind, true))
     }
 
-    /// The path of the one that is joined.
+    /// Returns the path of the joined namespace of a kind.
     pub fn joined(&self, kind: Kind) -> Option<&CStr> {
         let entered = self.enter.iter().filter_map(|step| match step {
             Step::Join(join) => Some(join),
@@ -83,7 +82,7 @@ impl Plan {
         joins.find(|join| join.kind == kind).map(|join| join.path.as_c_str())
     }
 
-    /// Every kind that is not the runtime's, with whether it is new.
+    /// Lists kinds that are not the runtime's; true for new ones.
     pub fn kinds(&self) -> impl Iterator<Item = (Kind, bool)> + '_ {
         self.present.iter().copied()
     }
@@ -109,7 +108,7 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
             None => plan.clone_flags |= kind.flag() as u64,
         }
     }
-    // The user namespace last: what the runtime may enter, it may enter before.
+    // The user namespace last: the runtime may not be permitted to join the others from it.
     joins.sort_by_key(|j| j.kind == Kind::User);
 
     user_namespace(input, &mut plan)?;
@@ -240,11 +239,11 @@ fn names(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
                 "unable to set {what} without a private UTS namespace"
             )));
         }
-        // The kernel's own limit, __NEW_UTS_LEN.
+        // The kernel's limit, __NEW_UTS_LEN.
         if name.len() > 64 {
             return Err(Error::config(format!("{what} {name:?} is longer than 64 bytes")));
         }
-        // What it is, it is to everything that reads it: programs put it into files line by line.
+        // Programs write the host name to files line by line, so a line break is rejected.
         if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(Error::config(format!(
                 "invalid {what} {name:?}: it contains white space or a control character"

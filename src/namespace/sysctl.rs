@@ -1,4 +1,4 @@
-//! Which sysctls may be set: those of a namespace that the container does not share.
+//! Checks sysctls: only those of a namespace that the container does not share can be set.
 
 use std::collections::HashMap;
 
@@ -54,8 +54,8 @@ pub(super) fn plan(
         .collect()
 }
 
-/// The dotted form. Where the first separator is a slash the name is a path, in which a dot belongs
-/// to a component (`net/ipv4/conf/eth0.100/forwarding`): kept apart as sysctl(8) does, by swapping.
+/// Returns the dotted form of a name. If the first separator is a slash, the name is a path, and a dot is part of a
+/// component (`net/ipv4/conf/eth0.100/forwarding`). As in sysctl(8), dots and slashes are exchanged then.
 fn normalise(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(at) if name.as_bytes()[at] == b'/' => name
