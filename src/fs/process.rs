@@ -1,4 +1,4 @@
-//! What /proc tells of a process.
+//! Reads facts about a process from /proc.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,16 +6,16 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::id::HostPid;
 
-/// Whether this process lives in another user namespace than the first.
+/// Returns true if this process is in a user namespace other than the initial one.
 ///
-/// The initial user namespace has a fixed inode number (PROC_USER_INIT_INO), since Linux 3.8; its
-/// map alone would not tell, for a namespace may be mapped one to one.
+/// The initial user namespace has a fixed inode number (PROC_USER_INIT_INO) since Linux 3.8. Its mappings do not identify it,
+/// because another namespace may be mapped one to one.
 pub fn in_user_namespace() -> bool {
     const INITIAL: u64 = 0xEFFF_FFFD;
     std::fs::metadata("/proc/self/ns/user").is_ok_and(|m| m.ino() != INITIAL)
 }
 
-/// The processes of the pid namespace that `pid` lives in, as far as we may look into them; sorted.
+/// Lists the processes in the pid namespace of `pid` that the caller can access, sorted.
 pub fn in_pid_namespace_of(pid: HostPid) -> Vec<HostPid> {
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let Some(wanted) = namespace(pid.0) else { return Vec::new() };
@@ -28,39 +28,39 @@ pub fn in_pid_namespace_of(pid: HostPid) -> Vec<HostPid> {
     pids.into_iter().map(HostPid).collect()
 }
 
-/// The process that a thread belongs to; `None` when there is no such thread.
+/// Returns the process of a thread. `None` if the thread does not exist.
 pub fn of_thread(tid: HostPid) -> Option<HostPid> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
     group.trim().parse().ok().map(HostPid)
 }
 
-/// What tells one process from another of the same number.
+/// Facts that identify a process, also after its pid was reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Clock ticks since boot at which it started.
+    /// Start time in clock ticks since boot.
     pub start: u64,
-    /// A zombie, or on its way out.
+    /// True for a zombie or an exiting process.
     pub dead: bool,
-    /// It runs another program than the one that it was forked from, or the same anew.
+    /// True if the process has called execve(2).
     pub executed: bool,
-    /// The process that made it, or that has taken over from that one.
+    /// Parent process.
     pub parent: HostPid,
 }
 
-/// `None` when there is no such process.
+/// Reads the facts. `None` if the process does not exist.
 pub fn stat(pid: HostPid) -> Option<Stat> {
-    // A line has some 300 bytes, and one read gives all of it.
+    // A line has about 300 bytes, which one read(2) returns.
     let mut line = [0; 1024];
     let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
     parse(&String::from_utf8_lossy(&line[..length]))
 }
 
-/// From linux/sched.h: forked, and did not execute anything yet.
+/// Flag of linux/sched.h: forked without execve(2).
 const FORKED: u32 = 0x40;
 
-/// The second field is the program's name in parentheses and may hold anything, parentheses and
-/// spaces included: count fields from the last `)`.
+/// Parses the line. The second field is the program's name in parentheses, which may contain parentheses and spaces: fields
+/// are counted from the last `)`.
 fn parse(text: &str) -> Option<Stat> {
     let rest = text.get(text.rfind(')')? + 1..)?;
     let mut fields = rest.split_ascii_whitespace();

@@ -1,4 +1,4 @@
-//! Small files of ours, on the host: replaced whole or not at all, read up to a bound.
+//! Small files of Aril on the host: replaced atomically, read up to a limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -12,12 +12,12 @@ use nix::unistd::linkat;
 use crate::error::{Error, OsContext, Result};
 use crate::sys::{self, Errno};
 
-/// Puts `data` at `path` with exactly `mode`. Who reads sees the old file or the new one.
+/// Writes `data` to `path` with exactly `mode`. A reader sees the old or the new file.
 pub fn write(path: &Path, mode: u32, data: &[u8]) -> Result<()> {
     prepare(path, mode, data)?.commit()
 }
 
-/// What will be at a path, written beside it.
+/// File that is written beside its path.
 #[must_use]
 #[derive(Debug)]
 pub struct Prepared {
@@ -25,7 +25,7 @@ pub struct Prepared {
     path: PathBuf,
 }
 
-/// The longer part of [`write`]; the rest is one rename.
+/// Writes the temporary file of [`write`]; the rest is one rename(2).
 pub fn prepare(path: &Path, mode: u32, data: &[u8]) -> Result<Prepared> {
     let temporary = beside(path)?;
     let written = create(&temporary, mode).and_then(|mut file| file.write_all(data));
@@ -40,14 +40,14 @@ impl Prepared {
     }
 
     fn failed(&self, error: &std::io::Error) -> Error {
-        // It may not exist; the first failure is the one to report.
+        // It may not exist, and the first error is the one to report.
         let _ = std::fs::remove_file(&self.temporary);
         Error::io("write", self.path.display(), error)
     }
 }
 
-/// Puts `data` at `path` if nothing is there, and says whether it has. Whoever is killed meanwhile leaves
-/// nothing beside it, where the file system has files without a name (`O_TMPFILE`).
+/// Writes `data` to `path` if no file exists, and returns true then. With `O_TMPFILE` a killed process leaves no temporary
+/// file.
 pub fn place(path: &Path, mode: u32, data: &[u8]) -> Result<bool> {
     let folder = path.parent().unwrap_or(path);
     let nameless = OpenOptions::new()
@@ -77,9 +77,13 @@ pub fn place(path: &Path, mode: u32, data: &[u8]) -> Result<bool> {
     }
 }
 
-/// The whole of the regular file at `path`; refused beyond `limit` bytes.
+/// Reads the regular file at `path`.
+///
+/// # Errors
+///
+/// The file has more than `limit` bytes, is not a regular file, or cannot be read.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
-    // Not to wait for a writer if it is a FIFO.
+    // O_NONBLOCK: a FIFO would wait for a writer.
     let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
     let file =
         OpenOptions::new().read(true).custom_flags(flags).open(path).os("open", path.display())?;
@@ -89,7 +93,11 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
     read_fd(file.as_fd(), limit).os("read", path.display())
 }
 
-/// Reads to the end, or `EFBIG` beyond `limit` bytes.
+/// Reads to the end.
+///
+/// # Errors
+///
+/// `EFBIG` for more than `limit` bytes, or an error of read(2).
 pub(super) fn read_fd(fd: BorrowedFd<'_>, limit: usize) -> sys::Result<Vec<u8>> {
     let mut data = Vec::new();
     let mut end = 0;
@@ -111,7 +119,7 @@ pub(super) fn read_fd(fd: BorrowedFd<'_>, limit: usize) -> sys::Result<Vec<u8>> 
     Ok(data)
 }
 
-/// In the same folder, so that rename(2) is enough. Who writes holds the lock of what it describes.
+/// Returns the temporary path, in the same directory for rename(2). The writer holds the lock of the described object.
 fn beside(path: &Path) -> Result<PathBuf> {
     let name = path
         .file_name()
@@ -130,14 +138,14 @@ fn create(path: &Path, mode: u32) -> std::io::Result<File> {
             .open(path)
     };
     let file = match open() {
-        // Left by a process that was killed here.
+        // A killed process left it.
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             std::fs::remove_file(path)?;
             open()
         }
         other => other,
     }?;
-    // Whatever the umask is; it leaves the owner's own bits alone.
+    // Independent of the umask.
     if mode & 0o077 != 0 {
         file.set_permissions(PermissionsExt::from_mode(mode))?;
     }

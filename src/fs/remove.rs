@@ -1,7 +1,6 @@
-//! Removing a tree that a container has filled: of any depth, with any names and modes.
+//! Removes a tree that a container has written: of any depth, with any names and modes.
 //!
-//! What is deep is moved up, so that neither the stack nor the number of descriptors grows with it.
-//! No symlink is followed.
+//! Deep directories are moved up, so that the stack and the number of descriptors are bounded. Symlinks are not followed.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::sys::open::open;
 use crate::sys::{Errno, Result};
 
-/// Removes the directory at `path`, of the host's, with all in it. None is no error.
+/// Removes the directory at `path` of the host with its content. A missing directory is not an error.
 pub fn tree(path: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::EINVAL);
@@ -37,14 +36,14 @@ fn empty(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     loop {
         let before = moved;
         remove_entries(top.as_fd(), |sub| hoist(top.as_fd(), sub, &mut moved))?;
-        // What is moved up may or may not be seen by the pass that moves it.
+        // The pass that moves a directory up may not list it.
         if moved == before {
             return Ok(());
         }
     }
 }
 
-/// Unlinks what is in `directory`; a directory that is not empty is left to `full`.
+/// Removes the content of `directory`. Passes directories that are not empty to `full`.
 fn remove_entries(
     directory: BorrowedFd<'_>,
     mut full: impl FnMut(&CStr) -> Result<()>,
@@ -56,10 +55,10 @@ fn remove_entries(
         if name == c"." || name == c".." {
             continue;
         }
-        // Where the file system says what it is, that is asked for at once.
+        // The file system may report the type, which saves a call.
         if entry.file_type() != Some(Type::Directory) {
             match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-                // What the kernel, and what POSIX calls a directory here.
+                // errno of Linux, and of POSIX, for a directory.
                 Err(Errno::EISDIR | Errno::EPERM) => {}
                 Ok(()) | Err(Errno::ENOENT) => continue,
                 Err(errno) => return Err(errno),
@@ -74,7 +73,7 @@ fn remove_entries(
     Ok(())
 }
 
-/// Moves the directories in `top/name` up to `top`, and removes the rest and itself.
+/// Moves the directories in `top/name` up to `top`, removes the other files and `top/name` itself.
 fn hoist(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<()> {
     let directory = open_directory(top, name)?;
     remove_entries(directory.as_fd(), |sub| {
@@ -82,7 +81,7 @@ fn hoist(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<()> {
             let up = CString::new(format!(".{moved}")).map_err(|_| Errno::EINVAL)?;
             *moved += 1;
             match renameat(&directory, sub, top, up.as_c_str()) {
-                // Somebody chose the same name.
+                // The name exists.
                 Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR | Errno::EINVAL) => {}
                 Err(Errno::EACCES) => allow(directory.as_fd(), sub)?,
                 other => return other,
@@ -97,7 +96,7 @@ const FLAGS: OFlag =
 
 fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     match openat(parent, name, FLAGS, Mode::empty()) {
-        // Ours, and its mode forbids it: without privileges that counts.
+        // Without privileges the mode of the caller's directory may forbid it.
         Err(Errno::EACCES) => {
             allow(parent, name)?;
             openat(parent, name, FLAGS, Mode::empty())
@@ -106,7 +105,7 @@ fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     }
 }
 
-/// It is a directory: unlink has said so, and whoever could make it another is dead.
+/// Opens a directory. unlink(2) has reported its type, and no process is left that could replace it.
 fn allow(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)
 }
@@ -128,7 +127,7 @@ mod tests {
     fn any_depth() {
         let path = folder("deep");
         let mut at = open(&path, OFlag::O_RDONLY).unwrap();
-        // Beyond any limit on descriptors, and longer than a path may be.
+        // More levels than descriptors, and longer than PATH_MAX.
         for depth in 0..3000 {
             nix::sys::stat::mkdirat(&at, "directory", Mode::S_IRWXU).unwrap();
             if depth % 1000 == 0 {

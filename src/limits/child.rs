@@ -1,10 +1,10 @@
-//! Limits that a process sets for itself.
+//! Sets limits of the calling process.
 
 use super::{IdSet, Step};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::sys::{Errno, process};
 
-/// Where the class of an I/O priority begins.
+/// Bit at which the class of an I/O priority begins.
 const IOPRIO_CLASS_SHIFT: u32 = 13;
 
 pub fn run(step: &Step) -> ChildResult<()> {
@@ -55,7 +55,7 @@ mod tests {
             ] {
                 run(&step).unwrap();
             }
-            // A kernel may have no NUMA.
+            // The kernel may be built without NUMA.
             for (mode, nodes) in [(2, "0"), (0, "")] {
                 let nodes = IdSet::parse("nodes", nodes).unwrap_or_default();
                 let answer = run(&Step::MemoryPolicy { mode, nodes });

@@ -1,14 +1,12 @@
-//! What the process may use, and how the kernel schedules it: rlimits, oom_score_adj, scheduler,
-//! I/O priority, CPU affinity, memory policy, personality; its share of caches and bandwidth is in [`rdt`].
+//! Limits and scheduling of the process: rlimits, oom_score_adj, scheduler, I/O priority, CPU affinity, memory policy,
+//! personality. Cache and memory bandwidth are in [`rdt`].
 //!
 //! # Theory of operation
 //!
-//! [`plan::plan`] sorts `process` and `linux` into two kinds. What only the runtime may do (raising
-//! a hard limit or lowering oom_score_adj needs CAP_SYS_RESOURCE of the *initial* user namespace,
-//! which a container in its own has not got) the parent does to the child by its pid, see
-//! [`parent`]: rlimits last, when the child is ready, so that they hamper no setup. The rest are
-//! [`Step`]s that the child takes right before seccomp, after it has entered its cgroup: a cpuset
-//! decides which CPUs an affinity can mean.
+//! [`plan::plan`] divides `process` and `linux` into two kinds. The parent sets limits that need privileges, by the child's
+//! pid, see [`parent`]: raising a hard limit or lowering oom_score_adj needs CAP_SYS_RESOURCE in the *initial* user namespace.
+//! It sets rlimits last, when the child is ready, because they would affect the setup. The others are [`Step`]s that the
+//! child runs right before seccomp. It is in its cgroup then, and the cpuset determines the CPUs of an affinity.
 
 pub mod child;
 pub mod parent;
@@ -25,13 +23,13 @@ pub use set::IdSet;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Where the child may set its own: not in a user namespace.
+    /// Set oom_score_adj; the parent does it if the child is in a user namespace.
     Rlimit(Rlimit),
-    /// None: every CPU that the cpuset allows.
+    /// Set the CPU affinity. `None` for every CPU of the cpuset.
     CpuAffinity(Option<IdSet>),
     Scheduler {
         attr: SchedAttr,
-        /// The container has a cpuset, which some policies cannot be used with.
+        /// True if the container has a cpuset, with which some policies cannot be used.
         cpuset: bool,
     },
     IoPriority {
@@ -40,16 +38,16 @@ pub enum Step {
     },
     Personality(u32),
     MemoryPolicy {
-        /// With the mode flags.
+        /// Mode with its flags.
         mode: u32,
         nodes: IdSet,
     },
 }
 
-/// A resource limit of the process.
+/// Resource limit of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rlimit {
-    /// `RLIMIT_*`, the number.
+    /// Number of the resource, `RLIMIT_*`.
     pub resource: u32,
     pub name: &'static str,
     pub soft: u64,

@@ -1,4 +1,4 @@
-//! Limits that only the runtime may set, on the child by its pid.
+//! Sets limits of the child by its pid that need the runtime's privileges.
 
 use std::ffi::CString;
 
@@ -8,7 +8,7 @@ use crate::fs::Proc;
 use crate::id::HostPid;
 use crate::sys::process;
 
-/// When the child is ready: its setup needs descriptors and memory of its own.
+/// Sets the rlimits. Called when the child is ready, because its setup needs descriptors and memory.
 pub fn set_rlimits(pid: HostPid, limits: &[Rlimit]) -> Result<()> {
     limits.iter().try_for_each(|limit| {
         process::prlimit(pid.0, limit.resource, limit.soft, limit.hard)
@@ -17,17 +17,17 @@ pub fn set_rlimits(pid: HostPid, limits: &[Rlimit]) -> Result<()> {
     })
 }
 
-/// Before the child changes its user: lowering the score of what is no longer ours is refused.
+/// Sets oom_score_adj. Called before the child changes its user: the kernel rejects it for another user's process.
 pub fn set_oom_score_adj(proc: &Proc, pid: HostPid, score: i32) -> Result<()> {
     let path = format!("{}/oom_score_adj", pid.0);
-    // A number has no NUL.
+    // A number has no NUL byte.
     let name = CString::new(path.as_str()).unwrap_or_default();
     proc.write(&name, score.to_string().as_bytes())
         .os("write", format!("/proc/{path}"))
         .context(|| format!("set oom_score_adj {score}"))
 }
 
-/// Of this process, and so of what it clones. For an exec, before that joins the cgroup.
+/// Sets the CPU affinity of this process, which the process of an exec inherits before it joins the cgroup.
 pub fn set_initial_affinity(cpus: &IdSet) -> Result<()> {
     process::sched_setaffinity(0, cpus.mask())
         .os("sched_setaffinity", cpus)

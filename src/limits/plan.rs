@@ -1,4 +1,4 @@
-//! `process` and `linux` -> limits. Pure.
+//! Plans limits from `process` and `linux`, without system calls.
 
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality,
@@ -12,25 +12,25 @@ use crate::sys::process::SchedAttr;
 
 pub struct Input<'a> {
     pub process: &'a Process,
-    /// For an exec, the container's own process, whose settings fill the gaps.
+    /// Container's process, for an exec: it has the settings that the exec leaves out.
     pub container: Option<&'a Process>,
-    /// `linux.personality`. An exec has the container's.
+    /// `linux.personality`, also for an exec.
     pub personality: Option<&'a LinuxPersonality>,
-    /// `linux.memoryPolicy`; of init only.
+    /// `linux.memoryPolicy`, for init only.
     pub memory_policy: Option<&'a LinuxMemoryPolicy>,
-    /// The container's resources name CPUs.
+    /// True if the container's resources name CPUs.
     pub cpuset: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// For the child.
+    /// Steps of the child.
     pub steps: Vec<Step>,
-    /// For the parent, when the child is ready.
+    /// Limits that the parent sets when the child is ready.
     pub rlimits: Vec<Rlimit>,
-    /// For the parent, before the child gives up privileges.
+    /// Value that the parent sets before the child drops privileges.
     pub oom_score_adj: Option<i32>,
-    /// For the parent, of itself, before it clones the process of an exec.
+    /// Affinity that the parent sets for itself before it clones the process of an exec.
     pub initial_affinity: Option<IdSet>,
     pub warnings: Vec<String>,
 }
@@ -61,7 +61,7 @@ fn inherited<'a, T>(
     field(input.process).as_ref().or_else(|| input.container.and_then(|c| field(c).as_ref()))
 }
 
-/// An exec without limits has the container's.
+/// Returns the rlimits. An exec without rlimits has the container's.
 fn rlimits(input: &Input) -> Result<Vec<Rlimit>> {
     let of = |process: &Process| process.rlimits().clone().unwrap_or_default();
     let mut specified = of(input.process);
@@ -115,7 +115,7 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     }
 }
 
-/// An exec without one has the container's, as with runc.
+/// Returns oom_score_adj. An exec without it has the container's, as in runc.
 fn oom_score_adj(input: &Input) -> Result<Option<i32>> {
     let own = input.process.oom_score_adj();
     match own.or_else(|| input.container.and_then(Process::oom_score_adj)) {
@@ -126,8 +126,8 @@ fn oom_score_adj(input: &Input) -> Result<Option<i32>> {
     }
 }
 
-/// The caller's mask must not leak into the container. An exec that has its own says what it wants
-/// before it joins the cgroup, or after; if only before, the kernel fits it into the cpuset.
+/// Returns the CPU affinity, so that the caller's is not inherited. An exec can have an affinity before and after it joins
+/// the cgroup. With only the first, the kernel restricts it to the cpuset.
 fn affinity(input: &Input, plan: &mut Plan) -> Result<()> {
     let specified = inherited(input, Process::exec_cpu_affinity)
         .filter(|affinity| input.container.is_some() && !is_empty(affinity));
@@ -159,7 +159,7 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
     let priority = scheduler.priority().unwrap_or(0);
     let [runtime, deadline, period] =
         [scheduler.runtime(), scheduler.deadline(), scheduler.period()].map(|v| v.unwrap_or(0));
-    // SCHED_ISO is reserved and never was in Linux: the kernel refuses it.
+    // SCHED_ISO is reserved, and no kernel accepts it.
     let policy = match scheduler.policy() {
         SchedOther => libc::SCHED_OTHER,
         SchedFifo => libc::SCHED_FIFO,
@@ -192,8 +192,8 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
     Ok(SchedAttr { policy, flags, nice, priority, runtime, deadline, period, ..Default::default() })
 }
 
-/// The rules of sched(7), for which the kernel has one errno. With SCHED_FLAG_KEEP_PARAMS the kernel reads
-/// none of the three.
+/// Checks the rules of sched(7), for which the kernel has one errno. With SCHED_FLAG_KEEP_PARAMS the kernel ignores the
+/// three parameters.
 fn check_deadline(scheduler: &Scheduler) -> Result<()> {
     const LEAST: u64 = 1024;
     const MOST: u64 = 1 << 63;
@@ -206,7 +206,7 @@ fn check_deadline(scheduler: &Scheduler) -> Result<()> {
         (_, None) => return refuse("requires `deadline`".to_owned()),
         (Some(runtime), Some(deadline)) => (*runtime, *deadline),
     };
-    // A period of 0 is the deadline.
+    // A period of 0 means the deadline.
     let period = scheduler.period().filter(|period| *period != 0).unwrap_or(deadline);
     let all = [("runtime", runtime), ("deadline", deadline), ("period", period)];
     if let Some((name, _)) = all.iter().find(|(_, value)| *value == 0) {

@@ -1,4 +1,4 @@
-//! Sets of CPUs or NUMA nodes: text like `0-3,5`, and the bit mask that the kernel takes.
+//! Sets of CPUs or NUMA nodes: text such as `0-3,5`, and bit masks for system calls.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use libc::c_ulong;
 
 use crate::error::{Error, Result};
 
-/// No kernel counts further, and a mask must not eat the memory.
+/// Maximum id. No kernel has larger ones, and the size of a mask is bounded.
 const END: usize = 65536;
 const BITS: usize = c_ulong::BITS as usize;
 
@@ -14,7 +14,7 @@ const BITS: usize = c_ulong::BITS as usize;
 pub struct IdSet(Vec<c_ulong>);
 
 impl IdSet {
-    /// `what` names the list in errors.
+    /// Parses a list. `what` names it in errors.
     pub fn parse(what: &str, list: &str) -> Result<Self> {
         let mut set = Self::default();
         for range in list.split(',') {
@@ -25,7 +25,7 @@ impl IdSet {
         Ok(set)
     }
 
-    /// Every id that any kernel can have: 8192 is the largest `NR_CPUS` there is.
+    /// Set of all ids that a kernel can have: 8192 is the largest `NR_CPUS`.
     pub fn all() -> Self {
         Self(vec![c_ulong::MAX; 8192 / BITS])
     }
@@ -34,7 +34,7 @@ impl IdSet {
         &self.0
     }
 
-    /// How many IDs it has.
+    /// Number of ids.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
@@ -59,13 +59,13 @@ fn bounds(range: &str) -> Option<(usize, usize)> {
     (first <= last).then_some((first, last))
 }
 
-/// Digits only: `parse` alone would take a sign.
+/// Parses digits: `str::parse` would accept a sign.
 fn id(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| digits && *id < END)
 }
 
-/// The mask as one number.
+/// Returns the mask as one number.
 impl fmt::LowerHex for IdSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = self.0.iter().rev().skip_while(|word| **word == 0);
