@@ -67,11 +67,15 @@ demo: binaries bundle ## run a busybox container that looks around, then show wh
 	@printf '\n\033[1mwhere the time went:\033[0m\n'
 	$(ARIL) run --timeline --bundle $(BUNDLE) aril-demo-$$$$ > /dev/null
 
+# Unit tests one at a time: a cloned process has the locks of the threads that it has not.
+TOOLS := $(basename $(notdir $(wildcard runtime-tests/src/bin/*)))
+
 test: test-tools binaries bundle ## format, lints and all tests, as root, on any Debian machine
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	runtime-tests/fuzz/run.sh check
-	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast -- --show-output
+	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast --lib --examples -- --test-threads=1 --show-output
+	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast --test '*' $(TOOLS:%=--bin %) -- --show-output
 	@$(MAKE) --no-print-directory test-engines vm-part
 
 test-engines: binaries test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (CONTAINERD=DIR for another than Debian's)
