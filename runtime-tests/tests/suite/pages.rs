@@ -215,7 +215,11 @@ fn paste(name: &str, blocks: &[&Block], busybox: &Path) {
         .args(["-c", ENTER])
         .output();
     for dir in &hierarchies {
-        let _ = fs::remove_dir(dir.join(&c.mark).join("shell"));
+        let shell = dir.join(&c.mark).join("shell");
+        // Processes that have ended may not have been reaped yet.
+        runtime_tests::container::wait_until("the shell's cgroup is empty", || {
+            fs::remove_dir(&shell).is_ok() || !shell.exists()
+        });
         let _ = fs::remove_dir(dir.join(&c.mark));
     }
     assert_eq!(out.code, Some(0), "{name}: {out:#?}");
