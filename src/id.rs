@@ -1,18 +1,22 @@
-//! Names and numbers that look alike and must not be mixed up.
+//! Identifiers with a type of their own: container IDs, process IDs, and the user and group names of options.
 
 use std::fmt;
 
 use crate::error::{Error, Kind, Result};
 
-/// A container's id: one or more of `[A-Za-z0-9_+.-]`, the first of them not a dot, as crun has it: an id
-/// is the name of a directory, and those that begin with a dot are hidden or special.
+/// ID of a container: one or more of `[A-Za-z0-9_+.-]`, not beginning with a dot.
 ///
-/// It names a directory, a cgroup and a keyring, so it is checked before anything touches a file
-/// system.
+/// The ID becomes the name of a directory, a cgroup and a keyring, so it is checked before any use. A leading dot is
+/// rejected, as in crun: `.` and `..` are special, and other such names are hidden.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerId(String);
 
 impl ContainerId {
+    /// Checks `text` and returns it as a container ID.
+    ///
+    /// # Errors
+    ///
+    /// `text` is empty, begins with a dot, or contains another character than those allowed.
     pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Err(Error::new(Kind::Usage, "container id cannot be empty"));
@@ -45,7 +49,7 @@ impl AsRef<std::path::Path> for ContainerId {
     }
 }
 
-/// A process number in the runtime's own pid namespace, never one that a container sees.
+/// Process ID (pid) in the pid namespace of the calling process, never one that a container sees.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -58,15 +62,16 @@ impl fmt::Display for HostPid {
     }
 }
 
-/// Decimal digits and nothing else: `str::parse` would accept a sign.
+/// Parses decimal digits. Other text, with a sign for example, is `None`; `str::parse` would accept a sign.
 pub fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A user or group of the command line, or of a field of passwd(5): the one parser of `run`, `exec` and
-/// the image's files. A text that is a number to any other reader (out of range, signed, padded,
-/// hexadecimal, with a fraction or an exponent) is an error and never a name: the image's passwd could
-/// make it root (CVE-2016-3697, CVE-2024-40635, CVE-2026-46680).
+/// User or group from the command line, or from a field of passwd(5).
+///
+/// `run`, `exec` and the image's files share this parser. A text that another parser could read as a number (out of
+/// range, signed, padded, hexadecimal, with a fraction or an exponent) is an error and never a name, because the
+/// image's passwd file could map such a name to root (CVE-2016-3697, CVE-2024-40635, CVE-2026-46680).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Principal<'a> {
     Number(u32),
@@ -74,12 +79,14 @@ pub enum Principal<'a> {
 }
 
 impl<'a> Principal<'a> {
+    /// Parses a decimal ID or a name.
+    ///
     /// # Errors
     ///
-    /// The reason, for a text that is neither an ID nor a name.
+    /// Returns the reason if `text` is neither an ID nor a name.
     pub fn parse(text: &'a str) -> std::result::Result<Self, &'static str> {
         match number(text) {
-            // setresuid(2) and its kin take it for "unchanged".
+            // setresuid(2) and related calls use this value for "unchanged".
             Some(u32::MAX) => Err("4294967295 is not an ID"),
             Some(id) => Ok(Self::Number(id)),
             None if text.is_empty() => Err("it is empty"),
@@ -91,7 +98,9 @@ impl<'a> Principal<'a> {
     }
 }
 
-/// Names that useradd(8) accepts start with a letter, a digit, `_` or `.`, and hold no blank.
+/// Returns true if another parser could read `text` as a number.
+///
+/// Names that useradd(8) accepts start with a letter, a digit, `_` or `.`, and contain no blank.
 fn resembles_a_number(text: &str) -> bool {
     if text.starts_with(['-', '+']) || text.contains(|c: char| c.is_whitespace() || c.is_control())
     {

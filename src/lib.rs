@@ -2,19 +2,20 @@
 //!
 //! | layer | modules | may name |
 //! |---|---|---|
-//! | L0 | [`sys`] | nothing of ours |
+//! | L0 | [`sys`] | no other module |
 //! | L1 | [`error`], [`id`], [`path`], [`time`], [`spec`] | L0 |
 //! | L2 | [`fs`] | L0, L1 |
 //! | L3 | [`namespace`] [`cgroup`] [`rootfs`] [`identity`] [`seccomp`] [`limits`] [`network`] [`console`] [`hook`] [`layer`] [`volume`] [`landlock`] | L0 to L2, never each other |
 //! | L4 | [`plan`] [`explain`] | L0 to L3 |
 //! | L5 | [`init`], [`state`] | L0 to L4 |
 //! | L6 | [`lifecycle`] | L0 to L5 |
-//! | L7 | [`cli`], [`cni`], [`shim`] | everything |
+//! | L7 | [`cli`], [`cni`], [`shim`] | all layers |
 //!
-//! `runtime-tests/tests/tidy.rs` checks the table. Reading order: [`plan`] (what a container is),
-//! [`init`] (how the two processes make it), [`lifecycle`] (the verbs); then a concern of L3 at a
-//! time: `mod.rs` vocabulary, `plan.rs` pure decisions, `parent.rs` effects on the host, `child.rs`
-//! effects after clone. See `docs/architecture.md`.
+//! `runtime-tests/tests/tidy.rs` checks the table.
+//!
+//! Reading order: [`plan`] (the description of a container), [`init`] (the two processes that create it), [`lifecycle`]
+//! (the commands). Then one directory of L3 at a time: `mod.rs` (its types), `plan.rs` (pure decisions), `parent.rs`
+//! (effects on the host), `child.rs` (effects after the clone). See `docs/architecture.md`.
 
 #![deny(unsafe_code)]
 

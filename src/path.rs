@@ -41,12 +41,20 @@ pub fn absolute(base: &Path, path: &Path) -> PathBuf {
     clean(&base.join(path))
 }
 
-/// Makes a path for the kernel. A NUL inside would cut it short (the class of CVE-2021-43784) and is an error.
+/// Converts a path to a C string. `what` names the field in the error.
+///
+/// # Errors
+///
+/// The path contains a NUL byte, at which the kernel would cut it (the class of CVE-2021-43784).
 pub fn c_path(what: &str, path: &Path) -> Result<CString> {
     c_string(what, path.as_os_str().as_bytes())
 }
 
-/// Makes a C string for the kernel. `what` names the field in the error.
+/// Converts bytes to a C string. `what` names the field in the error.
+///
+/// # Errors
+///
+/// The bytes contain a NUL byte.
 pub fn c_string(what: &str, bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| {
         Error::config(format!("{what} contains a NUL byte: {:?}", String::from_utf8_lossy(bytes)))

@@ -1,13 +1,12 @@
-//! Directories and files that hold what containers wrote, closed to other users of the host.
+//! Creates and checks directories and files for container content, which other users of the host must not reach.
 //!
-//! A container's root user decides the owners and modes of what it writes: a set-user-ID program, a
-//! device node that everyone may open. An unprivileged user of the host who can reach such a file runs
-//! or opens it there (CVE-2021-41091, CVE-2021-41103, CVE-2024-25621). The umask of the caller and the
-//! mode of an existing directory decide nothing: everything that holds container content is made, or
-//! checked, by the functions of this module.
+//! A container's root user decides the owners and modes of the files that it writes: a set-user-ID program, or a device
+//! node that all users may open. If an unprivileged user of the host can reach such a file, the user can run or open it
+//! (CVE-2021-41091, CVE-2021-41103, CVE-2024-25621). All directories and files for container content are created or
+//! checked by the functions of this module, independent of the caller's umask and of the mode of an existing directory.
 //!
-//! A file is unreachable when one directory on the way to it is closed: owned by root or by the caller,
-//! and not searchable by others.
+//! A file is unreachable if one directory of its path is closed: owned by root or by the caller, and not searchable by
+//! other users.
 
 use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -22,16 +21,17 @@ use nix::sys::stat::{Mode, fchmod};
 use crate::error::{Error, OsContext, Result};
 use crate::sys::{self, Errno, xattr};
 
-/// The mode of directories that hold container content.
+/// Mode of directories that hold container content.
 pub const DIRECTORY: u32 = 0o700;
-/// The mode of files that hold container content.
+/// Mode of files that hold container content.
 const FILE: u32 = 0o600;
 
-/// Creates `path`, which is Aril's alone, and its missing parents; closes it if it exists.
+/// Creates `path`, a directory that only Aril uses, and its missing parents. Removes the permissions of other users if
+/// it exists.
 ///
 /// # Errors
 ///
-/// `path` exists and is not a directory of the caller or of root.
+/// `path` exists and is not a directory of the caller or of root, or an error of mkdir(2) or chmod(2).
 pub fn directory(path: &Path) -> Result<()> {
     match create(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -44,11 +44,15 @@ pub fn directory(path: &Path) -> Result<()> {
 }
 
 /// Creates the directory `path`, which does not exist.
+///
+/// # Errors
+///
+/// An error of mkdir(2), `AlreadyExists` included.
 pub fn create(path: &Path) -> std::io::Result<()> {
     DirBuilder::new().mode(DIRECTORY).create(path)
 }
 
-/// Closes the existing directory `path`, which is Aril's alone.
+/// Removes the permissions of other users from the existing directory `path`, which only Aril uses.
 fn close(path: &Path) -> Result<()> {
     let meta = fs::metadata(path).os("stat", path.display())?;
     if !meta.is_dir() {
@@ -70,16 +74,17 @@ fn tighten(path: &Path, meta: &Metadata) -> Result<()> {
     }
 }
 
-/// Checks a state root that exists: `own` if it is the default one, which is closed; another may be
-/// shared with other programs, so that it must only keep other users from writing to it.
+/// Checks an existing state root. `own` is true for the default one, whose permissions for other users are removed.
+///
+/// Another state root may be shared with other programs, so it is only checked that other users cannot write to it.
 ///
 /// # Errors
 ///
-/// Other users could replace the state of containers.
+/// Another user owns the directory or can write to it, and could replace the state of containers.
 pub fn check_root(path: &Path, meta: &Metadata, own: bool) -> Result<()> {
     let what = |problem: String| Error::system(format!("state root {}: {problem}", path.display()));
     if !is_trusted(meta) {
-        return Err(what(format!("it belongs to user {}, who could replace state", meta.uid()))
+        return Err(what(format!("it belongs to user {}, which could replace state", meta.uid()))
             .hint(format!(
                 "chown {} to the calling user, or give --root another directory",
                 path.display()
@@ -93,12 +98,14 @@ pub fn check_root(path: &Path, meta: &Metadata, own: bool) -> Result<()> {
     if own { tighten(path, meta) } else { Ok(()) }
 }
 
-/// Creates or checks `path`, a directory that the caller named for container content. One that other
-/// users can reach is closed if it holds nothing but `names`, which are Aril's.
+/// Creates or checks `path`, a directory that the caller named for container content.
+///
+/// If other users can reach an existing directory, and it contains only entries named in `names`, which Aril created,
+/// the permissions of other users are removed.
 ///
 /// # Errors
 ///
-/// Other users can reach it, and it may serve another purpose.
+/// Other users can reach the directory and it has other entries, or another user owns it.
 pub fn named(path: &Path, names: &[&str]) -> Result<()> {
     match create(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -120,16 +127,20 @@ pub fn named(path: &Path, names: &[&str]) -> Result<()> {
     tighten(path, &meta)
 }
 
-/// Checks `path`, a directory that the caller named and that is used as it is.
+/// Checks `path`, a directory that the caller named. Does not change it.
 ///
 /// # Errors
 ///
-/// Other users of the host can reach what is in it.
+/// Other users of the host can reach the content of the directory.
 pub fn check(path: &Path) -> Result<()> {
     if is_reachable(path)? { Err(reachable(path)) } else { Ok(()) }
 }
 
 /// Creates the file `path` for container content.
+///
+/// # Errors
+///
+/// An error of open(2), `AlreadyExists` included.
 pub fn file(path: &Path) -> Result<File> {
     OpenOptions::new()
         .write(true)
@@ -139,12 +150,13 @@ pub fn file(path: &Path) -> Result<File> {
         .os("create", path.display())
 }
 
-/// Closes the root of a layer, `directory`, and notes `mode`, which the root has for containers: an
-/// overlay's root has the mode of its topmost layer's.
+/// Removes the permissions of other users from a layer's root directory, and stores `mode` in an extended attribute.
+///
+/// `mode` is the mode that the directory has for containers: the root of an overlay has the mode of its topmost layer.
 ///
 /// # Errors
 ///
-/// The file system has no extended attributes.
+/// The file system does not support extended attributes, or an error of fchmod(2).
 pub fn layer(directory: BorrowedFd<'_>, mode: u32) -> sys::Result<()> {
     let directory = readable(directory)?;
     let value = format!("{:04o}", mode & 0o7777);
@@ -156,7 +168,7 @@ pub fn layer(directory: BorrowedFd<'_>, mode: u32) -> sys::Result<()> {
     fchmod(&directory, Mode::from_bits_truncate(mode & DIRECTORY))
 }
 
-/// The mode that the root of a layer, `directory`, has for containers; `found` is the one on disk.
+/// Returns the mode that the root directory of a layer has for containers. `found` is its mode on disk.
 pub fn layer_mode(directory: BorrowedFd<'_>, found: u32) -> u32 {
     let noted = |name: &CStr| {
         let mut value = [0; 8];
@@ -168,7 +180,7 @@ pub fn layer_mode(directory: BorrowedFd<'_>, found: u32) -> u32 {
     noted.unwrap_or(found) & 0o7777
 }
 
-/// Where [`layer`] notes the mode. A tmpfs has the second kind only, before Linux 6.6.
+/// Names of the attribute in which [`layer`] stores the mode. A tmpfs supports only the second one before Linux 6.6.
 const LAYER_MODE: [&CStr; 2] = [c"user.aril.mode", c"trusted.aril.mode"];
 
 fn readable(directory: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
@@ -176,12 +188,12 @@ fn readable(directory: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
     openat(directory, c".", flags, Mode::empty())
 }
 
-/// Whether a directory that belongs to `uid` is out of reach of unprivileged users of the host.
+/// Returns true if directories of the user `uid` are out of reach of unprivileged users of the host.
 pub fn is_trusted_user(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
-/// Whether other users of the host can reach what is in the directory `path`.
+/// Returns true if other users of the host can reach the content of the directory `path`.
 fn is_reachable(path: &Path) -> Result<bool> {
     let real = fs::canonicalize(path).os("realpath", path.display())?;
     for directory in real.ancestors() {
@@ -193,7 +205,7 @@ fn is_reachable(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// `bit` for others and, unless it is root's or the caller's own, for the group.
+/// Returns `bit` for others and, unless the group is root's or the caller's, the same bit for the group.
 fn others(meta: &Metadata, bit: u32) -> u32 {
     let own = meta.gid() == 0 || meta.gid() == nix::unistd::getegid().as_raw();
     if own { bit } else { bit | bit << 3 }
@@ -205,15 +217,14 @@ fn is_trusted(meta: &Metadata) -> bool {
 
 fn owned_by_another(path: &Path, meta: &Metadata) -> Error {
     let text = format!("{} belongs to user {} of the host", path.display(), meta.uid());
-    Error::system(format!("{text}, who could reach what containers write to it"))
+    Error::system(format!("{text}, which could reach the files that containers write to it"))
         .hint(format!("chown {} to the calling user", path.display()))
 }
 
 fn reachable(path: &Path) -> Error {
-    let text =
-        "other users of the host can reach it, and the set-user-ID programs and devices in it";
-    Error::system(format!("{}: {text}", path.display()))
-        .hint(format!("chmod 700 {}, or a directory that it is in", path.display()))
+    let text = format!("other users of the host can reach {}", path.display());
+    Error::system(format!("{text}, and the set-user-ID programs and devices in it"))
+        .hint(format!("chmod 700 {}, or one of its parent directories", path.display()))
 }
 
 #[cfg(test)]
@@ -274,9 +285,9 @@ mod tests {
         let shared = place.make("shared", 0o755);
         fs::create_dir(shared.join("photos")).unwrap();
         let error = named(&shared, &["upper"]).unwrap_err();
-        assert!(error.to_string().contains("can reach it"), "{error}");
+        assert!(error.to_string().contains("can reach /"), "{error}");
         assert_eq!((mode(&shared), shared.join("photos").exists()), (0o755, true));
-        // Behind a closed directory nothing need change.
+        // The mode of a directory below a closed one does not change.
         let closed = place.make("closed", 0o700);
         fs::create_dir_all(closed.join("x/photos")).unwrap();
         named(&closed.join("x"), &[]).unwrap();
@@ -312,7 +323,7 @@ mod tests {
         layer(opened.as_fd(), 0o1755).unwrap();
         assert_eq!(mode(&path), 0o700);
         assert_eq!(layer_mode(opened.as_fd(), 0o700), 0o1755);
-        // Nothing is noted in one that was always closed.
+        // A layer that was always closed has no stored mode.
         let path = place.make("y", 0o700);
         assert_eq!(layer_mode(File::open(&path).unwrap().as_fd(), 0o700), 0o700);
     }

@@ -1,13 +1,13 @@
-//! Files with paths that Aril cannot trust.
+//! Access to files whose paths Aril cannot trust.
 //!
-//! - [`Root`]: a directory tree that a container controls. Every lookup is made by the kernel as if
-//!   the directory were `/`, so a symlink swapped at any moment can lead elsewhere *inside* only.
+//! - [`Root`]: a directory tree that a container controls. The kernel resolves every path as if the directory were `/`,
+//!   so a symlink that is replaced at any moment leads to another file *of the same tree* at most.
 //! - [`Proc`]: the host's procfs, checked and opened before the container starts.
 //! - [`process`]: facts about a process from /proc.
 //! - [`tree`]: all files of such a directory, in order, without recursion.
-//! - [`closed`]: directories and files of container content, closed to other users of the host.
+//! - [`closed`]: directories and files of container content that other users of the host cannot reach.
 //! - [`record`]: small files of Aril, replaced atomically.
-//! - [`remove`]: removes a tree that a container has written.
+//! - [`remove`]: removal of a tree that a container has written.
 
 pub mod closed;
 mod proc;

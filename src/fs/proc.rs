@@ -1,9 +1,8 @@
-//! A trustworthy procfs.
+//! The host's procfs, through a descriptor that the parent opens and checks before the clone.
 //!
-//! Taken by the parent on the host, before the clone. Opened files act on whoever opens them:
-//! `self` is the calling process, and `sys/net`, `sys/kernel/sem`, ... are those of the caller's
-//! namespaces. So the child, inside its new namespaces, writes its own sysctls and its own
-//! `/proc/self` through the host's mount, on which no container can have mounted anything
+//! An open file of procfs acts on the process that uses it: `self` is the calling process, and `sys/net`,
+//! `sys/kernel/sem` and others are those of the caller's namespaces. So the child, in its new namespaces, writes its
+//! own sysctls and its own `/proc/self` through the host's mount. No container can have mounted anything on it
 //! (CVE-2019-16884, CVE-2019-19921, CVE-2025-52881).
 
 use std::ffi::CStr;
@@ -17,17 +16,22 @@ use super::record::read_fd;
 use crate::error::{Error, OsContext, Result};
 use crate::sys::{self, Errno, open::openat2};
 
-/// The inode number of the root of every procfs.
+/// Inode number of the root of every procfs.
 const ROOT_INODE: u64 = 1;
 
-/// As far as the kernel can be told: nothing outside, nothing mounted on top, no jump to an object.
+/// Restrictions of a lookup: nothing outside of the procfs, no mount on top of it, no magic link.
 const RESOLVE: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_MAGICLINKS;
 
+/// Descriptor of the host's /proc.
 #[derive(Debug)]
 pub struct Proc(OwnedFd);
 
 impl Proc {
-    /// The host's /proc, if it is one.
+    /// Opens the host's /proc.
+    ///
+    /// # Errors
+    ///
+    /// /proc is not the root of a proc file system, or an error of open(2).
     pub fn of_the_host() -> Result<Self> {
         let flags = nix::fcntl::OFlag::O_PATH
             | nix::fcntl::OFlag::O_DIRECTORY
@@ -42,8 +46,12 @@ impl Proc {
         Ok(Self(fd))
     }
 
-    /// Opens `path`, which is relative to the root of the procfs. Only below `self` and
-    /// `thread-self`, which are symlinks themselves, are (ordinary) symlinks followed.
+    /// Opens `path`, which is relative to the root of the procfs. Symlinks are followed only below `self` and
+    /// `thread-self`, which are symlinks themselves.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2): `EXDEV` if another file system is mounted on the path, `ELOOP` for a forbidden symlink.
     pub fn open(&self, path: &CStr, flags: c_int) -> sys::Result<OwnedFd> {
         let bytes = path.to_bytes();
         let own = bytes.starts_with(b"self/") || bytes.starts_with(b"thread-self/");
@@ -51,7 +59,11 @@ impl Proc {
         openat2(self.0.as_fd(), path, flags, 0, resolve)
     }
 
-    /// Writes all of `data` in one call, as files of procfs want it.
+    /// Writes `data` with one write(2), which files of procfs require.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2) or write(2). `EIO` if the kernel accepted only a part.
     pub fn write(&self, path: &CStr, data: &[u8]) -> sys::Result<()> {
         let file = self.open(path, libc::O_WRONLY)?;
         match nix::unistd::write(&file, data)? {
@@ -60,32 +72,48 @@ impl Proc {
         }
     }
 
-    /// Opens anew what descriptor `fd` of the calling process refers to, an O_PATH one included.
+    /// Opens the file of descriptor `fd` of the calling process again. `fd` may be an `O_PATH` descriptor.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2).
     pub fn reopen(&self, fd: RawFd, flags: c_int) -> sys::Result<OwnedFd> {
         let mut path = [0; 24];
         let path = own_descriptor(fd, &mut path);
-        // The one jump that is wanted: it leads to the object that the caller holds already.
+        // A magic link is wanted here: it leads to the object that the caller has open already.
         openat2(self.0.as_fd(), path, flags, 0, 0)
     }
 
-    /// A handle on the binary that the calling process runs.
+    /// Opens the binary that the calling process runs, as an `O_PATH` descriptor.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2).
     pub fn own_binary(&self) -> sys::Result<OwnedFd> {
         openat2(self.0.as_fd(), c"self/exe", libc::O_PATH, 0, 0)
     }
 
-    /// The mount namespace of the calling process.
+    /// Opens the mount namespace of the calling process.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2).
     pub fn mount_namespace(&self) -> sys::Result<OwnedFd> {
         openat2(self.0.as_fd(), c"self/ns/mnt", libc::O_RDONLY, 0, 0)
     }
 
-    /// The whole of a file; `EFBIG` if it is longer than `limit` bytes.
+    /// Reads the whole file `path`.
+    ///
+    /// # Errors
+    ///
+    /// `EFBIG` if the file has more than `limit` bytes, or an error of openat2(2) or read(2).
     pub fn read(&self, path: &CStr, limit: usize) -> sys::Result<Vec<u8>> {
         let file = self.open(path, libc::O_RDONLY)?;
         read_fd(file.as_fd(), limit)
     }
 }
 
-/// `self/fd/<fd>`, without an allocation.
+/// Writes `self/fd/<fd>` into `buffer`, without an allocation.
 fn own_descriptor(fd: RawFd, buffer: &mut [u8; 24]) -> &CStr {
     use std::io::Write;
     let mut rest = &mut buffer[..];

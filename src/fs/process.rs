@@ -28,14 +28,14 @@ pub fn in_pid_namespace_of(pid: HostPid) -> Vec<HostPid> {
     pids.into_iter().map(HostPid).collect()
 }
 
-/// Returns the process of a thread. `None` if the thread does not exist.
+/// Returns the process that the thread `tid` belongs to. `None` if the thread does not exist.
 pub fn of_thread(tid: HostPid) -> Option<HostPid> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
     group.trim().parse().ok().map(HostPid)
 }
 
-/// Facts that identify a process, also after its pid was reused.
+/// Facts about a process. With the pid they identify it even after the pid is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// Start time in clock ticks since boot.
@@ -48,24 +48,26 @@ pub struct Stat {
     pub parent: HostPid,
 }
 
-/// Reads the facts. `None` if the process does not exist.
+/// Reads the facts about process `pid`. `None` if it does not exist.
 pub fn stat(pid: HostPid) -> Option<Stat> {
-    // A line has about 300 bytes, which one read(2) returns.
+    // The line has about 300 bytes, which one read(2) returns.
     let mut line = [0; 1024];
     let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
     parse(&String::from_utf8_lossy(&line[..length]))
 }
 
-/// Flag of linux/sched.h: forked without execve(2).
+/// Flag `PF_FORKNOEXEC` of linux/sched.h: the process was forked and has not called execve(2).
 const FORKED: u32 = 0x40;
 
-/// Parses the line. The second field is the program's name in parentheses, which may contain parentheses and spaces: fields
-/// are counted from the last `)`.
+/// Parses a line of proc_pid_stat(5).
+///
+/// The second field is the program's name in parentheses, which may contain parentheses and spaces. So fields are
+/// counted from the last `)`.
 fn parse(text: &str) -> Option<Stat> {
     let rest = text.get(text.rfind(')')? + 1..)?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    // State is field 3, then comes the parent; the flags are field 9, the start time is field 22.
+    // State is field 3, the parent is field 4, the flags are field 9, the start time is field 22.
     let parent = HostPid(fields.next()?.parse().ok()?);
     let flags: u32 = fields.nth(4)?.parse().ok()?;
     let start = fields.nth(12)?.parse().ok()?;

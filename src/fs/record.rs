@@ -13,11 +13,15 @@ use crate::error::{Error, OsContext, Result};
 use crate::sys::{self, Errno};
 
 /// Writes `data` to `path` with exactly `mode`. A reader sees the old or the new file.
+///
+/// # Errors
+///
+/// `path` has no file name, or an error of open(2), write(2) or rename(2).
 pub fn write(path: &Path, mode: u32, data: &[u8]) -> Result<()> {
     prepare(path, mode, data)?.commit()
 }
 
-/// File that is written beside its path.
+/// Temporary file with the new content, in the directory of its path.
 #[must_use]
 #[derive(Debug)]
 pub struct Prepared {
@@ -25,7 +29,11 @@ pub struct Prepared {
     path: PathBuf,
 }
 
-/// Writes the temporary file of [`write`]; the rest is one rename(2).
+/// Writes the temporary file of [`write`]. [`Prepared::commit`] then needs one rename(2).
+///
+/// # Errors
+///
+/// `path` has no file name, or an error of open(2) or write(2).
 pub fn prepare(path: &Path, mode: u32, data: &[u8]) -> Result<Prepared> {
     let temporary = beside(path)?;
     let written = create(&temporary, mode).and_then(|mut file| file.write_all(data));
@@ -35,26 +43,36 @@ pub fn prepare(path: &Path, mode: u32, data: &[u8]) -> Result<Prepared> {
 }
 
 impl Prepared {
+    /// Replaces the file by the temporary file.
+    ///
+    /// # Errors
+    ///
+    /// An error of rename(2). The temporary file is removed.
     pub fn commit(self) -> Result<()> {
         std::fs::rename(&self.temporary, &self.path).map_err(|e| self.failed(&e))
     }
 
     fn failed(&self, error: &std::io::Error) -> Error {
-        // It may not exist, and the first error is the one to report.
+        // The temporary file may not exist. The first error is the one to report.
         let _ = std::fs::remove_file(&self.temporary);
         Error::io("write", self.path.display(), error)
     }
 }
 
-/// Writes `data` to `path` if no file exists, and returns true then. With `O_TMPFILE` a killed process leaves no temporary
-/// file.
+/// Creates `path` with `data`, and returns true. Returns false if a file exists at `path`.
+///
+/// With `O_TMPFILE` a killed process leaves no temporary file.
+///
+/// # Errors
+///
+/// An error of open(2), write(2) or linkat(2).
 pub fn place(path: &Path, mode: u32, data: &[u8]) -> Result<bool> {
-    let folder = path.parent().unwrap_or(path);
+    let directory = path.parent().unwrap_or(path);
     let nameless = OpenOptions::new()
         .write(true)
         .mode(mode)
         .custom_flags(libc::O_CLOEXEC | libc::O_TMPFILE)
-        .open(folder);
+        .open(directory);
     let placed = match nameless {
         Ok(mut file) => {
             file.write_all(data).os("write", path.display())?;
@@ -62,14 +80,14 @@ pub fn place(path: &Path, mode: u32, data: &[u8]) -> Result<bool> {
             let flags = AtFlags::AT_SYMLINK_FOLLOW;
             linkat(AT_FDCWD, handle.as_str(), AT_FDCWD, path, flags)
         }
-        // Overlayfs before Linux 6.1.
+        // Overlayfs does not support O_TMPFILE before Linux 6.1.
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
             let named = prepare(path, mode, data)?.temporary;
             let linked = linkat(AT_FDCWD, &named, AT_FDCWD, path, AtFlags::empty());
             std::fs::remove_file(&named).os("unlink", named.display())?;
             linked
         }
-        Err(e) => return Err(Error::io("open", folder.display(), &e)),
+        Err(e) => return Err(Error::io("open", directory.display(), &e)),
     };
     match placed {
         Err(Errno::EEXIST) => Ok(false),
@@ -93,7 +111,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
     read_fd(file.as_fd(), limit).os("read", path.display())
 }
 
-/// Reads to the end.
+/// Reads from `fd` to the end of the file.
 ///
 /// # Errors
 ///
@@ -138,14 +156,14 @@ fn create(path: &Path, mode: u32) -> std::io::Result<File> {
             .open(path)
     };
     let file = match open() {
-        // A killed process left it.
+        // A killed process left the file.
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             std::fs::remove_file(path)?;
             open()
         }
         other => other,
     }?;
-    // Independent of the umask.
+    // The mode is independent of the umask.
     if mode & 0o077 != 0 {
         file.set_permissions(PermissionsExt::from_mode(mode))?;
     }
@@ -159,7 +177,7 @@ mod tests {
 
     #[test]
     fn placed_once() {
-        let dir = folder("placed");
+        let dir = directory("placed");
         let path = dir.join("x");
         assert!(place(&path, 0o600, b"first").unwrap());
         assert!(!place(&path, 0o600, b"second").unwrap());
@@ -170,7 +188,7 @@ mod tests {
         assert_eq!(error.errno(), Some(Errno::ENOENT));
     }
 
-    fn folder(name: &str) -> PathBuf {
+    fn directory(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("aril-record-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         dir
@@ -178,7 +196,7 @@ mod tests {
 
     #[test]
     fn replaces_whole_and_leaves_nothing_else() {
-        let dir = folder("replace");
+        let dir = directory("replace");
         let path = dir.join("state.json");
         write(&path, 0o600, b"one").unwrap();
         write(&path, 0o644, b"two").unwrap();
@@ -190,7 +208,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_long_or_no_file() {
-        let dir = folder("refuse");
+        let dir = directory("refuse");
         let path = dir.join("long");
         write(&path, 0o600, &[b'x'; 40_000]).unwrap();
         assert_eq!(read(&path, 40_000).unwrap().len(), 40_000);

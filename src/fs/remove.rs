@@ -1,6 +1,7 @@
-//! Removes a tree that a container has written: of any depth, with any names and modes.
+//! Removes a directory tree that a container has written: of any depth, with any names and modes.
 //!
-//! Deep directories are moved up, so that the stack and the number of descriptors are bounded. Symlinks are not followed.
+//! Directories below the first level are moved up to it, so that the stack and the number of descriptors are bounded.
+//! Symlinks are not followed.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,10 @@ use crate::sys::open::open;
 use crate::sys::{Errno, Result};
 
 /// Removes the directory at `path` of the host with its content. A missing directory is not an error.
+///
+/// # Errors
+///
+/// `path` is `/`, or an error of open(2), unlinkat(2) or renameat(2).
 pub fn tree(path: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::EINVAL);
@@ -43,7 +48,7 @@ fn empty(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     }
 }
 
-/// Removes the content of `directory`. Passes directories that are not empty to `full`.
+/// Removes the content of `directory`. Calls `full` with the name of each directory that is not empty.
 fn remove_entries(
     directory: BorrowedFd<'_>,
     mut full: impl FnMut(&CStr) -> Result<()>,
@@ -55,7 +60,7 @@ fn remove_entries(
         if name == c"." || name == c".." {
             continue;
         }
-        // The file system may report the type, which saves a call.
+        // Many file systems report the type of an entry, which saves a system call.
         if entry.file_type() != Some(Type::Directory) {
             match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
                 // errno of Linux, and of POSIX, for a directory.
@@ -96,7 +101,7 @@ const FLAGS: OFlag =
 
 fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     match openat(parent, name, FLAGS, Mode::empty()) {
-        // Without privileges the mode of the caller's directory may forbid it.
+        // Without privileges, the mode of a directory may forbid its owner to read it.
         Err(Errno::EACCES) => {
             allow(parent, name)?;
             openat(parent, name, FLAGS, Mode::empty())
@@ -105,7 +110,8 @@ fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     }
 }
 
-/// Opens a directory. unlink(2) has reported its type, and no process is left that could replace it.
+/// Gives the owner all permissions on a directory. unlink(2) has reported its type, and no process is left that could
+/// replace the directory.
 fn allow(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)
 }
@@ -117,7 +123,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
-    fn folder(name: &str) -> PathBuf {
+    fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("aril-remove-{name}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
         path
@@ -125,9 +131,9 @@ mod tests {
 
     #[test]
     fn any_depth() {
-        let path = folder("deep");
+        let path = directory("deep");
         let mut at = open(&path, OFlag::O_RDONLY).unwrap();
-        // More levels than descriptors, and longer than PATH_MAX.
+        // The tree has more levels than a process has descriptors, and its path is longer than PATH_MAX.
         for depth in 0..3000 {
             nix::sys::stat::mkdirat(&at, "directory", Mode::S_IRWXU).unwrap();
             if depth % 1000 == 0 {
@@ -143,7 +149,7 @@ mod tests {
 
     #[test]
     fn symlinks_are_removed_and_not_followed() {
-        let (path, kept) = (folder("link"), folder("kept"));
+        let (path, kept) = (directory("link"), directory("kept"));
         fs::write(kept.join("file"), "x").unwrap();
         symlink(&kept, path.join("link")).unwrap();
         fs::create_dir(path.join("sub")).unwrap();

@@ -1,9 +1,8 @@
-//! A directory tree that somebody else controls, while they may be changing it.
+//! A directory tree that a container controls, and may change during each call.
 //!
-//! All lookups are openat2(2) with `RESOLVE_IN_ROOT`: `/`, `..` and absolute symlinks stay inside,
-//! and links that are not text (`/proc/self/fd/N`) are refused. What is created is created by name
-//! in a directory that is already open, never through a path and never through a symlink
-//! (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579).
+//! All lookups use openat2(2) with `RESOLVE_IN_ROOT`: `/`, `..` and absolute symlinks stay inside the tree. Magic links
+//! (`/proc/self/fd/N`) are rejected. New files are created by name in a directory that is already open, never through a
+//! path and never through a symlink (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579).
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -19,17 +18,18 @@ use crate::sys::{Errno, Result, open::openat2};
 
 const RESOLVE: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 
-/// Paths are absolute, as the container sees them, and clean: no `.`, `..` or empty part.
+/// Root directory of a tree. Paths are absolute, as the container sees them, and clean: without `.`, `..` or empty
+/// parts.
 #[derive(Debug)]
 pub struct Root(OwnedFd);
 
-/// A place in an open directory.
+/// Name in an open directory.
 pub struct Entry<'p> {
     pub directory: OwnedFd,
     pub name: &'p CStr,
 }
 
-/// As many as the kernel follows in one lookup.
+/// Maximum number of symlinks in one lookup, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 const DIRECTORY: c_int = libc::O_PATH | libc::O_DIRECTORY;
@@ -39,20 +39,33 @@ impl Root {
         Self(directory)
     }
 
-    /// The root directory of the calling process.
+    /// Opens the root directory of the calling process.
+    ///
+    /// # Errors
+    ///
+    /// An error of open(2).
     pub fn current() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         crate::sys::open::open(c"/", flags).map(Self)
     }
 
-    /// Opens what is there. Without `O_NOFOLLOW` a symlink at the end is followed too.
+    /// Opens the file at `path`. Without `O_NOFOLLOW` the kernel also follows a symlink at the end.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2): `ELOOP` for a magic link.
     pub fn open(&self, path: &CStr, flags: c_int) -> Result<OwnedFd> {
         openat2(self.0.as_fd(), path, flags, 0, RESOLVE)
     }
 
-    /// The regular file at `path`, for reading; `None` if it is something else. That is known before it
-    /// is opened: a fifo would wait for a writer, and a device may begin to work (a watchdog does, and
-    /// ends the host).
+    /// Opens the regular file at `path` for reading. `None` if the file has another type.
+    ///
+    /// The type is checked before the file is opened: opening a FIFO waits for a writer, and opening a device may start
+    /// it (a watchdog resets the host).
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2) or fstat(2): `ENOENT` if there is no file.
     pub fn regular_file(&self, path: &CStr, proc: &Proc) -> Result<Option<OwnedFd>> {
         let held = self.open(path, libc::O_PATH)?;
         match fstat(&held)?.st_mode & libc::S_IFMT {
@@ -61,13 +74,23 @@ impl Root {
         }
     }
 
-    /// As [`Root::open`] where no part of the path may be a symlink: `ELOOP`.
+    /// Opens the file at `path`, of which no part may be a symlink.
+    ///
+    /// # Errors
+    ///
+    /// `ELOOP` if a part of the path is a symlink, or another error of openat2(2).
     pub fn open_no_symlinks(&self, path: &CStr, flags: c_int) -> Result<OwnedFd> {
         openat2(self.0.as_fd(), path, flags, 0, RESOLVE | libc::RESOLVE_NO_SYMLINKS)
     }
 
-    /// The directory at `path`, made with its parents where missing. A symlink that leads to nothing
-    /// is followed too, inside the root, as it would be if it led to something.
+    /// Opens the directory at `path`, and creates it and its parents with `mode` if they are missing.
+    ///
+    /// A symlink to a missing file is followed too, inside the root, as if its target existed.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR` if a part of the path is not a directory, `ELOOP` for too many symlinks, or an error of openat2(2) or
+    /// mkdirat(2).
     pub fn mkdir_all(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
         match self.open(path, libc::O_PATH | libc::O_DIRECTORY) {
             Err(Errno::ENOENT) => self.mkdir_missing(path, mode),
@@ -75,20 +98,29 @@ impl Root {
         }
     }
 
-    /// The same for a path that was just found missing, which is not looked up again.
+    /// Does the same as [`Root::mkdir_all`] for a path that was just found missing, and does not look it up again.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Root::mkdir_all`].
     pub fn mkdir_missing(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
         self.make(path, mode, None)
     }
 
-    /// The file at `path`, or where a symlink of that name leads, which was just found missing: made, or
-    /// opened (`O_PATH`) if another process has made it in the meantime.
+    /// Creates the file at `path`, or at the target of a symlink of that name. The path was just found missing. Opens
+    /// the file (`O_PATH`) if another process has created it in the meantime.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Root::mkdir_all`].
     pub fn make_missing_file(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
         self.make(path, 0o755, Some(mode))
     }
 
-    /// Walks `path` one name at a time, from open directory to open directory: no name is looked up
-    /// twice, `..` leads back the way that was come, and never above the root. What is missing is made
-    /// as a directory, or the last name as a file of the mode `file`.
+    /// Creates the missing parts of `path`: directories, and with `file` a file of this mode at the end.
+    ///
+    /// Walks one name at a time, from open directory to open directory. No name is looked up twice. `..` leads back to
+    /// the directory that the walk came from, and never above the root.
     fn make(&self, path: &CStr, mode: mode_t, file: Option<mode_t>) -> Result<OwnedFd> {
         let mut above = vec![openat2(self.0.as_fd(), c".", DIRECTORY, 0, RESOLVE)?];
         let mut left: VecDeque<CString> = names(path.to_bytes())?;
@@ -107,7 +139,7 @@ impl Root {
                     (true, Some(mode)) => create(at, &name, mode),
                     _ => mkdir(at, &name, mode),
                 }
-                // Another process was faster, and may have made a symlink.
+                // Another process has created the file in the meantime, and may have created a symlink.
                 .or_else(|errno| match errno {
                     Errno::EEXIST | Errno::ENOTDIR | Errno::ELOOP => look(),
                     other => Err(other),
@@ -134,7 +166,11 @@ impl Root {
         above.pop().ok_or(Errno::EINVAL)
     }
 
-    /// The directory in which `path` is or would be, made (0755) with its parents where missing.
+    /// Opens the parent directory of `path`, and creates it and its parents (mode 0755) if they are missing.
+    ///
+    /// # Errors
+    ///
+    /// `EISDIR` if `path` ends with a slash, or an error of [`Root::mkdir_all`].
     pub fn parent<'p>(&self, path: &'p CStr) -> Result<Entry<'p>> {
         let bytes = path.to_bytes_with_nul();
         let slash = bytes.iter().rposition(|b| *b == b'/').ok_or(Errno::EINVAL)?;
@@ -146,8 +182,11 @@ impl Root {
         Ok(Entry { directory: self.mkdir_all(&parent, 0o755)?, name })
     }
 
-    /// A new empty file, and only a new one: `EEXIST` for anything that has the name, whatever a
-    /// symlink of that name points to.
+    /// Creates an empty file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if the name exists, also as a symlink to a missing file; an error of [`Root::parent`] or open(2).
     pub fn create_file(&self, path: &CStr, mode: mode_t) -> Result<OwnedFd> {
         let entry = self.parent(path)?;
         create(entry.directory.as_fd(), entry.name, mode)
@@ -160,7 +199,7 @@ impl AsFd for Root {
     }
 }
 
-/// The parts of a path between its slashes, without those that lead nowhere.
+/// Splits a path at its slashes, without empty parts and `.`.
 fn names(path: &[u8]) -> Result<VecDeque<CString>> {
     let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.map(|part| CString::new(part).map_err(|_| Errno::EINVAL)).collect()
@@ -171,7 +210,7 @@ fn create(directory: BorrowedFd<'_>, name: &CStr, mode: mode_t) -> Result<OwnedF
     openat(directory, name, flags, Mode::from_bits_truncate(mode))
 }
 
-/// Makes and opens one directory. Somebody else may have made it first, but not as a symlink.
+/// Creates and opens one directory. Another process may have created it first, but not as a symlink.
 fn mkdir(directory: BorrowedFd<'_>, name: &CStr, mode: mode_t) -> Result<OwnedFd> {
     match mkdirat(directory, name, Mode::from_bits_truncate(mode)) {
         Ok(()) | Err(Errno::EEXIST) => {}
@@ -189,9 +228,9 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::{Path, PathBuf};
 
-    struct Folder(PathBuf);
+    struct TestDirectory(PathBuf);
 
-    impl Folder {
+    impl TestDirectory {
         fn new(name: &str) -> Self {
             let name = format!("aril-root-{name}-{}", std::process::id());
             let path = std::env::temp_dir().join(name);
@@ -203,12 +242,12 @@ mod tests {
             Root::new(std::fs::File::open(self.0.join("root")).unwrap().into())
         }
 
-        fn inside(&self, path: impl AsRef<Path>) -> PathBuf {
+        fn path(&self, path: impl AsRef<Path>) -> PathBuf {
             self.0.join("root").join(path)
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestDirectory {
         fn drop(&mut self) {
             std::fs::remove_dir_all(&self.0).unwrap();
         }
@@ -216,56 +255,56 @@ mod tests {
 
     #[test]
     fn makes_what_is_missing() {
-        let folder = Folder::new("make");
-        let root = folder.root();
+        let directory = TestDirectory::new("make");
+        let root = directory.root();
         root.mkdir_all(c"/a/b/c", 0o755).unwrap();
         root.mkdir_all(c"/a/b/d", 0o755).unwrap();
         root.mkdir_all(c"/", 0o755).unwrap();
         root.create_file(c"/a/x/file", 0o644).unwrap();
-        assert!(folder.inside("a/b/c").is_dir() && folder.inside("a/b/d").is_dir());
-        assert!(folder.inside("a/x/file").is_file());
+        assert!(directory.path("a/b/c").is_dir() && directory.path("a/b/d").is_dir());
+        assert!(directory.path("a/x/file").is_file());
         assert_eq!(root.create_file(c"/a/x/file", 0o644).unwrap_err(), Errno::EEXIST);
     }
 
     #[test]
     fn absolute_symlinks_and_dots_stay_inside() {
-        let folder = Folder::new("inside");
-        std::fs::create_dir(folder.inside("tmp")).unwrap();
-        symlink("/tmp", folder.inside("absolute")).unwrap();
-        symlink("../../../../tmp", folder.inside("dots")).unwrap();
-        let root = folder.root();
+        let directory = TestDirectory::new("inside");
+        std::fs::create_dir(directory.path("tmp")).unwrap();
+        symlink("/tmp", directory.path("absolute")).unwrap();
+        symlink("../../../../tmp", directory.path("dots")).unwrap();
+        let root = directory.root();
         root.create_file(c"/absolute/one", 0o644).unwrap();
         root.create_file(c"/dots/two", 0o644).unwrap();
-        assert!(folder.inside("tmp/one").is_file() && folder.inside("tmp/two").is_file());
+        assert!(directory.path("tmp/one").is_file() && directory.path("tmp/two").is_file());
     }
 
     #[test]
     fn a_symlink_leads_nowhere_outside() {
-        let folder = Folder::new("symlink");
-        symlink(folder.0.join("canary"), folder.inside("console")).unwrap();
-        symlink("/missing", folder.inside("dangling")).unwrap();
-        symlink("../../../up", folder.inside("climbing")).unwrap();
-        symlink("round", folder.inside("round")).unwrap();
-        let root = folder.root();
+        let directory = TestDirectory::new("symlink");
+        symlink(directory.0.join("canary"), directory.path("console")).unwrap();
+        symlink("/missing", directory.path("dangling")).unwrap();
+        symlink("../../../up", directory.path("climbing")).unwrap();
+        symlink("round", directory.path("round")).unwrap();
+        let root = directory.root();
         assert_eq!(root.create_file(c"/console", 0o600).unwrap_err(), Errno::EEXIST);
         root.mkdir_all(c"/dangling/a", 0o755).unwrap();
         root.mkdir_all(c"/climbing/b", 0o755).unwrap();
-        assert!(folder.inside("missing/a").is_dir() && folder.inside("up/b").is_dir());
+        assert!(directory.path("missing/a").is_dir() && directory.path("up/b").is_dir());
         assert_eq!(root.mkdir_all(c"/round/c", 0o755).unwrap_err(), Errno::ELOOP);
-        assert!(!folder.0.join("canary").exists() && !folder.0.join("up").exists());
+        assert!(!directory.0.join("canary").exists() && !directory.0.join("up").exists());
         assert_eq!(root.open_no_symlinks(c"/console", libc::O_PATH).unwrap_err(), Errno::ELOOP);
     }
 
     #[test]
     fn a_file_is_made_where_a_dangling_link_leads() {
-        let folder = Folder::new("dangling");
-        std::fs::create_dir_all(folder.inside("real/deep")).unwrap();
-        symlink("real/deep", folder.inside("short")).unwrap();
-        // Relative to where the link is, not to how it was named.
-        symlink("../made/here", folder.inside("real/deep/up")).unwrap();
-        symlink("/absolute/there", folder.inside("out")).unwrap();
-        symlink("../../../../climbed", folder.inside("climb")).unwrap();
-        let root = folder.root();
+        let directory = TestDirectory::new("dangling");
+        std::fs::create_dir_all(directory.path("real/deep")).unwrap();
+        symlink("real/deep", directory.path("short")).unwrap();
+        // A relative target starts at the directory of the symlink, not at the path by which it was found.
+        symlink("../made/here", directory.path("real/deep/up")).unwrap();
+        symlink("/absolute/there", directory.path("out")).unwrap();
+        symlink("../../../../climbed", directory.path("climb")).unwrap();
+        let root = directory.root();
         for (path, made) in [
             (c"/short/up", "real/made/here"),
             (c"/out", "absolute/there"),
@@ -273,12 +312,12 @@ mod tests {
             (c"/plain/file", "plain/file"),
         ] {
             root.make_missing_file(path, 0o644).unwrap();
-            assert!(folder.inside(made).is_file(), "{made}");
-            // As a second container does at the same time.
+            assert!(directory.path(made).is_file(), "{made}");
+            // A second container that starts at the same time makes the same call.
             root.make_missing_file(path, 0o644).unwrap();
         }
-        symlink("two", folder.inside("one")).unwrap();
-        symlink("one", folder.inside("two")).unwrap();
+        symlink("two", directory.path("one")).unwrap();
+        symlink("one", directory.path("two")).unwrap();
         assert_eq!(root.make_missing_file(c"/one", 0o644).unwrap_err(), Errno::ELOOP);
         assert_eq!(root.make_missing_file(c"/plain/file/x", 0o644).unwrap_err(), Errno::ENOTDIR);
         assert_eq!(root.mkdir_missing(c"/plain/file", 0o755).unwrap_err(), Errno::ENOTDIR);
@@ -286,41 +325,41 @@ mod tests {
 
     #[test]
     fn many_make_the_same_at_once() {
-        let folder = Folder::new("many");
+        let directory = TestDirectory::new("many");
         std::thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
                     for n in 0..100 {
                         let path = CString::new(format!("/d{n}/e/file")).unwrap();
-                        folder.root().make_missing_file(&path, 0o644).unwrap();
+                        directory.root().make_missing_file(&path, 0o644).unwrap();
                         let path = CString::new(format!("/d{n}/e/directory")).unwrap();
-                        folder.root().mkdir_missing(&path, 0o755).unwrap();
+                        directory.root().mkdir_missing(&path, 0o755).unwrap();
                     }
                 });
             }
         });
-        assert!(folder.inside("d99/e/file").is_file());
+        assert!(directory.path("d99/e/file").is_file());
     }
 
     #[test]
     fn names_need_not_be_text() {
-        let folder = Folder::new("bytes");
-        symlink(OsStr::from_bytes(b"b\xff/c"), folder.inside("first")).unwrap();
-        symlink("/d", folder.inside("second")).unwrap();
-        let root = folder.root();
+        let directory = TestDirectory::new("bytes");
+        symlink(OsStr::from_bytes(b"b\xff/c"), directory.path("first")).unwrap();
+        symlink("/d", directory.path("second")).unwrap();
+        let root = directory.root();
         root.mkdir_all(c"/first/e", 0o755).unwrap();
-        assert!(folder.inside(OsStr::from_bytes(b"b\xff/c/e")).is_dir());
+        assert!(directory.path(OsStr::from_bytes(b"b\xff/c/e")).is_dir());
         root.mkdir_all(c"/second/\xfe/g", 0o755).unwrap();
-        assert!(folder.inside(OsStr::from_bytes(b"d/\xfe/g")).is_dir());
+        assert!(directory.path(OsStr::from_bytes(b"d/\xfe/g")).is_dir());
     }
 
     #[test]
     fn what_is_no_file_is_not_opened() {
-        let folder = Folder::new("regular");
-        let (root, proc) = (folder.root(), Proc::of_the_host().unwrap());
-        std::fs::write(folder.inside("file"), "text").unwrap();
-        symlink("/file", folder.inside("link")).unwrap();
-        nix::unistd::mkfifo(&folder.inside("fifo"), Mode::S_IRWXU).unwrap();
+        let directory = TestDirectory::new("regular");
+        let (root, proc) = (directory.root(), Proc::of_the_host().unwrap());
+        std::fs::write(directory.path("file"), "text").unwrap();
+        symlink("/file", directory.path("link")).unwrap();
+        nix::unistd::mkfifo(&directory.path("fifo"), Mode::S_IRWXU).unwrap();
         for (path, there) in [(c"/file", true), (c"/link", true), (c"/fifo", false), (c"/", false)]
         {
             assert_eq!(root.regular_file(path, &proc).unwrap().is_some(), there, "{path:?}");
@@ -330,9 +369,9 @@ mod tests {
 
     #[test]
     fn magic_links_are_refused() {
-        let folder = Folder::new("magic");
+        let directory = TestDirectory::new("magic");
         let proc = Root::new(std::fs::File::open("/proc").unwrap().into());
         assert_eq!(proc.open(c"/self/cwd", libc::O_PATH).unwrap_err(), Errno::ELOOP);
-        drop(folder);
+        drop(directory);
     }
 }

@@ -1,8 +1,8 @@
-//! A whole tree that somebody else controls, read in order.
+//! Reads a whole directory tree that a container controls, in order.
 //!
-//! Paths here are relative to the tree's root, of any length (`PATH_MAX` bounds one lookup, not a
-//! tree), and made of names that were read from directories; the root's is empty. Nothing recurses
-//! and the number of open descriptors does not grow with the depth: a tree may be thousands deep.
+//! Paths are relative to the root of the tree, and the path of the root is empty. They consist of names that were read
+//! from directories, and may have any length: `PATH_MAX` limits one lookup, not a tree. Nothing recurses, and the
+//! number of open descriptors does not grow with the depth, because a tree may have thousands of levels.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -18,25 +18,25 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 use crate::error::{OsContext, Result};
 use crate::sys::{self, Errno, open::openat2, xattr};
 
-/// No way out of the tree: no symlink is followed, no mount is entered.
+/// Restrictions of a lookup: it follows no symlink, enters no mount, and cannot leave the tree.
 const RESOLVE: u64 = libc::RESOLVE_BENEATH
     | libc::RESOLVE_NO_SYMLINKS
     | libc::RESOLVE_NO_MAGICLINKS
     | libc::RESOLVE_NO_XDEV;
 
-/// What one lookup is given at most; `PATH_MAX` is 4096 with the NUL.
+/// Maximum length of the path of one lookup. `PATH_MAX` is 4096 with the NUL byte.
 const LOOKUP: usize = 4000;
 
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
-    /// How errors call it: `the container`, or a path of the host's.
+    /// Name in errors: `the container`, or a path of the host.
     name: String,
-    /// The directory that was looked into last: mostly the next entry's too.
+    /// Directory of the last lookup, which most often is that of the next one too.
     last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
 }
 
-/// One entry, held by an `O_PATH` descriptor: what is read of it is all of the same object.
+/// One entry, open as an `O_PATH` descriptor, so that everything is read from the same object.
 #[derive(Debug)]
 pub struct Found {
     fd: OwnedFd,
@@ -52,15 +52,19 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// For errors.
+    /// Returns the text for `path` in errors.
     pub fn shown(&self, path: &[u8]) -> String {
         format!("/{} of {}", shown(path), self.name)
     }
 
-    /// What is at `path`, not following it; `None` if nothing is.
+    /// Opens the entry at `path` without following a symlink. `None` if there is no entry.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2) or fstat(2).
     pub fn look(&self, path: &[u8]) -> Result<Option<Found>> {
         match self.found(path) {
-            // Of a tree that is being changed, the parent may be another thing by now.
+            // While a process changes the tree, another file may have replaced the parent.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
             other => other.os("open", self.shown(path)).map(Some),
         }
@@ -73,7 +77,7 @@ impl Tree {
         } else {
             let (parent, name) = split(path);
             let name = c_name(name)?;
-            // The last name may be a symlink, held as one; without O_NOFOLLOW it would be refused.
+            // The last name may be a symlink. O_NOFOLLOW opens it, but RESOLVE_NO_SYMLINKS would reject it.
             let resolve = RESOLVE & !libc::RESOLVE_NO_SYMLINKS;
             openat2(self.directory(parent)?.as_fd(), &name, flags, 0, resolve)?
         };
@@ -81,7 +85,11 @@ impl Tree {
         Ok(Found { fd, stat })
     }
 
-    /// The directory at `path`, an `O_PATH` descriptor, kept for the next lookup.
+    /// Opens the directory at `path` (`O_PATH`), and keeps it for the next lookup.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2).
     pub fn directory(&self, path: &[u8]) -> sys::Result<Rc<OwnedFd>> {
         if let Some((_, fd)) = self.last.borrow().as_ref().filter(|(last, _)| last == path) {
             return Ok(fd.clone());
@@ -91,7 +99,7 @@ impl Tree {
         Ok(fd)
     }
 
-    /// From the root, or from the directory of the last lookup if it is on the way.
+    /// Opens a directory from the root, or from the directory of the last lookup if `path` is below it.
     fn descend(&self, path: &[u8]) -> sys::Result<Rc<OwnedFd>> {
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         let below = |last: &[u8]| path.strip_prefix(last)?.strip_prefix(b"/").map(<[u8]>::to_vec);
@@ -116,7 +124,11 @@ impl Tree {
         }
     }
 
-    /// The names in the directory at `path`, sorted by their bytes.
+    /// Lists the names in the directory at `path`, sorted by their bytes.
+    ///
+    /// # Errors
+    ///
+    /// An error of openat2(2) or getdents64(2).
     pub fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
         let read = self.directory(path).and_then(|directory| names(directory.as_fd()));
         let mut names = read.os("read", self.shown(path))?;
@@ -124,12 +136,13 @@ impl Tree {
         Ok(names)
     }
 
-    /// Everything below `start`, and `start`: a directory before what is in it, siblings by name.
+    /// Iterates over `start` and all entries below it: a directory before its content, siblings by name.
     pub fn walk(&self, start: &[u8]) -> Walk<'_> {
         Walk { tree: self, pending: vec![start.to_owned()] }
     }
 }
 
+/// Iterator of [`Tree::walk`].
 pub struct Walk<'t> {
     tree: &'t Tree,
     pending: Vec<Vec<u8>>,
@@ -138,7 +151,7 @@ pub struct Walk<'t> {
 impl Iterator for Walk<'_> {
     type Item = Result<(Vec<u8>, Found)>;
 
-    /// What has gone since its name was read is passed over.
+    /// Returns the next entry. Skips an entry that was removed after its name was read.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let path = self.pending.pop()?;
@@ -173,22 +186,39 @@ impl Found {
         self.kind() == libc::S_IFREG
     }
 
-    /// Where a symlink leads.
+    /// Reads the target of a symlink.
+    ///
+    /// # Errors
+    ///
+    /// An error of readlinkat(2).
     pub fn target(&self) -> sys::Result<Vec<u8>> {
         use std::os::unix::ffi::OsStringExt;
         Ok(readlinkat(&self.fd, c"")?.into_vec())
     }
 
-    /// A file's content: of this file, whatever has its name by now.
+    /// Opens the content of this file, even if another file has its name now.
+    ///
+    /// # Errors
+    ///
+    /// An error of open(2).
     pub fn open(&self) -> sys::Result<File> {
         sys::open::open(self.link().as_c_str(), OFlag::O_RDONLY | OFlag::O_NOCTTY).map(File::from)
     }
 
+    /// Reads one extended attribute. `None` if the file does not have it.
+    ///
+    /// # Errors
+    ///
+    /// An error of getxattr(2).
     pub fn xattr(&self, name: &CStr) -> sys::Result<Option<Vec<u8>>> {
         xattr::get_by_path(&self.link(), name)
     }
 
-    /// All extended attributes, sorted by name.
+    /// Reads all extended attributes, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// An error of listxattr(2) or getxattr(2).
     pub fn xattrs(&self) -> sys::Result<Vec<(CString, Vec<u8>)>> {
         let link = self.link();
         let list = xattr::list_by_path(&link)?;
@@ -208,7 +238,7 @@ impl Found {
     }
 }
 
-/// The names in a directory, in the kernel's order.
+/// Lists the names in a directory, in the kernel's order.
 fn names(directory: BorrowedFd<'_>) -> sys::Result<Vec<Vec<u8>>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut directory = Dir::openat(directory, c".", flags, Mode::empty())?;
@@ -222,7 +252,7 @@ fn names(directory: BorrowedFd<'_>) -> sys::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// A path for people: on one line, whatever it is made of.
+/// Returns a path as text on one line. Control characters, backslashes and invalid UTF-8 are escaped.
 pub fn shown(path: &[u8]) -> String {
     let mut text = String::new();
     for part in path.utf8_chunks() {
@@ -236,7 +266,7 @@ pub fn shown(path: &[u8]) -> String {
     text
 }
 
-/// Of a path that is not the root's.
+/// Splits a path that is not the root's into its directory and its name.
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -248,14 +278,14 @@ pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_owned() } else { [directory, b"/", name].concat() }
 }
 
-/// The order of [`Tree::walk`].
+/// Compares two paths in the order of [`Tree::walk`].
 pub fn order(a: &[u8], b: &[u8]) -> Ordering {
-    // No name has a NUL, and a slash comes before all that is in one.
+    // No name contains a NUL, and a slash sorts before all bytes of a name.
     let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
     a.iter().map(key).cmp(b.iter().map(key))
 }
 
-/// As much of `path` as one lookup takes, and the rest.
+/// Splits `path` into a part that is short enough for one lookup, and the rest.
 fn lookup(path: &[u8]) -> (&[u8], &[u8]) {
     if path.len() <= LOOKUP {
         return (path, &[]);
@@ -275,9 +305,9 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
-    struct Folder(PathBuf);
+    struct TestDirectory(PathBuf);
 
-    impl Folder {
+    impl TestDirectory {
         fn new(name: &str) -> Self {
             let name = format!("aril-tree-{name}-{}", std::process::id());
             let path = std::env::temp_dir().join(name);
@@ -294,7 +324,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestDirectory {
         fn drop(&mut self) {
             crate::fs::remove::tree(&self.0).unwrap();
         }
@@ -306,39 +336,39 @@ mod tests {
 
     #[test]
     fn in_order() {
-        let folder = Folder::new("order");
-        std::fs::create_dir_all(folder.0.join("a/b")).unwrap();
+        let directory = TestDirectory::new("order");
+        std::fs::create_dir_all(directory.0.join("a/b")).unwrap();
         for name in ["a/z", "a.", "a-", "a\n", "a/b/c"] {
-            std::fs::write(folder.0.join(name), "").unwrap();
+            std::fs::write(directory.0.join(name), "").unwrap();
         }
         let raw = std::ffi::OsStr::from_bytes(b"\xff");
-        symlink("/etc", folder.0.join(raw)).unwrap();
-        let seen = paths(&folder.tree());
+        symlink("/etc", directory.0.join(raw)).unwrap();
+        let seen = paths(&directory.tree());
         assert_eq!(seen, ["", "a", "a/b", "a/b/c", "a/z", "a\\n", "a-", "a.", "\\xff"]);
         assert_eq!(order(b"a/z", b"a\n"), Ordering::Less);
         assert_eq!(order(b"a/b", b"a/b/c"), Ordering::Less);
-        let link = folder.tree().look(b"\xff").unwrap().unwrap();
+        let link = directory.tree().look(b"\xff").unwrap().unwrap();
         assert_eq!(link.target().unwrap(), b"/etc");
         assert!(link.xattrs().is_ok());
     }
 
     #[test]
     fn nothing_leads_outside() {
-        let folder = Folder::new("outside");
-        symlink("/", folder.0.join("up")).unwrap();
-        let tree = folder.tree();
+        let directory = TestDirectory::new("outside");
+        symlink("/", directory.0.join("up")).unwrap();
+        let tree = directory.tree();
         assert!(tree.look(b"up/etc").unwrap().is_none());
         assert!(tree.look(b"../etc").is_err());
         assert!(tree.names(b"up").is_err());
         assert!(tree.look(b"missing/x").unwrap().is_none());
     }
 
-    /// Deeper than one path, one stack or the descriptors of a process would reach.
+    /// The tree is deeper than a path, a stack or the descriptors of a process allow.
     #[test]
     fn deep() {
         const DEPTH: usize = 1500;
-        let folder = Folder::new("deep");
-        let mut at = folder.fd();
+        let directory = TestDirectory::new("deep");
+        let mut at = directory.fd();
         for _ in 0..DEPTH {
             let mode = Mode::S_IRWXU;
             nix::sys::stat::mkdirat(&at, "deep", mode).unwrap();
@@ -350,6 +380,6 @@ mod tests {
             )
             .unwrap();
         }
-        assert_eq!(paths(&folder.tree()).len(), DEPTH + 1);
+        assert_eq!(paths(&directory.tree()).len(), DEPTH + 1);
     }
 }

@@ -182,7 +182,7 @@ fn give_stdio(uid: u32, gid: u32) -> ChildResult<()> {
     let null = libc::makedev(1, 3);
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        match process::give_file(fd, uid, gid, null) {
+        match process::change_owner(fd, uid, gid, null) {
             Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::EBADF) => {}
             Err(errno) => return Err(errno).during("fchown stdio"),
         }

@@ -353,7 +353,7 @@ impl<'a> Child<'a> {
     /// hold nothing of the host but the socket to the parent.
     fn become_accessible(&self) -> ChildResult<()> {
         self.link.send(&Report::Prepared).during("send")?;
-        sys::entry::forget_environment();
+        sys::entry::clear_environment();
         process::set_dumpable(true).during("prctl PR_SET_DUMPABLE")
     }
 

@@ -147,7 +147,7 @@ fn spawn_directly(
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())?;
     }
     let parent_raw = link.as_raw();
-    let _shown = sys::entry::show_as(SETUP_COMMAND_LINE);
+    let _shown = sys::entry::hide_command_line(SETUP_COMMAND_LINE);
     let spawned = sys::clone::clone3(plan.clone_flags, cgroup, || {
         // The child's copy of the parent's end would hide the parent's death from it.
         let _ = nix::unistd::close(parent_raw);
@@ -179,7 +179,7 @@ fn spawn_by_relay(
         false => (None, None),
     };
     let parents = [Some(link.as_raw()), socket.as_ref().map(AsRawFd::as_raw_fd)];
-    let shown = sys::entry::show_as(SETUP_COMMAND_LINE);
+    let shown = sys::entry::hide_command_line(SETUP_COMMAND_LINE);
     let relay = sys::clone::clone3(0, own_cgroup, || {
         for end in parents.into_iter().flatten() {
             let _ = nix::unistd::close(end);

@@ -37,7 +37,7 @@ fn read(record: &Record) -> Result<Sample> {
     let intel_rdt = match &record.intel_rdt {
         None => None,
         Some(group) => {
-            rdt::parent::look()?.map(|host| rdt::stats::read(group, &host)).transpose()?
+            rdt::parent::find()?.map(|host| rdt::stats::read(group, &host)).transpose()?
         }
     };
     let mut cgroup = stats::read(&record.cgroup_paths)?;

@@ -75,13 +75,13 @@ fn set_schemas(
     id: &ContainerId,
     rdt: &LinuxIntelRdt,
 ) -> Result<()> {
-    let host = rdt::parent::look()?;
+    let host = rdt::parent::find()?;
     rdt::parent::check(host.as_ref(), rdt)?;
     let Some(host) = host else { return Ok(()) };
     if let Some(group) = &record.intel_rdt {
         return rdt::parent::change(group, &host, rdt);
     }
-    let plan = rdt::plan(rdt::Input { id: id.as_str(), rdt, host: Some(&host) })?;
+    let plan = rdt::plan(rdt::RdtRequest { id: id.as_str(), rdt, host: Some(&host) })?;
     record.intel_rdt = Some(plan.group.clone());
     slot.write(record)?;
     let joined = rdt::parent::prepare(&plan).and_then(|made| {

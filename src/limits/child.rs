@@ -7,6 +7,11 @@ use crate::sys::{Errno, process};
 /// Bit at which the class of an I/O priority begins.
 const IOPRIO_CLASS_SHIFT: u32 = 13;
 
+/// Runs one step.
+///
+/// # Errors
+///
+/// The kernel rejects the system call of the step, or a scheduler policy cannot be used with a cpuset.
 pub fn run(step: &Step) -> ChildResult<()> {
     match step {
         Step::Rlimit(limit) => {

@@ -18,9 +18,10 @@ use std::fmt;
 
 use crate::sys::process::SchedAttr;
 
-pub use plan::{Input, Plan};
+pub use plan::{LimitsRequest, Plan};
 pub use set::IdSet;
 
+/// Step of the child that sets one limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Set oom_score_adj; the parent does it if the child is in a user namespace.

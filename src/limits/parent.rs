@@ -1,4 +1,4 @@
-//! Sets limits of the child by its pid that need the runtime's privileges.
+//! Sets those limits of the child that need the runtime's privileges, by the child's pid.
 
 use std::ffi::CString;
 
@@ -8,7 +8,11 @@ use crate::fs::Proc;
 use crate::id::HostPid;
 use crate::sys::process;
 
-/// Sets the rlimits. Called when the child is ready, because its setup needs descriptors and memory.
+/// Sets the rlimits. It is called when the child is ready, because the child's setup needs descriptors and memory.
+///
+/// # Errors
+///
+/// The kernel rejects a limit: raising a hard limit needs CAP_SYS_RESOURCE.
 pub fn set_rlimits(pid: HostPid, limits: &[Rlimit]) -> Result<()> {
     limits.iter().try_for_each(|limit| {
         process::prlimit(pid.0, limit.resource, limit.soft, limit.hard)
@@ -17,7 +21,12 @@ pub fn set_rlimits(pid: HostPid, limits: &[Rlimit]) -> Result<()> {
     })
 }
 
-/// Sets oom_score_adj. Called before the child changes its user: the kernel rejects it for another user's process.
+/// Sets oom_score_adj. It is called before the child changes its user: the kernel rejects it for another user's
+/// process.
+///
+/// # Errors
+///
+/// An error of write(2): `EACCES` if the score is lowered without CAP_SYS_RESOURCE.
 pub fn set_oom_score_adj(proc: &Proc, pid: HostPid, score: i32) -> Result<()> {
     let path = format!("{}/oom_score_adj", pid.0);
     // A number has no NUL byte.
@@ -27,7 +36,11 @@ pub fn set_oom_score_adj(proc: &Proc, pid: HostPid, score: i32) -> Result<()> {
         .context(|| format!("set oom_score_adj {score}"))
 }
 
-/// Sets the CPU affinity of this process, which the process of an exec inherits before it joins the cgroup.
+/// Sets the CPU affinity of this process, which the exec process inherits before it joins the cgroup.
+///
+/// # Errors
+///
+/// `EINVAL` if none of the CPUs is available.
 pub fn set_initial_affinity(cpus: &IdSet) -> Result<()> {
     process::sched_setaffinity(0, cpus.mask())
         .os("sched_setaffinity", cpus)

@@ -10,11 +10,12 @@ use super::{IdSet, Rlimit, Step};
 use crate::error::{Error, Result};
 use crate::sys::process::SchedAttr;
 
-pub struct Input<'a> {
+/// Fields of the specification that limits and scheduling depend on.
+pub struct LimitsRequest<'a> {
     pub process: &'a Process,
-    /// Container's process, for an exec: it has the settings that the exec leaves out.
+    /// Container's process, for an exec process, which inherits settings that its own process lacks.
     pub container: Option<&'a Process>,
-    /// `linux.personality`, also for an exec.
+    /// `linux.personality`, also for an exec process.
     pub personality: Option<&'a LinuxPersonality>,
     /// `linux.memoryPolicy`, for init only.
     pub memory_policy: Option<&'a LinuxMemoryPolicy>,
@@ -30,43 +31,51 @@ pub struct Plan {
     pub rlimits: Vec<Rlimit>,
     /// Value that the parent sets before the child drops privileges.
     pub oom_score_adj: Option<i32>,
-    /// Affinity that the parent sets for itself before it clones the process of an exec.
+    /// Affinity that the parent sets for itself before it clones an exec process.
     pub initial_affinity: Option<IdSet>,
     pub warnings: Vec<String>,
 }
 
-pub fn plan(input: &Input) -> Result<Plan> {
-    let mut plan =
-        Plan { rlimits: rlimits(input)?, oom_score_adj: oom_score_adj(input)?, ..Plan::default() };
-    affinity(input, &mut plan)?;
-    if let Some(scheduler) = inherited(input, Process::scheduler) {
-        plan.steps.push(Step::Scheduler { attr: sched_attr(scheduler)?, cpuset: input.cpuset });
+/// Plans limits and scheduling of a process.
+///
+/// # Errors
+///
+/// A value is out of range, an rlimit appears twice or is above its hard limit, or fields contradict each other.
+pub fn plan(request: &LimitsRequest) -> Result<Plan> {
+    let mut plan = Plan {
+        rlimits: rlimits(request)?,
+        oom_score_adj: oom_score_adj(request)?,
+        ..Plan::default()
+    };
+    affinity(request, &mut plan)?;
+    if let Some(scheduler) = inherited(request, Process::scheduler) {
+        plan.steps.push(Step::Scheduler { attr: sched_attr(scheduler)?, cpuset: request.cpuset });
     }
-    if let Some(priority) = inherited(input, Process::io_priority) {
+    if let Some(priority) = inherited(request, Process::io_priority) {
         plan.steps.push(io_priority(priority)?);
     }
-    if let Some(personality) = input.personality {
+    if let Some(personality) = request.personality {
         plan.steps.push(persona(personality, &mut plan.warnings));
     }
-    if let Some(policy) = input.memory_policy {
+    if let Some(policy) = request.memory_policy {
         plan.steps.push(memory_policy(policy)?);
     }
     Ok(plan)
 }
 
 fn inherited<'a, T>(
-    input: &Input<'a>,
+    request: &LimitsRequest<'a>,
     field: impl Fn(&'a Process) -> &'a Option<T>,
 ) -> Option<&'a T> {
-    field(input.process).as_ref().or_else(|| input.container.and_then(|c| field(c).as_ref()))
+    field(request.process).as_ref().or_else(|| request.container.and_then(|c| field(c).as_ref()))
 }
 
-/// Returns the rlimits. An exec without rlimits has the container's.
-fn rlimits(input: &Input) -> Result<Vec<Rlimit>> {
+/// Returns the rlimits. An exec process without rlimits has the container's.
+fn rlimits(request: &LimitsRequest) -> Result<Vec<Rlimit>> {
     let of = |process: &Process| process.rlimits().clone().unwrap_or_default();
-    let mut specified = of(input.process);
+    let mut specified = of(request.process);
     if specified.is_empty() {
-        specified = input.container.map(of).unwrap_or_default();
+        specified = request.container.map(of).unwrap_or_default();
     }
     let mut limits: Vec<Rlimit> = Vec::with_capacity(specified.len());
     for specified in &specified {
@@ -91,7 +100,7 @@ fn rlimit(specified: &PosixRlimit) -> Result<Rlimit> {
     Ok(limit)
 }
 
-// u32 in glibc's headers, i32 in musl's.
+// The constants are u32 in glibc's headers, and i32 in musl's.
 #[allow(clippy::unnecessary_cast)]
 fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     use PosixRlimitType::*;
@@ -115,10 +124,10 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     }
 }
 
-/// Returns oom_score_adj. An exec without it has the container's, as in runc.
-fn oom_score_adj(input: &Input) -> Result<Option<i32>> {
-    let own = input.process.oom_score_adj();
-    match own.or_else(|| input.container.and_then(Process::oom_score_adj)) {
+/// Returns oom_score_adj. An exec process without it has the container's, as in runc.
+fn oom_score_adj(request: &LimitsRequest) -> Result<Option<i32>> {
+    let own = request.process.oom_score_adj();
+    match own.or_else(|| request.container.and_then(Process::oom_score_adj)) {
         Some(score) if !(-1000..=1000).contains(&score) => {
             Err(Error::config(format!("invalid oomScoreAdj {score}: not from -1000 to 1000")))
         }
@@ -126,11 +135,13 @@ fn oom_score_adj(input: &Input) -> Result<Option<i32>> {
     }
 }
 
-/// Returns the CPU affinity, so that the caller's is not inherited. An exec can have an affinity before and after it joins
-/// the cgroup. With only the first, the kernel restricts it to the cpuset.
-fn affinity(input: &Input, plan: &mut Plan) -> Result<()> {
-    let specified = inherited(input, Process::exec_cpu_affinity)
-        .filter(|affinity| input.container.is_some() && !is_empty(affinity));
+/// Plans the CPU affinity, so that the caller's is not inherited.
+///
+/// An exec process can have one affinity before and one after it joins the cgroup. With only the first one, the kernel
+/// restricts it to the cpuset.
+fn affinity(request: &LimitsRequest, plan: &mut Plan) -> Result<()> {
+    let specified = inherited(request, Process::exec_cpu_affinity)
+        .filter(|affinity| request.container.is_some() && !is_empty(affinity));
     let Some(specified) = specified else {
         plan.steps.push(Step::CpuAffinity(None));
         return Ok(());
@@ -228,7 +239,7 @@ fn check_deadline(scheduler: &Scheduler) -> Result<()> {
 
 fn sched_flag(flag: LinuxSchedulerFlag) -> u64 {
     use LinuxSchedulerFlag::*;
-    // The order of `SCHED_FLAG_*` in linux/sched.h.
+    // Bits are in the order of `SCHED_FLAG_*` in linux/sched.h.
     1 << match flag {
         SchedResetOnFork => 0,
         SchedFlagReclaim => 1,
@@ -263,12 +274,17 @@ fn persona(personality: &LinuxPersonality, warnings: &mut Vec<String>) -> Step {
     })
 }
 
+/// Plans the memory policy.
+///
+/// # Errors
+///
+/// `nodes` is not a list of nodes, or the mode needs nodes and has none, or has nodes and takes none.
 pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Step> {
     use MemoryPolicyModeType::*;
     let list = policy.nodes().as_deref().map(str::trim).filter(|list| !list.is_empty());
     let nodes = list.map(|list| IdSet::parse("memory policy nodes", list)).transpose()?;
     let name = policy.mode();
-    // The order of `MPOL_*` in linux/mempolicy.h.
+    // Values are in the order of `MPOL_*` in linux/mempolicy.h.
     let mode = match name {
         MpolDefault => 0,
         MpolPreferred => 1,
@@ -309,7 +325,7 @@ mod tests {
 
     use super::*;
 
-    /// Plans `process`, given without what every process has, as init or an exec of `container`.
+    /// Plans `process`, without the defaults that every process has, as init or as an exec process of `container`.
     fn planned(process: Value, container: Option<Value>) -> Result<Plan> {
         let whole = |mut value: Value| -> Process {
             value["cwd"] = "/".into();
@@ -317,7 +333,7 @@ mod tests {
             serde_json::from_value(value).unwrap()
         };
         let (process, container) = (whole(process), container.map(whole));
-        plan(&Input {
+        plan(&LimitsRequest {
             process: &process,
             container: container.as_ref(),
             personality: None,

@@ -6,15 +6,20 @@ use libc::c_ulong;
 
 use crate::error::{Error, Result};
 
-/// Maximum id. No kernel has larger ones, and the size of a mask is bounded.
+/// One more than the maximum id. No kernel has larger ids, and the limit bounds the size of a mask.
 const END: usize = 65536;
 const BITS: usize = c_ulong::BITS as usize;
 
+/// Set of CPU or NUMA node ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdSet(Vec<c_ulong>);
 
 impl IdSet {
     /// Parses a list. `what` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// A part of the list is not a decimal id or an ascending range, or an id is 65536 or more.
     pub fn parse(what: &str, list: &str) -> Result<Self> {
         let mut set = Self::default();
         for range in list.split(',') {
@@ -59,7 +64,7 @@ fn bounds(range: &str) -> Option<(usize, usize)> {
     (first <= last).then_some((first, last))
 }
 
-/// Parses digits: `str::parse` would accept a sign.
+/// Parses decimal digits. `str::parse` would accept a sign.
 fn id(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| digits && *id < END)

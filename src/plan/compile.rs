@@ -170,8 +170,12 @@ fn may_make_devices(process: &Process) -> bool {
 
 fn rdt(id: &ContainerId, linux: &Linux, facts: &HostFacts) -> Result<Option<limits::rdt::Plan>> {
     let Some(rdt) = linux.intel_rdt() else { return Ok(None) };
-    limits::rdt::plan(limits::rdt::Input { id: id.as_str(), rdt, host: facts.resctrl.as_ref() })
-        .map(Some)
+    limits::rdt::plan(limits::rdt::RdtRequest {
+        id: id.as_str(),
+        rdt,
+        host: facts.resctrl.as_ref(),
+    })
+    .map(Some)
 }
 
 /// Options of an exec.

@@ -97,7 +97,7 @@ impl HostFacts {
             in_user_namespace,
             kcore: Path::new("/proc/kcore").exists(),
             resctrl: match linux.and_then(|l| l.intel_rdt().as_ref()) {
-                Some(_) => limits::rdt::parent::look()?,
+                Some(_) => limits::rdt::parent::find()?,
                 None => None,
             },
         })

@@ -79,7 +79,7 @@ pub fn compile(input: &ProcessRequest<'_>) -> Result<Compiled> {
         setgroups_allowed: input.facts.setgroups_allowed && !input.denies_setgroups,
         modules: input.facts.security,
     })?;
-    let limits = limits::plan::plan(&limits::Input {
+    let limits = limits::plan::plan(&limits::LimitsRequest {
         process: input.process,
         container,
         personality: input.linux.personality().as_ref(),

@@ -23,7 +23,7 @@ use crate::init::seal::seal;
 use crate::path::c_path;
 use crate::sys::clone::{clone3, exit_now};
 use crate::sys::process::{self, Vector};
-use crate::sys::spawn::{Extras, Image, pipe, spawn_with};
+use crate::sys::spawn::{Image, SpawnOptions, pipe, spawn_with};
 use crate::sys::{namespace, open, pidfd, signal};
 
 /// Of one that is on its way.
@@ -44,7 +44,7 @@ pub fn start(pod: &Pod) -> Result<Started> {
     let (input, errors) = (command::scratch(&text)?, command::scratch(b"")?);
     let (ready, writer) = pipe().os("pipe2", "anchor")?;
     process::set_nonblocking(&ready).os("fcntl", "anchor")?;
-    let extras = Extras { dies_with_parent: true, ..Extras::default() };
+    let extras = SpawnOptions { dies_with_parent: true, ..SpawnOptions::default() };
     spawn_with(&image, [input.as_fd(), writer.as_fd(), errors.as_fd()], extras)
         .map_err(|refusal| Error::system(format!("start the pod's own process: {refusal:?}")))?;
     Ok(Started { ready, errors })

@@ -18,7 +18,7 @@ use crate::fs::record;
 use crate::path::{c_path, c_string};
 use crate::sys::pidfd::Ended;
 use crate::sys::process::Vector;
-use crate::sys::spawn::{Extras, Image, Refusal, spawn_with};
+use crate::sys::spawn::{Image, Refusal, SpawnOptions, spawn_with};
 
 /// The most of an answer that is read.
 const LONGEST: usize = 4 << 20;
@@ -73,8 +73,11 @@ impl Command<'_> {
             cwd: Some(&cwd),
         };
         let namespaces = self.home.namespaces();
-        let extras =
-            Extras { dies_with_parent: true, namespaces: &namespaces, ..Extras::default() };
+        let extras = SpawnOptions {
+            dies_with_parent: true,
+            namespaces: &namespaces,
+            ..SpawnOptions::default()
+        };
         spawn_with(&image, stdio, extras)
             .map(|child| child.pid)
             .map_err(|refusal| refused(&argv[0], self.bundle, refusal))
@@ -101,7 +104,7 @@ pub fn spawn_logger(
     let null = super::stdio::null_device()?;
     let image = Image { path: &argv[0], argv: Vector::new(argv), env: Vector::new(env), cwd: None };
     let namespaces = home.namespaces();
-    let extras = Extras { descriptors, namespaces: &namespaces, ..Extras::default() };
+    let extras = SpawnOptions { descriptors, namespaces: &namespaces, ..SpawnOptions::default() };
     spawn_with(&image, [null.as_fd(); 3], extras)
         .map(|child| child.pid)
         .map_err(|refusal| refused(&argv[0], Path::new("/"), refusal))

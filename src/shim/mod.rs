@@ -93,7 +93,7 @@ fn serve(flags: &Flags) -> Result<(), Status> {
     nix::unistd::chdir("/").os("chdir", "/")?;
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")?;
     if std::env::var_os("SCHED_CORE").is_some() {
-        process::share_core_with_own_only().os("prctl", "PR_SCHED_CORE")?;
+        process::create_core_cookie().os("prctl", "PR_SCHED_CORE")?;
     }
     let events = std::env::var_os("TTRPC_ADDRESS").unwrap_or_default();
     let mut server =

@@ -34,7 +34,7 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::record;
 use crate::path::c_path;
 use crate::sys::process::Vector;
-use crate::sys::spawn::{Extras, Image, spawn_with};
+use crate::sys::spawn::{Image, SpawnOptions, spawn_with};
 use std::os::fd::AsRawFd;
 
 /// Where containerd's shims have always been.
@@ -201,7 +201,8 @@ fn spawn_server(
     let image =
         Image { path: &own, argv: Vector::new(&argv), env: Vector::new(&env), cwd: Some(&cwd) };
     let null = super::stdio::null_device()?;
-    let extras = Extras { descriptors: &[listener.as_fd()], session: true, ..Extras::default() };
+    let extras =
+        SpawnOptions { descriptors: &[listener.as_fd()], session: true, ..SpawnOptions::default() };
     let server = spawn_with(&image, [null.as_fd(); 3], extras)
         .map_err(|refusal| Error::system(format!("start the shim's server: {refusal:?}")))?;
     place(server.pid, &options.shim_cgroup).inspect_err(|_| {

@@ -1,4 +1,4 @@
-//! bpf(2), as far as device filters of cgroups and guards of bridges need it.
+//! bpf(2) for device filters of cgroups and guards of bridges.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -26,7 +26,7 @@ const CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
 const F_REPLACE: u32 = 4;
 
-/// The members of `union bpf_attr` for one command, up to the last one used.
+/// `union bpf_attr` of BPF_PROG_LOAD, up to the last member that is used.
 #[repr(C)]
 #[derive(Default)]
 struct Load {
@@ -75,27 +75,41 @@ struct ById {
     open_flags: u32,
 }
 
+/// Calls bpf(2).
+///
 /// # Safety
-/// Every pointer that `attr` holds as a number must be valid for what `command` does with it.
+///
+/// Every pointer that `attr` contains as an integer must be valid for the access that `command` makes.
 unsafe fn bpf<A>(command: libc::c_long, attr: &mut A) -> Result<libc::c_long> {
-    // SAFETY: `attr` is a live, initialised `repr(C)` value of exactly the size passed; the caller
-    // answers for the pointers inside.
+    // SAFETY: `attr` is a live, initialised `repr(C)` value of exactly the size passed. The caller guarantees the
+    // pointers in it.
     check(unsafe { libc::syscall(libc::SYS_bpf, command, attr as *mut A, size_of::<A>()) })
 }
 
+/// Takes ownership of a new descriptor.
+///
 /// # Safety
-/// `fd` must be the return value of a call that makes a descriptor, not yet owned by anyone.
+///
+/// `fd` must be the return value of a call that creates a descriptor, without another owner.
 unsafe fn own(fd: libc::c_long) -> OwnedFd {
-    // SAFETY: by the contract above. The kernel's descriptors fit `RawFd`.
+    // SAFETY: the caller guarantees it. Descriptors of the kernel fit `RawFd`.
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-/// Verifies and compiles a device filter. The kernel sets close-on-exec.
+/// Loads a device filter, which the kernel verifies and compiles. The kernel sets close-on-exec.
+///
+/// # Errors
+///
+/// `EACCES` or `EINVAL` if the verifier rejects the program, `EPERM` without privileges, or another error of bpf(2).
 pub fn load_device_filter(program: &[Insn]) -> Result<OwnedFd> {
     load(program, *b"aril_devices\0\0\0\0", PROG_TYPE_CGROUP_DEVICE, CGROUP_DEVICE)
 }
 
-/// Verifies and compiles a classifier of packets, for tc-bpf(8).
+/// Loads a classifier of packets, for tc-bpf(8).
+///
+/// # Errors
+///
+/// The errors of [`load_device_filter`].
 pub fn load_classifier(program: &[Insn]) -> Result<OwnedFd> {
     load(program, *b"aril_guard\0\0\0\0\0\0", PROG_TYPE_SCHED_CLS, 0)
 }
@@ -110,14 +124,18 @@ fn load(program: &[Insn], name: [u8; 16], prog_type: u32, attach_type: u32) -> R
         expected_attach_type: attach_type,
         ..Load::default()
     };
-    // SAFETY: `insns` points at `insn_cnt` instructions that `program` keeps alive, `license` at a
-    // static C string; the kernel reads both. There is no log buffer.
+    // SAFETY: `insns` points to `insn_cnt` instructions that `program` keeps alive, `license` to a static C string. The
+    // kernel only reads both. There is no log buffer.
     let fd = unsafe { bpf(PROG_LOAD, &mut attr) }?;
     // SAFETY: BPF_PROG_LOAD returned a new descriptor.
     Ok(unsafe { own(fd) })
 }
 
-/// Attaches beside the filters that are there, or in the place of `replaced`.
+/// Attaches a device filter to a cgroup, in addition to the existing ones or instead of `replaced`.
+///
+/// # Errors
+///
+/// An error of bpf(2).
 pub fn attach_device_filter(
     cgroup: BorrowedFd,
     program: BorrowedFd,
@@ -135,7 +153,11 @@ pub fn attach_device_filter(
     unsafe { bpf(PROG_ATTACH, &mut attr) }.map(drop)
 }
 
-/// The device filter attached to the cgroup itself, if it is the only one.
+/// Returns the device filter that is attached to the cgroup itself. `None` if there is none, or more than one.
+///
+/// # Errors
+///
+/// An error of bpf(2).
 pub fn sole_device_filter(cgroup: BorrowedFd) -> Result<Option<OwnedFd>> {
     let mut ids = [0_u32; 2];
     let mut attr = Query {
@@ -145,8 +167,7 @@ pub fn sole_device_filter(cgroup: BorrowedFd) -> Result<Option<OwnedFd>> {
         prog_cnt: ids.len() as u32,
         ..Query::default()
     };
-    // SAFETY: `prog_ids` points at `prog_cnt` numbers of `ids`, which outlives the call and which
-    // nothing else refers to meanwhile.
+    // SAFETY: `prog_ids` points to `prog_cnt` numbers of `ids`, which outlives the call and has no other reference.
     let answer = unsafe { bpf(PROG_QUERY, &mut attr) };
     match answer {
         Ok(_) if attr.prog_cnt == 1 => {
@@ -156,7 +177,7 @@ pub fn sole_device_filter(cgroup: BorrowedFd) -> Result<Option<OwnedFd>> {
             // SAFETY: BPF_PROG_GET_FD_BY_ID returned a new descriptor.
             Ok(Some(unsafe { own(fd) }))
         }
-        // More than we asked room for is more than one.
+        // ENOSPC means that there are more ids than `ids` has room for, so more than one.
         Ok(_) | Err(super::Errno::ENOSPC) => Ok(None),
         Err(errno) => Err(errno),
     }

@@ -1,4 +1,4 @@
-//! clone3(2).
+//! clone3(2) and fork(2) of a process with one thread.
 
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -7,23 +7,28 @@ use nix::unistd::ForkResult;
 
 use super::{Result, check};
 
-/// libc's constant of this name does not fit its own type.
+/// `CLONE_INTO_CGROUP`. libc's constant of this name does not fit its own type.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// A new process, as its parent sees it.
+/// New process, as its parent sees it.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: libc::pid_t,
     pub pidfd: OwnedFd,
 }
 
-/// Runs `child` in a new process, in the namespaces that `flags` creates and, with `cgroup` (a
-/// directory of cgroup2, Linux 5.7), born in that cgroup: it never has to be moved, which would wait
-/// for an RCU grace period.
+/// Runs `child` in a new process.
 ///
-/// `child` gets a copy of the whole address space. That is sound because the process that calls is
-/// single-threaded: `aril` never starts a thread (`runtime-tests/tests/tidy.rs` looks for
-/// `std::thread`), so no lock can be held by a thread that does not exist in the copy.
+/// The process starts in the namespaces that `flags` creates. With `cgroup`, a cgroup2 directory (Linux 5.7), it starts
+/// in that cgroup: moving it later would wait for an RCU grace period.
+///
+/// `child` gets a copy of the whole address space. That is sound because the calling process has one thread: `aril`
+/// never starts one (`runtime-tests/tests/tidy.rs` looks for `std::thread`). So no lock can be held by a thread that
+/// does not exist in the copy.
+///
+/// # Errors
+///
+/// An error of clone3(2).
 pub fn clone3(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
@@ -34,40 +39,44 @@ pub fn clone3(
     if cgroup.is_some() {
         flags |= INTO_CGROUP;
     }
-    // SAFETY: clone_args is plain integers, for which all zeroes is a valid value.
+    // SAFETY: clone_args consists of integers, for which zeros are valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
     args.pidfd = (&raw mut pidfd) as u64;
-    // With CLONE_PARENT the signal is the caller's own and must not be given.
+    // With CLONE_PARENT the child has the caller's exit signal, and the field must be 0.
     args.exit_signal =
         if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
 
-    // SAFETY: no CLONE_VM and no stack: the child runs on a copy of this stack, in a copy of this
-    // single-threaded address space (see above), like fork(2). `args` outlives the call.
+    // SAFETY: without CLONE_VM and a stack, the child runs on a copy of this stack in a copy of this address space,
+    // like after fork(2). The process has one thread (see above). `args` outlives the call.
     let pid = check(unsafe {
         libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
     })?;
     if pid == 0 {
         child();
     }
-    // SAFETY: CLONE_PIDFD stored a new descriptor, owned by nobody else, on success.
+    // SAFETY: on success, CLONE_PIDFD has stored a new descriptor, which has no other owner.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Spawned { pid: pid as libc::pid_t, pidfd })
 }
 
-/// fork(2): the child, as its parent sees it; `None` in the child.
+/// Forks the process. Returns the child in the parent, and `None` in the child.
+///
+/// # Errors
+///
+/// An error of fork(2) or pidfd_open(2).
 pub fn fork() -> Result<Option<Spawned>> {
-    // SAFETY: as for [`clone3`]: this process has one thread.
+    // SAFETY: the process has one thread, as for [`clone3`].
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(None),
-        // Not reaped yet: the pid cannot be another process's.
+        // The child is not reaped yet, so no other process can have its pid.
         ForkResult::Parent { child } => super::pidfd::open(child.as_raw())
             .map(|pidfd| Some(Spawned { pid: child.as_raw(), pidfd })),
     }
 }
 
-/// Ends the calling process without running exit handlers, which belong to the parent's copy.
+/// Ends the calling process without exit handlers, which belong to the parent.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
     unsafe { libc::_exit(code) }

@@ -1,6 +1,6 @@
-//! The one door to the kernel: every `unsafe` of the project is below this folder, one file per
-//! kernel area. Functions here do one call, return its bare errno, and add no policy beyond
-//! `CLOEXEC`.
+//! System calls without a safe wrapper: one file per kernel area, with every `unsafe` of the project.
+//!
+//! Functions here make one call, return its errno, and add no policy except close-on-exec.
 
 pub mod bpf;
 pub mod clone;
@@ -28,7 +28,7 @@ pub use nix::errno::Errno;
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
-/// The kernel's return value of a raw call, or errno.
+/// Converts the return value of a raw system call to a value or errno.
 fn check(ret: libc::c_long) -> Result<libc::c_long> {
     if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
 }

@@ -1,9 +1,8 @@
-//! netlink(7): several requests in one message to the kernel, and its answers.
+//! netlink(7): sends several requests to the kernel in one message, and reads its answers.
 //!
-//! A [`Batch`] is built, [`Socket::transact`] sends it with one call. Only its last request asks for
-//! an acknowledgement: refusals come unasked, so that a batch that succeeds costs one send and one
-//! receive however long it is. What the kernel says about a refusal (`NETLINK_EXT_ACK`, Linux 4.12)
-//! comes with it.
+//! [`Socket::transact`] sends a [`Batch`] with one call. Only the last request of a batch asks for an acknowledgement,
+//! because the kernel reports errors of the others anyway. So a successful batch of any length costs one send and one
+//! receive. An error has the kernel's text (`NETLINK_EXT_ACK`, Linux 4.12).
 
 mod batch;
 mod reply;
@@ -17,57 +16,63 @@ pub use reply::{Attributes, Reply, integer, text};
 
 use super::{Errno, Result, check};
 
-/// Links, addresses, routes, queueing: rtnetlink(7).
+/// Protocol for links, addresses, routes and queueing disciplines: rtnetlink(7).
 pub const ROUTE: i32 = libc::NETLINK_ROUTE;
-/// Sockets: sock_diag(7).
+/// Protocol for sockets: sock_diag(7).
 pub const SOCK_DIAG: i32 = libc::NETLINK_SOCK_DIAG;
-/// nftables.
+/// Protocol for nftables.
 pub const NETFILTER: i32 = libc::NETLINK_NETFILTER;
 
-/// What the kernel puts into one datagram at most (`NLMSG_GOODSIZE`), whatever its page size.
+/// Maximum size of a datagram that the kernel sends (`NLMSG_GOODSIZE`), for every page size.
 const BUFFER: usize = 8 * 1024;
 
-/// What was refused: the place of the request in its batch, and why.
+/// Request that the kernel rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// Index of the request in its batch.
     pub index: usize,
     pub errno: Errno,
-    /// The kernel's own words, often empty.
+    /// Text of the kernel, often empty.
     pub text: String,
 }
 
 impl From<Errno> for Refusal {
-    /// The socket itself failed.
+    /// Converts an error of the socket itself.
     fn from(errno: Errno) -> Self {
         Self { index: 0, errno, text: String::new() }
     }
 }
 
-/// In the network namespace in which it was opened, wherever the process goes.
+/// Netlink socket. It stays in the network namespace in which it was opened, even if the process joins another one.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// The number that the next batch's first request gets: what comes for an older one is dropped.
+    /// Sequence number for the first request of the next batch. Answers with lower numbers are ignored.
     next: u32,
 }
 
 impl Socket {
+    /// Opens a socket for `protocol`.
+    ///
+    /// # Errors
+    ///
+    /// An error of socket(2) or setsockopt(2).
     pub fn open(protocol: i32) -> Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: takes integers only.
         let fd = check(unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) }.into())?;
-        // SAFETY: a new descriptor of ours alone.
+        // SAFETY: the descriptor is new and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let socket = Self { fd, next: 1 };
         socket.set(libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
-        // A refusal need not bring the request back.
+        // An error message does not need a copy of the request.
         socket.set(libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
         Ok(socket)
     }
 
     fn set(&self, level: i32, option: i32, value: i32) -> Result<()> {
         let length = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: the pointer is to a live i32 whose length is told; the kernel only reads it.
+        // SAFETY: the pointer is to a live i32, whose length is passed. The kernel only reads it.
         let done = unsafe {
             libc::setsockopt(
                 self.fd.as_raw_fd(),
@@ -80,13 +85,21 @@ impl Socket {
         check(done.into()).map(drop)
     }
 
-    /// Has the kernel carry out the requests in their order. Routing goes on after a refusal and the
-    /// first one is returned; nftables takes all of a batch or nothing.
+    /// Sends the requests, which the kernel executes in order.
+    ///
+    /// # Errors
+    ///
+    /// The first request that the kernel rejects. rtnetlink continues after it; nftables applies all requests of a
+    /// batch or none. An error of the socket has the index 0.
     pub fn transact(&mut self, batch: Batch) -> std::result::Result<(), Refusal> {
         self.ask(batch, |_| {})
     }
 
-    /// The same, where some of the requests are answered: each answer goes to `each`.
+    /// Sends the requests, and calls `each` with every answer.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Socket::transact`].
     pub fn ask(
         &mut self,
         batch: Batch,
@@ -106,7 +119,7 @@ impl Socket {
                     None => each(&reply),
                     Some(Err((errno, text))) => {
                         let refusal = Refusal { index, errno, text };
-                        // Nothing follows the refusal of a whole transaction, which names its begin.
+                        // No answer follows the rejection of a whole transaction, which has the index of its begin.
                         if index == last || index == 0 {
                             return Err(refused.unwrap_or(refusal));
                         }
@@ -120,7 +133,7 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> Result<()> {
-        // The default of wmem_default is about 200 KB; more needs CAP_NET_ADMIN, as what is sent does.
+        // wmem_default is about 200 KB by default. A larger buffer needs CAP_NET_ADMIN, as the requests themselves do.
         if bytes.len() > 64 * 1024 {
             let length = i32::try_from(bytes.len()).map_err(|_| Errno::EMSGSIZE)?;
             self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, length)?;

@@ -1,7 +1,7 @@
-//! openat2(2): the call that opens a path of somebody else's without being led astray.
+//! openat2(2), which opens a path that a container controls, open(2) and statx(2).
 //!
-//! The other calls on paths and fds (mkdirat, mknodat, symlinkat, fstat, ...) have safe wrappers in
-//! nix, which the layers above use directly.
+//! Other calls on paths and descriptors (mkdirat, mknodat, symlinkat, fstat and others) have safe wrappers in nix,
+//! which the higher layers use directly.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,20 +13,31 @@ use nix::sys::stat::Mode;
 
 use super::{Errno, Result, check};
 
-/// How often a lookup is repeated when a rename elsewhere made the kernel give up on `..`.
+/// Maximum number of attempts of a lookup. The kernel fails with `EAGAIN` if a concurrent rename affects a `..`.
 const ATTEMPTS: usize = 128;
 
-/// Opens a path of the host's, close-on-exec. By openat(2), because musl's open(3) follows every call
-/// by an fcntl(2), for kernels before 2.6.23.
+/// Opens a path of the host, close-on-exec.
+///
+/// Uses openat(2), because musl's open(3) adds an fcntl(2) to every call, for kernels before 2.6.23.
+///
+/// # Errors
+///
+/// An error of openat(2).
 pub fn open(path: &(impl NixPath + ?Sized), flags: OFlag) -> Result<OwnedFd> {
     openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// When a file was made, in seconds and nanoseconds since 1970, where its file system knows that: by
-/// statx(2), for which std has no function with musl. A symlink is not followed.
+/// Returns the creation time of a file in seconds and nanoseconds since 1970. `None` if its file system does not store
+/// it.
+///
+/// Uses statx(2), for which std has no function with musl. A symlink is not followed.
+///
+/// # Errors
+///
+/// An error of statx(2).
 pub fn birth_time(path: &CStr) -> Result<Option<(i64, u32)>> {
     const STATX_BTIME: u32 = 0x800;
-    /// `stx_btime` in `struct statx`.
+    /// Offset of `stx_btime` in `struct statx`.
     const BTIME: usize = 80;
     let mut statx = [0_u8; 256];
     // SAFETY: the kernel reads a NUL-terminated path and writes one struct statx, of 256 bytes.
@@ -48,7 +59,11 @@ pub fn birth_time(path: &CStr) -> Result<Option<(i64, u32)>> {
     Ok(known.then(|| (i64::from_ne_bytes(seconds), word(BTIME + 8))))
 }
 
-/// Opens `path` below `dir`; `resolve` holds `RESOLVE_*`.
+/// Opens `path` below `dir`. `resolve` is a set of `RESOLVE_*`.
+///
+/// # Errors
+///
+/// An error of openat2(2): `ELOOP` or `EXDEV` for a path that `resolve` forbids.
 pub fn openat2(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -62,8 +77,7 @@ pub fn openat2(
     how.mode = mode.into();
     how.resolve = resolve;
     for _ in 0..ATTEMPTS {
-        // SAFETY: path is NUL terminated and how is as long as the size says; the kernel only reads
-        // both.
+        // SAFETY: path is NUL terminated and how has the size that is passed. The kernel only reads both.
         let ret = check(unsafe {
             libc::syscall(
                 libc::SYS_openat2,
@@ -76,7 +90,7 @@ pub fn openat2(
         match ret {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(errno) => return Err(errno),
-            // SAFETY: the kernel has just made this descriptor for us alone.
+            // SAFETY: the kernel has just created this descriptor, and no other owner exists.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
         }
     }

@@ -1,20 +1,29 @@
-//! pidfd_open(2), pidfd_send_signal(2), waitid(2) on a pidfd, pidfd_getfd(2).
+//! Processes by file descriptor: pidfd_open(2), pidfd_send_signal(2), pidfd_getfd(2), and waitid(2) on a pidfd.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::{Errno, Result, check};
 
+/// Opens a pidfd of the process `pid`.
+///
+/// # Errors
+///
+/// `ESRCH` if the process does not exist, or another error of pidfd_open(2).
 pub fn open(pid: libc::pid_t) -> Result<OwnedFd> {
-    // SAFETY: takes integers only.
+    // SAFETY: the arguments are integers.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // SAFETY: a new descriptor of ours alone; pidfds are always close-on-exec.
+    // SAFETY: the descriptor is new and has no other owner. Pidfds are always close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Sends `signal` (0 probes) to the process behind `pidfd`, which cannot have been replaced by
-/// another of the same number.
+/// Sends `signal` to the process of `pidfd`; 0 only checks for it. Another process with a reused pid never gets the
+/// signal.
+///
+/// # Errors
+///
+/// `ESRCH` if the process has been reaped, or another error of pidfd_send_signal(2).
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: integers and a null siginfo, which means "as kill(2) would".
+    // SAFETY: the arguments are integers and a null siginfo, with which the kernel acts like kill(2).
     check(unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -27,15 +36,19 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     .map(drop)
 }
 
-/// A copy of descriptor `fd` of the process behind `pidfd` (Linux 5.6).
+/// Duplicates descriptor `fd` of the process of `pidfd` (Linux 5.6).
+///
+/// # Errors
+///
+/// An error of pidfd_getfd(2).
 pub fn getfd(pidfd: BorrowedFd<'_>, fd: RawFd) -> Result<OwnedFd> {
-    // SAFETY: takes integers only.
+    // SAFETY: the arguments are integers.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
-    // SAFETY: a new descriptor of ours alone, close-on-exec by the call's definition.
+    // SAFETY: the descriptor is new, close-on-exec, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// How a process ended.
+/// End of a process: an exit status or a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Exited(i32),
@@ -43,7 +56,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// The shell's convention: 128 + n for signal n.
+    /// Returns the exit status as shells report it: 128 + n for signal n.
     pub fn code(self) -> i32 {
         match self {
             Self::Exited(code) => code,
@@ -52,14 +65,22 @@ impl Ended {
     }
 }
 
-/// Reaps the child behind `pidfd`. With `block` false, `None` while it still runs.
+/// Reaps the child of `pidfd`. With `block` false, returns `None` while the child runs.
+///
+/// # Errors
+///
+/// `ECHILD` if the process is not a child of the caller, or another error of waitid(2).
 pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
     let options = if block { 0 } else { libc::WNOHANG };
     let reaped = wait_id(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, options)?;
     Ok(reaped.map(|(_, ended)| ended))
 }
 
-/// Reaps any child that has ended, if there is one; ECHILD if there are no children.
+/// Reaps any child that has ended. `None` if all children run.
+///
+/// # Errors
+///
+/// `ECHILD` if there are no children.
 pub fn wait_any() -> Result<Option<(libc::pid_t, Ended)>> {
     wait_id(libc::P_ALL, 0, libc::WNOHANG)
 }
@@ -70,16 +91,16 @@ fn wait_id(
     options: i32,
 ) -> Result<Option<(libc::pid_t, Ended)>> {
     loop {
-        // SAFETY: siginfo_t is plain data, for which zeroes are valid.
+        // SAFETY: siginfo_t is plain data, for which zeros are valid.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `info` is written by the call and lives across it.
+        // SAFETY: the call writes `info`, which lives across it.
         let ret = unsafe { libc::waitid(kind, id, &raw mut info, options | libc::WEXITED) };
         match check(ret.into()) {
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),
             Ok(_) => {}
         }
-        // SAFETY: waitid filled the SIGCHLD members, or left the zeroes we put there.
+        // SAFETY: waitid has filled the SIGCHLD members, or left the zeros.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
         return Ok(match (pid, info.si_code) {
             (0, _) => None,
@@ -89,7 +110,11 @@ fn wait_id(
     }
 }
 
-/// Waits until the process behind `pidfd` has ended, whoever its parent is; false on time-out.
+/// Waits until the process of `pidfd` has ended, also if it is not a child. Returns false on time-out.
+///
+/// # Errors
+///
+/// An error of poll(2).
 pub fn wait_end(pidfd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool> {
     let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     loop {

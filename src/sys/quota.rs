@@ -1,5 +1,6 @@
-//! Quotas of projects: what all files that bear a number may hold together, on ext4 and XFS. See
-//! quotactl(2), linux/fs.h (`struct fsxattr`) and linux/dqblk_xfs.h.
+//! Project quotas of ext4 and XFS: limits on the total size of all files with one project ID.
+//!
+//! Sources: quotactl(2), linux/fs.h (`struct fsxattr`) and linux/dqblk_xfs.h.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -10,7 +11,7 @@ use super::{Result, check};
 /// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`.
 const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
 const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
-/// What is made in the directory is of its project, too.
+/// `FS_XFLAG_PROJINHERIT`: new files in the directory get its project ID.
 const PROJECT_INHERITED: u32 = 0x200;
 
 const PROJECTS: c_int = 2;
@@ -33,7 +34,7 @@ struct Fsxattr {
     pad: [u8; 8],
 }
 
-/// `struct fs_quota_statv`, as far as we read it.
+/// First fields of `struct fs_quota_statv`.
 #[repr(C)]
 struct State {
     version: i8,
@@ -42,26 +43,34 @@ struct State {
     rest: [u32; 39],
 }
 
-/// What the files of a project are.
+/// Usage and limit of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Files and directories.
+    /// Number of files and directories.
     pub files: u64,
-    /// Bytes; 0 is none.
+    /// Limit in bytes. 0 means unlimited.
     pub limit: u64,
 }
 
-/// The project of an open directory (no `O_PATH`). 0 is that of all that has no other.
+/// Returns the project ID of an open directory (not `O_PATH`). Files without a project have the ID 0.
+///
+/// # Errors
+///
+/// An error of ioctl(2): `ENOTTY` if the file system has no project IDs.
 pub fn project(directory: BorrowedFd<'_>) -> Result<u32> {
     attributes(directory).map(|attributes| attributes.project)
 }
 
-/// Makes it `project`'s, and what will be made in it.
+/// Sets the project ID of a directory, which new files in it inherit.
+///
+/// # Errors
+///
+/// An error of ioctl(2).
 pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> Result<()> {
     let mut attributes = attributes(directory)?;
     attributes.project = project;
     attributes.flags |= PROJECT_INHERITED;
-    // SAFETY: one fsxattr is read, which outlives the call.
+    // SAFETY: the call reads one fsxattr, which outlives it.
     let set =
         unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const attributes) };
     check(set.into()).map(drop)
@@ -69,26 +78,38 @@ pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> Result<()> {
 
 fn attributes(directory: BorrowedFd<'_>) -> Result<Fsxattr> {
     let mut attributes = Fsxattr::default();
-    // SAFETY: one fsxattr is written, which outlives the call.
+    // SAFETY: the call writes one fsxattr, which outlives it.
     let got = unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut attributes) };
     check(got.into()).map(|_| attributes)
 }
 
-/// Whether the file system of `file` holds projects to their limits.
+/// Returns true if the file system of `file` enforces project limits.
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.14, or another error of quotactl(2).
 pub fn is_enforced(file: BorrowedFd<'_>) -> Result<bool> {
     let mut state = State { version: 1, pad: 0, flags: 0, rest: [0; 39] };
     call(file, GET_STATE, 0, &mut state)?;
     Ok(state.flags & PROJECT_LIMITS_ENFORCED != 0)
 }
 
-/// None has files or a limit of a project that nobody has used.
+/// Returns the usage and the limit of a project, which are 0 for an unused one.
+///
+/// # Errors
+///
+/// An error of quotactl(2).
 pub fn usage(file: BorrowedFd<'_>, project: u32) -> Result<Usage> {
     let mut quota = none();
     call(file, GET_QUOTA, project, &mut quota)?;
     Ok(Usage { files: quota.dqb_curinodes, limit: quota.dqb_bhardlimit * BLOCK })
 }
 
-/// In bytes, rounded up to a KiB; 0 lifts it.
+/// Sets the limit of a project in bytes, rounded up to a KiB. 0 removes the limit.
+///
+/// # Errors
+///
+/// An error of quotactl(2).
 pub fn set_limit(file: BorrowedFd<'_>, project: u32, bytes: u64) -> Result<()> {
     let mut quota = none();
     quota.dqb_bhardlimit = bytes.div_ceil(BLOCK);
@@ -97,15 +118,14 @@ pub fn set_limit(file: BorrowedFd<'_>, project: u32, bytes: u64) -> Result<()> {
 }
 
 fn none() -> libc::dqblk {
-    // SAFETY: dqblk is plain integers, for which all zeroes is a valid value.
+    // SAFETY: dqblk consists of integers, for which zeros are valid.
     unsafe { std::mem::zeroed() }
 }
 
-/// Linux 5.14. `argument` is what `command` reads or writes.
+/// Calls quotactl_fd(2) (Linux 5.14). `command` reads or writes `argument`.
 fn call<T>(file: BorrowedFd<'_>, command: c_int, project: u32, argument: &mut T) -> Result<()> {
     let command = (command << 8) | PROJECTS;
-    // SAFETY: every command above reads or writes the one structure that it is called with, which
-    // outlives the call.
+    // SAFETY: every command above reads or writes the one structure that it is called with, which outlives the call.
     check(unsafe {
         libc::syscall(
             libc::SYS_quotactl_fd,

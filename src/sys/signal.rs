@@ -13,22 +13,32 @@ fn full_set() -> libc::sigset_t {
     }
 }
 
-/// Blocks every signal, so that none is lost between a clone and the loop that reads [`descriptor`].
+/// Blocks all signals, so that none is lost between a clone and the loop that reads [`descriptor`].
+///
+/// # Errors
+///
+/// An error of sigprocmask(2).
 pub fn block_all() -> Result<()> {
     let set = full_set();
-    // SAFETY: reads one initialised set; the old mask is not asked for.
+    // SAFETY: the call reads one initialised set, and does not return the old mask.
     check(
         unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }.into(),
     )
     .map(drop)
 }
 
-/// What a daemon may have left ignored, or nohup, or a script's shell for what it puts in the background;
-/// exec resets handlers, but not these. The container has a session of its own: no terminal of the
-/// caller's signals it. Where a disposition cannot be set, KILL and STOP, it is the default.
+/// Signals whose dispositions are reset.
+///
+/// A daemon, nohup, or a shell that starts a background process may have ignored some of them. execve(2) resets
+/// handlers, but not ignored signals. The container has its own session, so the caller's terminal sends it no signals.
+/// The dispositions of KILL and STOP cannot be changed, and are always the default.
 const STANDARD: std::ops::RangeInclusive<i32> = 1..=31;
 
-/// Default dispositions and an empty mask: what a container's first program expects to start with.
+/// Sets default dispositions and an empty mask, which the container's program expects.
+///
+/// # Errors
+///
+/// An error of sigprocmask(2).
 pub fn reset() -> Result<()> {
     for signal in STANDARD {
         default(signal);
@@ -36,9 +46,14 @@ pub fn reset() -> Result<()> {
     unblock_all()
 }
 
-/// The same for a process that waits for its program: what asks it to end ends it, although it may be
-/// the first of its pid namespace, which the kernel protects from signals without a handler. execve
-/// resets the handlers.
+/// Does the same as [`reset`] for a process that waits before execve(2), which HUP, INT, TERM and QUIT shall end.
+///
+/// The process may be the first one of its pid namespace, which the kernel protects from signals without a handler. So
+/// these signals get a handler, which execve(2) resets.
+///
+/// # Errors
+///
+/// An error of sigprocmask(2).
 pub fn reset_until_exec() -> Result<()> {
     for signal in STANDARD {
         match signal {
@@ -53,13 +68,17 @@ pub fn reset_until_exec() -> Result<()> {
     unblock_all()
 }
 
-/// Ends with the status that shells give to a signal.
+/// Ends the process with the exit status that shells report for a signal.
 extern "C" fn end_by(signal: libc::c_int) {
-    // SAFETY: ends the process at once, and runs nothing of it.
+    // SAFETY: _exit(2) ends the process at once, without exit handlers.
     unsafe { libc::_exit(128 + signal) }
 }
 
-/// An empty mask.
+/// Sets an empty mask.
+///
+/// # Errors
+///
+/// An error of sigprocmask(2).
 pub fn unblock_all() -> Result<()> {
     // SAFETY: sigemptyset initialises the set that sigprocmask then reads.
     check(
@@ -73,7 +92,11 @@ pub fn unblock_all() -> Result<()> {
     .map(drop)
 }
 
-/// Takes one signal out of the mask.
+/// Removes one signal from the mask.
+///
+/// # Errors
+///
+/// An error of sigprocmask(2).
 pub fn unblock(signal: i32) -> Result<()> {
     // SAFETY: sigemptyset initialises the set that sigaddset changes and sigprocmask then reads.
     check(
@@ -88,28 +111,36 @@ pub fn unblock(signal: i32) -> Result<()> {
     .map(drop)
 }
 
-/// The default disposition for one signal.
+/// Sets the default disposition of one signal.
 pub fn default(signal: i32) {
-    // SAFETY: SIG_DFL is a valid disposition for every signal; where it may not be set (KILL, STOP)
-    // the kernel answers EINVAL and nothing changes.
+    // SAFETY: SIG_DFL is a valid disposition for every signal. For KILL and STOP the kernel returns EINVAL, and nothing
+    // changes.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// A descriptor that becomes readable when a (blocked) signal arrives.
+/// Opens a descriptor that becomes readable when a blocked signal arrives.
+///
+/// # Errors
+///
+/// An error of signalfd(2).
 pub fn descriptor() -> Result<OwnedFd> {
     let set = full_set();
-    // SAFETY: reads one initialised set.
+    // SAFETY: the call reads one initialised set.
     let fd = check(
         unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }
             .into(),
     )?;
-    // SAFETY: a new descriptor of ours alone.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The next pending signal's number, if there is one.
+/// Returns the number of the next pending signal. `None` if there is none.
+///
+/// # Errors
+///
+/// An error of read(2).
 pub fn next(descriptor: BorrowedFd<'_>) -> Result<Option<i32>> {
-    // SAFETY: signalfd_siginfo is plain integers.
+    // SAFETY: signalfd_siginfo consists of integers, for which zeros are valid.
     let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::signalfd_siginfo>();
     // SAFETY: the kernel writes at most `size` bytes into `info`.
@@ -120,9 +151,12 @@ pub fn next(descriptor: BorrowedFd<'_>) -> Result<Option<i32>> {
     }
 }
 
-/// Any signal, real-time ones and 0 included, to a process that is known to be there: a child that is
-/// not reaped yet.
+/// Sends any signal, also a real-time signal or 0, to a child that is not reaped yet.
+///
+/// # Errors
+///
+/// An error of kill(2).
 pub fn send(pid: libc::pid_t, signal: i32) -> Result<()> {
-    // SAFETY: takes integers only.
+    // SAFETY: the arguments are integers.
     check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }

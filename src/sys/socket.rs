@@ -15,22 +15,30 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::open::open;
 use super::{Errno, Result};
 
-/// What one message carries at most.
+/// Maximum number of descriptors in one message.
 pub const MAX_FDS: usize = 4;
 
-/// Two ends that keep message boundaries, and of which each learns when the other is gone.
+/// Creates a pair of connected sockets that keep message boundaries. Each end reports when the other is closed.
+///
+/// # Errors
+///
+/// An error of socketpair(2).
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Connects to the listening stream socket at `path`. EAGAIN if the listener takes no connection,
-/// or no data later on, for ten seconds.
+/// Connects to the listening stream socket at `path`.
+///
+/// # Errors
+///
+/// `EAGAIN` if the listener does not accept the connection, or later no data, for ten seconds. Another error of
+/// connect(2).
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     let end = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&end, SendTimeout, &TimeVal::seconds(10))?;
     match UnixAddr::new(path) {
         Ok(address) => nix_connect(end.as_raw_fd(), &address)?,
-        // The address holds 107 bytes; a descriptor's name always fits.
+        // The address has room for 107 bytes, in which the procfs path of a descriptor always fits.
         Err(Errno::ENAMETOOLONG) => {
             let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC)?;
             let link = format!("/proc/self/fd/{}", place.as_raw_fd());
@@ -41,7 +49,11 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     Ok(end)
 }
 
-/// One message; never a SIGPIPE. A message with no bytes would lose its descriptors.
+/// Sends one message without SIGPIPE. A message with descriptors needs at least one byte, or the descriptors are lost.
+///
+/// # Errors
+///
+/// An error of sendmsg(2): `EPIPE` if the other end is closed.
 pub fn send(end: BorrowedFd, payload: &[u8], fds: &[BorrowedFd]) -> Result<usize> {
     debug_assert!(fds.len() <= MAX_FDS && (fds.is_empty() || !payload.is_empty()));
     let mut raw: [RawFd; MAX_FDS] = [-1; MAX_FDS];
@@ -51,7 +63,11 @@ pub fn send(end: BorrowedFd, payload: &[u8], fds: &[BorrowedFd]) -> Result<usize
     send_numbered(end, payload, &raw[..fds.len().min(MAX_FDS)])
 }
 
-/// The same with descriptors by their numbers. EBADF if one is not open.
+/// Sends one message with descriptors by their numbers.
+///
+/// # Errors
+///
+/// `EBADF` if a descriptor is not open, or another error of sendmsg(2).
 pub fn send_numbered(end: BorrowedFd, payload: &[u8], fds: &[RawFd]) -> Result<usize> {
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage] = if fds.is_empty() { &[] } else { &rights };
@@ -59,43 +75,55 @@ pub fn send_numbered(end: BorrowedFd, payload: &[u8], fds: &[RawFd]) -> Result<u
     sendmsg::<()>(end.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
 }
 
-/// One message: how many bytes of it are in `buffer`, and its descriptors. No bytes: the other
-/// end is gone.
+/// Receives one message. Returns its length in `buffer` and its descriptors. A length of 0 means that the other end is
+/// closed.
+///
+/// # Errors
+///
+/// `EMSGSIZE` if the message has more than [`MAX_FDS`] descriptors, or an error of recvmsg(2).
 pub fn receive(end: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(end.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
     let mut fds = Vec::new();
-    // Some of too many descriptors would be lost without a word.
+    // The kernel drops descriptors without room without an error.
     let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(rights) = part {
-            // SAFETY: the kernel just installed these descriptors for us; nobody else owns them.
+            // SAFETY: the kernel has just installed these descriptors, and no other owner exists.
             fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
     if truncated { Err(Errno::EMSGSIZE) } else { Ok((message.bytes, fds)) }
 }
 
-/// Descriptor `number`, as handed over by who started this program; it is closed by the next execve.
+/// Takes ownership of the listening socket `number`, which the caller of this program passed, and sets close-on-exec.
+///
+/// # Errors
+///
+/// `EBADF` if it is not open, `ENOTSOCK` or `EINVAL` if it is not a listening socket.
 pub fn inherited(number: RawFd) -> Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    // SAFETY: it is only looked at, to be owned below if it is a listening socket.
+    // SAFETY: the descriptor is only examined here. It is owned below if it is a listening socket.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     if !getsockopt(&borrowed, AcceptConn)? {
         return Err(Errno::EINVAL);
     }
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: called once at the start of the program, which has opened nothing at this number.
+    // SAFETY: this is called once at the start of the program, which has opened nothing with this number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The next of the connections that wait at a listening socket, close-on-exec and not blocking.
+/// Accepts the next connection at a listening socket, close-on-exec and non-blocking.
+///
+/// # Errors
+///
+/// An error of accept4(2): `EAGAIN` if no connection waits.
 pub fn accept(listener: BorrowedFd) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = accept4(listener.as_raw_fd(), flags)?;
-    // SAFETY: the kernel just made this descriptor, so nobody else owns it.
+    // SAFETY: the kernel has just created this descriptor, and no other owner exists.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,6 +1,6 @@
-//! A clone that becomes another image: for programs that the runtime runs itself.
+//! Starts other programs: hooks, nft, pasta and so on.
 //!
-//! std's Command is not used: it looks the path up by PATH, and hands on the signals that we block.
+//! std's Command is not used, because it looks the path up by PATH, and the child would inherit the blocked signals.
 
 use std::convert::Infallible;
 use std::ffi::CStr;
@@ -12,67 +12,80 @@ use super::clone::{Spawned, clone3, exit_now};
 use super::process::{self, Vector};
 use super::{Errno, Result, pidfd, signal};
 
-/// What to execute, ready for the kernel.
+/// Program to execute, with data that is ready for the kernel.
 pub struct Image<'a> {
     pub path: &'a CStr,
     pub argv: Vector<'a>,
     pub env: Vector<'a>,
-    /// Changed to in the child only.
+    /// Working directory of the child.
     pub cwd: Option<&'a CStr>,
 }
 
-/// What only some children need.
+/// Settings that only some children need.
 #[derive(Default, Clone, Copy)]
-pub struct Extras<'a> {
-    /// Become the child's descriptors 3, 4 and so on.
+pub struct SpawnOptions<'a> {
+    /// Descriptors that become 3, 4 and so on in the child.
     pub descriptors: &'a [BorrowedFd<'a>],
-    /// The child is killed when its parent dies.
+    /// True if the kernel kills the child when its parent ends.
     pub dies_with_parent: bool,
-    /// The child leads a session of its own.
+    /// True if the child becomes the leader of a new session.
     pub session: bool,
-    /// Joined by the child.
+    /// Namespaces that the child joins.
     pub namespaces: &'a [BorrowedFd<'a>],
 }
 
-/// Which of the child's calls was refused.
+/// Failed call of a spawn.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Before there was a child.
+    /// Call before the child existed.
     Spawn(Errno),
     Chdir(Errno),
     Exec(Errno),
 }
 
+/// Creates a pipe: the end to read from, and the end to write to.
+///
+/// # Errors
+///
+/// An error of pipe2(2).
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
 }
 
-/// Returns when the child has become its image. `stdio` are above 2 and close on execve.
+/// Starts a program, and returns after the child's execve(2). The descriptors `stdio` are above 2 and close-on-exec.
+///
+/// # Errors
+///
+/// The call of the parent or of the child that failed.
 pub fn spawn(image: &Image, stdio: [BorrowedFd; 3]) -> std::result::Result<Spawned, Refusal> {
-    spawn_with(image, stdio, Extras::default())
+    spawn_with(image, stdio, SpawnOptions::default())
 }
 
-/// The same with [`Extras`].
+/// Does the same as [`spawn`] with more settings.
+///
+/// # Errors
+///
+/// The errors of [`spawn`].
 pub fn spawn_with(
     image: &Image,
     stdio: [BorrowedFd; 3],
-    extras: Extras,
+    options: SpawnOptions,
 ) -> std::result::Result<Spawned, Refusal> {
     let (report, refusal) = pipe().map_err(Refusal::Spawn)?;
-    // Out of the way of the numbers that the child's descriptors get.
-    let above = 3 + extras.descriptors.len() as RawFd;
+    // Numbers above those that the child's descriptors get.
+    let above = 3 + options.descriptors.len() as RawFd;
     let raised = |fd: BorrowedFd| raise(fd, above).map_err(Refusal::Spawn);
-    let refusal = match extras.descriptors {
+    let refusal = match options.descriptors {
         [] => refusal,
-        // The first one is closed by that, or the end of the report would never come.
+        // The original must be closed, because the reader waits until all copies are closed.
         _ => raised(refusal.as_fd()).inspect(|_| drop(refusal))?,
     };
-    let further: Vec<OwnedFd> =
-        extras.descriptors.iter().map(|fd| raised(*fd)).collect::<std::result::Result<_, _>>()?;
-    let become_it = || become_or_report(image, stdio, &further, extras, &refusal);
-    let child = clone(become_it).map_err(Refusal::Spawn)?;
+    let descriptors: Vec<OwnedFd> =
+        options.descriptors.iter().map(|fd| raised(*fd)).collect::<std::result::Result<_, _>>()?;
+    let child = || become_or_report(image, stdio, &descriptors, options, &refusal);
+    let child = clone(child).map_err(Refusal::Spawn)?;
     drop(refusal);
-    match read_refusal(&report) {
+    match read_report(&report) {
         None => Ok(child),
         Some(refused) => {
             let _ = pidfd::wait(child.pidfd.as_fd(), true);
@@ -84,25 +97,25 @@ pub fn spawn_with(
 fn raise(fd: BorrowedFd, above: RawFd) -> Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, fcntl};
     let raised = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
-    // SAFETY: the kernel just made this descriptor, so nobody else owns it.
+    // SAFETY: the kernel has just created this descriptor, and no other owner exists.
     Ok(unsafe { OwnedFd::from_raw_fd(raised) })
 }
 
-/// A seccomp profile may refuse clone3, whose flags no filter can read, and allow fork.
-fn clone(become_it: impl Fn() -> Infallible) -> Result<Spawned> {
-    match clone3(0, None, &become_it) {
+/// Clones the process. A seccomp profile may reject clone3, whose flags no filter can read, and allow fork.
+fn clone(child: impl Fn() -> Infallible) -> Result<Spawned> {
+    match clone3(0, None, &child) {
         Err(Errno::ENOSYS | Errno::EPERM) => {}
         other => return other,
     }
-    // SAFETY: as for clone3: this process has one thread.
+    // SAFETY: the process has one thread, as for clone3.
     let pid = match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => never(&become_it),
+        ForkResult::Child => run(&child),
         ForkResult::Parent { child } => child,
     };
     match pidfd::open(pid.as_raw()) {
         Ok(pidfd) => Ok(Spawned { pid: pid.as_raw(), pidfd }),
         Err(errno) => {
-            // Its only child that is not reaped yet: the pid cannot be anybody else's.
+            // The child is not reaped yet, so no other process can have its pid.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(pid, None);
             Err(errno)
@@ -110,17 +123,17 @@ fn clone(become_it: impl Fn() -> Infallible) -> Result<Spawned> {
     }
 }
 
-/// The child.
+/// Runs in the child: executes the program, or reports the failed call to the parent.
 fn become_or_report(
     image: &Image,
     stdio: [BorrowedFd; 3],
-    further: &[OwnedFd],
-    extras: Extras,
+    descriptors: &[OwnedFd],
+    options: SpawnOptions,
     refusal: &OwnedFd,
 ) -> Infallible {
-    let (call, errno) = become_image(image, stdio, further, extras);
+    let (call, errno) = become_image(image, stdio, descriptors, options);
     let message = (call << 32 | errno as i64).to_ne_bytes();
-    // A report that cannot be written looks like success, and the exit status tells.
+    // If the report cannot be written, the parent sees success, and the exit status shows the failure.
     let _ = nix::unistd::write(refusal, &message);
     exit_now(127)
 }
@@ -131,20 +144,20 @@ const EXEC: i64 = 2;
 fn become_image(
     image: &Image,
     stdio: [BorrowedFd; 3],
-    further: &[OwnedFd],
-    extras: Extras,
+    descriptors: &[OwnedFd],
+    options: SpawnOptions,
 ) -> (i64, Errno) {
     if let Err(errno) = signal::reset() {
         return (EXEC, errno);
     }
     process::restore_soft_limits(|_| false);
-    if let Err(errno) = detach_or_bind(extras) {
+    if let Err(errno) = apply(options) {
         return (EXEC, errno);
     }
-    let further = further.iter().map(AsFd::as_fd);
-    for (standard, fd) in stdio.into_iter().chain(further).enumerate() {
-        // SAFETY: this process is about to become another image or to exit, so no owner of the
-        // standard descriptors is left to be surprised.
+    let descriptors = descriptors.iter().map(AsFd::as_fd);
+    for (standard, fd) in stdio.into_iter().chain(descriptors).enumerate() {
+        // SAFETY: this process is about to execute another program or to exit, so no owner uses the standard
+        // descriptors afterwards.
         if unsafe { libc::dup2(fd.as_raw_fd(), standard as RawFd) } < 0 {
             return (EXEC, Errno::last());
         }
@@ -157,26 +170,26 @@ fn become_image(
     (EXEC, process::execve(image.path, &image.argv, &image.env))
 }
 
-fn detach_or_bind(extras: Extras) -> Result<()> {
-    if extras.session {
+fn apply(options: SpawnOptions) -> Result<()> {
+    if options.session {
         nix::unistd::setsid()?;
     }
-    if extras.dies_with_parent {
+    if options.dies_with_parent {
         process::set_parent_death_signal(libc::SIGKILL)?;
     }
-    for namespace in extras.namespaces {
+    for namespace in options.namespaces {
         super::namespace::setns(*namespace, 0)?;
     }
     Ok(())
 }
 
-/// In a function of its own, for a call that does not return is the last of its block.
-fn never(become_it: &impl Fn() -> Infallible) -> ! {
-    become_it();
+/// Calls a function that does not return. In a function of its own, because code after such a call is unreachable.
+fn run(child: &impl Fn() -> Infallible) -> ! {
+    child();
     exit_now(127)
 }
 
-fn read_refusal(report: &OwnedFd) -> Option<Refusal> {
+fn read_report(report: &OwnedFd) -> Option<Refusal> {
     let mut bytes = [0; 8];
     let length = loop {
         match nix::unistd::read(report, &mut bytes) {
@@ -195,15 +208,16 @@ fn read_refusal(report: &OwnedFd) -> Option<Refusal> {
     })
 }
 
-/// Runs `body` in a fork, for tests of what cannot be undone. Its status is whether that succeeded.
+/// Runs `body` in a forked child, for tests of changes that cannot be undone. The child's status is 0 if `body`
+/// succeeds.
 #[cfg(test)]
 pub fn in_child(body: impl FnOnce()) -> pidfd::Ended {
-    // SAFETY: glibc's fork leaves its allocator usable in the child of a threaded process; the
-    // child takes no other lock that a test's thread could hold, and ends in _exit.
+    // SAFETY: glibc's fork leaves its allocator usable in the child of a process with threads. The child takes no other
+    // lock that a thread of the tests could hold, and ends with _exit.
     match unsafe { nix::unistd::fork() }.unwrap() {
         ForkResult::Child => {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            // SAFETY: as above.
+            // SAFETY: _exit(2) has no preconditions.
             unsafe { libc::_exit(outcome.is_err().into()) }
         }
         ForkResult::Parent { child } => {

@@ -1,9 +1,9 @@
-//! waitid(2) for a process that waits for long: with next to nothing of its program in memory.
+//! waitid(2) for a process that waits for a long time, with almost none of its program in memory.
 //!
-//! Code is mapped from the program's file, and a page of it that is touched brings its neighbours: 64 KB,
-//! or as much as the page cache holds in one piece. So the function that waits makes its own pages a mapping
-//! of their own (two advices that differ keep the kernel from merging mappings), drops all others, and calls
-//! the kernel itself: a function of the C library would bring that library's pages back.
+//! Code is mapped from the program's file. An access to one page loads its neighbors too: 64 KB, or as much as the page
+//! cache holds in one piece. So the function that waits turns its own pages into a separate mapping (the kernel does
+//! not merge mappings with different advice), and drops all others. It calls the kernel without the C library, whose
+//! function would load the library's pages again.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -11,13 +11,17 @@ use std::ptr;
 use super::pidfd::Ended;
 use super::{Errno, Result};
 
-/// Reaps the next child that ends; ECHILD if there are no children.
+/// Reaps the next child that ends.
+///
+/// # Errors
+///
+/// `ECHILD` if there are no children.
 pub fn next_child() -> Result<(libc::pid_t, Ended)> {
     let mut image = Image { start: 0, end: 0 };
     // SAFETY: `find` gets the Image that it expects, and never unwinds.
     unsafe { libc::dl_iterate_phdr(Some(find), (&raw mut image).cast()) };
     loop {
-        // SAFETY: siginfo_t is plain data, for which zeroes are valid.
+        // SAFETY: siginfo_t is plain data, for which zeros are valid.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         match wait(&image, &mut info) {
             Ok(()) => {}
@@ -33,7 +37,7 @@ pub fn next_child() -> Result<(libc::pid_t, Ended)> {
     }
 }
 
-/// The segment of the program's file that holds this code: whole pages that nothing can write.
+/// Segment of the program's file that contains this code: whole pages, not writable.
 struct Image {
     start: usize,
     end: usize,
@@ -41,17 +45,17 @@ struct Image {
 
 const PAGE: usize = 4096;
 
-/// Fills an [`Image`], for dl_iterate_phdr(3).
+/// Fills an [`Image`]. It is the callback of dl_iterate_phdr(3).
 ///
 /// # Safety
 ///
-/// `object` describes an object that is loaded, and `image` is an [`Image`] that nothing else uses.
+/// `object` describes a loaded object, and `image` is an [`Image`] without another user.
 unsafe extern "C" fn find(
     object: *mut libc::dl_phdr_info,
     _size: libc::size_t,
     image: *mut libc::c_void,
 ) -> c_int {
-    // SAFETY: as the caller says; the headers live as long as the object is loaded.
+    // SAFETY: the caller guarantees it. The headers live as long as the object is loaded.
     let (base, headers, image) = unsafe {
         let object = &*object;
         let headers = std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into());
@@ -69,15 +73,15 @@ unsafe extern "C" fn find(
     0
 }
 
-/// Drops the image but for this function, and waits.
+/// Drops all pages of the image except those of this function, and waits.
 #[inline(never)]
 fn wait(image: &Image, info: &mut libc::siginfo_t) -> Result<()> {
     let own = wait as *const () as usize & !(PAGE - 1);
     let length = 2 * PAGE;
     let image_length = image.end.saturating_sub(image.start);
-    // SAFETY: the first two calls name pages that are mapped from the program's file and that nothing can
-    // write: they change how the kernel reads them ahead, and drop what it reads again when it is needed.
-    // Pages of another size than `PAGE` make them fail, which changes nothing. The third writes `info`.
+    // SAFETY: the first two calls name pages that are mapped from the program's file and are not writable. They change
+    // how the kernel reads them ahead, and drop pages that the kernel reads again when needed. With another page size
+    // than `PAGE` they fail, which changes nothing. The third call writes `info`.
     let ended = unsafe {
         call(libc::SYS_madvise, [own, length, libc::MADV_RANDOM as usize, 0, 0]);
         call(libc::SYS_madvise, [image.start, image_length, libc::MADV_DONTNEED as usize, 0, 0]);
@@ -87,16 +91,16 @@ fn wait(image: &Image, info: &mut libc::siginfo_t) -> Result<()> {
     if ended < 0 { Err(Errno::from_raw(-ended as i32)) } else { Ok(()) }
 }
 
-/// A system call without the C library: the kernel's own return value.
+/// Makes a system call without the C library, and returns the kernel's value.
 ///
 /// # Safety
 ///
-/// As for the call itself.
+/// The safety requirements of the system call itself.
 #[inline(always)]
 unsafe fn call(number: libc::c_long, arguments: [usize; 5]) -> isize {
     let [a, b, c, d, e] = arguments;
     let result: isize;
-    // SAFETY: the kernel's calling convention: the registers that it changes are named, and no stack is used.
+    // SAFETY: this is the kernel's calling convention. The registers that it changes are named, and no stack is used.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
@@ -131,7 +135,7 @@ unsafe fn call(number: libc::c_long, arguments: [usize; 5]) -> isize {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
     {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees it.
         let value = unsafe { libc::syscall(number, a, b, c, d, e) };
         result = if value < 0 { -(Errno::last_raw() as isize) } else { value as isize };
     }

@@ -1,12 +1,13 @@
-//! `linux.intelRdt`: caches and memory bandwidth, by groups of the resctrl file system.
+//! `linux.intelRdt`: limits of caches and memory bandwidth, with groups of the resctrl file system.
 //!
 //! # Theory of operation
 //!
-//! A group is a directory of resctrl; a process is in the group whose `tasks` names it, and what it
-//! clones is born there. [`plan()`] decides the directories; the parent makes them, with the record
-//! written before, and writes the child's pid into `tasks` while the child sets itself up. Who named
-//! the group (`closID`) owns it, even if it was made for this container; only a group by the
-//! container's id is removed with it, and so is its monitoring group.
+//! A group is a directory of resctrl. A process is in the group whose `tasks` file contains its pid, and its children
+//! start in the same group. [`plan()`] decides the directories. The parent creates them after it has written the
+//! record, and writes the child's pid into `tasks` during the child's setup.
+//!
+//! A group that `closID` names belongs to the user, even if it was created for this container. Only a group that is
+//! named after the container's ID is removed with it, and the container's monitoring group.
 
 pub mod parent;
 mod plan;
@@ -17,38 +18,39 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use plan::{Input, plan, schemas};
+pub use plan::{RdtRequest, plan, schemas};
 
-/// What the host has.
+/// State of resctrl on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resctrl {
-    /// Where it is mounted.
+    /// Mount point of resctrl.
     pub root: PathBuf,
-    /// The directories there.
+    /// Names of the directories in the mount point.
     pub groups: Vec<String>,
 }
 
-/// What a record keeps of it, for `exec` and `delete`.
+/// Group of a container, stored in its record for `exec` and `delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     pub path: PathBuf,
-    /// Goes with the container.
+    /// True if the group is removed with the container.
     pub own: bool,
-    /// The monitoring group below, which does too.
+    /// Monitoring group in the group, which is removed with the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<PathBuf>,
 }
 
+/// Group that a container needs, and the schemata to write or to compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Where resctrl is mounted.
+    /// Mount point of resctrl.
     pub root: PathBuf,
     pub group: Group,
-    /// It is not there yet.
+    /// True if the group does not exist yet.
     pub make: bool,
-    /// Of a group that is there already: what its schemata must say.
+    /// Lines that the schemata of an existing group must contain.
     pub compare: Vec<String>,
-    /// Lines for `schemata`, in order.
+    /// Lines to write to `schemata`, in order.
     pub schemata: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The groups, on the host.
+//! Creates, changes, joins and removes groups of resctrl.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,12 @@ use super::{Group, Plan, Resctrl, schemas};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
 
-/// Where resctrl is mounted, and what is there.
-pub fn look() -> Result<Option<Resctrl>> {
+/// Finds the mount of resctrl and lists its groups. `None` if it is not mounted.
+///
+/// # Errors
+///
+/// An error of reading /proc/self/mountinfo or the mount point.
+pub fn find() -> Result<Option<Resctrl>> {
     let path = "/proc/self/mountinfo";
     let text = std::fs::read_to_string(path).os("read", path)?;
     mounted_in(&text).map(|root| groups(Path::new(root))).transpose()
@@ -28,32 +32,37 @@ fn mounted_in(mountinfo: &str) -> Option<&str> {
     line.split(' ').nth(4)
 }
 
-/// Directories that were made: to be removed again if the container does not come to be.
+/// Directories of groups that this process created, which are removed if the creation of the container fails.
 #[must_use]
 #[derive(Debug, Default)]
-pub struct Made(Vec<PathBuf>);
+pub struct CreatedGroups(Vec<PathBuf>);
 
-/// Makes the groups, or sees that they are as wanted, and writes their schemata.
-pub fn prepare(plan: &Plan) -> Result<Made> {
-    let mut made = Made::default();
-    let prepared = prepare_in(plan, &mut made).map_err(|e| explained(&plan.root, e));
-    prepared.inspect_err(|_| made.undo()).map(|()| made)
+/// Creates the groups, or checks existing ones, and writes their schemata.
+///
+/// # Errors
+///
+/// An existing group has other schemata, or the kernel rejects the schemata or has no free group (`ENOSPC`). Created
+/// directories are removed.
+pub fn prepare(plan: &Plan) -> Result<CreatedGroups> {
+    let mut created = CreatedGroups::default();
+    let prepared = prepare_in(plan, &mut created).map_err(|e| explained(&plan.root, e));
+    prepared.inspect_err(|_| created.undo()).map(|()| created)
 }
 
-fn prepare_in(plan: &Plan, made: &mut Made) -> Result<()> {
+fn prepare_in(plan: &Plan, created: &mut CreatedGroups) -> Result<()> {
     let group = &plan.group;
     if plan.make {
-        made.add(&group.path)?;
+        created.add(&group.path)?;
     }
     let schemata = group.path.join("schemata");
     if !plan.compare.is_empty() {
         let text = std::fs::read_to_string(&schemata).os("read", schemata.display())?;
-        if let Some(line) = plan.compare.iter().find(|line| !says(&text, line)) {
+        if let Some(line) = plan.compare.iter().find(|line| !contains(&text, line)) {
             return Err(Error::config(format!(
-                "intelRdt: group {} exists, and its schemata is not {line}",
+                "intelRdt: group {} exists with a schemata other than {line}",
                 group.path.display()
             ))
-            .hint("name another closID, or leave out what the group decides"));
+            .hint("use another closID, or remove l3CacheSchema and memBwSchema"));
         }
     }
     if !plan.schemata.is_empty() {
@@ -61,25 +70,30 @@ fn prepare_in(plan: &Plan, made: &mut Made) -> Result<()> {
         write(&schemata, &text)?;
     }
     match &group.monitor {
-        Some(monitor) => made.add(monitor),
+        Some(monitor) => created.add(monitor),
         None => Ok(()),
     }
 }
 
-impl Made {
+impl CreatedGroups {
     fn add(&mut self, path: &Path) -> Result<()> {
         std::fs::create_dir(path).os("mkdir", path.display()).context(|| "intelRdt".to_owned())?;
         self.0.push(path.to_owned());
         Ok(())
     }
 
+    /// Removes the created directories. Errors are ignored.
     pub fn undo(&self) {
-        // The error that brings us here is the one to report.
+        // An earlier error is the one to report.
         self.0.iter().rev().for_each(|path| drop(std::fs::remove_dir(path)));
     }
 }
 
-/// Refuses what an update asks of a host that has not got it, in runc's words.
+/// Checks that the host supports the schemata of an update. Errors are in runc's words.
+///
+/// # Errors
+///
+/// The update has a schema that the host does not support.
 pub fn check(host: Option<&Resctrl>, rdt: &LinuxIntelRdt) -> Result<()> {
     for (schema, kind, what) in [
         (rdt.l3_cache_schema(), "L3", "CAT: l3 cache"),
@@ -87,21 +101,29 @@ pub fn check(host: Option<&Resctrl>, rdt: &LinuxIntelRdt) -> Result<()> {
     ] {
         let there = host.is_some_and(|host| host.root.join("info").join(kind).exists());
         if schema.is_some() && !there {
-            return Err(Error::config(format!("Intel RDT/{what} schema is not enabled"))
-                .hint("mount -t resctrl resctrl /sys/fs/resctrl, on a processor that has it"));
+            return Err(Error::config(format!("Intel RDT/{what} schema is not enabled")).hint(
+                "mount it on a processor with Intel RDT: mount -t resctrl resctrl /sys/fs/resctrl",
+            ));
         }
     }
     Ok(())
 }
 
-/// Gives a group that is there other schemata.
+/// Writes other schemata to an existing group.
+///
+/// # Errors
+///
+/// A schema is invalid, or the kernel rejects it.
 pub fn change(group: &Group, host: &Resctrl, rdt: &LinuxIntelRdt) -> Result<()> {
     let text = schemas(rdt)?.join("\n") + "\n";
     write(&group.path.join("schemata"), &text).map_err(|e| explained(&host.root, e))
 }
 
-/// Puts the process into the group and its monitoring group, in this order: the kernel wants it in
-/// the one before the other.
+/// Moves the process into the group, then into its monitoring group. The kernel requires this order.
+///
+/// # Errors
+///
+/// An error of write(2) to `tasks`.
 pub fn join(group: &Group, pid: HostPid) -> Result<()> {
     [Some(&group.path), group.monitor.as_ref()]
         .into_iter()
@@ -109,7 +131,11 @@ pub fn join(group: &Group, pid: HostPid) -> Result<()> {
         .try_for_each(|directory| write(&directory.join("tasks"), &pid.to_string()))
 }
 
-/// What goes with the container. That it is gone already is no error.
+/// Removes the directories that belong to the container. A missing directory is not an error.
+///
+/// # Errors
+///
+/// An error of rmdir(2) other than `ENOENT`.
 pub fn remove(group: &Group) -> Result<()> {
     [group.monitor.as_ref(), Some(&group.path).filter(|_| group.own)]
         .into_iter()
@@ -126,7 +152,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
         .context(|| format!("intelRdt: {}", text.trim_end().replace('\n', " ")))
 }
 
-/// With what resctrl itself had to say of its last refusal.
+/// Adds resctrl's description of its last error as a hint.
 fn explained(root: &Path, error: Error) -> Error {
     match std::fs::read_to_string(root.join("info/last_cmd_status")) {
         Ok(text) if text.trim() != "ok" => error.hint(format!("resctrl says: {}", text.trim())),
@@ -134,8 +160,8 @@ fn explained(root: &Path, error: Error) -> Error {
     }
 }
 
-/// Whether the file's text holds what `wanted` says: `MB:0=20;1=70`, whatever else it says.
-fn says(text: &str, wanted: &str) -> bool {
+/// Returns true if `text` contains all values of the line `wanted`, such as `MB:0=20;1=70`. It may contain others too.
+fn contains(text: &str, wanted: &str) -> bool {
     let Some((name, wanted)) = wanted.split_once(':') else { return false };
     let found = text.lines().filter_map(|line| line.trim_start().split_once(':'));
     let mut found = found.filter(|(other, _)| *other == name.trim());
@@ -144,7 +170,7 @@ fn says(text: &str, wanted: &str) -> bool {
     })
 }
 
-/// `0=0ff` and `0=ff`: the file pads with zeroes.
+/// Compares two values without leading zeros: the kernel writes `0=0ff` for `0=ff`.
 fn same(a: &str, b: &str) -> bool {
     let read = |text: &str| {
         let (domain, value) = text.split_once('=')?;
@@ -158,11 +184,11 @@ fn same(a: &str, b: &str) -> bool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::{Input, plan};
+    use super::super::{RdtRequest, plan};
     use super::*;
 
-    /// A directory in the shape of resctrl. The kernel fills a new group's directory with files;
-    /// here they are made by who writes them, and [`Tree::drop`] takes them away.
+    /// Directory with the layout of resctrl. The kernel creates the files of a new group; here the test creates them,
+    /// and [`Tree::drop`] removes them.
     struct Tree(PathBuf);
 
     impl Tree {
@@ -180,7 +206,7 @@ mod tests {
         fn plan(&self, rdt: Value) -> Plan {
             let rdt = serde_json::from_value(rdt).unwrap();
             let host = groups(&self.0).unwrap();
-            plan(Input { id: "c1", rdt: &rdt, host: Some(&host) }).unwrap()
+            plan(RdtRequest { id: "c1", rdt: &rdt, host: Some(&host) }).unwrap()
         }
 
         fn text(&self, file: &str) -> String {
@@ -198,18 +224,18 @@ mod tests {
     fn a_group_of_its_own() {
         let tree = Tree::new("own");
         let plan = tree.plan(json!({"l3CacheSchema": "L3:0=f", "schemata": ["MB:0=10"]}));
-        let made = prepare(&plan).unwrap();
+        let created = prepare(&plan).unwrap();
         join(&plan.group, HostPid(77)).unwrap();
         assert_eq!(tree.text("c1/schemata"), "L3:0=f\nMB:0=10\n");
         assert_eq!(tree.text("c1/tasks"), "77");
-        // Files that in resctrl go with their directory.
+        // Files that resctrl removes with their directory.
         for file in ["schemata", "tasks"] {
             std::fs::remove_file(tree.0.join("c1").join(file)).unwrap();
         }
         remove(&plan.group).unwrap();
         remove(&plan.group).unwrap();
         assert!(!tree.0.join("c1").exists());
-        drop(made);
+        drop(created);
     }
 
     #[test]
@@ -217,14 +243,14 @@ mod tests {
         let tree = Tree::new("shared");
         let plan = tree.plan(json!({"closID": "gold", "enableMonitoring": true,
                                     "l3CacheSchema": "L3:1=f;0=FF", "memBwSchema": "MB:0=20"}));
-        let made = prepare(&plan).unwrap();
+        let created = prepare(&plan).unwrap();
         assert!(tree.0.join("gold/mon_groups/c1").is_dir());
         join(&plan.group, HostPid(78)).unwrap();
         assert_eq!(tree.text("gold/tasks"), tree.text("gold/mon_groups/c1/tasks"));
         std::fs::remove_file(tree.0.join("gold/mon_groups/c1/tasks")).unwrap();
         remove(&plan.group).unwrap();
         assert!(tree.0.join("gold").is_dir() && !tree.0.join("gold/mon_groups/c1").exists());
-        drop(made);
+        drop(created);
     }
 
     #[test]
@@ -233,7 +259,7 @@ mod tests {
         for schema in ["L3:0=fe", "L3:2=f", "L2:0=f"] {
             let plan = tree.plan(json!({"closID": "gold", "l3CacheSchema": schema}));
             let text = prepare(&plan).unwrap_err().to_string();
-            assert!(text.ends_with(&format!("its schemata is not {schema}")), "{text}");
+            assert!(text.ends_with(&format!("a schemata other than {schema}")), "{text}");
         }
     }
 

@@ -1,32 +1,40 @@
-//! `linux.intelRdt` -> groups and their schemata. Pure.
+//! Plans the groups and schemata of `linux.intelRdt`, without system calls.
 
 use oci_spec::runtime::LinuxIntelRdt;
 
 use super::{Group, Plan, Resctrl};
 use crate::error::{Error, Result};
 
-pub struct Input<'a> {
-    /// Of the container.
+/// Fields and facts that the groups of a container depend on.
+pub struct RdtRequest<'a> {
+    /// ID of the container.
     pub id: &'a str,
     pub rdt: &'a LinuxIntelRdt,
-    /// None: it is not mounted.
+    /// Mounted resctrl. `None` if it is not mounted.
     pub host: Option<&'a Resctrl>,
 }
 
-pub fn plan(input: Input<'_>) -> Result<Plan> {
-    let rdt = input.rdt;
-    let Resctrl { root, groups } = input.host.ok_or_else(|| {
-        Error::config("intelRdt is specified in config, but Intel RDT is not enabled")
-            .hint("mount -t resctrl resctrl /sys/fs/resctrl, on a processor that has it")
+/// Plans the group of a container.
+///
+/// # Errors
+///
+/// resctrl is not mounted, `closID` is not the name of a group, a schema is invalid, or the named group does not exist
+/// and has no schemata.
+pub fn plan(request: RdtRequest<'_>) -> Result<Plan> {
+    let rdt = request.rdt;
+    let Resctrl { root, groups } = request.host.ok_or_else(|| {
+        Error::config("intelRdt is specified in config, but Intel RDT is not enabled").hint(
+            "mount it on a processor with Intel RDT: mount -t resctrl resctrl /sys/fs/resctrl",
+        )
     })?;
     let class = rdt.clos_id().as_deref().filter(|id| !id.is_empty());
     let name = match class {
-        None => input.id,
+        None => request.id,
         Some(name @ ("." | ".." | "info" | "mon_groups" | "mon_data")) => return Err(bad(name)),
         Some(name) if name != "/" && name.contains(['/', '\n', '\0']) => return Err(bad(name)),
         Some(name) => name,
     };
-    // `/` alone is the default group.
+    // `/` is the default group.
     let path = if name == "/" { root.clone() } else { root.join(name) };
     let exists = name == "/" || groups.iter().any(|group| group == name);
     let schemas = schemas(rdt)?;
@@ -39,10 +47,10 @@ pub fn plan(input: Input<'_>) -> Result<Plan> {
             "intelRdt: there is no group {} for closID {name:?}",
             path.display()
         ))
-        .hint("make the group, or give its schemata for it to be made"));
+        .hint("create the group, or set schemata with which Aril creates it"));
     }
     let monitored = rdt.enable_monitoring().unwrap_or(false);
-    let monitor = monitored.then(|| path.join("mon_groups").join(input.id));
+    let monitor = monitored.then(|| path.join("mon_groups").join(request.id));
     Ok(Plan {
         root: root.clone(),
         make: !exists,
@@ -56,7 +64,11 @@ fn bad(name: &str) -> Error {
     Error::config(format!("intelRdt: closID {name:?} is not the name of a group"))
 }
 
-/// The two that came before `schemata`: the cache first.
+/// Returns the lines of `l3CacheSchema` and `memBwSchema`, in this order.
+///
+/// # Errors
+///
+/// A schema has more than one line, or `memBwSchema` does not start with `MB:`.
 pub fn schemas(rdt: &LinuxIntelRdt) -> Result<Vec<String>> {
     let given = |schema: &Option<String>| schema.clone().filter(|text| !text.is_empty());
     let mut lines = Vec::new();
@@ -97,7 +109,7 @@ mod tests {
             Vec::new()
         };
         let host = Resctrl { root: "/r".into(), groups };
-        plan(Input { id: "c1", rdt: &rdt, host: Some(&host) })
+        plan(RdtRequest { id: "c1", rdt: &rdt, host: Some(&host) })
     }
 
     #[test]
@@ -143,7 +155,7 @@ mod tests {
             assert!(text.starts_with("intelRdt: ") && text.contains(words), "{text}");
         }
         let rdt = LinuxIntelRdt::default();
-        let text = plan(Input { id: "c1", rdt: &rdt, host: None }).unwrap_err().to_string();
+        let text = plan(RdtRequest { id: "c1", rdt: &rdt, host: None }).unwrap_err().to_string();
         assert!(text.contains("Intel RDT is not enabled"), "{text}");
     }
 }

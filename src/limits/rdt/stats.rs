@@ -1,4 +1,4 @@
-//! What a group may use and uses, in the terms of runc's `events`.
+//! Reads limits and usage of a resctrl group, in the terms of runc's `events`.
 
 use std::path::Path;
 
@@ -7,14 +7,15 @@ use serde::Serialize;
 use super::{Group, Resctrl};
 use crate::error::{Context, Error, OsContext, Result};
 
-/// Without a group of resctrl, or of what the host has not got: nothing.
+/// Limits and usage of a group. Fields are empty for what the host does not support.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3_cache_info: Option<CacheInfo>,
-    /// The lines of the default group and of the container's.
+    /// Cache line in the schemata of the default group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3_cache_schema_root: Option<String>,
+    /// Cache line in the schemata of the container's group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3_cache_schema: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,10 +26,11 @@ pub struct Stats {
     pub mem_bw_schema: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schemata: Vec<String>,
-    /// One for each cache that is monitored.
+    /// Bandwidth of each monitored cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mbm_stats: Option<Vec<Bandwidth>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// Occupancy of each monitored cache.
     pub cmt_stats: Option<Vec<Occupancy>>,
 }
 
@@ -41,28 +43,32 @@ pub struct CacheInfo {
 
 #[derive(Debug, PartialEq, Serialize)]
 pub struct BandwidthInfo {
-    /// Per cent.
+    /// Granularity in percent.
     pub bandwidth_gran: u64,
     pub delay_linear: u64,
-    /// Per cent.
+    /// Minimum in percent.
     pub min_bandwidth: u64,
     pub num_closids: u64,
 }
 
-/// Bytes since the group was made. None where the kernel says `Unavailable`.
+/// Transferred bytes since the group was created. `None` if the kernel reports `Unavailable`.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Bandwidth {
     pub mbm_total_bytes: Option<u64>,
     pub mbm_local_bytes: Option<u64>,
 }
 
-/// Bytes.
+/// Occupied bytes of a cache.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Occupancy {
     pub llc_occupancy: Option<u64>,
 }
 
-/// Of the whole group, unless the container has a monitoring group of its own.
+/// Reads the statistics of the whole group, or of the container's monitoring group if it has one.
+///
+/// # Errors
+///
+/// A file of resctrl cannot be read or is not a number.
 pub fn read(group: &Group, host: &Resctrl) -> Result<Stats> {
     read_in(group, &host.root.join("info"), &host.root).context(|| "intelRdt".to_owned())
 }
@@ -152,7 +158,7 @@ fn number(file: &Path) -> Result<u64> {
     text.parse().map_err(|_| Error::system(format!("{} is not a number: {text}", file.display())))
 }
 
-/// A counter may say `Unavailable` or `Error`, until the hardware has something to tell.
+/// Reads a counter. The kernel reports `Unavailable` or `Error` until the hardware has a value, which is `None`.
 fn counter(file: &Path) -> Result<Option<u64>> {
     Ok(text(file)?.parse().ok())
 }
@@ -166,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory in the shape of resctrl, with a group and its monitoring group.
+    /// Directory with the layout of resctrl, with a group and its monitoring group.
     struct Tree(PathBuf);
 
     impl Tree {

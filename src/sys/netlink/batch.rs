@@ -1,5 +1,6 @@
-//! Requests, built in place. Everything is padded to four bytes; lengths are filled in at the end of
-//! what they measure.
+//! Builds netlink requests.
+//!
+//! All parts are padded to four bytes. A length is written when its message or attribute is complete.
 
 const ALIGNMENT: usize = 4;
 const HEADER: usize = 16;
@@ -8,13 +9,13 @@ const NESTED: u16 = libc::NLA_F_NESTED as u16;
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const ACK: u16 = libc::NLM_F_ACK as u16;
 
-/// One or more requests for one send.
+/// Requests that one send(2) passes to the kernel.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// Where each request starts.
+    /// Offset at which each request starts.
     starts: Vec<usize>,
-    /// Which of them asks for the acknowledgement, if not the last.
+    /// Index of the request that asks for an acknowledgement. `None` for the last one.
     acknowledged: Option<usize>,
 }
 
@@ -23,7 +24,7 @@ impl Batch {
         Self::default()
     }
 
-    /// How many requests there are.
+    /// Returns the number of requests.
     pub fn len(&self) -> usize {
         self.starts.len()
     }
@@ -32,26 +33,27 @@ impl Batch {
         self.starts.is_empty()
     }
 
-    /// Begins a request; what is put next belongs to it. `header` is the family's own, such as
+    /// Begins a request, to which the following attributes belong. `header` is that of the protocol family, such as
     /// `ifinfomsg`.
     pub fn request(&mut self, kind: u16, flags: u16, header: &[u8]) -> &mut Self {
         self.starts.push(self.bytes.len());
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
-        // Sequence and port: the first is filled in when it is sent, the kernel knows the other.
+        // Sequence number and port: the former is set when the batch is sent, the kernel knows the latter.
         self.bytes.extend_from_slice(&[0; 8]);
         self.bytes.extend_from_slice(header);
         self.pad();
         self
     }
 
-    /// The last request so far is the last that the kernel acknowledges: what follows it only ends a
-    /// transaction.
+    /// Requests the acknowledgement for the last request so far. The kernel does not acknowledge the request that ends
+    /// an nftables transaction.
     pub fn acknowledge_here(&mut self) {
         self.acknowledged = self.starts.len().checked_sub(1);
     }
 
+    /// Adds an attribute.
     pub fn put(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
         let length = (4 + payload.len()) as u16;
         self.bytes.extend_from_slice(&length.to_ne_bytes());
@@ -69,19 +71,19 @@ impl Batch {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    /// In the network's order, as all of nftables is.
+    /// Adds an integer in network byte order, which nftables uses for all integers.
     pub fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.put(kind, &value.to_be_bytes())
     }
 
-    /// With its end.
+    /// Adds a string with its NUL byte.
     pub fn text(&mut self, kind: u16, text: &str) -> &mut Self {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
         self.put(kind, &bytes)
     }
 
-    /// An attribute that holds others, which `fill` puts. It must stay below 64 KB.
+    /// Adds an attribute that contains the attributes that `fill` adds. It must be shorter than 64 KiB.
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.bytes.len();
         self.put(kind | NESTED, &[]);
@@ -91,7 +93,7 @@ impl Batch {
         self
     }
 
-    /// Bytes inside a nest that are no attribute, such as the header of a peer's link.
+    /// Adds bytes in a nested attribute that are not an attribute, such as the header of the peer of a veth pair.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self.pad();
@@ -102,12 +104,12 @@ impl Batch {
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
     }
 
-    /// The index of the request after whose answer nothing is to be waited for.
+    /// Returns the index of the request whose answer is the last one.
     pub(super) fn last_answered(&self) -> usize {
         self.acknowledged.unwrap_or(self.starts.len().saturating_sub(1))
     }
 
-    /// The bytes, with requests numbered from `first`.
+    /// Returns the message, with requests numbered from `first`.
     pub(super) fn finish(mut self, first: u32) -> Vec<u8> {
         let last = self.last_answered();
         let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
@@ -138,7 +140,8 @@ mod tests {
         assert_eq!(batch.len(), 2);
         let bytes = batch.finish(9);
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-        // Header, own header, an attribute of 4 + 5 padded to 12, a nest of 4 + 4 + 1 padded.
+        // Header, header of the family, an attribute of 4 + 5 bytes padded to 12, a nested one of 4 + 4 + 1 bytes
+        // padded.
         assert_eq!((word(0), word(8)), (16 + 4 + 12 + 12, 9));
         assert_eq!((word(44), word(52)), (16, 10));
         assert_eq!(bytes[20..22], 9_u16.to_ne_bytes());

@@ -1,32 +1,33 @@
-//! What the kernel answers, read with every length checked.
+//! Parses the kernel's netlink messages, and checks every length.
 
 use crate::sys::Errno;
 
 const HEADER: usize = 16;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
-/// Attributes follow the error, and the refused request does not (`NETLINK_CAP_ACK`).
+/// Flag of an error message that has attributes.
 const ACK_TLVS: u16 = 0x200;
+/// Flag of an error message without the rejected request (`NETLINK_CAP_ACK`).
 const CAPPED: u16 = 0x100;
 const ERROR_TEXT: u16 = 1;
 
-/// One message.
+/// Message of the kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a> {
     pub kind: u16,
     flags: u16,
     pub(super) sequence: u32,
-    /// What follows the header.
+    /// Bytes after the header.
     pub payload: &'a [u8],
 }
 
 impl<'a> Reply<'a> {
-    /// The attributes behind the family's own header of `skip` bytes.
+    /// Returns the attributes after the header of the protocol family, which has `skip` bytes.
     pub fn attributes(&self, skip: usize) -> Attributes<'a> {
         Attributes(self.payload.get(skip..).unwrap_or_default())
     }
 
-    /// Whether this ends the answer to its request, and how.
+    /// Returns the result of the request if this message ends its answer. `None` if more messages follow.
     pub(super) fn ended(&self) -> Option<Result<(), (Errno, String)>> {
         if self.kind != ERROR && self.kind != DONE {
             return None;
@@ -52,7 +53,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The messages of one datagram; what is cut short is not among them.
+/// Iterates over the complete messages of one datagram.
 pub(super) fn all(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.get(..HEADER)?;
@@ -66,7 +67,7 @@ pub(super) fn all(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     })
 }
 
-/// Kind and payload of each attribute; ends where a length is wrong.
+/// Iterator over kind and payload of attributes. It ends at an invalid length.
 #[derive(Debug, Clone)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
@@ -76,7 +77,7 @@ impl<'a> Iterator for Attributes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let header = self.0.get(..4)?;
         let length = u16::from_ne_bytes([header[0], header[1]]) as usize;
-        // Without the marks for nests and byte order.
+        // The kind has flags for nested attributes and byte order, which are removed.
         let kind = u16::from_ne_bytes([header[2], header[3]]) & libc::NLA_TYPE_MASK as u16;
         let payload = self.0.get(4..length)?;
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -84,12 +85,12 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// An integer in the host's order; 0 from bytes that are none.
+/// Parses an integer in host byte order. Returns 0 if `bytes` does not have four bytes.
 pub fn integer(bytes: &[u8]) -> u32 {
     bytes.try_into().map(u32::from_ne_bytes).unwrap_or(0)
 }
 
-/// Text up to its end.
+/// Parses text up to its NUL byte.
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

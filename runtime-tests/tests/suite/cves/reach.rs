@@ -96,7 +96,7 @@ fn a_kept_upper_is_closed_or_refused() {
         fs::remove_dir_all(&kept).expect("remove");
         fs::create_dir_all(kept.join("photos")).expect("a directory");
         set_mode(&kept, 0o755);
-        c.run().exits(1).says("other users of the host can reach it").says("chmod 700");
+        c.run().exits(1).says("other users of the host can reach /").says("chmod 700");
         assert_eq!((mode(&kept), fs::read_dir(&kept).expect("kept").count()), (0o755, 1));
         set_mode(&kept, 0o700);
         c.run().ok();
@@ -152,7 +152,7 @@ fn a_rootfs_is_not_shown_to_other_users() {
         fs::create_dir(c.rootfs()).expect("a rootfs");
         let c =
             c.annotated("io.aril.rootfs.layers", "image").annotated("io.aril.rootfs.show", "true");
-        c.run().exits(1).says("show the rootfs").says("can reach it");
+        c.run().exits(1).says("show the rootfs").says("can reach /");
         c.leaves_nothing();
     });
 }
