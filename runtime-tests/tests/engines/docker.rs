@@ -140,8 +140,9 @@ fn build(place: &Place, docker: &Client) {
     docker.see(&["run", "--rm", "made"]).ok().prints("made\n0");
 }
 
-fn major_version(docker: &Client) -> u32 {
-    let version = docker.ask(&["version", "-f", "{{.Server.Version}}"]);
+/// Major version of a `part` of Docker: `Server` or `Client`, which may be of different packages.
+fn major_version(docker: &Client, part: &str) -> u32 {
+    let version = docker.ask(&["version", "-f", &format!("{{{{.{part}.Version}}}}")]);
     version.split('.').next().and_then(|major| major.parse().ok()).expect("a version")
 }
 
@@ -154,7 +155,7 @@ fn page() {
             let words: Vec<&str> = line.split(' ').collect();
             assert_eq!(docker.run(&words).ok().stdout, format!("{printed}\n"), "{line}");
         }
-        if major_version(docker) < 23 {
+        if major_version(docker, "Server") < 23 {
             return skip::inapplicable("Docker before 23 knows no names of shims");
         }
         let flags = ["run", "--rm", "--runtime", "io.containerd.aril.v2", "box"];
@@ -193,8 +194,8 @@ fn run() {
 #[test]
 fn exit_codes_and_texts() {
     with_docker("docker::exit_codes_and_texts", |docker| {
-        // Older ones read 126 from "permission denied" only.
-        let directory = if major_version(docker) < 23 { 125 } else { 126 };
+        // Older clients read 126 from "permission denied" only.
+        let directory = if major_version(docker, "Client") < 23 { 125 } else { 126 };
         for (flags, program, code, text) in [
             (None, "missing", 127, "exec: \"missing\": executable file not found in $PATH"),
             (None, "/missing", 127, "stat /missing: no such file or directory"),
