@@ -19,7 +19,7 @@ use super::{
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
-use crate::identity::descriptors::{self, Passed};
+use crate::identity::descriptors::{self, PassedDescriptors};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
 use crate::lifecycle::inside::{self, Place};
@@ -410,7 +410,7 @@ fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
         no_cgroup: caller.no_cgroup(),
         detach: false,
         console_socket: None,
-        passed: Passed::default(),
+        passed: PassedDescriptors::default(),
         notify_directory: None,
     };
     let plan = compile::container(&id, &config.spec, &grant, &options, &facts)?;
@@ -513,7 +513,7 @@ pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn passed(preserve: u32) -> Passed {
+fn passed(preserve: u32) -> PassedDescriptors {
     let variable = |name| std::env::var(name).ok();
     let (fds, pid) = (variable("LISTEN_FDS"), variable("LISTEN_PID"));
     descriptors::plan(fds.as_deref(), pid.as_deref(), std::process::id(), preserve)
