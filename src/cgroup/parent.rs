@@ -24,7 +24,7 @@ use crate::sys::bpf;
 use crate::sys::open::open;
 
 /// A place for the container's first process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Created {
     /// For `CLONE_INTO_CGROUP`; on a hybrid host too.
     pub dir: Option<OwnedFd>,
@@ -88,18 +88,7 @@ impl Created {
 
 /// Makes the directories and opens them for the clone. What was made is removed on failure.
 pub fn create(plan: &Plan) -> Result<Created> {
-    let mut created = Created {
-        dir: None,
-        tasks: Vec::new(),
-        paths: Paths::new(),
-        warnings: Vec::new(),
-        moves: false,
-        has_unit: false,
-        refused: None,
-        lock: None,
-        taken: false,
-        made: Vec::new(),
-    };
+    let mut created = Created::default();
     match create_all(plan, &mut created) {
         Ok(()) => Ok(created),
         Err(e) => {

@@ -5,8 +5,6 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::LinuxNamespaceType;
-
 use super::command::{
     CgroupManager, Command, Create, Exec, ExecProcess, Format, Global, Handover, Resources,
     Rootless, Run,
@@ -19,15 +17,16 @@ use super::{
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
-use crate::identity::descriptors::{self, PassedDescriptors};
+use crate::identity::descriptors::{self, Passed};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
 use crate::lifecycle::inside::{self, Place};
 use crate::lifecycle::monitor::{self, Process};
+use crate::lifecycle::prepare::{self, ContainerRequest, Purpose};
 use crate::lifecycle::stats::Watcher;
+use crate::lifecycle::timeline::Timeline;
 use crate::lifecycle::{self, inspect};
-use crate::plan::compile::{self, Options};
-use crate::plan::facts::{HostFacts, Systemd};
+use crate::plan::facts::Systemd;
 use crate::spec::grant::Policy;
 use crate::spec::{self, Extensions};
 use crate::state::{Ending, Store};
@@ -113,10 +112,7 @@ pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Fa
             super::reconcile::reconcile(&caller.store()?, dry_run, format)?;
         }
         Command::Plan { bundle } => plan(caller, &bundle)?,
-        Command::Explain { bundle, format } => {
-            let systemd = caller.systemd().is_some();
-            super::explain::explain(&bundle, format, &caller.policy(), systemd, &caller.warn())?;
-        }
+        Command::Explain { bundle, format } => explain(caller, &bundle, format)?,
         Command::Spec { bundle, rootless } => {
             super::spec::write(&bundle, &super::spec::For::this_host(rootless))?;
         }
@@ -383,38 +379,21 @@ fn stats(
     }
 }
 
-/// Takes the name of the bundle's directory as the container's id.
+/// Prints what `create` would do with a bundle.
 fn plan(caller: &Caller, bundle: &Path) -> Result<()> {
-    let mut config = spec::load(bundle)?;
-    let systemd = caller.systemd();
-    let annotations = config.spec.annotations().iter().flatten();
-    let admitted = caller.policy().admit(annotations, &Extensions::default(), systemd.is_some())?;
-    admitted.warnings.iter().for_each(|text| caller.sink.warn(text));
-    let grant = admitted.grant;
-    lifecycle::userns::preview(&Store::new(caller.global.root.path.clone()), &mut config, &grant)?;
-    let _shared = lifecycle::network::edit(&caller.store()?, &mut config.spec, &grant)?;
-    let mut facts = HostFacts::gather(&config.spec, &grant, bundle, systemd)?;
-    // A config that only root can run is planned as for root.
-    facts.process.rootless &= spec::has_namespace(&config.spec, LinuxNamespaceType::User);
-    let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let id = ContainerId::parse(&name).or_else(|_| ContainerId::parse("container"))?;
-    let options = Options {
-        bundle: bundle.to_owned(),
-        state_directory: caller.global.root.path.join(&id),
-        fill: Vec::new(),
-        no_pivot: false,
-        host_mounts: caller.global.host_mounts,
-        new_keyring: true,
-        init: false,
-        rootless_cgroups: caller.rootless_cgroups(),
-        no_cgroup: caller.no_cgroup(),
-        detach: false,
-        console_socket: None,
-        passed: PassedDescriptors::default(),
-        notify_directory: None,
-    };
-    let plan = compile::container(&id, &config.spec, &grant, &options, &facts)?;
-    output::print(&plan.to_string())
+    let request = caller.request_for(bundle)?;
+    let mut time = Timeline::default();
+    let prepared = prepare::prepare(&caller.store()?, &request, Purpose::Show, &mut time)?;
+    prepared.settled.warnings.iter().for_each(|text| caller.sink.warn(text));
+    output::print(&prepared.plan.to_string())
+}
+
+/// Prints what a container of a bundle may do to its host.
+fn explain(caller: &Caller, bundle: &Path, format: Format) -> Result<()> {
+    let request = caller.request_for(bundle)?;
+    let settled = prepare::settle(&caller.store()?, &request, Purpose::Show)?;
+    settled.warnings.iter().for_each(|text| caller.sink.warn(text));
+    super::explain::print(bundle, &settled, format)
 }
 
 impl Caller<'_> {
@@ -440,7 +419,7 @@ impl Caller<'_> {
         |message| self.sink.warn(message)
     }
 
-    fn create(&self, args: Create) -> Result<lifecycle::create::Create> {
+    fn create(&self, args: Create) -> Result<ContainerRequest> {
         self.global.root.warning().iter().for_each(|text| self.sink.warn(text));
         let id = ContainerId::parse(&args.id)?;
         let state_directory = self.global.root.path.join(&id);
@@ -452,7 +431,7 @@ impl Caller<'_> {
             &state_directory,
             &policy,
         )?;
-        Ok(lifecycle::create::Create {
+        Ok(ContainerRequest {
             id,
             bundle: resolved.bundle.unwrap_or(args.bundle),
             config: resolved.config,
@@ -468,6 +447,28 @@ impl Caller<'_> {
             timeline: args.timeline,
             extensions: resolved.extensions,
             policy,
+        })
+    }
+
+    /// Request of a verb that has no options for containers. The container has the name of the bundle's directory.
+    fn request_for(&self, bundle: &Path) -> Result<ContainerRequest> {
+        let name = bundle.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(ContainerRequest {
+            id: ContainerId::parse(&name).or_else(|_| ContainerId::parse("container"))?,
+            bundle: bundle.to_owned(),
+            config: None,
+            volumes: Vec::new(),
+            handover: lifecycle::handover::Handover::default(),
+            no_pivot: false,
+            host_mounts: self.global.host_mounts,
+            new_keyring: true,
+            init: false,
+            systemd: self.systemd(),
+            rootless_cgroups: self.rootless_cgroups(),
+            no_cgroup: self.no_cgroup(),
+            timeline: false,
+            extensions: Extensions::default(),
+            policy: self.policy(),
         })
     }
 
@@ -513,7 +514,7 @@ pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn passed(preserve: u32) -> PassedDescriptors {
+fn passed(preserve: u32) -> Passed {
     let variable = |name| std::env::var(name).ok();
     let (fds, pid) = (variable("LISTEN_FDS"), variable("LISTEN_PID"));
     descriptors::plan(fds.as_deref(), pid.as_deref(), std::process::id(), preserve)

@@ -3,32 +3,21 @@
 use std::path::Path;
 
 use super::command::Format;
-use super::output::{compact, print};
+use super::output::{self, compact};
 use crate::error::Result;
 use crate::explain::{self, Explanation, Facts};
-use crate::spec::grant::Policy;
-use crate::spec::{self, Extensions};
+use crate::lifecycle::prepare::Settled;
 use crate::{identity, landlock};
 
-pub fn explain(
-    bundle: &Path,
-    format: Format,
-    policy: &Policy,
-    systemd: bool,
-    warn: &dyn Fn(&str),
-) -> Result<()> {
-    let config = spec::load(bundle)?;
-    let annotations = config.spec.annotations().iter().flatten();
-    let admitted = policy.admit(annotations, &Extensions::default(), systemd)?;
-    admitted.warnings.iter().for_each(|text| warn(text));
+pub fn print(bundle: &Path, settled: &Settled, format: Format) -> Result<()> {
     let facts = Facts {
         rootless: !nix::unistd::geteuid().is_root(),
         apparmor: identity::parent::apparmor_enabled(),
         selinux: identity::parent::selinux_enabled(),
         landlock: landlock::parent::version().ok(),
     };
-    let explanation = explain::explain(&config.spec, &admitted.grant, &facts)?;
-    print(&match format {
+    let explanation = explain::explain(&settled.config.spec, &settled.grant, &facts)?;
+    output::print(&match format {
         Format::Json => compact(&explanation) + "\n",
         Format::Table => table(bundle, &explanation),
     })

@@ -15,15 +15,14 @@ use super::table::{switch, value, values};
 use super::value;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::identity::account;
-use crate::lifecycle::create::NamedVolumes;
 use crate::path::absolute;
 use crate::rootfs::overlay::plan::lowers_of;
 use crate::spec::edit::{Edits, Everyday};
 use crate::spec::grant::Policy;
 use crate::spec::sandbox::thermal_throttles;
 use crate::spec::{self, Config, Extensions};
-use crate::volume::Volumes;
 use crate::volume::plan::{Source, check_places, tmpfs, volume};
+use crate::volume::{MountedVolume, Volumes};
 
 pub fn flags() -> Vec<Arg> {
     vec![
@@ -207,7 +206,7 @@ pub(super) fn thousandths(text: &str) -> Option<u64> {
 pub struct Resolved {
     pub config: Option<Config>,
     pub extensions: Extensions,
-    pub volumes: Option<NamedVolumes>,
+    pub volumes: Vec<MountedVolume>,
     /// Config to use instead of the bundle's.
     pub bundle: Option<PathBuf>,
 }
@@ -376,8 +375,8 @@ fn require_root(path: &Path) -> Result<()> {
     Err(Error::config(text).hint(advice))
 }
 
-fn mounts(texts: &[String], mapped: bool, edits: &mut Edits) -> Result<Option<NamedVolumes>> {
-    let mut named: Option<NamedVolumes> = None;
+fn mounts(texts: &[String], mapped: bool, edits: &mut Edits) -> Result<Vec<MountedVolume>> {
+    let mut named: Vec<MountedVolume> = Vec::new();
     for text in texts {
         let wanted = volume(text)?;
         let mount = match &wanted.source {
@@ -386,14 +385,13 @@ fn mounts(texts: &[String], mapped: bool, edits: &mut Edits) -> Result<Option<Na
                 wanted.mount(&path, false)
             }
             Source::Named(name) => {
-                if named.is_none() {
-                    let all = Volumes::of_the_caller()?;
-                    named = Some(NamedVolumes { all, names: Vec::new() });
-                }
-                let Some(volumes) = &mut named else { continue };
-                let mount = wanted.mount(&volumes.all.source(name), mapped);
-                if !volumes.names.contains(name) {
-                    volumes.names.push(name.clone());
+                let all = match named.first() {
+                    Some(volume) => volume.all.clone(),
+                    None => Volumes::of_the_caller()?,
+                };
+                let mount = wanted.mount(&all.source(name), mapped);
+                if named.iter().all(|volume| volume.name != *name) {
+                    named.push(MountedVolume { all, name: name.clone() });
                 }
                 mount
             }
@@ -441,7 +439,7 @@ mod tests {
         let b = Documents { bundle: b, config: None };
         let policy = Policy::default();
         let resolved = resolve(Options::default(), "c", b, s, &policy).unwrap();
-        assert!(resolved.config.is_none() && resolved.volumes.is_none());
+        assert!(resolved.config.is_none() && resolved.volumes.is_empty());
         let hostname = Some("h".to_owned());
         let options =
             Options { edits: Edits { hostname, ..Edits::default() }, ..Options::default() };

@@ -38,6 +38,8 @@ pub struct Child<'a> {
     pub proc: &'a Proc,
     /// Mount sources that the parent opened.
     pub trees: Vec<Option<OwnedFd>>,
+    /// Sources of volumes that have content already, and are not filled.
+    pub complete_volumes: &'a [CString],
     /// Descriptor of the exec fifo, for `create`. Without it, the parent sends [`Order::Run`].
     pub gate: Option<BorrowedFd<'a>>,
     /// The process is confined like its program, and becomes dumpable, before it waits. An unprivileged user
@@ -118,7 +120,11 @@ impl<'a> Child<'a> {
         self.begin().map_err(outside_steps)?;
         // Never dropped: descriptors are closed by number, and the process ends with an execve or an exit.
         let mut setup = ManuallyDrop::new(SetupState {
-            rootfs: rootfs::child::State::new(self.proc, std::mem::take(&mut self.trees)),
+            rootfs: rootfs::child::State::new(
+                self.proc,
+                std::mem::take(&mut self.trees),
+                self.complete_volumes,
+            ),
             number: 0,
             root: None,
             cwd_pending: false,

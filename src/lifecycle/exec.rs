@@ -260,6 +260,7 @@ impl Entering<'_> {
                 tasks: &target.tasks,
                 proc: &proc,
                 trees: Vec::new(),
+                complete_volumes: &[],
                 gate: None,
                 opens: false,
                 released: None,

@@ -10,7 +10,6 @@ use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process;
 use crate::hook;
 use crate::id::{ContainerId, HostPid};
-use crate::network::pasta;
 use crate::path::c_path;
 use crate::spec;
 use crate::state::{Ending, Observed, Phase, Record, Slot, Status, Store, ending, observe};
@@ -94,10 +93,6 @@ pub(super) fn record(slot: &Slot, id: &ContainerId) -> Result<Record> {
         Error::new(Kind::NotFound, format!("container does not exist: {id}"))
             .hint("a create was interrupted: `aril delete --force` removes what it left")
     })
-}
-
-pub(super) fn uses_pasta(record: &Record) -> bool {
-    pasta::is_wanted(&record.grant)
 }
 
 /// Reads the config that create stored.

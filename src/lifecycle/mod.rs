@@ -3,8 +3,10 @@
 //! A verb that changes a container locks its slot, observes its status, rejects what the status does not allow, and acts.
 //! Nothing here prints: results and errors are returned.
 
+mod applied;
 pub mod commit;
 pub mod create;
+mod creation;
 pub mod delete;
 pub mod diff;
 mod effect;
@@ -17,6 +19,7 @@ mod frozen;
 pub mod handover;
 pub mod inside;
 pub mod inspect;
+mod intent;
 pub mod kill;
 pub mod monitor;
 pub mod mounts;
@@ -24,9 +27,11 @@ pub mod network;
 mod notify;
 pub mod pause;
 mod pid_file;
+pub mod prepare;
 mod processes;
 pub mod reconcile;
 mod rollback;
+mod setup;
 pub mod start;
 pub mod stats;
 pub mod timeline;

@@ -102,6 +102,7 @@ fn enter(script: &Script, container: BorrowedFd<'_>, kinds: i32) -> Result<()> {
             tasks: &[],
             proc: &proc,
             trees: Vec::new(),
+            complete_volumes: &[],
             gate: None,
             opens: false,
             released: None,

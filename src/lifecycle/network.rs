@@ -3,9 +3,6 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::fcntl::OFlag;
-use oci_spec::runtime::Spec;
-
 use super::reconcile::Leftover;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::ContainerId;
@@ -13,20 +10,28 @@ use crate::namespace::Kind;
 use crate::network::lease::{self, Holder, Lease, Reference};
 use crate::network::plan::{self, Mode};
 use crate::network::{marker, parent};
-use crate::spec::OperatorGrant;
+use crate::spec::{Config, OperatorGrant};
 use crate::state::{Record, Slot, Store, observe};
 use crate::sys;
 use crate::sys::open::open;
+use nix::fcntl::OFlag;
 
 /// Network namespace of another container.
 #[derive(Debug)]
 pub struct Shared {
-    /// Descriptor by which the namespace is joined.
-    namespace: Option<OwnedFd>,
+    /// Path of the namespace, and the descriptor by which it is joined; `None` if the other container has the host's.
+    namespace: Option<(PathBuf, OwnedFd)>,
     lease: Option<Reference>,
 }
 
 impl Shared {
+    /// Path of the open namespace. The pid in the config's path may belong to another process when it is joined; the child
+    /// inherits this descriptor.
+    pub(super) fn opened(&self) -> Option<PathBuf> {
+        let (_, opened) = self.namespace.as_ref()?;
+        Some(PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())))
+    }
+
     /// Lease of the namespace, which stays until the last container in it is deleted.
     pub(super) fn hold(&self, holder: &Holder) -> Result<Option<Lease>> {
         self.lease.as_ref().map(|reference| lease::share(reference, holder)).transpose()
@@ -35,22 +40,18 @@ impl Shared {
 
 /// Sets the config's network namespace to what the operator granted. The result must live until the container's process
 /// exists.
-pub fn edit(store: &Store, spec: &mut Spec, grant: &OperatorGrant) -> Result<Option<Shared>> {
+pub fn edit(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Shared>> {
     let Some(mode) = plan::mode(grant)? else { return Ok(None) };
     let (shared, path) = match &mode {
         Mode::Container(id) => {
             let shared = share(store, id).context(|| format!("share the network of {id}"))?;
-            // The child inherits the descriptor.
-            let path = shared
-                .namespace
-                .as_ref()
-                .map(|fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
+            let path = shared.namespace.as_ref().map(|(path, _)| path.clone());
             (Some(shared), path)
         }
         Mode::Path(path) => (None, Some(path.clone())),
         Mode::None | Mode::Host | Mode::Bridge(_) => (None, None),
     };
-    plan::edit(spec, &mode, path)?;
+    plan::edit(config.change(), &mode, path)?;
     Ok(shared)
 }
 
@@ -70,7 +71,7 @@ fn share(store: &Store, id: &ContainerId) -> Result<Shared> {
     if sys::pidfd::wait_end(init, 0).os("poll", "pidfd")? {
         return Err(not_running());
     }
-    Ok(Shared { namespace: Some(namespace), lease: record.network })
+    Ok(Shared { namespace: Some((path.clone(), namespace)), lease: record.network })
 }
 
 pub(super) fn holder(slot: &Slot, record: &Record) -> Holder {

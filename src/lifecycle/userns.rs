@@ -17,45 +17,43 @@ use crate::state::Store;
 #[derive(Debug)]
 pub struct Choice {
     pub claim: Claim,
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
-/// Chooses ids if the operator asks for it, and writes them to the config.
-pub fn choose(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Choice>> {
-    if grant.userns.is_none() {
-        return default_maps(config).map(|()| None);
-    }
-    let lock = store.lock_all()?;
-    Ok(preview(store, config, grant)?.map(|claim| Choice { claim, _lock: lock }))
-}
-
-/// Chooses ids without the lock, for `plan`.
-pub fn preview(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Claim>> {
+/// Chooses ids if the operator asks for it, and writes them to the config. With `exclusive`, no other create chooses the
+/// same ids until the result is dropped; `plan` and `explain` change nothing, and take no lock.
+pub fn choose(
+    store: &Store,
+    config: &mut Config,
+    grant: &OperatorGrant,
+    exclusive: bool,
+) -> Result<Option<Choice>> {
     let Some(value) = grant.userns.as_deref() else {
-        return default_maps(config).map(|()| None);
+        default_maps(config);
+        return Ok(None);
     };
+    let lock = exclusive.then(|| store.lock_all()).transpose()?;
     let size = auto::size(value)?;
     require_free(&config.spec)?;
     let grants = parent::grants()?;
     let claim = auto::choose(&grants, &taken(store)?, size)?;
     let maps = auto::maps(&grants, &claim);
-    set(&mut config.spec, &maps.uid, &maps.gid);
-    config.encode()?;
-    Ok(Some(claim))
+    set(config.change(), &maps.uid, &maps.gid);
+    Ok(Some(Choice { claim, _lock: lock }))
 }
 
-/// Returns mappings for a new user namespace without mappings in the config, as crun does: the caller's id becomes the
+/// Sets mappings for a new user namespace without mappings in the config, as crun does: the caller's id becomes the
 /// container's user, and the caller's subordinate ids the others.
-fn default_maps(config: &mut Config) -> Result<()> {
+fn default_maps(config: &mut Config) {
     let spec = &config.spec;
-    let Some(linux) = spec.linux().as_ref() else { return Ok(()) };
+    let Some(linux) = spec.linux().as_ref() else { return };
     let new = linux.namespaces().iter().flatten().any(|n| {
         let path = n.path().as_deref().filter(|path| !path.as_os_str().is_empty());
         n.typ() == LinuxNamespaceType::User && path.is_none()
     });
     let given = |map: &Option<Vec<LinuxIdMapping>>| map.as_ref().is_some_and(|map| !map.is_empty());
     if !new || given(linux.uid_mappings()) || given(linux.gid_mappings()) {
-        return Ok(());
+        return;
     }
     let user = spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid()));
     let (uid, gid) = user.unwrap_or_default();
@@ -64,11 +62,10 @@ fn default_maps(config: &mut Config) -> Result<()> {
     let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let uids = auto::default_map(uid, own.0, grants.uids.first().copied());
     let gids = auto::default_map(gid, own.1, grants.gids.first().copied());
-    set(&mut config.spec, &uids, &gids);
-    config.encode()
+    set(config.change(), &uids, &gids);
 }
 
-/// Returns true if the config has its own mappings or joins a user namespace.
+/// Checks that the config has no mappings and joins no user namespace.
 fn require_free(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let given = linux.is_some_and(|l| {

@@ -32,7 +32,7 @@ pub fn facts(namespaces: &[LinuxNamespace], needs_network: bool) -> Result<Facts
     let joined = path_of(LinuxNamespaceType::User).map(maps_behind).transpose()?;
     let joined_denies_setgroups = joined.as_ref().is_some_and(|(_, denies)| *denies);
     let joined_maps = joined.map(|(maps, _)| maps);
-    Ok(Facts { joins_host_network, joined_maps, joined_denies_setgroups })
+    Ok(Facts { joins_host_network, joined_maps, joined_denies_setgroups, opened_network: None })
 }
 
 fn same_namespace(a: &Path, b: &Path) -> Result<bool> {

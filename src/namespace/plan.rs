@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxTimeOffset};
 
@@ -19,6 +19,8 @@ pub struct Facts {
     pub joined_maps: Option<Maps>,
     /// True if the user namespace that is joined by path denies setgroups(2).
     pub joined_denies_setgroups: bool,
+    /// Open file of the network namespace that is joined, instead of the config's path.
+    pub opened_network: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +104,10 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         let path = namespace.path().as_deref().filter(|p| !p.as_os_str().is_empty());
         plan.present.push((kind, path.is_none()));
         match path {
-            Some(path) => joins.push(join(kind, path)?),
+            Some(path) => {
+                let opened = input.facts.opened_network.as_deref();
+                joins.push(join(kind, opened.filter(|_| kind == Kind::Net).unwrap_or(path))?);
+            }
             None if kind == Kind::Time => plan.new_time = true,
             None if kind == Kind::Cgroup => {}
             None => plan.clone_flags |= kind.flag() as u64,

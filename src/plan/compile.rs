@@ -15,7 +15,10 @@ use crate::hook::Point;
 use crate::id::ContainerId;
 use crate::identity::descriptors::PassedDescriptors;
 use crate::namespace::Kind;
+use crate::network::pasta;
+use crate::network::plan::Mode;
 use crate::spec::OperatorGrant;
+use crate::volume::MountedVolume;
 use crate::{cgroup, hook, limits, namespace, network, rootfs, spec};
 
 /// Mount point of the notify socket's directory in the container, and the value of NOTIFY_SOCKET for sd_notify(3).
@@ -28,8 +31,8 @@ pub struct Options {
     pub bundle: PathBuf,
     /// Directory of the container in the state root.
     pub state_directory: PathBuf,
-    /// Empty volumes, which are filled with the files that they cover.
-    pub fill: Vec<PathBuf>,
+    /// Named volumes. Empty ones are filled with the files that they cover.
+    pub volumes: Vec<MountedVolume>,
     pub no_pivot: bool,
     /// `--allow-host-mounts`.
     pub host_mounts: bool,
@@ -157,7 +160,15 @@ pub fn container(
         rdt,
         net_devices,
         network,
+        shares_network: match network::plan::mode(grant)? {
+            Some(Mode::Container(id)) => Some(id),
+            _ => None,
+        },
+        pasta: pasta::is_wanted(grant),
         names,
+        state_directory: options.state_directory.clone(),
+        notify_directory: options.notify_directory.clone(),
+        volumes: options.volumes.clone(),
         script: Script { steps, hooks, ..compiled.script },
         warnings,
     })
@@ -322,6 +333,7 @@ fn rootfs(
     let unspecified = || Error::config("process and linux must be specified");
     let linux = spec.linux().as_ref().ok_or_else(unspecified)?;
     let hierarchies = hierarchies(cgroup);
+    let volumes: Vec<_> = options.volumes.iter().map(MountedVolume::source).collect();
     let mount_point = Path::new(cgroup::layout::MOUNT);
     let maps = namespaces.maps.as_ref();
     let uid_mappings = maps.map(|maps| as_in_config(&maps.uid)).unwrap_or_default();
@@ -344,7 +356,7 @@ fn rootfs(
         readonly: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
         mounts: spec.mounts().as_deref().unwrap_or(&[]),
         extra,
-        fill: &options.fill,
+        fill: &volumes,
         devices: linux.devices().as_deref().unwrap_or(&[]),
         masked_paths: linux.masked_paths().as_deref().unwrap_or(&[]),
         readonly_paths: linux.readonly_paths().as_deref().unwrap_or(&[]),

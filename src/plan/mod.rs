@@ -6,20 +6,21 @@
 
 pub mod compile;
 pub mod edits;
+pub mod effect;
 pub mod facts;
 pub mod process;
 pub mod show;
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::id::ContainerId;
 use crate::identity::descriptors::PassedDescriptors;
 use crate::identity::environment::Environment;
 use crate::limits::{IdSet, Rlimit};
 use crate::sys::tty::Size;
+use crate::volume::MountedVolume;
 use crate::{
     cgroup, console, hook, identity, landlock, limits, namespace, network, rootfs, seccomp,
 };
@@ -107,17 +108,6 @@ pub struct Script {
 }
 
 impl Script {
-    /// Marks a volume as not empty: another container has filled it.
-    pub fn keep_as_it_is(&mut self, source: &Path) {
-        for step in &mut self.steps {
-            if let Step::Rootfs(rootfs::Step::Bind(bind)) = step
-                && bind.source.path.as_bytes() == source.as_os_str().as_bytes()
-            {
-                bind.fill = false;
-            }
-        }
-    }
-
     /// Returns the overlay, if the root is made of layers.
     pub fn overlay(&self) -> Option<&rootfs::overlay::Overlay> {
         self.rootfs_steps().find_map(|step| match step {
@@ -188,11 +178,20 @@ pub struct ContainerPlan {
     pub id: ContainerId,
     pub bundle: PathBuf,
     pub rootfs: PathBuf,
+    /// Directory of the container in the state root.
+    pub state_directory: PathBuf,
+    /// Directory of the notify socket, if the caller has NOTIFY_SOCKET.
+    pub notify_directory: Option<PathBuf>,
+    pub volumes: Vec<MountedVolume>,
     pub namespaces: namespace::plan::Plan,
     pub cgroup: cgroup::Plan,
     pub rdt: Option<limits::rdt::Plan>,
     pub net_devices: Vec<network::device::Device>,
     pub network: Option<network::plan::Attachment>,
+    /// Container whose network namespace is joined.
+    pub shares_network: Option<ContainerId>,
+    /// True if pasta connects the network namespace of an ordinary user.
+    pub pasta: bool,
     pub names: Option<network::names::Names>,
     pub script: Script,
     pub warnings: Vec<String>,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::ContainerPlan;
+use super::effect::Stage;
 use crate::hook::Point;
 
 impl fmt::Display for ContainerPlan {
@@ -45,6 +46,15 @@ impl fmt::Display for ContainerPlan {
 
 impl ContainerPlan {
     fn host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let effects = |f: &mut fmt::Formatter<'_>, stages: &[Stage]| {
+            let chosen = self.effects().filter(|effect| stages.contains(&effect.stage()));
+            chosen
+                .flat_map(|effect| {
+                    effect.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
+                })
+                .try_for_each(|line| writeln!(f, "  {line}"))
+        };
+        effects(f, &[Stage::Intent, Stage::Host])?;
         for join in &self.namespaces.joined_before_clone {
             let actor = if self.namespaces.relay { "by the relay" } else { "for the child" };
             writeln!(
@@ -72,18 +82,7 @@ impl ContainerPlan {
                 }
             }
         }
-        for line in self.cgroup.to_string().lines() {
-            writeln!(f, "  {line}")?;
-        }
-        if let Some(rdt) = &self.rdt {
-            writeln!(f, "  {rdt}")?;
-        }
-        if let Some(network) = &self.network {
-            writeln!(f, "  {network}")?;
-        }
-        for device in &self.net_devices {
-            writeln!(f, "  {device}")?;
-        }
+        effects(f, &[Stage::Held, Stage::Process])?;
         for point in [Point::Prestart, Point::CreateRuntime, Point::CreateContainer] {
             for hook in self.script.hooks.at(point) {
                 writeln!(f, "  {point} hook {hook}")?;

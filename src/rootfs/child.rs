@@ -39,6 +39,8 @@ pub struct State<'p> {
     root: Option<Root>,
     /// The overlay, if the parent made it.
     trees: Vec<Option<OwnedFd>>,
+    /// Sources of volumes that have content already.
+    complete_volumes: &'p [CString],
     /// That of the next bind, if it is open already.
     source: Option<OwnedFd>,
     /// The directory of the last node or symlink: they come in a row.
@@ -63,12 +65,17 @@ const RETIRED_MAX: usize = 64;
 impl<'p> State<'p> {
     /// `trees` is what [`super::parent::open_trees`] made. Modes are exact from here on: the umask
     /// is 0 until the root is left.
-    pub fn new(proc: &'p Proc, trees: Vec<Option<OwnedFd>>) -> Self {
+    pub fn new(
+        proc: &'p Proc,
+        trees: Vec<Option<OwnedFd>>,
+        complete_volumes: &'p [CString],
+    ) -> Self {
         Self {
             umask: umask(Mode::empty()),
             proc,
             root: None,
             trees,
+            complete_volumes,
             source: None,
             nodes: None,
             null: None,

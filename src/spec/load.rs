@@ -21,11 +21,23 @@ pub struct Config {
     /// As read: kept beside the record, so that later verbs do not depend on the bundle.
     pub bytes: Vec<u8>,
     pub warnings: Vec<String>,
+    /// True while the spec has changes that `bytes` lacks.
+    changed: bool,
 }
 
 impl Config {
-    /// What later verbs read is what was made of it.
-    pub fn encode(&mut self) -> Result<()> {
+    /// Returns the spec for a change, which [`Config::encode_changes`] adds to the bytes.
+    pub fn change(&mut self) -> &mut Spec {
+        self.changed = true;
+        &mut self.spec
+    }
+
+    /// Encodes the spec if it was changed, so that later verbs read what this one planned.
+    pub fn encode_changes(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.changed) { self.encode() } else { Ok(()) }
+    }
+
+    fn encode(&mut self) -> Result<()> {
         self.bytes = serde_json::to_vec(&self.spec)
             .map_err(|e| Error::config(format!("encode config.json: {e}")))?;
         Ok(())
@@ -71,7 +83,7 @@ pub fn parse(bytes: Vec<u8>) -> Result<Config> {
     ignore_id_maps_without_user_namespace(&mut spec);
     forget_absent_pids_limit(&mut spec, &bytes);
     require_io_class(spec.process().as_ref(), &bytes)?;
-    Ok(Config { spec, bytes, warnings })
+    Ok(Config { spec, bytes, warnings, changed: false })
 }
 
 /// Mappings without a user namespace to apply them to are ignored, as runc and crun do.

@@ -40,9 +40,16 @@ const FILLED: &str = "filled";
 const LONGEST_USERS: usize = 1 << 20;
 
 /// Directory of named volumes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volumes {
     root: PathBuf,
+}
+
+/// Volume that a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedVolume {
+    pub all: Volumes,
+    pub name: String,
 }
 
 /// A volume, as `aril volume ls` shows it.
@@ -220,6 +227,18 @@ impl Volumes {
             .map(|user| PathBuf::from(std::ffi::OsString::from_vec(user.to_vec())))
             .filter(|user| uses(user, &source))
             .collect())
+    }
+}
+
+impl MountedVolume {
+    /// Source of the bind mount.
+    pub fn source(&self) -> PathBuf {
+        self.all.source(&self.name)
+    }
+
+    /// Claims the volume: see [`Volumes::claim`].
+    pub fn claim(&self, user: &Path) -> Result<Claim> {
+        self.all.claim(&self.name, user)
     }
 }
 

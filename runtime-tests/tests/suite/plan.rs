@@ -173,6 +173,51 @@ fn a_plan_refuses_what_create_refuses() {
 }
 
 #[test]
+fn a_plan_lists_the_effects_on_the_host_in_their_order() {
+    on_the_host(|view| {
+        let c = Container::new(view)
+            .annotated("io.aril.network", "bridge:web")
+            .annotated("io.aril.network.publish", "8080:80");
+        if !c.runtime.only_aril("plan is a command of its own") {
+            return;
+        }
+        c.write_config();
+        let plan = c.call(["plan", c.dir.to_str().expect("utf-8")]).ok().stdout;
+        let lines = [
+            "  state directory ",
+            "  lease on network web\n",
+            "  write /etc/hosts",
+            "  cgroup: make ",
+            "  clone with new namespaces: ",
+            "  a link to network web, publish 8080:80",
+            "container process:",
+        ];
+        let places =
+            lines.map(|line| plan.find(line).unwrap_or_else(|| panic!("{line:?} in {plan}")));
+        assert!(places.is_sorted(), "{places:?} in {plan}");
+        c.leaves_nothing();
+    });
+}
+
+#[test]
+fn the_stored_config_is_the_one_that_was_planned() {
+    on_the_host(|view| {
+        let mut c = Container::new(view).without_namespace("network").sleeper();
+        if !c.runtime.only_aril("annotations of its own") {
+            return;
+        }
+        c.annotate("io.aril.network", "none");
+        c.create();
+        let stored = fs::read_to_string(c.root.join(&c.id).join("config.json"));
+        let stored = json_of(&stored.expect("the stored config"));
+        let namespaces = stored["linux"]["namespaces"].as_array().expect("a list");
+        assert!(namespaces.contains(&json!({"type": "network"})), "{namespaces:?}");
+        c.delete_by_force().ok();
+        c.leaves_nothing();
+    });
+}
+
+#[test]
 fn a_timeline_says_where_the_time_went() {
     on_the_host(|view| {
         let c = Container::new(view).args(["echo", "hello"]);

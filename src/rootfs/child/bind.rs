@@ -29,7 +29,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
     }
     let missing = if is_directory(tree.as_fd())? { Missing::Directory } else { Missing::File };
     let place = state.place(&mount.target, missing)?;
-    if mount.fill && !place.made {
+    if mount.fill && !place.made && !state.complete_volumes.contains(&mount.source.path) {
         copy_up::fill(state.proc, place.fd.as_fd(), tree.as_fd())?;
     }
     // Detached, so that nobody sees it before it is as it should be.

@@ -113,7 +113,7 @@ fn enact(input: &Input<'_>, old_kernel: bool) -> Result<(), String> {
     let plan = plan(input).map_err(|e| e.to_string())?;
     let trees = open_trees(plan.enter.iter()).map_err(|e| e.to_string())?;
     let proc = Proc::of_the_host().unwrap();
-    let mut state = State::new(&proc, trees);
+    let mut state = State::new(&proc, trees, &[]);
     if old_kernel {
         state = state.without_setattr();
     }
@@ -367,7 +367,7 @@ fn console_is_not_made_through_a_symlink() {
             mounts(r#"[{"destination":"/dev/pts","type":"devpts","options":["newinstance"]}]"#);
         let proc = Proc::of_the_host().unwrap();
         let plan = plan(&input(bundle, &rootfs, &mounts)).unwrap();
-        let mut state = State::new(&proc, Vec::new());
+        let mut state = State::new(&proc, Vec::new(), &[]);
         for step in plan.enter.iter().chain(&plan.pivot) {
             run(step, &mut state).unwrap();
         }
@@ -490,7 +490,7 @@ fn the_hosts_proc_acts_on_the_caller() {
         let (mounts, rootfs) = (default_mounts(), bundle.join("rootfs"));
         let plan = plan(&input(bundle, &rootfs, &mounts)).unwrap();
         let proc = Proc::of_the_host().unwrap();
-        let mut state = State::new(&proc, Vec::new());
+        let mut state = State::new(&proc, Vec::new(), &[]);
         for step in plan.enter.iter().chain(&plan.pivot) {
             run(step, &mut state).unwrap();
         }
