@@ -1,4 +1,4 @@
-//! Sets the identity of the calling process, in the container's root.
+//! Becomes the container's user, in the container's root.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +15,12 @@ use crate::path;
 use crate::sys::Errno;
 use crate::sys::process::{self, CapabilitySets};
 
-/// Data that all steps share.
+/// What steps share.
 pub struct Context<'a> {
     pub proc: &'a Proc,
-    /// Root of the container, which is the root of this process.
+    /// The container's, in which we are.
     pub root: &'a Root,
-    /// True if the first attempt to enter the working directory failed for lack of permission.
+    /// The first attempt at the working directory was refused for lack of permission.
     pub cwd_pending: bool,
 }
 
@@ -30,11 +30,6 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Runs one step.
-///
-/// # Errors
-///
-/// The kernel rejects a system call of the step, or the working directory is outside of the container.
 pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
     match step {
         Step::SessionKeyring(keyring) => join_keyring(keyring, context.proc),
@@ -58,11 +53,11 @@ pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
         Step::KeepCapabilities => {
             process::set_keep_capabilities(true).during("prctl PR_SET_KEEPCAPS")
         }
-        Step::StdioOwner { uid, gid } => change_stdio_owner(*uid, *gid),
+        Step::StdioOwner { uid, gid } => give_stdio(*uid, *gid),
         Step::Groups(gids) => process::set_groups(gids).during("setgroups"),
         Step::Gid(gid) => unmapped(process::set_gid(*gid), "setgid", "gid", *gid),
         Step::Uid(uid) => unmapped(process::set_uid(*uid), "setuid", "uid", *uid),
-        Step::CheckCwd { path } => check_cwd(path, context.cwd_pending),
+        Step::SettleCwd { path } => settle_cwd(path, context.cwd_pending),
         Step::Capabilities(sets) => set_capabilities(sets),
         Step::ReducedCapabilities(sets) => process::capset(sets).during("capset"),
         Step::Ambient(mask) => {
@@ -72,7 +67,7 @@ pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
     }
 }
 
-/// Sets the AppArmor profile of the next execve. `attr/exec`, for older kernels, belongs to the first security module.
+/// The first is AppArmor's own; the other belongs to the first module and is there since always.
 fn set_apparmor(proc: &Proc, command: &str) -> ChildResult<()> {
     match proc.write(c"self/attr/apparmor/exec", command.as_bytes()) {
         Err(Errno::ENOENT) => proc.write(c"self/attr/exec", command.as_bytes()),
@@ -91,7 +86,7 @@ fn join_keyring(keyring: &Keyring, proc: &Proc) -> ChildResult<()> {
         proc.write(ATTRIBUTE, b"").during("write attr/keycreate")?;
     }
     match (joined, keyring.permissions) {
-        // The kernel has no keyrings.
+        // A kernel without keyrings.
         (Err(Errno::ENOSYS), _) => Ok(()),
         (Err(errno), _) => Err(errno).during("keyctl join session keyring"),
         (Ok(_), None) => Ok(()),
@@ -103,7 +98,7 @@ fn join_keyring(keyring: &Keyring, proc: &Proc) -> ChildResult<()> {
 }
 
 fn key_permissions(serial: i32) -> Result<u32, Errno> {
-    // The name contains a container ID of up to 255 bytes.
+    // The name has an id in it, of up to 255 bytes.
     let mut buffer = [0; 512];
     let description = process::describe_key(serial, &mut buffer)?;
     let field = description.split(|byte| *byte == b';').nth(3);
@@ -113,7 +108,7 @@ fn key_permissions(serial: i32) -> Result<u32, Errno> {
         .ok_or(Errno::EINVAL)
 }
 
-/// Enters the working directory. Returns false if permission is denied, so that it is tried again as the user.
+/// Whether we are there. False: not permitted, to be tried again as the user.
 fn enter_cwd(root: &Root, path: &CStr) -> ChildResult<bool> {
     match open_cwd(root, path).and_then(fchdir) {
         Ok(()) => Ok(true),
@@ -128,18 +123,17 @@ fn cwd_fault(path: &CStr, errno: Errno) -> Fault {
     Fault::refused(format!("chdir to cwd ({path:?}) set in config.json failed: {why}"))
 }
 
-/// Opens the working directory. `Root` follows no magic link: `/proc/self/fd/N` would lead out of the container
-/// (CVE-2024-21626).
+/// Root follows no magic link: `/proc/self/fd/N` would lead out of the container (CVE-2024-21626).
 fn open_cwd(root: &Root, path: &CStr) -> Result<OwnedFd, Errno> {
     let open = |path: &CStr| root.open(path, libc::O_PATH | libc::O_DIRECTORY);
     match open(path) {
-        // A part of the path before `..` may be missing, as in `/new/../tmp`.
+        // It leads through what does not exist, as in `/new/../tmp`.
         Err(Errno::ENOENT) => open(&clean(path)?),
         other => other,
     }
 }
 
-/// Creates the working directory if it is missing. [`enter_cwd`] reports other problems.
+/// If it is missing. What else may be wrong with it is told by who enters it.
 fn make_cwd(root: &Root, path: &CStr) -> ChildResult<()> {
     if !matches!(open_cwd(root, path), Err(Errno::ENOENT)) {
         return Ok(());
@@ -148,14 +142,12 @@ fn make_cwd(root: &Root, path: &CStr) -> ChildResult<()> {
     made.map(drop).during("mkdir")
 }
 
-/// Cleans a path as [`path::clean`] does.
 fn clean(path: &CStr) -> Result<CString, Errno> {
     let path = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
     CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::EINVAL)
 }
 
-/// Enters the working directory if the first attempt failed, and checks that it is in the container.
-fn check_cwd(path: &CStr, pending: bool) -> ChildResult<()> {
+fn settle_cwd(path: &CStr, pending: bool) -> ChildResult<()> {
     if pending {
         chdir(path).map_err(|errno| cwd_fault(path, errno))?;
     }
@@ -176,7 +168,7 @@ fn drop_bounding(keep: u64) -> ChildResult<()> {
     for capability in 0..u64::BITS as u8 {
         if keep & 1 << capability == 0 {
             match process::drop_bounding(capability) {
-                // The kernel has no more capabilities.
+                // The kernel has no more.
                 Err(Errno::EINVAL) => break,
                 other => other.during("prctl PR_CAPBSET_DROP")?,
             }
@@ -185,9 +177,8 @@ fn drop_bounding(keep: u64) -> ChildResult<()> {
     Ok(())
 }
 
-/// Changes the owner of stdio, so that the user can open `/dev/stdout`. Files whose owner cannot be changed are left as
-/// they are.
-fn change_stdio_owner(uid: u32, gid: u32) -> ChildResult<()> {
+/// So that the user can open `/dev/stdout`. Files that cannot be given stay whose they are.
+fn give_stdio(uid: u32, gid: u32) -> ChildResult<()> {
     let null = libc::makedev(1, 3);
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
@@ -213,7 +204,7 @@ fn unmapped(
     }
 }
 
-/// Sets the capabilities. Those that the kernel does not know are ignored.
+/// Capabilities end with the kernel's last one, whatever the sets ask for.
 fn set_capabilities(sets: &CapabilitySets) -> ChildResult<()> {
     process::set_keep_capabilities(false).during("prctl PR_SET_KEEPCAPS")?;
     process::capset(sets).map_err(|errno| {
@@ -221,13 +212,13 @@ fn set_capabilities(sets: &CapabilitySets) -> ChildResult<()> {
         let missing = (sets.permitted | sets.inheritable) & !held;
         let call = match missing {
             0 => "capset".into(),
-            _ => format!("capset: the runtime itself lacks {}", Names(missing)).into(),
+            _ => format!("capset: the runtime itself has not got {}", Names(missing)).into(),
         };
         Fault { call, errno }
     })
 }
 
-/// Sets the ambient capabilities. If the kernel rejects one it is left out, which takes privileges away and adds none.
+/// A capability that the kernel will not raise is left out: the sets above are what protects.
 fn set_ambient(mask: u64) {
     let _ = process::clear_ambient();
     for capability in (0..u64::BITS as u8).filter(|bit| mask & 1 << bit != 0) {
@@ -277,7 +268,7 @@ mod tests {
                 Step::Groups(vec![7, 9]),
                 Step::Gid(1001),
                 Step::Uid(1000),
-                Step::CheckCwd { path: c"/".into() },
+                Step::SettleCwd { path: c"/".into() },
                 Step::Capabilities(sets),
                 Step::Ambient(KILL),
             ])
@@ -306,7 +297,7 @@ mod tests {
         let kill = CapabilitySets { permitted: KILL, ..CapabilitySets::default() };
         as_root(move || {
             let fault = replay(&[none, Step::Capabilities(kill)]).unwrap_err();
-            assert_eq!(fault.call, "capset: the runtime itself lacks CAP_KILL");
+            assert_eq!(fault.call, "capset: the runtime itself has not got CAP_KILL");
             assert_eq!(fault.errno, Errno::EPERM);
         });
     }
@@ -322,7 +313,7 @@ mod tests {
             format!("chdir to cwd ({path:?}) set in config.json failed: no such file or directory");
         assert_eq!(message, expected);
         let make = Step::MakeCwd(c_path.clone());
-        as_root(move || replay(&[make, enter, Step::CheckCwd { path: c_path }]).unwrap());
+        as_root(move || replay(&[make, enter, Step::SettleCwd { path: c_path }]).unwrap());
         let made = top.join("a/c").is_dir();
         let _ = std::fs::remove_dir_all(&top);
         assert!(made || !nix::unistd::geteuid().is_root());
@@ -343,7 +334,7 @@ mod tests {
         as_root(|| {
             chdir(c"/usr").unwrap();
             nix::unistd::chroot("/etc").unwrap();
-            let fault = check_cwd(c"/", false).unwrap_err();
+            let fault = settle_cwd(c"/", false).unwrap_err();
             assert!(fault.call.contains("possible container breakout detected"));
         });
     }
@@ -355,7 +346,7 @@ mod tests {
             Step::SessionKeyring(Keyring { name, permissions, label: None })
         };
         as_root(move || {
-            // The kernel may have no keyrings, or deny access to them.
+            // A kernel may have no keyrings, or none for us.
             if replay(&[keyring(Some(0x0008_0000))]).is_ok()
                 && let Ok(serial) = process::join_session_keyring(c"_ses.probe")
             {

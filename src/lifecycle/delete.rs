@@ -4,7 +4,7 @@ use super::{inspect, network, processes, rollback};
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
-use crate::state::{Phase, Record, Slot, Status, Store, boot_id, observe};
+use crate::state::{Observed, Phase, Record, Slot, Store, boot_id, observe};
 
 /// Deletes a container by its state directory; bundle and rootfs may be missing. `force` accepts every status, and a
 /// container that does not exist. `warn` gets a message for each failed hook.
@@ -89,12 +89,13 @@ fn without_record(slot: &Slot, id: &ContainerId, force: bool) -> Result<()> {
 
 fn stop(slot: &Slot, record: &Record, id: &ContainerId, force: bool) -> Result<()> {
     let observed = observe(slot, record)?;
-    match observed.status {
-        Status::Stopped if !force => return processes::end_rest(record),
-        Status::Stopped | Status::Creating | Status::Created => {}
-        status if !force => {
+    match &observed {
+        Observed::Stopped if !force => return processes::end_rest(record),
+        Observed::Stopped | Observed::Creating(_) | Observed::Created(_) => {}
+        Observed::Running(_) | Observed::Paused(_) if !force => {
             return Err(Error::state(format!(
-                "cannot delete container {id} that is not stopped: {status}"
+                "cannot delete container {id} that is not stopped: {}",
+                observed.status()
             ))
             .hint("stop it first, or use --force"));
         }

@@ -94,8 +94,8 @@ pub fn follow(
 pub(super) fn live(store: &Store, id: &ContainerId) -> Result<(Record, OwnedFd)> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;
-    match observe(&slot, &record)?.into_init() {
-        Some(init) => Ok((record, init)),
+    match observe(&slot, &record)?.into_live() {
+        Some(live) => Ok((record, live.into_init())),
         None => Err(Error::state(format!("container with id {id} is not running"))),
     }
 }

@@ -21,7 +21,7 @@ use crate::plan::ExecPlan;
 use crate::plan::compile::{self, ExecOptions};
 use crate::plan::edits::{self, Edits};
 use crate::plan::facts::ProcessFacts;
-use crate::state::{Observed, Record, Status, Store, observe};
+use crate::state::{Created, Live, Observed, Paused, Record, Running, Status, Store, observe};
 use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
 use crate::time::step;
@@ -51,10 +51,9 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     request.handover.passed.check()?;
     let slot = store.open(&request.id)?;
     let record = inspect::record(&slot, &request.id)?;
-    let observed = observe(&slot, &record)?;
-    allowed(observed.status, request.ignore_paused)?;
+    let live = live(observe(&slot, &record)?, request.ignore_paused)?;
     let config = inspect::stored_config(&slot)?;
-    let process = request.process(&config.spec, &record, &observed, warn)?;
+    let process = request.process(&config.spec, &record, &live, warn)?;
     let plan = plan(request, &config.spec, &record, &process)?;
     plan.warnings.iter().for_each(|w| warn(w));
 
@@ -64,7 +63,7 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     let signals = foreground::Signals::block()?;
     let init = record.init_process_pid.0;
     let target = cgroup::exec::target(&record.cgroup_paths, &request.cgroups, init)?;
-    let entering = Entering { request, record: &record, observed: &observed, plan: &plan };
+    let entering = Entering { request, record: &record, container: live.init(), plan: &plan };
     let init = entering.spawn(&target, sockets.console())?;
     step("init: child process in init()");
     step("wait until the process is set up");
@@ -89,13 +88,16 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     Ok(Outcome { code: ended.code() as u8, ..Outcome::default() })
 }
 
-fn allowed(status: Status, ignore_paused: bool) -> Result<()> {
-    Err(Error::state(match status {
-        Status::Created | Status::Running => return Ok(()),
-        Status::Paused if ignore_paused => return Ok(()),
-        Status::Paused => "cannot exec in a paused container (use --ignore-paused to override)",
-        Status::Stopped => "cannot exec in a stopped container",
-        Status::Creating => "cannot exec in a container that is still being created",
+/// Returns the process of a container in which another process can be started.
+fn live(observed: Observed, ignore_paused: bool) -> Result<Live> {
+    Err(Error::state(match observed {
+        Observed::Created(Created(live)) | Observed::Running(Running(live)) => return Ok(live),
+        Observed::Paused(Paused(live)) if ignore_paused => return Ok(live),
+        Observed::Paused(_) => {
+            "cannot exec in a paused container (use --ignore-paused to override)"
+        }
+        Observed::Stopped => return Err(stopped()),
+        Observed::Creating(_) => "cannot exec in a container that is still being created",
     }))
 }
 
@@ -118,7 +120,7 @@ impl Exec {
         &self,
         spec: &Spec,
         record: &Record,
-        observed: &Observed,
+        live: &Live,
         warn: &dyn Fn(&str),
     ) -> Result<Process> {
         match &self.process {
@@ -132,7 +134,7 @@ impl Exec {
                 let own = own.ok_or_else(|| Error::config("the container has no process"))?;
                 match edits.user.as_deref().filter(|user| !edits::is_numeric(user)) {
                     None => edits.apply(own, warn),
-                    Some(user) => named(edits, user, record, observed)?.apply(own, warn),
+                    Some(user) => named(edits, user, record, live)?.apply(own, warn),
                 }
             }
         }
@@ -140,9 +142,8 @@ impl Exec {
 }
 
 /// Looks up a user name in the container's present files, by descriptor and within its root.
-fn named(edits: &Edits, user: &str, record: &Record, observed: &Observed) -> Result<Edits> {
-    let init = observed.init().ok_or_else(stopped)?;
-    let root = Root::new(view::root_of_process(record.init_process_pid, init)?);
+fn named(edits: &Edits, user: &str, record: &Record, live: &Live) -> Result<Edits> {
+    let root = Root::new(view::root_of_process(record.init_process_pid, live.init())?);
     let found = account::find_in(user, &[root]);
     let account = found.context(|| format!("find user {user:?} in the container"))?;
     let mut edits = edits.clone();
@@ -154,7 +155,8 @@ fn named(edits: &Edits, user: &str, record: &Record, observed: &Observed) -> Res
 struct Entering<'a> {
     request: &'a Exec,
     record: &'a Record,
-    observed: &'a Observed,
+    /// pidfd of the container's init process.
+    container: BorrowedFd<'a>,
     plan: &'a ExecPlan,
 }
 
@@ -222,7 +224,7 @@ impl Entering<'_> {
         held: bool,
         console: Option<BorrowedFd<'_>>,
     ) -> Result<Init> {
-        let container = self.observed.init().ok_or_else(stopped)?;
+        let container = self.container;
         let proc = Proc::of_the_host()?;
         let kinds = kinds(self.record);
         let (pid, user) = (Kind::Pid.flag(), kinds & Kind::User.flag() != 0);
@@ -243,7 +245,7 @@ impl Entering<'_> {
             let map = namespace::parent::uid_map_of(self.record.init_process_pid.0);
             let map = map.map_err(|e| self.stopped_meanwhile(e))?;
             if let Some(uid) = namespace::host_id(&map, self.plan.script.program.uid) {
-                identity::parent::change_pipe_owner(uid);
+                identity::parent::give_pipes(uid);
             }
         }
         let entry = Entry { rest: kinds & !born_in, later: 0, user };
@@ -297,8 +299,7 @@ impl Entering<'_> {
 
     /// Returns the error of a container that stopped in the meantime, instead of the failure that this caused.
     fn stopped_meanwhile(&self, error: Error) -> Error {
-        let gone =
-            self.observed.init().is_none_or(|init| sys::pidfd::wait_end(init, 0).unwrap_or(false));
+        let gone = sys::pidfd::wait_end(self.container, 0).unwrap_or(false);
         let error = if gone { stopped() } else { error };
         match cgroup::memory::what_oom_ended(&self.record.cgroup_paths) {
             Some(why) => error.hint(why),

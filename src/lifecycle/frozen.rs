@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::cgroup::freezer;
 use crate::error::{Error, OsContext, Result};
-use crate::state::{Observed, Record, Status};
+use crate::state::{Observed, Record};
 use crate::sys;
 use crate::sys::clone::Spawned;
 
@@ -18,7 +18,7 @@ pub(super) struct Frozen {
 
 /// Freezes a running container. A paused container stays paused. A container without a cgroup cannot be frozen.
 pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Frozen>> {
-    let runs = matches!(observed.status, Status::Running | Status::Created);
+    let runs = matches!(observed, Observed::Running(_) | Observed::Created(_));
     if !runs || record.cgroup_paths.is_empty() {
         return Ok(None);
     }

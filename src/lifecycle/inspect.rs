@@ -8,12 +8,9 @@ use oci_spec::runtime::{ContainerState, State};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process;
-use crate::hook;
 use crate::id::{ContainerId, HostPid};
-use crate::path::c_path;
 use crate::spec;
-use crate::state::{Ending, Observed, Phase, Record, Slot, Status, Store, ending, observe};
-use crate::sys::Errno;
+use crate::state::{Ending, Observed, Record, Slot, Status, Store, ending, observe};
 
 /// Present state of a container.
 #[derive(Debug)]
@@ -31,12 +28,13 @@ pub struct View {
 pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
     let slot = store.open(id)?;
     let (record, observed) = look(&slot, id)?;
+    let status = observed.status();
     let pid = if observed.init().is_some() { record.init_process_pid } else { HostPid(0) };
-    let ending = match observed.status {
-        Status::Stopped => ending(&slot)?,
+    let ending = match observed {
+        Observed::Stopped => ending(&slot)?,
         _ => Ending::Unattended,
     };
-    Ok(View { status: observed.status, pid, uid: 0, ending, record })
+    Ok(View { status, pid, uid: 0, ending, record })
 }
 
 /// Returns the record and the present status, for verbs without the lock. If a create ends between both reads, the record
@@ -44,7 +42,7 @@ pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
 pub(super) fn look(slot: &Slot, id: &ContainerId) -> Result<(Record, Observed)> {
     let first = record(slot, id)?;
     let observed = observe(slot, &first)?;
-    if first.init_process_pid.0 != 0 || observed.status != Status::Stopped {
+    if first.init_process_pid.0 != 0 || !matches!(observed, Observed::Stopped) {
         return Ok((first, observed));
     }
     let record = record(slot, id)?;
@@ -129,60 +127,4 @@ pub(super) fn state_document(
 ) -> Result<Vec<u8>> {
     serde_json::to_vec(&oci_state(record, status, pid))
         .map_err(|e| Error::system(format!("encode the container's state: {e}")))
-}
-
-/// Runs the hooks of one point in the runtime's namespaces.
-pub(super) fn run_hooks(
-    point: hook::Point,
-    hooks: &hook::Plan,
-    record: &Record,
-    status: Status,
-    pid: Option<HostPid>,
-) -> Result<()> {
-    within(record, status, pid, hooks.at(point), |hooks, around| {
-        hook::parent::run(point, hooks, around)
-    })
-}
-
-/// Runs the poststop hooks of a deleted container. A failed hook is a warning.
-pub(super) fn run_poststop(hooks: &hook::Plan, record: &Record, warn: &dyn Fn(&str)) {
-    let point = hook::Point::Poststop;
-    let done = within(record, Status::Stopped, None, hooks.at(point), |hooks, around| {
-        hook::parent::run_all(point, hooks, around, warn);
-        Ok(())
-    });
-    done.unwrap_or_else(|e| warn(&format!("{point} hooks: {e}")));
-}
-
-fn within(
-    record: &Record,
-    status: Status,
-    pid: Option<HostPid>,
-    hooks: &[hook::Hook],
-    run: impl FnOnce(&[hook::Hook], &hook::HookContext) -> Result<()>,
-) -> Result<()> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let bundle = c_path("bundle", &record.bundle)?;
-    let around = hook::HookContext {
-        state: &state_document(record, status, pid)?,
-        env: &hook::parent::own_environment(),
-        cwd: Some(&bundle),
-    };
-    run(hooks, &around)
-}
-
-/// Reads the hooks of a container from its stored config. None if the record has none, or its create was killed before
-/// the first hook.
-pub(super) fn stored_hooks(slot: &Slot, record: &Record) -> Result<hook::Plan> {
-    if !record.has_hooks {
-        return Ok(hook::Plan::default());
-    }
-    match stored_config(slot) {
-        Err(e) if record.phase == Phase::Creating && e.errno() == Some(Errno::ENOENT) => {
-            Ok(hook::Plan::default())
-        }
-        config => hook::plan::plan(config?.spec.hooks().as_ref()),
-    }
 }

@@ -4,7 +4,7 @@ use super::processes;
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
 use crate::id::ContainerId;
-use crate::state::{Record, Status, Store};
+use crate::state::{Observed, Record, Store};
 use crate::sys::{self, Errno};
 use crate::time::step;
 
@@ -28,7 +28,7 @@ pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<(
     if rest {
         return cgroup::stored::kill_all(&record.cgroup_paths);
     }
-    if signal == libc::SIGKILL && observed.status == Status::Paused {
+    if signal == libc::SIGKILL && matches!(observed, Observed::Paused(_)) {
         thaw(&record)?;
     }
     Ok(())

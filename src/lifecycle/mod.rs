@@ -17,6 +17,7 @@ pub mod export;
 mod foreground;
 mod frozen;
 pub mod handover;
+mod hooks;
 pub mod inside;
 pub mod inspect;
 mod intent;

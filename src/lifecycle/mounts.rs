@@ -19,7 +19,7 @@ use crate::namespace::{self, Kind};
 use crate::plan::Script;
 use crate::plan::compile::{self, Running};
 use crate::spec;
-use crate::state::{Status, Store, observe};
+use crate::state::{Store, observe};
 use crate::sys;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,7 @@ pub fn change(
     let mounts = spec::load_mounts(file)?;
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
-    let observed = observe(&slot, &record)?;
-    let init = match observed.status {
-        Status::Created | Status::Running | Status::Paused => observed.init(),
-        Status::Creating | Status::Stopped => None,
-    };
-    let init = init.ok_or_else(kill::not_running)?;
+    let live = observe(&slot, &record)?.into_created().ok_or_else(kill::not_running)?;
     let kinds = exec::kinds(&record);
     if kinds & Kind::Mount.flag() == 0 {
         let text = format!("container {id} has no mount namespace of its own");
@@ -70,7 +65,7 @@ pub fn change(
             Ok(script)
         }
     };
-    enter(&script?, init, kinds)
+    enter(&script?, live.init(), kinds)
 }
 
 /// Runs the script in a process that enters the container.

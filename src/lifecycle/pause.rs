@@ -4,27 +4,29 @@ use super::{inspect, kill};
 use crate::cgroup::freezer;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::state::{Status, Store, observe};
+use crate::state::{Observed, Store, observe};
 use crate::time::step;
 
 /// Freezes a container, also a created one.
 pub fn pause(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
-    match observe(&slot, &record)?.status {
-        Status::Created | Status::Running => {
+    match observe(&slot, &record)? {
+        Observed::Created(_) | Observed::Running(_) => {
             freezer::refuse_left(&record.cgroup_paths, record.init_process_pid.0)?;
             freezer::freeze(&record.cgroup_paths).inspect(|()| step("freeze the cgroup"))
         }
-        Status::Creating | Status::Paused | Status::Stopped => Err(kill::not_running()),
+        Observed::Creating(_) | Observed::Paused(_) | Observed::Stopped => Err(kill::not_running()),
     }
 }
 
 pub fn resume(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
-    match observe(&slot, &record)?.status {
-        Status::Paused => freezer::thaw(&record.cgroup_paths).inspect(|()| step("thaw the cgroup")),
+    match observe(&slot, &record)? {
+        Observed::Paused(_) => {
+            freezer::thaw(&record.cgroup_paths).inspect(|()| step("thaw the cgroup"))
+        }
         _ => Err(Error::state("container not paused")),
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::cgroup;
 use crate::error::{Error, OsContext, Result};
-use crate::state::{Observed, Phase, Record, Status, boot_id};
+use crate::state::{Observed, Phase, Record, boot_id};
 use crate::sys;
 
 /// Time to wait for the end of a killed process, which may dump core or release memory.
@@ -27,7 +27,7 @@ pub(super) fn end_all(observed: &Observed, record: &Record) -> Result<()> {
     // A private pid namespace ends with its init, unless init is frozen (v1) or was never created.
     if observed.init().is_none()
         || !record.private_pid_namespace
-        || observed.status == Status::Paused
+        || matches!(observed, Observed::Paused(_))
     {
         cgroup::stored::kill_all(&record.cgroup_paths)?;
     }

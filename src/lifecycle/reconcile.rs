@@ -14,9 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fs::process;
 use crate::id::ContainerId;
 use crate::rootfs::overlay;
-use crate::state::{
-    Ending, Observed, Phase, Record, Slot, Status, Store, boot_id, ending, observe,
-};
+use crate::state::{Ending, Observed, Phase, Record, Slot, Store, boot_id, ending, observe};
 
 /// Finding of one concern.
 pub struct Leftover<'a> {
@@ -183,7 +181,7 @@ fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
     if observed.init().is_some() {
         // init has passed the FIFO in the meantime and executes the program.
         let passed = || process::stat(record.init_process_pid).is_some_and(|init| init.executed);
-        return match observed.status == Status::Created && passed() {
+        return match matches!(observed, Observed::Created(_)) && passed() {
             true => Verdict::RemoveGate,
             false => Verdict::Living(paths),
         };

@@ -2,7 +2,7 @@
 //! that is not kept, and `reconcile`.
 
 use super::effect::{self, Effect};
-use super::{inspect, processes};
+use super::{hooks, processes};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::hook;
@@ -25,11 +25,11 @@ pub(super) fn after_end(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Re
 
 /// Removes a container whose processes have ended, then runs the poststop hooks that it was created with.
 pub(super) fn remove(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Result<()> {
-    let hooks = inspect::stored_hooks(slot, record).unwrap_or_else(|e| {
+    let stored = hooks::stored(slot, record).unwrap_or_else(|e| {
         warn(&format!("poststop hooks: {e}"));
         Default::default()
     });
-    run(slot, record, &hooks, warn)
+    run(slot, record, &stored, warn)
 }
 
 /// Undoes every effect, removes the state directory, and runs the poststop hooks. `warn` gets a message for each failed
@@ -37,7 +37,7 @@ pub(super) fn remove(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) -> Resul
 pub(super) fn run(
     slot: &Slot,
     record: &Record,
-    hooks: &hook::Plan,
+    poststop: &hook::Plan,
     warn: &dyn Fn(&str),
 ) -> Result<()> {
     let mut errors = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn run(
     step("release network, layers and limits");
     errors.extend(slot.remove().err());
     step("remove the state directory");
-    inspect::run_poststop(hooks, record, warn);
+    hooks::run_poststop(poststop, record, warn);
     step("run the poststop hooks");
     first(errors)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::creation::Creation;
 use super::handover::Released;
-use super::inspect;
+use super::{hooks, inspect};
 use crate::error::{Error, OsContext, Result};
 use crate::fs::{Proc, process};
 use crate::hook::Point;
@@ -189,13 +189,7 @@ impl Creation<'_> {
             Request::Hooks => {
                 [Point::Prestart, Point::CreateRuntime].into_iter().try_for_each(|point| {
                     let pid = Some(init.pid);
-                    inspect::run_hooks(
-                        point,
-                        &script.hooks,
-                        &self.host.record,
-                        Status::Creating,
-                        pid,
-                    )
+                    hooks::run(point, &script.hooks, &self.host.record, Status::Creating, pid)
                 })
             }
             Request::Listener(fd) => {

@@ -2,27 +2,26 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::{foreground, inspect, notify, processes, rollback};
+use super::{foreground, hooks, inspect, notify, processes, rollback};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::hook::Point;
 use crate::id::ContainerId;
 use crate::init::gate;
-use crate::state::{Observed, Record, Slot, Status, Store, observe};
+use crate::state::{Created, Observed, Record, Slot, Status, Store, observe};
 use crate::time::step;
 
 /// Starts the container. `warn` gets a message if the host's notify socket does not answer.
 pub fn start(store: &Store, id: &ContainerId, warn: &dyn Fn(&str)) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
-    let observed = observe(&slot, &record)?;
     let stopped = |e| why_it_stopped(e, &record);
-    allowed(observed.status).map_err(stopped)?;
+    let created = created(observe(&slot, &record)?).map_err(stopped)?;
     let notify = notify::Socket::bind(slot.path(), record.init_process_pid)?;
-    open_gate(&slot, &observed).map_err(stopped)?;
+    open_gate(&slot, &created).map_err(stopped)?;
     slot.remove_fifo()?;
     step("let the container's program start");
-    let Some(init) = observed.init() else { return Ok(()) };
+    let init = created.0.init();
     poststart(&slot, &record, init).inspect_err(|_| destroyed(&slot, &record, warn))?;
     step("run the poststart hooks");
     drop(slot);
@@ -38,22 +37,21 @@ fn destroyed(slot: &Slot, record: &Record, warn: &dyn Fn(&str)) {
     }
 }
 
-fn allowed(status: Status) -> Result<()> {
-    Err(Error::state(match status {
-        Status::Created => return Ok(()),
-        Status::Stopped => "cannot start a container that has stopped",
-        Status::Running => "cannot start an already running container",
-        Status::Paused => "cannot start a container in the paused state",
-        Status::Creating => "cannot start a container that is still being created",
+fn created(observed: Observed) -> Result<Created> {
+    Err(Error::state(match observed {
+        Observed::Created(created) => return Ok(created),
+        Observed::Stopped => STOPPED,
+        Observed::Running(_) => "cannot start an already running container",
+        Observed::Paused(_) => "cannot start a container in the paused state",
+        Observed::Creating(_) => "cannot start a container that is still being created",
     }))
 }
 
-fn open_gate(slot: &Slot, observed: &Observed) -> Result<()> {
-    let passed = match observed.init() {
-        Some(init) => gate::open_for(&slot.fifo(), init)?,
-        None => false,
-    };
-    if passed { Ok(()) } else { allowed(Status::Stopped) }
+const STOPPED: &str = "cannot start a container that has stopped";
+
+fn open_gate(slot: &Slot, created: &Created) -> Result<()> {
+    let passed = gate::open_for(&slot.fifo(), created.0.init())?;
+    if passed { Ok(()) } else { Err(Error::state(STOPPED)) }
 }
 
 /// Returns an OOM error if the waiting process was killed by its memory limit.
@@ -66,8 +64,8 @@ fn why_it_stopped(error: Error, record: &Record) -> Error {
 
 /// Runs the poststart hooks. A failed one ends the container (runtime-spec 1.3).
 pub(super) fn poststart(slot: &Slot, record: &Record, init: BorrowedFd<'_>) -> Result<()> {
-    let hooks = inspect::stored_hooks(slot, record)?;
+    let stored = hooks::stored(slot, record)?;
     let pid = Some(record.init_process_pid);
-    inspect::run_hooks(Point::Poststart, &hooks, record, Status::Running, pid)
+    hooks::run(Point::Poststart, &stored, record, Status::Running, pid)
         .inspect_err(|_| processes::kill(init))
 }

@@ -8,7 +8,7 @@ use crate::cgroup::{self, Version};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::limits::rdt;
-use crate::state::{Record, Slot, Status, Store, observe};
+use crate::state::{Record, Slot, Store, observe};
 
 /// Sets new limits. If the kernel rejects one, the old limits are restored. On success the stored config has the new limits,
 /// on which later updates build. Device rules are unchanged. `warn` gets a message for limits that exclude each other.
@@ -21,10 +21,7 @@ pub fn update(
 ) -> Result<()> {
     let slot = store.lock(id)?;
     let mut record = inspect::record(&slot, id)?;
-    match observe(&slot, &record)?.status {
-        Status::Created | Status::Running | Status::Paused => {}
-        Status::Creating | Status::Stopped => return Err(kill::not_running()),
-    }
+    let _live = observe(&slot, &record)?.into_created().ok_or_else(kill::not_running)?;
     refuse_left(&record)?;
     let config = inspect::stored_config(&slot)?;
     let linux = config.spec.linux().as_ref();

@@ -1,21 +1,20 @@
-//! Actions of a filter.
+//! What a filter answers.
 
 use std::fmt;
 
 use oci_spec::runtime::LinuxSeccompAction as SpecAction;
 
-/// Action: a `SECCOMP_RET_*` with its 16 bits of data.
+/// A `SECCOMP_RET_*` with its 16 bits of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action(u32);
 
 impl Action {
-    /// Action for an architecture that the profile does not name.
+    /// For an architecture that the profile does not name.
     pub const KILL_THREAD: Self = Self(libc::SECCOMP_RET_KILL_THREAD);
-    /// Action for a system call that the author of the profile could not know.
+    /// For a system call that the profile's author could not know.
     pub const ENOSYS: Self = Self(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
 
-    /// Converts an action of the specification. ERRNO and TRACE use `errno`, of which the kernel uses 16 bits. The
-    /// default is EPERM.
+    /// `errno` is used by ERRNO and TRACE, which default to EPERM; the kernel takes 16 bits.
     pub fn from_spec(action: SpecAction, errno: Option<u32>) -> Self {
         let data = errno.unwrap_or(libc::EPERM as u32) & libc::SECCOMP_RET_DATA;
         Self(match action {
@@ -32,17 +31,18 @@ impl Action {
         })
     }
 
-    /// Returns true if `action` has an error number. config-linux.md forbids one for other actions.
+    /// Whether `action` has a number to give: config-linux.md refuses one for any other.
     pub fn takes_errno(action: SpecAction) -> bool {
         matches!(action, SpecAction::ScmpActErrno | SpecAction::ScmpActTrace)
     }
 
-    /// Returns the operand of the filter's return instruction.
+    /// The operand of the filter's return instruction.
     pub fn code(self) -> u32 {
         self.0
     }
 
-    /// Returns true if an unknown system call reaches the kernel (or a tracer), which returns ENOSYS itself.
+    /// Whether an unknown system call reaches the kernel (or a tracer), which then says ENOSYS
+    /// itself.
     pub fn is_permissive(self) -> bool {
         matches!(
             self.0 & libc::SECCOMP_RET_ACTION_FULL,

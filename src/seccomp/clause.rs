@@ -1,4 +1,4 @@
-//! Conditions on arguments, and the order that decides if several match.
+//! Conditions on arguments, and which of several that match decides.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -7,14 +7,14 @@ use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition};
 
 use super::Action;
 
-/// Action with conditions, which must all hold.
+/// An action and the conditions that must all hold for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clause {
     pub conditions: Vec<Condition>,
     pub action: Action,
 }
 
-/// Comparison of one argument. `mask` selects bits for MASKED_EQ, and all bits for other operators.
+/// One argument, compared. `mask` selects bits for MASKED_EQ and is full for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
     index: u8,
@@ -23,7 +23,7 @@ pub struct Condition {
     value: u64,
 }
 
-/// Number of bits of an argument that are compared.
+/// How much of an argument is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
     Bits32,
@@ -39,11 +39,11 @@ impl Width {
     }
 }
 
-/// Number of arguments of a system call.
+/// A system call has six arguments.
 pub const ARGUMENTS: usize = 6;
 
 impl Condition {
-    /// Converts a condition of the specification. The caller has checked that the index is below [`ARGUMENTS`].
+    /// The caller has checked that the index is below [`ARGUMENTS`].
     pub fn from_spec(arg: &LinuxSeccompArg) -> Self {
         let index = arg.index() as u8;
         match arg.op() {
@@ -55,7 +55,6 @@ impl Condition {
         }
     }
 
-    /// Returns the condition that an argument equals `value`.
     pub fn equals(index: u8, value: u64) -> Self {
         Self { index, op: Op::ScmpCmpEq, mask: u64::MAX, value }
     }
@@ -64,18 +63,13 @@ impl Condition {
         self.index
     }
 
-    /// Returns the condition as an architecture compares it. `None` if it always holds.
+    /// The condition as an architecture compares it; None where it always holds.
     fn narrow(self, width: Width) -> Option<Self> {
         let bits = width.mask();
         let narrowed = Self { mask: self.mask & bits, value: self.value & bits, ..self };
         (narrowed.mask != 0).then_some(narrowed)
     }
 
-    /// Converts the condition for seccompiler.
-    ///
-    /// # Errors
-    ///
-    /// seccompiler rejects the condition.
     pub fn to_bpf(self, width: Width) -> Result<SeccompCondition, seccompiler::BackendError> {
         let length = match width {
             Width::Bits32 => SeccompCmpArgLen::Dword,
@@ -93,7 +87,6 @@ impl Condition {
         SeccompCondition::new(self.index, length, op, self.value)
     }
 
-    /// Returns true if the condition holds for `args`.
     #[cfg(any(test, fuzzing))]
     pub fn holds(&self, args: &[u64; ARGUMENTS], width: Width) -> bool {
         let Some(c) = self.narrow(width) else { return true };
@@ -109,7 +102,7 @@ impl Condition {
         }
     }
 
-    /// Orders conditions: the more specific one first, like libseccomp's order of the nodes of one level of its tree.
+    /// The more specific first: libseccomp's order of the nodes of one level of its tree.
     fn precedence(&self, other: &Self) -> Ordering {
         let class = |op| match op {
             Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => 0,
@@ -126,7 +119,7 @@ impl Condition {
 }
 
 impl Clause {
-    /// Returns the argument and its value if the clause consists of one EQ condition.
+    /// The argument and the value that it must have, if that is all there is to it.
     pub fn equals(&self) -> Option<(u8, u64)> {
         match self.conditions[..] {
             [Condition { index, op: Op::ScmpCmpEq, value, .. }] => Some((index, value)),
@@ -134,13 +127,12 @@ impl Clause {
         }
     }
 
-    /// Returns the clause as an architecture compares it.
     pub fn narrow(&self, width: Width) -> Self {
         let conditions = self.conditions.iter().filter_map(|c| c.narrow(width)).collect();
         Self { conditions, action: self.action }
     }
 
-    /// Orders clauses. If two match, the lesser decides.
+    /// Of two that match, the lesser decides.
     pub fn precedence(&self, other: &Self) -> Ordering {
         self.conditions
             .iter()

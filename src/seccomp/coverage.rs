@@ -1,6 +1,5 @@
-//! Lists which system calls of the native architecture a profile allows, for `aril explain`.
-//!
-//! The kernel's program is made from [`super::profile`], not from this list.
+//! What a profile leaves of the system calls that this architecture has, each as a whole. For people;
+//! what the kernel is given comes from [`super::profile`].
 
 use std::collections::BTreeMap;
 
@@ -9,11 +8,10 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action};
 use super::Arch;
 use super::syscalls::Finder;
 
-/// Effect of a profile on a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
-    /// The arguments of the call, or an agent or tracer, decide.
+    /// Its arguments, or an agent, decide.
     ByArguments,
     Refused,
 }
@@ -28,7 +26,7 @@ impl Verdict {
     }
 }
 
-/// Returns the effect on each system call of the native architecture, by name.
+/// By the names of the native architecture's calls.
 pub fn of(profile: &LinuxSeccomp) -> BTreeMap<&'static str, Verdict> {
     let default = Verdict::of(profile.default_action());
     let mut verdicts: BTreeMap<_, _> =

@@ -1,5 +1,5 @@
-//! Reference for tests and fuzzers: an interpreter for the classic BPF instructions of filters, and a function that
-//! reads the rules of a profile one by one.
+//! What tests and fuzzers compare programs with: an interpreter of the part of classic BPF that a
+//! filter may use, and the answers of a profile whose rules are read one by one.
 
 use libc::sock_filter;
 use oci_spec::runtime::{Arch as SpecArch, LinuxSeccomp, LinuxSyscall};
@@ -9,7 +9,7 @@ use super::profile::clauses;
 use super::syscalls::{Finder, Multiplexed, Syscall};
 use super::{Action, Arch};
 
-/// `struct seccomp_data` without the instruction pointer.
+/// `struct seccomp_data`, without the instruction pointer.
 #[derive(Debug, Clone, Copy)]
 pub struct Data {
     pub nr: u32,
@@ -32,12 +32,11 @@ impl Data {
     }
 }
 
-/// Runs a program, and returns its action.
 pub fn run(program: &[sock_filter], data: &Data) -> u32 {
     run_counting(program, data).0
 }
 
-/// Runs a program, and returns its action and the number of executed instructions.
+/// The answer, and how many instructions it took.
 pub fn run_counting(program: &[sock_filter], data: &Data) -> (u32, usize) {
     let (mut accumulator, mut at) = (0, 0);
     for count in 1.. {
@@ -58,7 +57,7 @@ pub fn run_counting(program: &[sock_filter], data: &Data) -> (u32, usize) {
     unreachable!("jumps go forward")
 }
 
-/// Checks what the kernel checks: all jumps stay in the program, and it ends with a return.
+/// What the kernel checks before it takes a program: jumps stay inside, and it ends with a return.
 pub fn check(program: &[sock_filter]) {
     for (i, f) in program.iter().enumerate() {
         let furthest = match f.code {
@@ -71,7 +70,7 @@ pub fn check(program: &[sock_filter]) {
     assert_eq!(program.last().unwrap().code, 0x06);
 }
 
-/// Decides an action by reading the rules of the profile one by one.
+/// What the profile decides: its rules, read one by one.
 pub fn answer(spec: &LinuxSeccomp, native: Arch, data: &Data) -> u32 {
     let mut arches: Vec<_> = spec.architectures().iter().flatten().copied().collect();
     arches.push(SpecArch::ScmpArchNative);
@@ -124,7 +123,7 @@ fn find(name: &str) -> Option<&'static Syscall> {
     Finder::default().find(name)
 }
 
-/// Returns the numbers that a name stands for, and a clause for each. `None` if the rule only names the call.
+/// What a rule means for a name: numbers, and a clause for each (None: only named).
 fn uses(rule: &LinuxSyscall, name: &str, arch: Arch) -> Vec<(u32, Option<Clause>)> {
     let clauses_of_rule: Vec<_> =
         clauses(rule).unwrap().iter().map(|c| c.narrow(arch.width())).collect();
@@ -141,7 +140,7 @@ fn uses(rule: &LinuxSyscall, name: &str, arch: Arch) -> Vec<(u32, Option<Clause>
     uses
 }
 
-/// Returns the number of a system call.
+/// What the kernel calls the system call.
 #[cfg(fuzzing)]
 pub fn number(name: &str, arch: Arch) -> Option<u32> {
     find(name)?.number(arch)

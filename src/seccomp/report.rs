@@ -1,8 +1,8 @@
-//! Counts the system calls that a profile denies, for `run --seccomp-report`.
+//! `run --seccomp-report`: which system calls a profile refused, and how often.
 //!
-//! [`Refusals::watch`] changes the filter: instead of returning an errno, it notifies Aril. Aril computes the errno
-//! that the original filter returns, answers with it, and counts. Allowed calls do not notify: after a "continue"
-//! answer, another thread could have changed their arguments. Actions that kill stay as they are.
+//! Where the filter would answer an errno, it asks us instead ([`Refusals::watch`]); we work out what it
+//! would have answered, answer that, and count. Calls that are allowed are never asked about: saying
+//! "go on" to them would let their arguments change in between. Who is killed by the profile is killed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,16 +17,15 @@ use crate::error::{Error, OsContext, Result, text};
 use crate::sys::Errno;
 use crate::sys::seccomp::{self as kernel, Notification};
 
-/// Denied system calls and their counts.
 #[derive(Debug)]
 pub struct Refusals {
-    /// Original program of the profile.
+    /// As the profile has it.
     program: Vec<sock_filter>,
     listener: Option<OwnedFd>,
     counts: BTreeMap<(u32, u32, i32), u64>,
 }
 
-/// Instruction codes of filters.
+/// The instructions that a filter is made of, by their codes.
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
@@ -36,17 +35,10 @@ const AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
 impl Refusals {
-    /// Changes the filter so that it notifies instead of returning an errno.
-    ///
-    /// # Errors
-    ///
-    /// The profile has an agent, or denies write(2), which the report needs.
+    /// From here on the filter asks.
     pub fn watch(filter: &mut Filter) -> Result<Self> {
         if filter.notifies() {
-            return Err(Error::config(
-                "cannot report denied system calls: the profile has a seccomp agent, which gets them",
-            )
-            .hint("remove --seccomp-report, or the rules with SCMP_ACT_NOTIFY"));
+            return Err(Error::config("--seccomp-report: the profile has an agent that is asked"));
         }
         let program = filter.program.clone();
         for instruction in &mut filter.program {
@@ -57,29 +49,23 @@ impl Refusals {
         let own = answer(&program, &Notification::of(Arch::native().audit(), WRITE));
         if action(own) == libc::SECCOMP_RET_ERRNO {
             return Err(Error::config(
-                "cannot report denied system calls: the profile denies write, which the report needs",
-            )
-            .hint("remove --seccomp-report, or allow write"));
+                "--seccomp-report: the profile refuses write, which it needs",
+            ));
         }
         filter.flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
         Ok(Self { program, listener: None, counts: BTreeMap::new() })
     }
 
-    /// Sets the listener of the loaded filter.
     pub fn listen(&mut self, listener: OwnedFd) {
         self.listener = Some(listener);
     }
 
-    /// Returns the descriptor to poll for reading. `None` after the last filtered process has ended.
+    /// To be polled for reading; none any more when nobody is left who could ask.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Answers all pending notifications, without waiting for more.
-    ///
-    /// # Errors
-    ///
-    /// An error of poll(2) or seccomp_unotify(2).
+    /// Answers all that wait, without waiting itself.
     pub fn answer(&mut self) -> Result<()> {
         while let Some(listener) = &self.listener {
             let mut polled = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
@@ -95,7 +81,7 @@ impl Refusals {
                 return Ok(());
             }
             let asked = match kernel::receive(listener.as_fd()) {
-                // The calling process has been killed.
+                // Who asked has been killed.
                 Err(Errno::ENOENT | Errno::EINTR) => continue,
                 other => other.os("ioctl SECCOMP_IOCTL_NOTIF_RECV", "")?,
             };
@@ -110,15 +96,14 @@ impl Refusals {
     }
 }
 
-/// write(2) of the native architecture.
+/// Of the native architecture.
 const WRITE: u32 = libc::SYS_write as u32;
 
 fn action(answer: u32) -> u32 {
     answer & libc::SECCOMP_RET_ACTION_FULL
 }
 
-/// Runs the program, and returns its action. The program is one of [`super::bpf`]: jumps go forward, and it ends with a
-/// return.
+/// What the program answers. It is one of ours: jumps go forward and it ends with a return.
 fn answer(program: &[sock_filter], call: &Notification) -> u32 {
     let (mut accumulator, mut at) = (0, 0);
     while let Some(sock_filter { code, jt, jf, k }) = program.get(at) {
@@ -147,7 +132,7 @@ fn answer(program: &[sock_filter], call: &Notification) -> u32 {
     libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32
 }
 
-/// Returns the name of a system call. An unknown call is a number.
+/// The name of a call; one that we do not know is a number.
 fn name(audit: u32, number: u32) -> String {
     let arch = Arch::ALL.into_iter().find(|arch| {
         arch.audit() == audit
@@ -159,7 +144,7 @@ fn name(audit: u32, number: u32) -> String {
 }
 
 impl fmt::Display for Refusals {
-    /// Prints a table, the most frequent call first.
+    /// The most frequent first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.counts.is_empty() {
             return writeln!(f, "seccomp: no system call was refused");

@@ -22,6 +22,6 @@ mod record;
 mod store;
 
 pub use exit::{Ending, Exit, ExitFile, ending, wait_for_ending};
-pub use observe::{Observed, Status, boot_id, observe};
+pub use observe::{Created, Live, Observed, Paused, Running, Status, boot_id, observe};
 pub use record::{Phase, Record, Settings, VERSION};
 pub use store::{FIFO, NOTIFY, Slot, Store};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Phase, Record, Slot};
 use crate::cgroup;
@@ -38,22 +38,86 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Status of a container. Only the statuses of a live container have a process.
+/// Live init process of a container.
 #[derive(Debug)]
-pub struct Observed {
-    pub status: Status,
-    init: Option<OwnedFd>,
+pub struct Live {
+    pidfd: OwnedFd,
+}
+
+impl Live {
+    /// pidfd of the process.
+    pub fn init(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub fn into_init(self) -> OwnedFd {
+        self.pidfd
+    }
+}
+
+/// Live process of a created container, which waits for `start`.
+#[derive(Debug)]
+pub struct Created(pub Live);
+
+/// Live process of a container that executes its program, and is not frozen.
+#[derive(Debug)]
+pub struct Running(pub Live);
+
+/// Live process of a frozen container.
+#[derive(Debug)]
+pub struct Paused(pub Live);
+
+/// Present status of a container, with its process. Only [`observe`] creates one, so a function that takes [`Created`],
+/// [`Running`] or [`Paused`] acts on a container that the kernel has been asked about.
+#[derive(Debug)]
+pub enum Observed {
+    /// A create has the lock. Its process may exist.
+    Creating(Option<Live>),
+    Created(Created),
+    Running(Running),
+    Paused(Paused),
+    Stopped,
 }
 
 impl Observed {
-    /// Live init process of a container.
-    pub fn init(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.init.as_ref().map(AsFd::as_fd)
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Creating(_) => Status::Creating,
+            Self::Created(_) => Status::Created,
+            Self::Running(_) => Status::Running,
+            Self::Paused(_) => Status::Paused,
+            Self::Stopped => Status::Stopped,
+        }
     }
 
-    /// Returns the pidfd.
-    pub fn into_init(self) -> Option<OwnedFd> {
-        self.init
+    /// pidfd of a live init process.
+    pub fn init(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Creating(live) => live.as_ref().map(Live::init),
+            Self::Created(Created(live))
+            | Self::Running(Running(live))
+            | Self::Paused(Paused(live)) => Some(live.init()),
+            Self::Stopped => None,
+        }
+    }
+
+    /// Returns a live init process, also one that a create is setting up.
+    pub fn into_live(self) -> Option<Live> {
+        match self {
+            Self::Creating(live) => live,
+            Self::Created(Created(live))
+            | Self::Running(Running(live))
+            | Self::Paused(Paused(live)) => Some(live),
+            Self::Stopped => None,
+        }
+    }
+
+    /// Returns the process of a container whose create has finished, and that has not stopped.
+    pub fn into_created(self) -> Option<Live> {
+        match self {
+            Self::Creating(_) => None,
+            other => other.into_live(),
+        }
     }
 }
 
@@ -61,24 +125,20 @@ impl Observed {
 pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
     if record.init_process_pid.0 == 0 {
         // The kernel has released the lock of a killed create.
-        let status = if slot.is_busy() { Status::Creating } else { Status::Stopped };
-        return Ok(Observed { status, init: None });
+        return Ok(if slot.is_busy() { Observed::Creating(None) } else { Observed::Stopped });
     }
-    let init = live(record.init_process_pid, record.init_process_start)?;
     let pid = record.init_process_pid.0;
-    let status = if init.is_some() && cgroup::freezer::has_frozen(&record.cgroup_paths, pid)? {
-        Status::Paused
-    } else if init.is_none() {
-        Status::Stopped
-    } else if record.phase == Phase::Creating {
-        Status::Creating
-    } else if slot.fifo().exists() {
-        Status::Created
-    } else {
-        Status::Running
+    let observed = match live(record.init_process_pid, record.init_process_start)? {
+        None => Observed::Stopped,
+        Some(live) if cgroup::freezer::has_frozen(&record.cgroup_paths, pid)? => {
+            Observed::Paused(Paused(live))
+        }
+        Some(live) if record.phase == Phase::Creating => Observed::Creating(Some(live)),
+        Some(live) if slot.fifo().exists() => Observed::Created(Created(live)),
+        Some(live) => Observed::Running(Running(live)),
     };
-    crate::time::step(format_args!("look at the container: {status}"));
-    Ok(Observed { status, init })
+    crate::time::step(format_args!("look at the container: {}", observed.status()));
+    Ok(observed)
 }
 
 /// Returns the kernel's id of the present boot.
@@ -91,7 +151,7 @@ pub fn boot_id() -> Result<String> {
 }
 
 /// Opens a pidfd of the recorded process. `None` if it has ended or its pid belongs to another process.
-fn live(pid: HostPid, start: u64) -> Result<Option<OwnedFd>> {
+fn live(pid: HostPid, start: u64) -> Result<Option<Live>> {
     let pidfd = match sys::pidfd::open(pid.0) {
         Ok(pidfd) => pidfd,
         Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
@@ -99,7 +159,7 @@ fn live(pid: HostPid, start: u64) -> Result<Option<OwnedFd>> {
     };
     // Read after the pidfd was opened: if this is the recorded process, the pidfd refers to it.
     match process::stat(pid) {
-        Some(stat) if stat.start == start && !stat.dead => Ok(Some(pidfd)),
+        Some(stat) if stat.start == start && !stat.dead => Ok(Some(Live { pidfd })),
         _ => Ok(None),
     }
 }
