@@ -40,7 +40,7 @@ ENGINES := containerd docker.io podman
 export RUNTIME ?= $(CURDIR)/$(ARIL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build binaries bundle demo test test-engines fresh mutants races check fuzz bench bench-systemd bench-network floor layout \
+.PHONY: help build binaries bundle demo test test-engines fresh mutants races faults check fuzz bench bench-systemd bench-network floor layout \
 	install uninstall clean demo-tools test-tools rust-target
 
 help: ## list the targets
@@ -92,6 +92,10 @@ races: binaries test-tools ## the races of docs/cves.md, with ten thousand start
 
 load-network: binaries test-tools ## a thousand containers on one network, up and down, and runtimes killed meanwhile
 	ARIL_NETWORK_LOAD=1000 $(CARGO) test --locked --package runtime-tests --test suite -- network::load --nocapture
+
+faults: binaries test-tools ## kill, refuse and hold every system call of every command (VERBS='create:plain ...', SECONDS=N for some at random)
+	$(CARGO) run --quiet --locked --package runtime-tests --bin faults -- $(if $(VERBS),--verbs '$(VERBS)') \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(FAULTS)
 
 check: ## type-check and lint only
 	$(CARGO) clippy --workspace --all-targets --locked

@@ -63,6 +63,13 @@ impl Call {
         self
     }
 
+    /// Puts these words before the command line: a program that runs it.
+    #[must_use]
+    pub fn before(mut self, words: &[OsString]) -> Self {
+        self.argv.splice(0..0, words.iter().cloned());
+        self
+    }
+
     #[must_use]
     pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.into(), value.as_ref().into()));
