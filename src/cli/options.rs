@@ -17,7 +17,7 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::identity::account;
 use crate::path::absolute;
 use crate::rootfs::overlay::plan::lowers_of;
-use crate::spec::edit::{Edits, Everyday};
+use crate::spec::edit::{DefaultSpec, Edits};
 use crate::spec::grant::Policy;
 use crate::spec::sandbox::thermal_throttles;
 use crate::spec::{self, Config, Extensions};
@@ -275,7 +275,7 @@ pub fn resolve(
         }
     };
     if bare {
-        edits.everyday = Some(Everyday {
+        edits.default_spec = Some(DefaultSpec {
             root: root.clone(),
             name: id.to_owned(),
             masked: thermal_throttles(Path::new("/sys/devices/system/cpu")),

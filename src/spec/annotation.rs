@@ -1,8 +1,7 @@
-//! The annotations of a config.json that change what Aril does, and what each can reach.
+//! Annotations of a config.json that Aril acts on, and the part of the host that each affects.
 //!
-//! A config.json mixes the engine's word with that of image and pod authors, so an annotation acts only
-//! where [`super::grant`] lets it. Every annotation that is not named here is passed through to `state`
-//! and to hooks, and changes nothing.
+//! A config.json contains text of the engine and of authors of images and pods, so an annotation takes effect only if
+//! [`super::grant`] allows it. All other annotations are passed on to `state` and to hooks, and have no effect.
 
 /// Prefix of Aril's own annotations.
 pub const ARIL: &str = "io.aril.";
@@ -10,83 +9,91 @@ pub const ARIL: &str = "io.aril.";
 /// Prefix of the annotations that set properties of the container's systemd unit.
 pub const SYSTEMD: &str = "org.systemd.property.";
 
-/// crun's: the container's processes keep the supplementary groups of the runtime's caller, unless the
+/// Annotation of crun: processes of the container keep the supplementary groups of the runtime's caller, unless the
 /// value is `0`. Podman sets it for `--group-add keep-groups`.
 pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
-/// crun's: a seccomp profile with a system call that Aril does not know is refused, unless the value is
-/// `0`. Without it, such a name is ignored with a warning.
+/// Annotation of crun: a seccomp profile with a system call that Aril does not know is an error, unless the value is
+/// `0`. Without it, Aril ignores such a name with a warning.
 pub const UNKNOWN_SYSCALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-/// The directories that the rootfs is made of, lowest first: separated by colons, or a JSON list of
-/// strings. Relative ones are relative to the bundle; at most 500. The list is complete: `root.path`
-/// is a layer only if it is in it, and else just an empty place.
+/// Directories of the layers of the rootfs, lowest first: separated by colons, or a JSON list of strings.
+///
+/// At most 500. Relative paths are relative to the bundle. The list is complete: `root.path` is a layer only if the
+/// list contains it, and otherwise only the mount point.
 pub const LAYERS: &str = "io.aril.rootfs.layers";
 
-/// What takes the container's writes to its root: `ephemeral` (removed with the container; the default
-/// where there are layers), `ephemeral:SIZE`, `tmpfs`, `tmpfs:SIZE`, or a directory that is kept,
-/// with a slash in its name, `DIR/:SIZE` with a limit; `{"upper":DIR,"work":DIR}`: two existing
-/// directories of one file system, which the caller gives to no other container. On a disk a SIZE needs
-/// project quotas of the file system. Without layers, `root.path` is the one layer.
+/// Upper layer that receives what the container writes to its root.
+///
+/// - `ephemeral` or `ephemeral:SIZE`: a directory that is removed with the container; the default with layers.
+/// - `tmpfs` or `tmpfs:SIZE`.
+/// - a directory that is kept, with a slash in its name; `DIR/:SIZE` with a limit.
+/// - `{"upper":DIR,"work":DIR}`: two existing directories of one file system, which the caller uses for no other
+///   container.
+///
+/// On a disk, a SIZE needs project quotas of the file system. Without layers, `root.path` is the only layer.
 pub const UPPER: &str = "io.aril.rootfs.upper";
 
-/// `true`: the host sees the rootfs at `rootfs` in the bundle, as long as the container exists. For
-/// tools that look for it; else no mount of the container's is in the host's mount table.
+/// `true` to mount the rootfs also on the host, at `rootfs` in the bundle, as long as the container exists.
+///
+/// For tools that look for the rootfs there. Otherwise no mount of the container is in the host's mount table.
 pub const SHOW: &str = "io.aril.rootfs.show";
 
-/// `auto` or `auto:SIZE`: a user namespace of SIZE ids (65536) that no other container of this state root
-/// has, out of what /etc/subuid and /etc/subgid grant. Where root runs it, the rootfs is shown with its
-/// owners mapped.
+/// `auto` or `auto:SIZE`: a user namespace with SIZE IDs (65536), which no other container of this state root has.
+///
+/// The IDs are from /etc/subuid and /etc/subgid. If root runs the container, its rootfs is an id-mapped mount.
 pub const USERNS: &str = "io.aril.userns";
 
-/// Ports of the host that lead to the container, with commas between:
-/// `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`. Needs `bridge`.
+/// Published ports of the host, separated by commas: `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`. They need
+/// `bridge`.
 pub const NETWORK_PUBLISH: &str = "io.aril.network.publish";
 
-/// The container's address on the network, instead of a free one; with a comma, one of each family.
+/// Address of the container on the network, instead of a free one; separated by a comma, one of each family.
 pub const NETWORK_ADDRESS: &str = "io.aril.network.address";
 
-/// DNS servers for the container instead of the host's: addresses, with commas between.
+/// Addresses of DNS servers of the container, instead of the host's; separated by commas.
 pub const NETWORK_DNS: &str = "io.aril.network.dns";
 
-/// Domains that names are looked up in, instead of the host's, with commas between.
+/// Search domains of the container, instead of the host's; separated by commas.
 pub const NETWORK_DNS_SEARCH: &str = "io.aril.network.dns-search";
 
-/// More names for /etc/hosts: `NAME:ADDRESS`, with commas between.
+/// Additional names for /etc/hosts: `NAME:ADDRESS`, separated by commas.
 pub const NETWORK_HOSTS: &str = "io.aril.network.hosts";
 
-/// Bandwidth of the link, in bits a second: `10mbit`, or `in=10mbit,out=1mbit`.
+/// Bandwidth of the link in bits per second: `10mbit`, or `in=10mbit,out=1mbit`.
 pub const NETWORK_RATE: &str = "io.aril.network.rate";
 
-/// The network: `none`, `host`, `bridge`, `bridge:NAME`, `container:ID`, `ns:/PATH`, or for a container without
-/// root `pasta`: a new network namespace, connected by the program of that name (package passt). Without
-/// it, the network namespace is as the config says, and empty.
+/// Network: `none`, `host`, `bridge`, `bridge:NAME`, `container:ID`, `ns:/PATH` or `pasta`.
+///
+/// `pasta` is for a rootless container: a new network namespace, connected by the program of that name (package passt).
+/// Without this annotation, the network namespace is that of the config, and empty.
 pub const NETWORK: &str = "io.aril.network";
 
-/// What the container's programs may do with files, TCP ports and the processes of others, enforced by
-/// the kernel's Landlock: a JSON document, which `docs/landlock.md` describes. Sets no_new_privs.
+/// Landlock rules for the container's programs: a JSON document, described in `docs/landlock.md`.
+///
+/// The rules restrict access to files, to TCP ports and to processes of others. Sets no_new_privs.
 pub const LANDLOCK: &str = "io.aril.landlock";
 
-/// What was enforced of [`LANDLOCK`]: Aril adds it to the annotations in `state` and in what hooks read,
-/// and never reads it. One that config.json has is dropped: it would be a false report.
+/// Enforced part of [`LANDLOCK`], which Aril adds to the annotations in `state` and in the input of hooks.
+///
+/// Aril never reads it, and removes it from the annotations of config.json, where it would be a false report.
 pub const LANDLOCK_ENFORCED: &str = "io.aril.landlock.enforced";
 
-/// How far an annotation reaches, and so what it takes for it to act.
+/// Class of an annotation: the part of the host that it affects, and the permission that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Reaches nothing but the container: acts unless the operator denies it.
+    /// Affects only the container. Takes effect unless the operator denies it.
     Harmless,
-    /// Uses what the host has for containers: acts if the operator allows the key or a prefix of it.
+    /// Uses resources that the host has for containers. Takes effect if the operator allows the key or a prefix of it.
     Container,
-    /// Names paths, namespaces, ports or properties of the host: acts only if the operator allows the
-    /// key itself, in full.
+    /// Names paths, namespaces, ports or properties of the host. Takes effect only if the operator allows its full key.
     Host,
-    /// Has Aril's prefix, and no meaning.
+    /// Has Aril's prefix, but no meaning.
     Unknown,
 }
 
-/// Properties that engines set, and that reach no further than the container's own unit: CRI-O's, and
-/// those of runc's tests. Any other may reach the host: `SuccessAction=poweroff` (CVE-2024-3154).
+/// Properties that affect only the container's own systemd unit: those that CRI-O and the tests of runc set. Others may
+/// affect the host, such as `SuccessAction=poweroff` (CVE-2024-3154).
 const OWN_PROPERTIES: [&str; 7] = [
     "After",
     "CollectMode",
@@ -97,7 +104,7 @@ const OWN_PROPERTIES: [&str; 7] = [
     "TimeoutStopUSec",
 ];
 
-/// The class of an annotation; `None`: Aril passes it through.
+/// Returns the class of an annotation. `None` if Aril passes it on without an effect.
 pub fn class(key: &str, value: &str) -> Option<Class> {
     if let Some(property) = key.strip_prefix(SYSTEMD) {
         let own = OWN_PROPERTIES.contains(&property);
@@ -118,7 +125,7 @@ pub fn class(key: &str, value: &str) -> Option<Class> {
     Some(if host { Class::Host } else { Class::Container })
 }
 
-/// True for `PORT[-PORT]:...` from 1024 on, on all addresses of the host.
+/// Returns true for `PORT[-PORT]:...` with ports from 1024 on, on all addresses of the host.
 fn is_high_port(published: &str) -> bool {
     const FIRST_UNPRIVILEGED: u16 = 1024;
     let parts: Vec<_> = published.trim().split(':').collect();
@@ -127,7 +134,7 @@ fn is_high_port(published: &str) -> bool {
     host.split('-').all(number)
 }
 
-/// True if an annotation with this key, or some key with this prefix, can act.
+/// Returns true if an annotation with this key, or one with this prefix, can take effect.
 pub fn is_known(pattern: &str, prefix: bool) -> bool {
     const KEYS: [&str; 14] = [
         LAYERS,

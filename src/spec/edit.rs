@@ -1,7 +1,7 @@
-//! What the options of `run` and `create` change in a spec: pure, one function for each.
+//! Applies options of `run` and `create` to a spec, without system calls.
 //!
-//! With `--rootfs` the spec is one that we make ourselves ([`everyday`]); with a bundle the options
-//! count more than what its config.json says.
+//! With `--rootfs`, Aril makes the spec itself ([`default_spec`]). With a bundle, options have priority over its
+//! config.json.
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +15,14 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
-/// As given; nothing changes what is not.
+/// Options as the user gave them. An option that was not given changes nothing.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Edits {
-    /// The spec is one of our own.
-    pub everyday: Option<Everyday>,
-    /// The program and its arguments; empty: as the spec says.
+    /// Set if Aril makes the spec itself.
+    pub default_spec: Option<DefaultSpec>,
+    /// Program and its arguments. Empty for those of the spec.
     pub args: Vec<String>,
-    /// Without devices; what is not set stays as it is.
+    /// Limits without devices. Fields that are not set do not change.
     pub limits: Option<Box<LinuxResources>>,
     pub env: Vec<String>,
     pub workdir: Option<PathBuf>,
@@ -34,38 +34,39 @@ pub struct Edits {
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub mounts: Vec<Mount>,
-    /// Of the size of /dev/shm, in bytes.
+    /// Size of /dev/shm in bytes.
     pub shm_size: Option<u64>,
     pub devices: Vec<Device>,
-    /// Devices are bound, for the container cannot make their nodes.
+    /// True to bind-mount devices, because the container cannot create device nodes.
     pub binds_devices: bool,
-    /// Supplementary, besides those of the user.
+    /// Supplementary groups in addition to those of the user.
     pub groups: Vec<u32>,
     pub rlimits: Vec<PosixRlimit>,
     pub sysctls: Vec<(String, String)>,
 }
 
-/// A device of the host.
+/// Device of the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
-    /// Its path on the host.
+    /// Path on the host.
     pub source: PathBuf,
-    /// As the container has it.
+    /// Device node in the container.
     pub node: LinuxDevice,
-    /// Of the letters `rwm`.
+    /// Access: letters of `rwm`.
     pub access: String,
 }
 
+/// Data of a spec that Aril makes itself.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Everyday {
+pub struct DefaultSpec {
     pub root: PathBuf,
-    /// The container's, and so its host name.
+    /// Name of the container, which becomes its host name.
     pub name: String,
-    /// Masked besides those that every container has masked: of this host's hardware.
+    /// Masked paths that depend on the host's hardware, in addition to those of every container.
     pub masked: Vec<String>,
 }
 
-/// A user by numbers, with the groups that it is in.
+/// User by IDs, with its groups.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Account {
     pub uid: u32,
@@ -74,9 +75,14 @@ pub struct Account {
 }
 
 impl Edits {
+    /// Applies the options.
+    ///
+    /// # Errors
+    ///
+    /// The spec lacks `process`, a capability is unknown, or there is no tmpfs at /dev/shm to set the size of.
     pub fn apply(&self, spec: &mut Spec) -> Result<()> {
-        if let Some(ours) = &self.everyday {
-            everyday(spec, ours)?;
+        if let Some(defaults) = &self.default_spec {
+            default_spec(spec, defaults)?;
         }
         self.set_root(spec);
         self.set_mounts(spec);
@@ -104,7 +110,7 @@ impl Edits {
         }
     }
 
-    /// One in the place of another that the config has at the same destination.
+    /// Adds the mounts. One with the destination of a mount of the config replaces it.
     fn set_mounts(&self, spec: &mut Spec) {
         if self.mounts.is_empty() {
             return;
@@ -122,7 +128,10 @@ impl Edits {
         };
         let mount = spec.mounts_mut().iter_mut().flatten().find(is_shm);
         let mount = mount.ok_or_else(|| {
-            Error::new(Kind::Usage, "--shm-size: the container has no tmpfs of its own at /dev/shm")
+            Error::new(
+                Kind::Usage,
+                "cannot apply --shm-size: the container has no tmpfs at /dev/shm",
+            )
         })?;
         let mut options = mount.options().clone().unwrap_or_default();
         options.retain(|option| !option.starts_with("size="));
@@ -131,7 +140,7 @@ impl Edits {
         Ok(())
     }
 
-    /// A rule for each device, and a node, or where none can be made a bind mount.
+    /// Adds a device rule for each device, and a device node or a bind mount.
     fn set_devices(&self, spec: &mut Spec) {
         if self.devices.is_empty() {
             return;
@@ -227,7 +236,7 @@ impl Edits {
         self.set_capabilities(process)
     }
 
-    /// Who is not root has none in effect, as with execve(2): only what bounds them.
+    /// Sets the capabilities. A user other than root has them only in the bounding set, as after execve(2).
     fn set_capabilities(&self, process: &mut Process) -> Result<()> {
         let edited = !self.cap_add.is_empty() || !self.cap_drop.is_empty();
         if !edited && self.user.is_none() {
@@ -240,9 +249,9 @@ impl Edits {
         Ok(())
     }
 
-    /// What a capability is for is not to be refused by the profile that we made ourselves.
+    /// Sets the default seccomp profile for the capabilities, so that it allows the system calls that they are for.
     fn set_sandbox(&self, spec: &mut Spec) -> Result<()> {
-        if self.everyday.is_none() {
+        if self.default_spec.is_none() {
             return Ok(());
         }
         let held =
@@ -267,7 +276,7 @@ impl Device {
     }
 }
 
-/// What is asked for, over what there is.
+/// Merges the fields of `asked` into `into`.
 fn merge(into: &mut Value, asked: Value) {
     match (into, asked) {
         (Value::Object(into), Value::Object(asked)) => {
@@ -279,7 +288,7 @@ fn merge(into: &mut Value, asked: Value) {
     }
 }
 
-/// Without the devices that oci-spec's default has.
+/// Returns resources without the devices of oci-spec's default.
 fn no_resources() -> LinuxResources {
     let mut resources = LinuxResources::default();
     resources.set_devices(None);
@@ -296,7 +305,7 @@ fn sets(bounding: Capabilities, held: Capabilities) -> LinuxCapabilities {
     sets
 }
 
-/// First what is dropped, then what is added; `ALL` first of each.
+/// Drops capabilities, then adds capabilities. `ALL` applies before single names.
 fn capabilities(had: Capabilities, add: &[String], drop: &[String]) -> Result<Capabilities> {
     let mut set = had;
     if drop.iter().any(|name| is_all(name)) {
@@ -327,13 +336,12 @@ fn capability(name: &str) -> Result<Capability> {
     })
 }
 
-/// What people expect of a container that has no config.json: the capabilities and hidden paths that
-/// engines give, a root that can be written, no terminal, and system calls that no container needs
-/// refused.
-fn everyday(spec: &mut Spec, ours: &Everyday) -> Result<()> {
-    spec.set_hostname(Some(ours.name.chars().take(LONGEST_HOSTNAME).collect()));
+/// Sets the defaults of a container without a config.json: capabilities and masked paths as engines set them, a
+/// writable root, no terminal.
+fn default_spec(spec: &mut Spec, defaults: &DefaultSpec) -> Result<()> {
+    spec.set_hostname(Some(defaults.name.chars().take(LONGEST_HOSTNAME).collect()));
     if let Some(place) = spec.root_mut() {
-        place.set_path(ours.root.clone()).set_readonly(Some(false));
+        place.set_path(defaults.root.clone()).set_readonly(Some(false));
     }
     if let Some(process) = spec.process_mut() {
         process.set_terminal(Some(false)).set_rlimits(None).set_no_new_privileges(Some(false));
@@ -345,7 +353,7 @@ fn everyday(spec: &mut Spec, ours: &Everyday) -> Result<()> {
         masked.extend(
             strings(&sandbox::MASKED)
                 .into_iter()
-                .chain(ours.masked.iter().cloned())
+                .chain(defaults.masked.iter().cloned())
                 .filter(|path| !masked.contains(path))
                 .collect::<Vec<_>>(),
         );
@@ -354,7 +362,7 @@ fn everyday(spec: &mut Spec, ours: &Everyday) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's limit.
+/// Maximum length of a host name in Linux.
 const LONGEST_HOSTNAME: usize = 64;
 
 fn strings(names: &[&str]) -> Vec<String> {
@@ -504,12 +512,12 @@ mod tests {
     fn everyday_containers_are_sandboxed_by_what_they_hold() {
         let allowed = |edits: Edits| {
             let mut spec = spec();
-            let everyday = Some(Everyday {
+            let default_spec = Some(DefaultSpec {
                 root: "/image".into(),
                 name: "name".into(),
                 masked: strings(&["/sys/hot"]),
             });
-            let edits = Edits { everyday, ..edits };
+            let edits = Edits { default_spec, ..edits };
             edits.apply(&mut spec).unwrap();
             let linux = spec.linux().as_ref().unwrap();
             assert_eq!(spec.root().as_ref().unwrap().path().to_str(), Some("/image"));

@@ -1,4 +1,4 @@
-//! What a container is given beyond the specification, as typed fields.
+//! Settings of a container that the specification lacks.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::annotation;
 
-/// The values as the options of `run` and `create` have them; [`annotation`] describes each.
+/// Settings in the format of the options of `run` and `create`. [`annotation`] describes each.
 ///
-/// Only [`super::grant`] makes one that anything acts on: an [`super::OperatorGrant`].
+/// Only [`super::grant`] creates a value that other code acts on: an [`super::OperatorGrant`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extensions {
@@ -36,23 +36,22 @@ pub struct Extensions {
     pub rate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub landlock: Option<String>,
-    /// The caller's supplementary groups stay.
+    /// True to keep the caller's supplementary groups.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_groups: bool,
-    /// A seccomp profile with an unknown system call is refused. Of no use after create.
+    /// True to reject a seccomp profile with an unknown system call. Not used after create.
     #[serde(skip)]
     pub known_syscalls_only: bool,
-    /// Ports are published though a process of the host listens on them. No annotation asks for it, and it is of no
-    /// use after create.
+    /// True to publish ports on which a process of the host listens. No annotation sets this. Not used after create.
     #[serde(skip)]
     pub publish_over_listener: bool,
-    /// Properties of the systemd unit by annotation. Of no use after create.
+    /// Annotations that set properties of the systemd unit. Not used after create.
     #[serde(skip)]
     pub systemd: BTreeMap<String, String>,
 }
 
 impl Extensions {
-    /// The field of one of Aril's own annotations.
+    /// Returns the field of an annotation with Aril's prefix.
     fn field(&mut self, key: &str) -> Option<&mut Option<String>> {
         Some(match key {
             annotation::LAYERS => &mut self.layers,
@@ -71,7 +70,7 @@ impl Extensions {
         })
     }
 
-    /// Does what an annotation asks for, unless an option has decided the same already.
+    /// Sets the value of an annotation, unless an option has set it already.
     pub(super) fn annotate(&mut self, key: &str, value: &str) {
         if key == annotation::KEEP_GROUPS {
             self.keep_groups |= value != "0";
@@ -87,7 +86,7 @@ impl Extensions {
 
 #[cfg(any(test, fuzzing))]
 impl Extensions {
-    /// What these annotations ask for, were they allowed.
+    /// Returns the settings of annotations as if they were allowed.
     pub fn of(annotations: &[(&str, &str)]) -> Self {
         let mut extensions = Self::default();
         annotations.iter().for_each(|(key, value)| extensions.annotate(key, value));

@@ -1,10 +1,10 @@
-//! The operator's word: which annotations of a config.json may act, and what a container was granted.
+//! Decides which annotations of a config.json take effect, and what a container is granted beyond the specification.
 //!
-//! The operator speaks by the command line (also of an engine that calls Aril) and by a configuration
-//! file that no other user can write. Only `cli` and `shim`, which face the operator, make a [`Policy`];
-//! `runtime-tests/tests/tidy.rs` checks it. Everything else acts on an [`OperatorGrant`], which only
-//! [`Policy::admit`] makes, or the record of a container in the state root. `docs/security.md` has the
-//! trust table that this implements.
+//! The operator decides with options of the command line (also that of an engine that calls Aril) and with a
+//! configuration file that no other user can write. Only `cli` and `shim`, which the operator calls, create a
+//! [`Policy`]; `runtime-tests/tests/tidy.rs` checks it. All other code acts on an [`OperatorGrant`], which comes from
+//! [`Policy::admit`] or from the record of a container in the state root. `docs/security.md` has the trust table that
+//! this module implements.
 
 pub mod file;
 
@@ -18,14 +18,14 @@ use super::extensions::Extensions;
 use crate::error::{Error, Kind, Result};
 use file::ConfigFile;
 
-/// Annotations by key, or by a prefix with `*` behind it.
+/// Pattern for annotations: a key, or a prefix that ends with `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern {
     text: String,
     prefix: bool,
 }
 
-/// Options of the command line, and directives of the configuration file.
+/// Rules for annotations from options of the command line and directives of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     allow: Vec<Pattern>,
@@ -33,16 +33,15 @@ pub struct Rules {
     strict: bool,
 }
 
-/// Which annotations may act.
+/// Operator's decision on annotations.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     rules: Rules,
-    /// Where the operator may have written more. Read only for an annotation that needs it.
+    /// Lists the configuration files. They are read only if an annotation depends on them.
     files: Option<fn() -> Vec<ConfigFile>>,
 }
 
-/// What the operator grants one container: the options of the command line, and annotations that were
-/// allowed.
+/// Extensions that the operator grants to a container: options of the command line, and allowed annotations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OperatorGrant(Extensions);
@@ -55,7 +54,7 @@ impl Deref for OperatorGrant {
     }
 }
 
-/// A grant, and which annotations are none.
+/// Grant of a container, and warnings about annotations without effect.
 #[derive(Debug, Default)]
 pub struct Admitted {
     pub grant: OperatorGrant,
@@ -63,19 +62,27 @@ pub struct Admitted {
 }
 
 impl Rules {
-    /// `--allow-annotation`: a key, or a prefix with `*` behind it.
+    /// Adds the pattern of `--allow-annotation`.
+    ///
+    /// # Errors
+    ///
+    /// No annotation of Aril matches the pattern.
     pub fn allow(&mut self, text: &str) -> Result<()> {
         self.allow.push(Pattern::parse(text)?);
         Ok(())
     }
 
-    /// `--deny-annotation`: for those that act unless they are denied.
+    /// Adds the pattern of `--deny-annotation`, for annotations that take effect unless they are denied.
+    ///
+    /// # Errors
+    ///
+    /// No annotation of Aril matches the pattern.
     pub fn deny(&mut self, text: &str) -> Result<()> {
         self.deny.push(Pattern::parse(text)?);
         Ok(())
     }
 
-    /// `--strict-annotations`: what would be ignored with a warning is refused.
+    /// Turns warnings about ignored annotations into errors (`--strict-annotations`).
     pub fn be_strict(&mut self) {
         self.strict = true;
     }
@@ -101,11 +108,12 @@ impl Rules {
     }
 }
 
+/// Decision on one annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Acts,
     NotAllowed,
-    /// A prefix is not enough for this one.
+    /// The annotation needs its full key, and only a prefix is allowed.
     OnlyByPrefix,
     Unknown,
 }
@@ -116,7 +124,7 @@ impl Verdict {
             Self::Acts => "",
             Self::NotAllowed => "the operator has not allowed it (--allow-annotation)",
             Self::OnlyByPrefix => {
-                "it reaches the host, for which --allow-annotation must name the key in full"
+                "it affects the host, so --allow-annotation must name its full key"
             }
             Self::Unknown => "Aril has no annotation of this name",
         }
@@ -130,7 +138,7 @@ impl Pattern {
             None => (text, false),
         };
         if key.contains('*') || key.is_empty() || !annotation::is_known(key, prefix) {
-            let text = format!("invalid annotation {text:?}: Aril acts on none of this name");
+            let text = format!("invalid annotation {text:?}: Aril has no annotation that matches");
             return Err(Error::new(Kind::Usage, text).hint(
                 "give a key such as io.aril.landlock, or a prefix such as io.aril.network.*",
             ));
@@ -148,8 +156,14 @@ impl Policy {
         Self { rules, files: Some(files) }
     }
 
-    /// Puts those annotations beside the options of the command line that may act; an option counts more
-    /// than an annotation. `systemd`: a systemd unit will be made, and can have properties.
+    /// Adds the allowed annotations to the options of the command line, which have priority.
+    ///
+    /// `systemd` is true if a systemd unit will be created, which can have properties.
+    ///
+    /// # Errors
+    ///
+    /// A configuration file is invalid, or writable by other users. With `--strict-annotations`, an annotation is not
+    /// allowed.
     pub fn admit<'a>(
         &self,
         annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
@@ -178,12 +192,12 @@ impl Policy {
         match warnings.first() {
             Some(first) if rules.strict => Err(Error::config(first.clone())
                 .context("--strict-annotations")
-                .hint("allow the annotation, or take it out of config.json")),
+                .hint("allow the annotation, or remove it from config.json")),
             _ => Ok(Admitted { grant: OperatorGrant(extensions), warnings }),
         }
     }
 
-    /// With what the configuration files add.
+    /// Returns the rules with those of the configuration files.
     fn complete(&self) -> Result<Rules> {
         let mut rules = self.rules.clone();
         for file in self.files.iter().flat_map(|files| files()) {
@@ -195,7 +209,7 @@ impl Policy {
     }
 }
 
-/// One for each reason: keys and their number are the author's.
+/// Returns one warning per reason, of limited length: the author of the image decides about keys and their number.
 fn warnings(ignored: &[(&str, Verdict)]) -> Vec<String> {
     const MOST_KEYS: usize = 16;
     const LONGEST_KEY: usize = 100;
@@ -216,8 +230,8 @@ fn warnings(ignored: &[(&str, Verdict)]) -> Vec<String> {
 }
 
 impl OperatorGrant {
-    /// Of a container that was made when every annotation of Aril's acted, by format 1 of the record:
-    /// those that later verbs act on.
+    /// Returns the grant of a container with format 1 of the record, when every annotation of Aril had an effect. It
+    /// contains the annotations that later commands act on.
     pub fn of_format_1(annotations: &BTreeMap<String, String>) -> Self {
         let mut extensions = Extensions::default();
         for key in [annotation::LANDLOCK, annotation::NETWORK] {
@@ -231,7 +245,7 @@ impl OperatorGrant {
 
 #[cfg(any(test, fuzzing))]
 impl OperatorGrant {
-    /// For tests of what acts on it.
+    /// Returns a grant for tests of code that acts on it.
     pub fn of(extensions: Extensions) -> Self {
         Self(extensions)
     }

@@ -1,8 +1,8 @@
-//! JSON as Go's `encoding/json` decodes it, with which nearly every config.json was tested.
+//! Deserializes JSON like Go's `encoding/json`, with which most config.json files were tested.
 //!
-//! Different from serde's own reading of the same types: the names of fields match whatever their case, `null` is
-//! the zero of its type (an empty list, `""`, 0), and an array is never taken for an object, field by field. With
-//! [`Missing::Zero`] a field that is missing is `null`, too.
+//! The differences from serde: names of fields match in any case; `null` is the zero value of its type (an empty list,
+//! `""`, 0); an array is never read as the fields of an object. With [`Missing::Zero`], a missing field counts as
+//! `null`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,21 +12,23 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unex
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-/// What becomes of a field that a type requires and a document does not have.
+/// Value of a required field that a document lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     Error,
     Zero,
 }
 
-/// Reads from another deserializer of JSON. The code that is generic over the types that are read is small: there
-/// are a hundred of them, and each page of the binary that a start touches is a fault.
+/// Deserializer that wraps another JSON deserializer.
+///
+/// Only little code is generic over the deserialized types: there are a hundred of them, and each page of the binary
+/// that a start accesses costs a page fault.
 pub struct Lenient<D>(pub D, pub Missing);
 
-/// The names of an object's fields.
+/// Names of the fields of a type.
 type Names = &'static [&'static str];
 
-/// JSON type of a value without parts.
+/// JSON type of a value without elements.
 #[derive(Clone, Copy)]
 enum Kind {
     Bool,
@@ -34,7 +36,7 @@ enum Kind {
     Text,
 }
 
-/// A value without parts, or the kind of one that has some.
+/// Value without elements, or the kind of one that has elements.
 enum Scalar<'de> {
     Null,
     Bool(bool),
@@ -60,7 +62,7 @@ impl<'de> Scalar<'de> {
         }
     }
 
-    /// The value as `visitor` takes it; null is the zero of the kind.
+    /// Passes the value to `visitor`. `null` is the zero value of the kind.
     fn visit<V: Visitor<'de>>(self, kind: Kind, visitor: V) -> Result<V::Value, ValueError> {
         match (kind, self) {
             (Kind::Bool, Self::Null) => visitor.visit_bool(false),
@@ -77,7 +79,7 @@ impl<'de> Scalar<'de> {
     }
 }
 
-/// Reads a scalar and passes it on while the deserializer still knows the place of an error.
+/// Visitor that passes a scalar on, while the deserializer still knows the position of an error.
 struct Scalars<'a, 'de>(&'a mut dyn FnMut(Scalar<'de>) -> Result<(), ValueError>);
 
 impl<'de> Scalars<'_, 'de> {
@@ -148,7 +150,7 @@ impl<'de, D: Deserializer<'de>> Lenient<D> {
     }
 }
 
-/// Not generic over what is read, and not repeated where it is.
+/// Reads a scalar. Not generic over the deserialized type, and not inlined, so that its code exists once.
 #[inline(never)]
 fn scalar<'de, D: Deserializer<'de>>(
     inner: D,
@@ -157,7 +159,7 @@ fn scalar<'de, D: Deserializer<'de>>(
     inner.deserialize_any(Scalars(visit))
 }
 
-/// Methods without arguments of their own.
+/// Implements methods whose only argument is the visitor.
 macro_rules! scalars {
     ($($kind:expr => $($method:ident)*;)*) => {
         $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -226,7 +228,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<D> {
     forward_to_deserialize_any! { i128 u128 unit unit_struct tuple tuple_struct identifier }
 }
 
-/// Reads `text`, which stands for a field that is null or missing, by the code that reads documents.
+/// Deserializes `text`, the zero value of a null or missing field, with the same code as documents.
 fn zero<'de, S: DeserializeSeed<'de>, E: Error>(
     seed: S,
     text: &'static [u8],
@@ -234,7 +236,7 @@ fn zero<'de, S: DeserializeSeed<'de>, E: Error>(
     seed.deserialize(&mut serde_json::Deserializer::from_slice(text)).map_err(E::custom)
 }
 
-/// An array, or null, which is an empty one.
+/// Array. `null` is an empty one.
 struct List<V>(V, Missing);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for List<V> {
@@ -265,7 +267,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for List<V> {
     }
 }
 
-/// An object with free keys or with the fields `names`, or null, which is an empty one.
+/// Object with free keys, or with the fields `names`. `null` is an empty one.
 struct Object<V> {
     visitor: V,
     names: Option<Names>,
@@ -350,14 +352,14 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<S> {
     }
 }
 
-/// The fields of a type, and which of them the document had.
+/// Fields of a type, and a bit for each that the document has.
 struct Fields {
     names: Names,
     seen: u64,
 }
 
 impl Fields {
-    /// The name in the case of the type. One that no field has is ignored by the type.
+    /// Returns the name of a field with the type's case. Other names are unchanged, and the type ignores them.
     fn canonical<'a>(&mut self, key: Cow<'a, str>) -> Cow<'a, str> {
         let exact = self.names.iter().position(|name| *name == key);
         let folded = || self.names.iter().position(|name| name.eq_ignore_ascii_case(&key));
@@ -381,7 +383,7 @@ struct Entries<A> {
     inner: A,
     names: Option<Fields>,
     missing: Missing,
-    /// The field is one that is missing.
+    /// True while the current field is a missing one.
     is_zero: bool,
 }
 
@@ -438,15 +440,14 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// The field of an object, whatever the case of its name.
+/// Returns the field of an object. Its name matches in any case.
 pub fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     let fields = object.as_object()?;
     let folded = || fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
     fields.get(name).or_else(|| folded().map(|(_, value)| value))
 }
 
-/// Fields that are given twice, in different cases, are one: Go decodes the one into the other. The keys of
-/// free maps stay as they are.
+/// Merges fields that a document has twice in different cases, as Go does. Keys of free maps do not change.
 pub fn merge_duplicates(value: &mut Value) {
     const FREE: [&str; 5] = ["annotations", "sysctl", "unified", "rdma", "netDevices"];
     match value {

@@ -1,4 +1,4 @@
-//! From bytes to oci-spec's types, with runc's tolerance and errors that name the place.
+//! Parses config.json and process.json into oci-spec's types. It accepts what runc accepts, and errors name the field.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edit::Edits;
+use super::field_path;
 use super::lenient::{self, Lenient, Missing};
-use super::place;
 use crate::error::{Context, Error, OsContext, Result};
 
+/// Loaded config.json.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub spec: Spec,
-    /// As read: kept beside the record, so that later verbs do not depend on the bundle.
+    /// Text of the document, which is stored beside the record. Later commands read it, and do not depend on the
+    /// bundle.
     pub bytes: Vec<u8>,
     pub warnings: Vec<String>,
     /// True while the spec has changes that `bytes` lacks.
@@ -32,7 +34,11 @@ impl Config {
         &mut self.spec
     }
 
-    /// Encodes the spec if it was changed, so that later verbs read what this one planned.
+    /// Encodes the spec if it was changed, so that later commands read what this one planned.
+    ///
+    /// # Errors
+    ///
+    /// The spec cannot be encoded.
     pub fn encode_changes(&mut self) -> Result<()> {
         if std::mem::take(&mut self.changed) { self.encode() } else { Ok(()) }
     }
@@ -45,6 +51,10 @@ impl Config {
 }
 
 /// Loads `<bundle>/config.json`.
+///
+/// # Errors
+///
+/// The file does not exist, cannot be read, or is invalid: see [`parse`].
 pub fn load(bundle: &Path) -> Result<Config> {
     let path = bundle.join("config.json");
     let bytes = match fs::read(&path) {
@@ -62,14 +72,22 @@ pub fn load(bundle: &Path) -> Result<Config> {
     parse(bytes).context(|| format!("load {}", path.display()))
 }
 
-/// Loads a config.json by another name.
+/// Loads a config.json with another name.
+///
+/// # Errors
+///
+/// The file cannot be read, or is invalid: see [`parse`].
 pub fn load_file(path: &Path) -> Result<Config> {
     let bytes = fs::read(path).os("read", path.display())?;
     parse(bytes).context(|| format!("load {}", path.display()))
 }
 
 impl Config {
-    /// As options have it: what is kept is what is run.
+    /// Applies options, and updates the text, so that later commands see the same spec.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Edits::apply`].
     pub fn edited(mut self, edits: &Edits) -> Result<Self> {
         edits.apply(&mut self.spec)?;
         self.encode()?;
@@ -77,16 +95,20 @@ impl Config {
     }
 }
 
-/// Parses the bytes of a config.json.
+/// Parses the text of a config.json.
+///
+/// # Errors
+///
+/// The text is not JSON, a field has a wrong type or value, or a required field is missing.
 pub fn parse(bytes: Vec<u8>) -> Result<Config> {
     let (mut spec, warnings) = tolerant(&bytes)?;
     ignore_id_maps_without_user_namespace(&mut spec);
-    forget_absent_pids_limit(&mut spec, &bytes);
+    remove_absent_pids_limit(&mut spec, &bytes);
     require_io_class(spec.process().as_ref(), &bytes)?;
     Ok(Config { spec, bytes, warnings, changed: false })
 }
 
-/// Mappings without a user namespace to apply them to are ignored, as runc and crun do.
+/// Removes id mappings without a user namespace, which runc and crun ignore too.
 fn ignore_id_maps_without_user_namespace(spec: &mut Spec) {
     if super::has_namespace(spec, LinuxNamespaceType::User) {
         return;
@@ -96,9 +118,9 @@ fn ignore_id_maps_without_user_namespace(spec: &mut Spec) {
     }
 }
 
-/// `linux.resources.pids` without a limit, or with null, asks for nothing, where oci-spec's type makes
-/// it 0, which is a limit of one process.
-fn forget_absent_pids_limit(spec: &mut Spec, bytes: &[u8]) {
+/// Removes `linux.resources.pids` if it has no limit, or null. oci-spec's type makes it 0, which would be a limit of
+/// one process.
+fn remove_absent_pids_limit(spec: &mut Spec, bytes: &[u8]) {
     let Some(linux) = spec.linux_mut() else { return };
     let Some(resources) = linux.resources_mut() else { return };
     if resources.pids().as_ref().is_none_or(|pids| pids.limit() != 0) {
@@ -115,7 +137,7 @@ fn has_limit(pids: Option<&Value>) -> bool {
     pids.and_then(|pids| lenient::field(pids, "limit")).is_some_and(|limit| !limit.is_null())
 }
 
-/// A class that is missing is best-effort for oci-spec's type, and an error for the specification.
+/// Rejects a missing I/O class, as the specification requires. oci-spec's type makes it best-effort.
 fn require_io_class(process: Option<&Process>, bytes: &[u8]) -> Result<()> {
     let priority = process.and_then(|process| process.io_priority().as_ref());
     if priority.is_none_or(|priority| priority.class() != IOPriorityClass::IoprioClassBe) {
@@ -137,6 +159,10 @@ fn check_io_class(process: &Value) -> Result<()> {
 }
 
 /// Loads the file of `exec --process`.
+///
+/// # Errors
+///
+/// The file cannot be read, or is invalid: see [`parse`].
 pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     let bytes = fs::read(path).os("read", path.display())?;
     parse_process(&bytes).context(|| format!("load {}", path.display()))
@@ -148,7 +174,11 @@ fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>)> {
     Ok((process, warnings))
 }
 
-/// Loads the file of `mounts`: the list that `mounts` of a config.json is.
+/// Loads the file of the command `mounts`: a list with the format of `mounts` in a config.json.
+///
+/// # Errors
+///
+/// The file cannot be read, is not an array, or has an invalid mount.
 pub fn load_mounts(path: &Path) -> Result<Vec<Mount>> {
     let bytes = fs::read(path).os("read", path.display())?;
     let document: Value = serde_json::from_slice(&bytes)
@@ -156,7 +186,8 @@ pub fn load_mounts(path: &Path) -> Result<Vec<Mount>> {
         .context(|| format!("load {}", path.display()))?;
     if !document.is_array() {
         let text = format!("load {}: mounts must be an array", path.display());
-        return Err(Error::config(text).hint("the file has what `mounts` of a config.json has"));
+        return Err(Error::config(text)
+            .hint("write a JSON array with the format of `mounts` in config.json"));
     }
     read(&bytes, Missing::Error)
         .map_err(|e| invalid(&bytes, &e))
@@ -164,9 +195,13 @@ pub fn load_mounts(path: &Path) -> Result<Vec<Mount>> {
 }
 
 /// Parses the document of `update --resources`.
+///
+/// # Errors
+///
+/// The text is not JSON, or a field has a wrong type or value.
 pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
     let mut document: Value = serde_json::from_slice(bytes).map_err(|e| invalid(bytes, &e))?;
-    // Without a limit it asks for nothing, where oci-spec's type would make it 0.
+    // pids without a limit changes nothing. oci-spec's type would make the limit 0.
     if !has_limit(lenient::field(&document, "pids"))
         && let Some(fields) = document.as_object_mut()
     {
@@ -174,13 +209,13 @@ pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
     }
     lenient::merge_duplicates(&mut document);
     reread(&document).map_err(|e| {
-        // That of the text knows the place, too.
+        // The error of the original text has the field's position.
         invalid(bytes, &read::<LinuxResources>(bytes, Missing::Error).err().unwrap_or(e))
     })
 }
 
 fn invalid(text: &[u8], error: &serde_json::Error) -> Error {
-    Error::config(format!("invalid JSON document: {}", place::with_field(text, error)))
+    Error::config(format!("invalid JSON document: {}", field_path::with_field(text, error)))
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8], missing: Missing) -> serde_json::Result<T> {
@@ -189,7 +224,8 @@ fn read<T: DeserializeOwned>(bytes: &[u8], missing: Missing) -> serde_json::Resu
     document.end().map(|()| read)
 }
 
-/// A document that was changed. By way of its text: to read from a [`Value`] would be the code of all types again.
+/// Reads a changed document. It converts the document to text, because reading a [`Value`] would need the code of all
+/// types a second time.
 pub(super) fn reread<T: DeserializeOwned>(document: &Value) -> serde_json::Result<T> {
     read(&serde_json::to_vec(document)?, Missing::Zero)
 }
@@ -200,13 +236,14 @@ fn tolerant<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
     }
     match read(bytes, Missing::Error) {
         Ok(parsed) => Ok((parsed, Vec::new())),
-        Err(e) => mended(bytes, &e),
+        Err(e) => parse_repaired(bytes, &e),
     }
 }
 
-/// The slow path: what oci-spec's types refuse and runc only warns of is taken out, then parsed
-/// again. Anything else is reported as the first attempt found it, which knows the place.
-fn mended<T: DeserializeOwned>(
+/// Removes what oci-spec's types reject and runc ignores with a warning, then parses again.
+///
+/// This is the slow path. If the second attempt fails, it reports the error of the first one, which has the position.
+fn parse_repaired<T: DeserializeOwned>(
     bytes: &[u8],
     first: &serde_json::Error,
 ) -> Result<(T, Vec<String>)> {
@@ -230,7 +267,7 @@ fn mended<T: DeserializeOwned>(
     }
 }
 
-/// An empty type of a device rule is none.
+/// Removes empty types of device rules.
 fn drop_empty_device_types(document: &mut Value) {
     let rules = document.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
     for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -240,7 +277,8 @@ fn drop_empty_device_types(document: &mut Value) {
     }
 }
 
-/// The limits of huge pages are unsigned in Go, where the largest is none, and signed in oci-spec.
+/// Replaces unlimited huge page limits by -1: the largest value in Go's unsigned type does not fit oci-spec's signed
+/// type.
 fn lift_hugepage_limits(document: &mut Value) {
     let limits = document.pointer_mut("/linux/resources/hugepageLimits");
     let limits = limits.and_then(Value::as_array_mut).into_iter().flatten();
@@ -251,7 +289,7 @@ fn lift_hugepage_limits(document: &mut Value) {
     }
 }
 
-/// An empty list of CPUs is none.
+/// Removes empty lists of CPUs.
 fn drop_empty_affinity(process: &mut Value) {
     let affinity = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut);
     if let Some(lists) = affinity {
@@ -259,8 +297,8 @@ fn drop_empty_affinity(process: &mut Value) {
     }
 }
 
-/// `process.capabilities.*`: names that this build does not know are ignored with a warning, since
-/// an engine may be newer than the runtime.
+/// Removes capabilities that this build does not know from `process.capabilities.*`, with a warning: an engine may be
+/// newer than the runtime.
 fn drop_unknown_capabilities(process: &mut Value, warnings: &mut Vec<String>) {
     let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
     let mut unknown = Vec::new();
@@ -285,7 +323,7 @@ fn drop_unknown_capabilities(process: &mut Value, warnings: &mut Vec<String>) {
     }
 }
 
-/// The specification's names, where oci-spec 0.10 has others.
+/// Renames flags of the specification to the names of oci-spec 0.10.
 fn rename_scheduler_flags(process: &mut Value) {
     let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
     for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
@@ -297,7 +335,7 @@ fn rename_scheduler_flags(process: &mut Value) {
     }
 }
 
-/// Refused in runc's words, which its tests look for.
+/// Rejects unknown memory policies with runc's text, which runc's tests look for.
 fn check_memory_policy(document: &Value) -> Result<()> {
     let Some(policy) = document.pointer("/linux/memoryPolicy") else { return Ok(()) };
     let mode = policy.get("mode").cloned().unwrap_or_else(|| "".into());
@@ -313,7 +351,7 @@ fn check_memory_policy(document: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A profile without a default action and without rules is none.
+/// Removes a profile without a default action and without rules.
 fn drop_empty_seccomp(document: &mut Value) {
     let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) else { return };
     let profile = linux.get("seccomp").filter(|profile| profile.is_object());

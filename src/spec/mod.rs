@@ -1,12 +1,12 @@
-//! config.json and process.json: loaded over oci-spec's types, then checked.
+//! Loads and checks config.json and process.json, with oci-spec's types.
 
 pub mod annotation;
 pub mod edit;
 mod extensions;
+mod field_path;
 pub mod grant;
 mod lenient;
 mod load;
-mod place;
 pub mod sandbox;
 pub mod size;
 mod validate;
@@ -16,5 +16,5 @@ pub use grant::OperatorGrant;
 pub use load::{Config, load, load_file, load_mounts, load_process, parse, parse_resources};
 pub use validate::{has_namespace, validate, validate_process};
 
-/// The version of the runtime specification that this code was written against.
+/// Version of the runtime specification that this code implements.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -35,12 +35,12 @@ pub const CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// Masked paths besides those of every default config. /proc/interrupts and thermal_throttle reveal what
-/// neighbours do (GHSA-6fw5-f8r9-fgfm).
+/// Masked paths in addition to those of every default config. /proc/interrupts and thermal_throttle reveal the activity
+/// of other containers (GHSA-6fw5-f8r9-fgfm).
 pub const MASKED: [&str; 2] = ["/proc/interrupts", "/sys/devices/virtual/powercap"];
 
-/// The `thermal_throttle` directories of the processors below `cpus`, which is
-/// /sys/devices/system/cpu: only physical processors of some makers have them.
+/// Returns the `thermal_throttle` directories in `cpus`, which is /sys/devices/system/cpu. Only some physical
+/// processors have them.
 pub fn thermal_throttles(cpus: &Path) -> Vec<String> {
     let is_cpu = |name: &str| {
         let digits = name.strip_prefix("cpu").unwrap_or_default();
@@ -58,8 +58,8 @@ pub fn thermal_throttles(cpus: &Path) -> Vec<String> {
     found
 }
 
-/// Allowed whatever capabilities the container holds: names of any architecture, for an unknown one is
-/// void. `socketcall` is absent: see [`profile`].
+/// System calls that are allowed with any capabilities: names of all architectures, because unknown ones are ignored.
+/// `socketcall` is absent: see [`profile`].
 const ALLOWED: &str = "\
     _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset \
     chdir chmod chown chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 \
@@ -108,7 +108,7 @@ const ALLOWED: &str = "\
     arch_prctl arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush modify_ldt \
     riscv_flush_icache set_tls sync_file_range2";
 
-/// Allowed to a container that holds one of the capabilities.
+/// System calls that are allowed if the container has one of the capabilities.
 const BY_CAPABILITY: [(&[Capability], &str); 14] = [
     (&[Capability::DacReadSearch], "open_by_handle_at"),
     (
@@ -131,7 +131,7 @@ const BY_CAPABILITY: [(&[Capability], &str); 14] = [
     (&[Capability::SysTtyConfig], "vhangup"),
 ];
 
-/// The flags of clone(2) that make a namespace.
+/// Flags of clone(2) that create a namespace.
 const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -140,13 +140,13 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
-/// Execution domains of personality(2): Linux, 32 bits, both with UNAME26, and the question which one it
-/// is. ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC are not among them.
+/// Execution domains of personality(2): Linux, 32 bits, both with UNAME26, and the value that only queries the domain.
+/// ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC are not allowed.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 const AF_ALG: u64 = libc::AF_ALG as u64;
 const AF_VSOCK: u64 = libc::AF_VSOCK as u64;
-/// The highest address family that Linux has: AF_MCTP.
+/// Highest address family of Linux: AF_MCTP.
 const AF_LAST: u64 = 45;
 
 #[cfg(target_arch = "x86_64")]
@@ -156,13 +156,17 @@ const ARCHITECTURES: &[Arch] = &[Arch::ScmpArchAarch64, Arch::ScmpArchArm];
 #[cfg(target_arch = "riscv64")]
 const ARCHITECTURES: &[Arch] = &[Arch::ScmpArchRiscv64];
 
-/// The profile of a container that holds these capabilities.
+/// Returns the profile of a container with these capabilities.
 ///
-/// AF_ALG (CVE-2026-31431) and AF_VSOCK are refused by socket(2) and, because a filter cannot see the
-/// family that i386's `socketcall` is called with, by refusing all of `socketcall`: C libraries go
-/// back to socket(2), but glibc's for i386 does not. Families above AF_VSOCK are listed one by one: the
-/// kernel looks at 32 bits of an argument of which "greater than" compares 64, so that 2^32 + AF_ALG
-/// would pass.
+/// AF_ALG (CVE-2026-31431) and AF_VSOCK are denied in socket(2). A filter cannot see the family in i386's `socketcall`,
+/// so `socketcall` is denied completely. Other C libraries then use socket(2), but glibc for i386 does not.
+///
+/// Families above AF_VSOCK are listed one by one. The kernel uses 32 bits of the argument, but "greater than" compares
+/// 64, so 2^32 + AF_ALG would pass.
+///
+/// # Errors
+///
+/// oci-spec's builder rejects a value.
 pub fn profile(held: &Capabilities) -> Result<LinuxSeccomp> {
     build(held).map_err(|e| Error::config(format!("the default seccomp profile: {e}")))
 }
@@ -191,7 +195,7 @@ fn build(held: &Capabilities) -> std::result::Result<LinuxSeccomp, OciSpecError>
     }
     if !holds(&[Capability::SysAdmin]) {
         rules.push(one("clone", argument(ScmpCmpMaskedEq, NEW_NAMESPACES)?)?);
-        // Its flags are out of a filter's reach: C libraries go back to clone.
+        // A filter cannot read the flags of clone3. C libraries then use clone.
         rules.push(refuse("clone3").build()?);
     }
     LinuxSeccompBuilder::default()
@@ -206,7 +210,7 @@ fn allow(names: Vec<String>) -> LinuxSyscallBuilder {
     LinuxSyscallBuilder::default().names(names).action(LinuxSeccompAction::ScmpActAllow)
 }
 
-/// As a system call that the kernel does not have.
+/// Returns a rule that denies a system call with ENOSYS, as if the kernel did not have it.
 fn refuse(name: &str) -> LinuxSyscallBuilder {
     LinuxSyscallBuilder::default()
         .names(vec![name.to_owned()])
@@ -218,7 +222,7 @@ fn one(name: &str, condition: LinuxSeccompArg) -> std::result::Result<LinuxSysca
     allow(vec![name.to_owned()]).args(vec![condition]).build()
 }
 
-/// Of the first argument. With a mask, none of its bits is set.
+/// Returns a condition on the first argument. With the masked operator, none of the bits may be set.
 fn argument(
     op: LinuxSeccompOperator,
     value: u64,
@@ -226,6 +230,7 @@ fn argument(
     LinuxSeccompArgBuilder::default().index(0_usize).value(value).value_two(0_u64).op(op).build()
 }
 
+/// Returns all capabilities that this build knows.
 pub fn every_capability() -> Capabilities {
     caps::all()
         .iter()

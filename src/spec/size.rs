@@ -1,12 +1,12 @@
-//! Amounts of bytes as people write them.
+//! Parses sizes in bytes.
 
-/// A number with a binary suffix in any case (`512m`, `1GiB`, `1.5 k`, `.5g`, `1e3`), or -1: whatever
-/// runc's command line takes.
+/// Parses a number with a binary suffix in any case (`512m`, `1GiB`, `1.5 k`, `.5g`, `1e3`), or -1, like runc's command
+/// line.
 pub fn bytes(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
     }
-    // The unit begins behind the last digit, so that an exponent is a part of the number.
+    // The unit begins after the last digit, so an exponent is a part of the number.
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (amount, suffix) = text.split_at(end);
     let shift = match suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase().as_str() {

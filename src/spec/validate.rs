@@ -1,4 +1,4 @@
-//! Rules that concern no single part of a container.
+//! Checks rules of the specification that belong to no single concern.
 
 use std::path::Path;
 
@@ -6,7 +6,11 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec, User};
 
 use crate::error::{Error, Result};
 
-/// The fields without which nothing can be made.
+/// Checks that required fields exist.
+///
+/// # Errors
+///
+/// `root`, `process` or `linux` is missing, or the process is invalid: see [`validate_process`].
 pub fn validate(spec: &Spec) -> Result<()> {
     let root = spec.root().as_ref().ok_or_else(|| Error::config("root must be specified"))?;
     if root.path().as_os_str().is_empty() {
@@ -24,12 +28,17 @@ pub fn validate(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// Whether the container has a namespace of that kind, made or joined.
+/// Returns true if the container has a namespace of that kind, created or joined.
 pub fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let linux = spec.linux().as_ref();
     linux.and_then(|l| l.namespaces().as_ref()).into_iter().flatten().any(|n| n.typ() == kind)
 }
 
+/// Checks a process of config.json or of `exec`.
+///
+/// # Errors
+///
+/// `args` is empty, `cwd` is not absolute, or an ID is 4294967295.
 pub fn validate_process(process: &Process) -> Result<()> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::config("args must not be empty"));
@@ -44,7 +53,7 @@ pub fn validate_process(process: &Process) -> Result<()> {
     validate_user(process.user())
 }
 
-/// To setresuid(2) and its kin -1 means "as it is": the program would stay root.
+/// Rejects the ID -1, with which setresuid(2) and related calls change nothing: the program would stay root.
 fn validate_user(user: &User) -> Result<()> {
     let additional = user.additional_gids().iter().flatten();
     let ids = [("user.uid", user.uid()), ("user.gid", user.gid())];

@@ -275,6 +275,6 @@ fn annotations_act_if_the_options_allow_them() {
     assert!(status == 0 && log.contains(said) && log.contains("level=warning"), "{status} {log}");
     let Some((status, log)) = confined("AllowAnnotations = [\"io.aril.*\"]\n") else { return };
     assert!(status != 0 || log.contains("landlock is not enforced"), "{status} {log}");
-    assert!(log.contains("annotation io.aril.network ignored: it reaches the host"), "{log}");
+    assert!(log.contains("annotation io.aril.network ignored: it affects the host"), "{log}");
     assert!(!log.contains("io.aril.landlock"), "{log}");
 }

@@ -110,7 +110,7 @@ fn a_prefix_allows_nothing_that_names_the_host() {
             let out = c.call(["--allow-annotation=io.aril.*", "run", "-b"]).arg(&c.dir);
             let out = out.arg(&c.id).output().ok();
             assert_eq!(out.stdout, plain, "{key}");
-            assert!(out.stderr.contains(&format!("annotation {key} ignored: it reaches the host")));
+            assert!(out.stderr.contains(&format!("annotation {key} ignored: it affects the host")));
         }
         c.leaves_nothing();
     });

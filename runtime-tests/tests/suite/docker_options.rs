@@ -113,7 +113,7 @@ fn docker_options_edit_a_bundle() {
             let mounts = spec["mounts"].as_array_mut().expect("mounts");
             mounts.retain(|mount| mount["destination"] != "/dev/shm");
         });
-        c.run_call(&["--shm-size=2m"]).output().exits(1).says("no tmpfs of its own at /dev/shm");
+        c.run_call(&["--shm-size=2m"]).output().exits(1).says("no tmpfs at /dev/shm");
         c.leaves_nothing();
     });
 }

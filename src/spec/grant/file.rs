@@ -1,11 +1,11 @@
-//! The operator's configuration file.
+//! Reads the operator's configuration file.
 //!
-//! One directive a line, as the option of the same name without its dashes: `allow-annotation KEY`,
-//! `deny-annotation KEY`, `strict-annotations`. Empty lines and lines from `#` on are comments.
+//! A line has one directive with the name of an option without dashes: `allow-annotation KEY`, `deny-annotation KEY`,
+//! `strict-annotations`. Empty lines and text after `#` are comments.
 //!
-//! The file counts only if no other user can change it: the file and every directory on the way to it
-//! belong to root or to the owner that the caller names, and neither group nor others can write them; no
-//! component of the path is a symbolic link.
+//! Other users must not be able to change the file. The file and every directory of its path must belong to root, or to
+//! the owner that the caller of this module names, and must not be writable by group or others. No part of the path may
+//! be a symbolic link.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,27 +22,27 @@ use super::Rules;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::open::open;
 
-/// A file that need not exist.
+/// Configuration file, which may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     pub path: PathBuf,
-    /// The user whose file it may be, besides root.
+    /// User that may own the file, besides root.
     pub owner: u32,
-    /// A file of another owner, or one that the caller may not read, is ignored instead of refused.
+    /// True to ignore a file with another owner, and one that the caller may not read. False to reject it.
     pub optional: bool,
-    /// In a user namespace, the owner that a file of the host's root seems to have: trusted above the
-    /// directory that the file is in.
+    /// Owner that files of the host's root have in a user namespace. It is trusted for directories above that of the
+    /// file.
     pub unmapped: Option<u32>,
 }
 
-/// More is no configuration.
+/// Maximum size of the file in bytes.
 const LIMIT: u64 = 1 << 20;
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
 impl ConfigFile {
-    /// The rules in the file; `None` if there is no file.
+    /// Reads the rules in the file. `None` if there is no file.
     pub(super) fn read(&self) -> Result<Option<Rules>> {
         let shown = || format!("read the configuration file {}", self.path.display());
         let Some(mut file) = self.open().context(shown)? else { return Ok(None) };
@@ -52,7 +52,7 @@ impl ConfigFile {
         parse(&text).map(Some).context(shown)
     }
 
-    /// Opened component by component: what was checked is what is read.
+    /// Opens the path component by component, so that the checked file is the one that is read.
     fn open(&self) -> Result<Option<File>> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let root = open("/", directory).os("open", "/")?;
@@ -65,11 +65,11 @@ impl ConfigFile {
             let Some(next) = self.step(at, name, directory, &path)? else { return Ok(None) };
             opened.push((next, path));
         }
-        // A fifo would be waited for.
+        // O_NONBLOCK: opening a FIFO would wait for a writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let (at, _) = &opened[opened.len() - 1];
         let Some(file) = self.step(at, name, flags, &self.path)? else { return Ok(None) };
-        // Only a file that is there is judged: a path to none may be any.
+        // The directories are checked only if the file exists: the path of a missing file may be anything.
         let last = opened.len() - 1;
         for (n, (fd, path)) in opened.iter().enumerate() {
             if !self.is_trusted(fd, path, n < last)? {
@@ -86,7 +86,7 @@ impl ConfigFile {
         Ok(Some(file))
     }
 
-    /// `None` if there is no such file, or the caller, who is not root, may not look.
+    /// Opens one component. `None` if it does not exist, or if a caller other than root may not access it.
     fn step(
         &self,
         at: &OwnedFd,
@@ -100,7 +100,7 @@ impl ConfigFile {
             Err(Errno::EACCES) if self.optional || self.owner != 0 => Ok(None),
             Err(Errno::ELOOP | Errno::ENOTDIR) if path.is_symlink() => {
                 Err(Error::config(format!("{} is a symbolic link", path.display())).hint(
-                    "put the file itself there: a user who can change the link chooses the file",
+                    "replace the link by the file: the owner of a link can choose another file",
                 ))
             }
             Err(errno) => Err(Error::os("open", path.display(), errno)),
@@ -116,7 +116,7 @@ impl ConfigFile {
         self.path.components().filter_map(named).collect()
     }
 
-    /// Whether the owner alone can change it; an error if the file counts and is not trusted.
+    /// Returns true if only trusted users can change the file. Returns false for an optional file with another owner.
     fn is_trusted(&self, fd: impl AsFd, path: &Path, is_above: bool) -> Result<bool> {
         let file = File::from(fd.as_fd().try_clone_to_owned().os("dup", path.display())?);
         let metadata = file.metadata().os("fstat", path.display())?;

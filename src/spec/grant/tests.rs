@@ -46,12 +46,12 @@ fn nothing_acts_that_was_not_allowed() {
         assert_eq!(one.grant, OperatorGrant::default());
         let wanted = "ignored: the operator has not allowed it (--allow-annotation)";
         assert_eq!(one.warnings, [format!("annotation {key} {wanted}")]);
-        // A prefix never grants what reaches the host.
+        // A prefix never grants an annotation that affects the host.
         let prefix = admit(&policy(&["io.aril.*", "org.systemd.property.*"]), &[(key, value)]);
         let reaches_host = annotation::class(key, value) == Some(Class::Host);
         assert_eq!(prefix.grant == OperatorGrant::default(), reaches_host, "{key}");
         assert_eq!(prefix.warnings.len(), usize::from(reaches_host));
-        // The key does, and no key but itself.
+        // The full key grants that annotation, and no other.
         let named = admit(&policy(&[key]), &hostile);
         let mut alone = Extensions::default();
         alone.annotate(key, value);
@@ -81,7 +81,7 @@ fn what_is_harmless_acts_unless_it_is_denied() {
     let admitted = admit(&deny, &[pairs[0], (annotation::LANDLOCK, "{}")]);
     assert_eq!(admitted.grant, OperatorGrant::default());
     assert!(admitted.warnings[0].contains("io.aril.landlock, run.oci.keep_original_groups"));
-    // No unit, no properties, and no word of them.
+    // Without a systemd unit, properties are ignored without a warning.
     let without = Policy::default()
         .admit(&annotations(&[("org.systemd.property.X", "1")]), &Extensions::default(), false)
         .unwrap();
@@ -127,10 +127,10 @@ fn patterns() {
     assert!(admit(&policy(&["io.aril.network.*"]), &pairs).grant.network.is_none());
 }
 
-/// A directory of this test alone, below one that others can write, as /tmp is.
-struct Place(PathBuf);
+/// Directory of one test, in a directory that other users can write, like /tmp.
+struct TestDirectory(PathBuf);
 
-impl Place {
+impl TestDirectory {
     fn new(name: &str) -> Self {
         let path = Path::new("/tmp").canonicalize().unwrap();
         let path = path.join(format!("aril-grant-{}-{name}", std::process::id()));
@@ -147,7 +147,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestDirectory {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
     }
@@ -164,9 +164,9 @@ fn refusal(path: &Path) -> String {
 
 #[test]
 fn directives() {
-    let place = Place::new("directives");
-    let text = "# ours\n\n allow-annotation  io.aril.landlock # why\ndeny-annotation run.oci.*\nstrict-annotations\n";
-    let rules = read(&place.file(text)).unwrap().unwrap();
+    let directory = TestDirectory::new("directives");
+    let text = "# rules\n\n allow-annotation  io.aril.landlock # why\ndeny-annotation run.oci.*\nstrict-annotations\n";
+    let rules = read(&directory.file(text)).unwrap().unwrap();
     let mut wanted = Rules::default();
     wanted.allow("io.aril.landlock").unwrap();
     wanted.deny("run.oci.*").unwrap();
@@ -179,31 +179,31 @@ fn directives() {
         "x",
         "allow-annotation x",
     ] {
-        let said = refusal(&place.file(&format!("\n{bad}\n")));
+        let said = refusal(&directory.file(&format!("\n{bad}\n")));
         assert!(said.contains("line 2: invalid") && said.contains("aril.conf"), "{said}");
     }
-    assert_eq!(read(&place.0.join("none")).unwrap(), None);
-    assert_eq!(read(&place.0.join("no/such/file")).unwrap(), None);
+    assert_eq!(read(&directory.0.join("none")).unwrap(), None);
+    assert_eq!(read(&directory.0.join("no/such/file")).unwrap(), None);
 }
 
 #[test]
 fn a_file_that_others_can_change_is_refused() {
-    let place = Place::new("modes");
-    let path = place.file("allow-annotation io.aril.*\n");
+    let directory = TestDirectory::new("modes");
+    let path = directory.file("allow-annotation io.aril.*\n");
     for mode in [0o664, 0o646, 0o666] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         assert!(refusal(&path).contains("other users can write"), "{mode:o}");
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     for mode in [0o775, 0o757, 0o1777] {
-        fs::set_permissions(&place.0, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).unwrap();
         assert!(refusal(&path).contains("other users can write"), "{mode:o}");
     }
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
-    let link = place.0.join("link");
+    fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let link = directory.0.join("link");
     symlink(&path, &link).unwrap();
     assert!(refusal(&link).contains("is a symbolic link"));
-    let (inner, behind) = (place.0.join("inner"), place.0.join("behind"));
+    let (inner, behind) = (directory.0.join("inner"), directory.0.join("behind"));
     fs::create_dir(&inner).unwrap();
     symlink(&inner, &behind).unwrap();
     assert!(refusal(&behind.join("aril.conf")).contains("is a symbolic link"));
@@ -213,7 +213,7 @@ fn a_file_that_others_can_change_is_refused() {
     assert!(refusal(&inner.join("fifo")).contains("not a regular file"));
     assert!(read(&path).unwrap().is_some());
     if nix::unistd::geteuid().is_root() {
-        for owned in [&path, &place.0] {
+        for owned in [&path, &directory.0] {
             chown(owned, Some(4321), None).unwrap();
             assert!(refusal(&path).contains("belongs to user 4321"));
             let skipped =
@@ -221,9 +221,9 @@ fn a_file_that_others_can_change_is_refused() {
             assert_eq!(skipped.read().unwrap(), None);
             chown(owned, Some(0), None).unwrap();
         }
-        // A user's own, and nobody else's.
+        // The owner of the file can be a user, but only the expected one.
         chown(&path, Some(4321), None).unwrap();
-        chown(&place.0, Some(4321), None).unwrap();
+        chown(&directory.0, Some(4321), None).unwrap();
         let of = |owner| {
             ConfigFile { path: path.clone(), owner, optional: false, unmapped: None }.read()
         };

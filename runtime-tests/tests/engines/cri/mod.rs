@@ -459,7 +459,7 @@ fn a_pod_with_annotations() {
             let keys = "io.aril.network, io.aril.network.publish, io.aril.rootfs.layers";
             wait_until("the warning", || daemon.said().contains(&format!("{keys} {why}")));
             assert_eq!(said("prefixed", "AllowAnnotations = [\"io.aril.*\"]\n"), plain);
-            wait_until("the warning", || daemon.said().contains("ignored: it reaches the host"));
+            wait_until("the warning", || daemon.said().contains("ignored: it affects the host"));
             let seen = said("named", "AllowAnnotations = [\"io.aril.rootfs.layers\"]\n");
             assert_eq!(seen, [&["stdout F of the host"], &plain[..]].concat());
         });

@@ -1,6 +1,6 @@
-//! Which field of a document an error is about: JSON's own words know line and column only.
+//! Finds the field of a JSON document that an error belongs to. serde_json reports only line and column.
 
-/// The error with the field before it, as in `linux.namespaces[2].type: unknown variant ...`.
+/// Returns the text of the error after the field, as in `linux.namespaces[2].type: unknown variant ...`.
 #[cold]
 pub fn with_field(text: &[u8], error: &serde_json::Error) -> String {
     let lines = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
@@ -16,8 +16,8 @@ enum Level<'a> {
     Array(usize),
 }
 
-/// The field that is being read where the text is cut off. A value that has ended is still that of its
-/// field, until a comma; an object that has ended is one value.
+/// Returns the field at the end of the cut text. After the end of a value, the field stays the same until a comma. A
+/// complete object is one value.
 fn field(text: &[u8]) -> String {
     let mut levels = Vec::new();
     let mut at = 0;
@@ -46,7 +46,7 @@ fn field(text: &[u8]) -> String {
     })
 }
 
-/// Up to the quotation mark that ends it.
+/// Returns the string up to its closing quotation mark.
 fn string(text: &[u8]) -> &[u8] {
     let mut escaped = false;
     let end = text.iter().position(|byte| {
@@ -57,7 +57,7 @@ fn string(text: &[u8]) -> &[u8] {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Names of annotations and sysctls have dots of their own.
+/// Appends a key to a path. Names of annotations and sysctls contain dots, so they are quoted.
 fn join(path: String, key: &str) -> String {
     match (key.contains(['.', '/']), path.is_empty()) {
         (true, _) => format!("{path}[\"{key}\"]"),
