@@ -8,7 +8,7 @@ use aril::cgroup::systemd::Manager;
 use aril::explain;
 use aril::id::ContainerId;
 use aril::identity::SecurityModules;
-use aril::identity::descriptors::Passed;
+use aril::identity::descriptors::PassedDescriptors;
 use aril::limits::rdt::Resctrl;
 use aril::namespace::plan::Facts;
 use aril::namespace::{Mapping, Maps};
@@ -131,7 +131,7 @@ pub fn plan(spec: &Spec, host: Host) {
         let options = ExecOptions {
             detach: true,
             console_socket: None,
-            passed: Passed::default(),
+            passed: PassedDescriptors::default(),
             denies_setgroups: rootless,
         };
         let _ = compile::exec(&id, spec, grant, process, &options, &facts.process);
@@ -163,7 +163,7 @@ fn options(bundle: PathBuf) -> Options {
         no_cgroup: false,
         detach: false,
         console_socket: None,
-        passed: Passed::default(),
+        passed: PassedDescriptors::default(),
         notify_directory: None,
     }
 }

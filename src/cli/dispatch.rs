@@ -17,7 +17,7 @@ use super::{
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::process::in_user_namespace;
 use crate::id::ContainerId;
-use crate::identity::descriptors::{self, Passed};
+use crate::identity::descriptors::{self, PassedDescriptors};
 use crate::lifecycle::events::Event;
 use crate::lifecycle::exec::Source;
 use crate::lifecycle::inside::{self, Place};
@@ -514,7 +514,7 @@ pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn passed(preserve: u32) -> Passed {
+fn passed(preserve: u32) -> PassedDescriptors {
     let variable = |name| std::env::var(name).ok();
     let (fds, pid) = (variable("LISTEN_FDS"), variable("LISTEN_PID"));
     descriptors::plan(fds.as_deref(), pid.as_deref(), std::process::id(), preserve)

@@ -1,5 +1,6 @@
-//! A user by name, as `--user` of `run` has it: looked up in the image's own files, before there is a
-//! container. What is a number is never looked up as a name: [`Principal`].
+//! Finds the user of `run --user` in the image's /etc/passwd and /etc/group, before a container exists.
+//!
+//! A number is never looked up as a name: see [`Principal`].
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -15,15 +16,24 @@ use crate::spec::edit::Account;
 use crate::sys::Errno;
 use crate::sys::open::open;
 
-/// What is read of a file at most.
+/// Maximum number of bytes that are read from a file.
 const LONGEST: u64 = 10 << 20;
 
-/// `USER[:GROUP]`, each a number or a name in the image that the folders make, the lowest first.
+/// Finds `USER[:GROUP]`. Each part is a number, or a name in the image. `layers` are the directories of the image, the
+/// lowest first.
+///
+/// # Errors
+///
+/// The text is not `USER[:GROUP]`, a name is not in the image, or an entry has no number.
 pub fn find(text: &str, layers: &[PathBuf]) -> Result<Account> {
     find_in(text, &topmost_first(layers)?)
 }
 
-/// Groups by number, or by name in the same image.
+/// Finds groups, each a number or a name in the same image.
+///
+/// # Errors
+///
+/// A text is neither a number nor a name in the image.
 pub fn groups(texts: &[String], layers: &[PathBuf]) -> Result<Vec<u32>> {
     let parse = |text: &String| principal("group-add", text, text).map(|_| ());
     texts.iter().try_for_each(parse)?;
@@ -43,7 +53,11 @@ fn topmost_first(layers: &[PathBuf]) -> Result<Vec<Root>> {
     layers.iter().rev().map(open).collect()
 }
 
-/// The same in a root, or in several: the topmost first.
+/// Finds `USER[:GROUP]` in one root directory, or in several: the topmost first.
+///
+/// # Errors
+///
+/// The errors of [`find`].
 pub fn find_in(text: &str, roots: &[Root]) -> Result<Account> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -60,7 +74,7 @@ pub fn find_in(text: &str, roots: &[Root]) -> Result<Account> {
     account(user, group, &passwd, &groups)
 }
 
-/// The file of the topmost folder that has it; none is an empty one.
+/// Reads a file from the topmost directory that has it. Returns an empty text if none has it.
 fn read(roots: &[Root], path: &CStr) -> Result<String> {
     let name = path.to_string_lossy();
     let proc = Proc::of_the_host()?;
@@ -69,7 +83,7 @@ fn read(roots: &[Root], path: &CStr) -> Result<String> {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             Err(errno) => return Err(errno).os("open", &name),
             Ok(Some(fd)) => fd,
-            // A device of 0:0 says that it is deleted; others say nothing.
+            // A whiteout (device 0:0) marks a deleted file. Other files that are not regular count as empty.
             Ok(None) => break,
         };
         let mut bytes = Vec::new();
@@ -79,7 +93,7 @@ fn read(roots: &[Root], path: &CStr) -> Result<String> {
     Ok(String::new())
 }
 
-/// `text` is the whole value of the flag.
+/// Parses a user or a group. `text` is the whole value of the flag, for the error.
 fn principal<'a>(flag: &str, text: &str, part: &'a str) -> Result<Principal<'a>> {
     Principal::parse(part).map_err(|why| {
         let text = format!("invalid value {text:?} for flag --{flag}: {part:?}: {why}");
@@ -113,7 +127,7 @@ fn account(
         Some(group) => group_id(group, groups)?,
         None => of_entry(3)?.unwrap_or_default(),
     };
-    // With a group that is asked for, it is the only one.
+    // With an explicit group, the process has no other groups.
     let name = entry.as_ref().map(|fields| fields[0]).filter(|_| group.is_none());
     let member = |fields: &Vec<&str>| {
         name.is_some_and(|name| fields.get(3).is_some_and(|m| m.split(',').any(|m| m == name)))
@@ -145,10 +159,10 @@ fn id(fields: &[&str], at: usize, name: &str, file: &str) -> Result<u32> {
 
 fn missing(kind: &str, name: &str, file: &str) -> Error {
     Error::config(format!("no {kind} {name:?} in {file} of the image"))
-        .hint("a number needs no entry")
+        .hint("use a number, which needs no entry")
 }
 
-/// For `runtime-tests/fuzz/`: a number is that user, whatever the files hold.
+/// Checks for `runtime-tests/fuzz/` that a number is that user, independent of the files.
 #[cfg(fuzzing)]
 pub fn check_files(passwd: &str, groups: &str) {
     for user in ["root", "mail", "8", "1000"] {
@@ -187,13 +201,13 @@ mod tests {
         assert_eq!(ids(of("mail", Some("adm"))), (8, 4, vec![]));
         assert_eq!(ids(of("77", None)), (77, 0, vec![]));
         assert_eq!(ids(of("77", Some("78"))), (77, 78, vec![]));
-        // Not the entry that is called so.
+        // The entry whose name is the number must not be used.
         assert_eq!(ids(of("1000", None)), (1000, 0, vec![]));
     }
 
     #[test]
     fn what_is_not_there_is_not_guessed() {
-        for (user, group) in [("nobody", None), ("root", Some("wheel")), ("broken", None)] {
+        for (user, group) in [("absent", None), ("root", Some("wheel")), ("broken", None)] {
             assert!(account(user, group, PASSWD, GROUP).is_err(), "{user}");
         }
         for text in ["", ":", "root:", ":root"] {

@@ -1,4 +1,4 @@
-//! Becomes the container's user, in the container's root.
+//! Sets the identity of the calling process, in the container's root.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +15,12 @@ use crate::path;
 use crate::sys::Errno;
 use crate::sys::process::{self, CapabilitySets};
 
-/// What steps share.
+/// Data that all steps share.
 pub struct Context<'a> {
     pub proc: &'a Proc,
-    /// The container's, in which we are.
+    /// Root of the container, which is the root of this process.
     pub root: &'a Root,
-    /// The first attempt at the working directory was refused for lack of permission.
+    /// True if the first attempt to enter the working directory failed for lack of permission.
     pub cwd_pending: bool,
 }
 
@@ -30,6 +30,11 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Runs one step.
+///
+/// # Errors
+///
+/// The kernel rejects a system call of the step, or the working directory is outside of the container.
 pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
     match step {
         Step::SessionKeyring(keyring) => join_keyring(keyring, context.proc),
@@ -53,11 +58,11 @@ pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
         Step::KeepCapabilities => {
             process::set_keep_capabilities(true).during("prctl PR_SET_KEEPCAPS")
         }
-        Step::StdioOwner { uid, gid } => give_stdio(*uid, *gid),
+        Step::StdioOwner { uid, gid } => change_stdio_owner(*uid, *gid),
         Step::Groups(gids) => process::set_groups(gids).during("setgroups"),
         Step::Gid(gid) => unmapped(process::set_gid(*gid), "setgid", "gid", *gid),
         Step::Uid(uid) => unmapped(process::set_uid(*uid), "setuid", "uid", *uid),
-        Step::SettleCwd { path } => settle_cwd(path, context.cwd_pending),
+        Step::CheckCwd { path } => check_cwd(path, context.cwd_pending),
         Step::Capabilities(sets) => set_capabilities(sets),
         Step::ReducedCapabilities(sets) => process::capset(sets).during("capset"),
         Step::Ambient(mask) => {
@@ -67,7 +72,7 @@ pub fn run(step: &Step, context: &mut Context) -> ChildResult<()> {
     }
 }
 
-/// The first is AppArmor's own; the other belongs to the first module and is there since always.
+/// Sets the AppArmor profile of the next execve. `attr/exec`, for older kernels, belongs to the first security module.
 fn set_apparmor(proc: &Proc, command: &str) -> ChildResult<()> {
     match proc.write(c"self/attr/apparmor/exec", command.as_bytes()) {
         Err(Errno::ENOENT) => proc.write(c"self/attr/exec", command.as_bytes()),
@@ -86,7 +91,7 @@ fn join_keyring(keyring: &Keyring, proc: &Proc) -> ChildResult<()> {
         proc.write(ATTRIBUTE, b"").during("write attr/keycreate")?;
     }
     match (joined, keyring.permissions) {
-        // A kernel without keyrings.
+        // The kernel has no keyrings.
         (Err(Errno::ENOSYS), _) => Ok(()),
         (Err(errno), _) => Err(errno).during("keyctl join session keyring"),
         (Ok(_), None) => Ok(()),
@@ -98,7 +103,7 @@ fn join_keyring(keyring: &Keyring, proc: &Proc) -> ChildResult<()> {
 }
 
 fn key_permissions(serial: i32) -> Result<u32, Errno> {
-    // The name has an id in it, of up to 255 bytes.
+    // The name contains a container ID of up to 255 bytes.
     let mut buffer = [0; 512];
     let description = process::describe_key(serial, &mut buffer)?;
     let field = description.split(|byte| *byte == b';').nth(3);
@@ -108,7 +113,7 @@ fn key_permissions(serial: i32) -> Result<u32, Errno> {
         .ok_or(Errno::EINVAL)
 }
 
-/// Whether we are there. False: not permitted, to be tried again as the user.
+/// Enters the working directory. Returns false if permission is denied, so that it is tried again as the user.
 fn enter_cwd(root: &Root, path: &CStr) -> ChildResult<bool> {
     match open_cwd(root, path).and_then(fchdir) {
         Ok(()) => Ok(true),
@@ -123,17 +128,18 @@ fn cwd_fault(path: &CStr, errno: Errno) -> Fault {
     Fault::refused(format!("chdir to cwd ({path:?}) set in config.json failed: {why}"))
 }
 
-/// Root follows no magic link: `/proc/self/fd/N` would lead out of the container (CVE-2024-21626).
+/// Opens the working directory. `Root` follows no magic link: `/proc/self/fd/N` would lead out of the container
+/// (CVE-2024-21626).
 fn open_cwd(root: &Root, path: &CStr) -> Result<OwnedFd, Errno> {
     let open = |path: &CStr| root.open(path, libc::O_PATH | libc::O_DIRECTORY);
     match open(path) {
-        // It leads through what does not exist, as in `/new/../tmp`.
+        // A part of the path before `..` may be missing, as in `/new/../tmp`.
         Err(Errno::ENOENT) => open(&clean(path)?),
         other => other,
     }
 }
 
-/// If it is missing. What else may be wrong with it is told by who enters it.
+/// Creates the working directory if it is missing. [`enter_cwd`] reports other problems.
 fn make_cwd(root: &Root, path: &CStr) -> ChildResult<()> {
     if !matches!(open_cwd(root, path), Err(Errno::ENOENT)) {
         return Ok(());
@@ -142,12 +148,14 @@ fn make_cwd(root: &Root, path: &CStr) -> ChildResult<()> {
     made.map(drop).during("mkdir")
 }
 
+/// Cleans a path as [`path::clean`] does.
 fn clean(path: &CStr) -> Result<CString, Errno> {
     let path = path::clean(Path::new(OsStr::from_bytes(path.to_bytes())));
     CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::EINVAL)
 }
 
-fn settle_cwd(path: &CStr, pending: bool) -> ChildResult<()> {
+/// Enters the working directory if the first attempt failed, and checks that it is in the container.
+fn check_cwd(path: &CStr, pending: bool) -> ChildResult<()> {
     if pending {
         chdir(path).map_err(|errno| cwd_fault(path, errno))?;
     }
@@ -168,7 +176,7 @@ fn drop_bounding(keep: u64) -> ChildResult<()> {
     for capability in 0..u64::BITS as u8 {
         if keep & 1 << capability == 0 {
             match process::drop_bounding(capability) {
-                // The kernel has no more.
+                // The kernel has no more capabilities.
                 Err(Errno::EINVAL) => break,
                 other => other.during("prctl PR_CAPBSET_DROP")?,
             }
@@ -177,8 +185,9 @@ fn drop_bounding(keep: u64) -> ChildResult<()> {
     Ok(())
 }
 
-/// So that the user can open `/dev/stdout`. Files that cannot be given stay whose they are.
-fn give_stdio(uid: u32, gid: u32) -> ChildResult<()> {
+/// Changes the owner of stdio, so that the user can open `/dev/stdout`. Files whose owner cannot be changed are left as
+/// they are.
+fn change_stdio_owner(uid: u32, gid: u32) -> ChildResult<()> {
     let null = libc::makedev(1, 3);
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
@@ -204,7 +213,7 @@ fn unmapped(
     }
 }
 
-/// Capabilities end with the kernel's last one, whatever the sets ask for.
+/// Sets the capabilities. Those that the kernel does not know are ignored.
 fn set_capabilities(sets: &CapabilitySets) -> ChildResult<()> {
     process::set_keep_capabilities(false).during("prctl PR_SET_KEEPCAPS")?;
     process::capset(sets).map_err(|errno| {
@@ -212,13 +221,13 @@ fn set_capabilities(sets: &CapabilitySets) -> ChildResult<()> {
         let missing = (sets.permitted | sets.inheritable) & !held;
         let call = match missing {
             0 => "capset".into(),
-            _ => format!("capset: the runtime itself has not got {}", Names(missing)).into(),
+            _ => format!("capset: the runtime itself lacks {}", Names(missing)).into(),
         };
         Fault { call, errno }
     })
 }
 
-/// A capability that the kernel will not raise is left out: the sets above are what protects.
+/// Sets the ambient capabilities. If the kernel rejects one it is left out, which takes privileges away and adds none.
 fn set_ambient(mask: u64) {
     let _ = process::clear_ambient();
     for capability in (0..u64::BITS as u8).filter(|bit| mask & 1 << bit != 0) {
@@ -268,7 +277,7 @@ mod tests {
                 Step::Groups(vec![7, 9]),
                 Step::Gid(1001),
                 Step::Uid(1000),
-                Step::SettleCwd { path: c"/".into() },
+                Step::CheckCwd { path: c"/".into() },
                 Step::Capabilities(sets),
                 Step::Ambient(KILL),
             ])
@@ -297,7 +306,7 @@ mod tests {
         let kill = CapabilitySets { permitted: KILL, ..CapabilitySets::default() };
         as_root(move || {
             let fault = replay(&[none, Step::Capabilities(kill)]).unwrap_err();
-            assert_eq!(fault.call, "capset: the runtime itself has not got CAP_KILL");
+            assert_eq!(fault.call, "capset: the runtime itself lacks CAP_KILL");
             assert_eq!(fault.errno, Errno::EPERM);
         });
     }
@@ -313,7 +322,7 @@ mod tests {
             format!("chdir to cwd ({path:?}) set in config.json failed: no such file or directory");
         assert_eq!(message, expected);
         let make = Step::MakeCwd(c_path.clone());
-        as_root(move || replay(&[make, enter, Step::SettleCwd { path: c_path }]).unwrap());
+        as_root(move || replay(&[make, enter, Step::CheckCwd { path: c_path }]).unwrap());
         let made = top.join("a/c").is_dir();
         let _ = std::fs::remove_dir_all(&top);
         assert!(made || !nix::unistd::geteuid().is_root());
@@ -334,7 +343,7 @@ mod tests {
         as_root(|| {
             chdir(c"/usr").unwrap();
             nix::unistd::chroot("/etc").unwrap();
-            let fault = settle_cwd(c"/", false).unwrap_err();
+            let fault = check_cwd(c"/", false).unwrap_err();
             assert!(fault.call.contains("possible container breakout detected"));
         });
     }
@@ -346,7 +355,7 @@ mod tests {
             Step::SessionKeyring(Keyring { name, permissions, label: None })
         };
         as_root(move || {
-            // A kernel may have no keyrings, or none for us.
+            // The kernel may have no keyrings, or deny access to them.
             if replay(&[keyring(Some(0x0008_0000))]).is_ok()
                 && let Ok(serial) = process::join_session_keyring(c"_ses.probe")
             {

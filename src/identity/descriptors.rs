@@ -1,6 +1,8 @@
-//! Which descriptors above 2 the container's process gets: those of socket activation, then those
-//! of `--preserve-fds`, under the numbers they have. All others are closed before execve, so that
-//! none of the host's is reachable as `/proc/self/fd/N` (CVE-2024-21626).
+//! Decides which descriptors above 2 the container's process inherits, and closes the others.
+//!
+//! The process inherits descriptors of socket activation, then those of `--preserve-fds`, with their numbers. All
+//! others are closed before execve, so that no descriptor of the host is reachable as `/proc/self/fd/N`
+//! (CVE-2024-21626).
 
 use std::os::fd::RawFd;
 
@@ -8,39 +10,41 @@ use crate::error::fault::{Attempt, ChildResult};
 use crate::error::{Error, OsContext, Result};
 use crate::sys::process;
 
-/// The first one after the standard three.
+/// First descriptor after the standard ones.
 const FIRST: u32 = 3;
 
+/// Numbers of inherited descriptors, which begin at 3.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct PassedDescriptors {
     listen: u32,
     preserve: u32,
 }
 
-/// `listen_fds` and `listen_pid` are LISTEN_FDS and LISTEN_PID of the runtime's own environment.
-/// They count only if they name this process: a caller's caller may have left them. Pure.
+/// Reads LISTEN_FDS and LISTEN_PID of the runtime's environment (sd_listen_fds(3)), without system calls.
+///
+/// They only count if LISTEN_PID is this process: they may be inherited from the caller's caller.
 pub fn plan(
     listen_fds: Option<&str>,
     listen_pid: Option<&str>,
     own_pid: u32,
     preserve: u32,
-) -> Passed {
-    let ours = listen_pid.and_then(|pid| pid.parse().ok()) == Some(own_pid);
-    let listen = listen_fds.and_then(|n| n.parse().ok()).filter(|_| ours).unwrap_or(0);
-    Passed { listen, preserve }
+) -> PassedDescriptors {
+    let own = listen_pid.and_then(|pid| pid.parse().ok()) == Some(own_pid);
+    let listen = listen_fds.and_then(|n| n.parse().ok()).filter(|_| own).unwrap_or(0);
+    PassedDescriptors { listen, preserve }
 }
 
 fn is_inherited(fd: u32) -> bool {
     i32::try_from(fd).is_ok_and(|fd| process::is_cloexec(fd) == Ok(false))
 }
 
-impl Passed {
-    /// The first descriptor that is not passed.
+impl PassedDescriptors {
+    /// Returns the first descriptor that is not inherited.
     pub fn end(self) -> u32 {
         FIRST.saturating_add(self.listen).saturating_add(self.preserve)
     }
 
-    /// What the container's environment gains. Its process will be 1 to itself.
+    /// Returns the variables to add to the container's environment. The container's process has the pid 1.
     pub fn variables(self) -> Vec<String> {
         match self.listen {
             0 => Vec::new(),
@@ -48,8 +52,12 @@ impl Passed {
         }
     }
 
-    /// Those of socket activation must all have come from the caller. What is marked close-on-exec
-    /// cannot have survived our own execve, so it is ours and must not leak.
+    /// Checks that the caller has passed all descriptors of socket activation. A close-on-exec descriptor cannot have
+    /// survived the runtime's own execve, so it is one of the runtime, which must not leak.
+    ///
+    /// # Errors
+    ///
+    /// A descriptor that LISTEN_FDS counts is closed or close-on-exec.
     pub fn check(self) -> Result<()> {
         let listen_end = FIRST.saturating_add(self.listen);
         match (FIRST..listen_end).find(|fd| !is_inherited(*fd)) {
@@ -61,9 +69,15 @@ impl Passed {
         }
     }
 
-    /// Of the preserved descriptors not all need be open. Takes the free numbers below the last one
-    /// that is, so that nothing of the runtime's comes to be among them, where it would stay open until
-    /// execve; the number of preserved descriptors ends there. Called before anything is opened.
+    /// Fills the unused numbers among the preserved descriptors, and returns the number of preserved descriptors up to
+    /// the last one that is open.
+    ///
+    /// Not all preserved descriptors need to be open. Without this, descriptors of the runtime could get these numbers,
+    /// and would stay open until execve. Called before any other file is opened.
+    ///
+    /// # Errors
+    ///
+    /// An error of eventfd2(2).
     pub fn reserve(self) -> Result<u32> {
         let first = FIRST.saturating_add(self.listen);
         let last = (first..self.end()).rev().find(|fd| is_inherited(*fd));
@@ -72,12 +86,20 @@ impl Passed {
         Ok(last - first + 1)
     }
 
-    /// Early in the child: nothing but the passed survives any execve.
+    /// Marks all other descriptors as close-on-exec, early in the child.
+    ///
+    /// # Errors
+    ///
+    /// An error of close_range(2).
     pub fn protect(self) -> ChildResult<()> {
         process::cloexec_from(self.end()).during("close_range")
     }
 
-    /// Closes all others but `keep`. No owner of one of them may be dropped after this.
+    /// Closes all other descriptors except `keep`. No owner of a closed descriptor may be dropped afterwards.
+    ///
+    /// # Errors
+    ///
+    /// An error of close_range(2).
     pub fn close_others(self, keep: &mut [RawFd]) -> ChildResult<()> {
         keep.sort_unstable();
         let mut next = self.end();
@@ -97,11 +119,8 @@ mod tests {
 
     #[test]
     fn activation_counts_only_for_us() {
-        let ours = plan(Some("2"), Some("7"), 7, 1);
-        assert_eq!(
-            (ours.end(), ours.variables().join(" ")),
-            (6, "LISTEN_FDS=2 LISTEN_PID=1".into())
-        );
+        let own = plan(Some("2"), Some("7"), 7, 1);
+        assert_eq!((own.end(), own.variables().join(" ")), (6, "LISTEN_FDS=2 LISTEN_PID=1".into()));
         for (fds, pid) in [
             (Some("2"), Some("8")),
             (Some("2"), None),
@@ -138,7 +157,7 @@ mod tests {
             let inherited = nix::unistd::dup(&file).unwrap();
             assert_eq!((file.as_raw_fd(), inherited.as_raw_fd()), (3, 4));
             drop(file);
-            // 3 is free, 4 is inherited, nothing else is open.
+            // Descriptor 3 is free, 4 is inherited, and no others are open.
             assert_eq!(plan(None, None, 7, 1 << 20).reserve().unwrap(), 2);
             assert_eq!(std::fs::File::open("/dev/null").unwrap().as_raw_fd(), 5);
             assert_eq!(process::is_cloexec(3), Ok(true));
@@ -153,7 +172,7 @@ mod tests {
         let end = crate::sys::spawn::in_child(|| {
             let passed = plan(None, None, 7, 1);
             let files: Vec<_> = (0..8).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-            // Closed behind its back, which std aborts for.
+            // The descriptor is closed without its owner, for which std aborts.
             let files = std::mem::ManuallyDrop::new(files);
             let kept = [files[6].as_raw_fd(), files[2].as_raw_fd()];
             passed.close_others(&mut kept.clone()).unwrap();

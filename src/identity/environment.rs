@@ -1,4 +1,4 @@
-//! The environment of the container's process.
+//! Plans the environment of the container's process, and finds its HOME.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -8,34 +8,39 @@ use std::io::{BufRead, BufReader, Read};
 use crate::error::{Error, Result};
 use crate::fs::{Proc, Root};
 
-/// What is read of the container's passwd at most, and of a line of it.
+/// Maximum number of bytes that are read from the container's passwd file, and of one line.
 const PASSWD_MAX: u64 = 10 << 20;
 const LINE_MAX: u64 = 64 << 10;
 
+/// Environment of the container's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     /// `NAME=VALUE`, ready for execve.
     pub variables: Vec<CString>,
-    /// HOME is missing: append what [`home`] says.
+    /// True if HOME is missing, and [`home`] must be appended.
     pub needs_home: bool,
 }
 
 impl Environment {
-    /// Where `args[0]` is looked up.
+    /// Returns the value of PATH, in which `args[0]` is looked up.
     pub fn path(&self) -> &[u8] {
         let value = |v: &'_ CString| v.to_bytes().starts_with(b"PATH=");
         self.variables.iter().find(|v| value(v)).map_or(b"", |v| &v.to_bytes()[b"PATH=".len()..])
     }
 }
 
-/// Each name once, with its last value, at the place of the last. Pure.
+/// Removes duplicate names: the last value of a name stays, at its position. Makes no system calls.
+///
+/// # Errors
+///
+/// A variable has no `=`, an empty name, or a NUL byte.
 pub fn plan(variables: &[String]) -> Result<Environment> {
     let mut seen = HashSet::new();
     let mut kept = Vec::with_capacity(variables.len() + 1);
     let mut needs_home = true;
     for variable in variables.iter().rev() {
         let (name, value) = split(variable)?;
-        // An empty HOME is as good as none.
+        // An empty HOME counts as missing.
         if !seen.insert(name) || (name == "HOME" && value.is_empty()) {
             continue;
         }
@@ -58,8 +63,9 @@ fn split(variable: &str) -> Result<(&str, &str)> {
     }
 }
 
-/// `HOME=` of `uid` by the container's passwd, else `/`. In the child: the file is the
-/// container's, so it may be anything.
+/// Returns `HOME=` with the home directory of `uid` in the container's passwd file, or `/`.
+///
+/// Called in the child. The file belongs to the container, and may have any type and content.
 pub fn home(root: &Root, proc: &Proc, uid: u32) -> CString {
     let passwd = root.regular_file(c"/etc/passwd", proc).ok().flatten();
     let passwd = passwd.map(|fd| BufReader::new(File::from(fd).take(PASSWD_MAX)));
@@ -69,14 +75,14 @@ pub fn home(root: &Root, proc: &Proc, uid: u32) -> CString {
     CString::new(variable).unwrap_or_else(|_| c"HOME=/".into())
 }
 
-/// The sixth field of the first line whose third is `uid`.
+/// Returns the sixth field of the first line whose third field is `uid`.
 fn home_of(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
     let uid = uid.to_string();
     let mut line = Vec::new();
     loop {
         line.clear();
         let length = passwd.by_ref().take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
-        // The end, or a line that no passwd has.
+        // This is the end of the file, or a line too long for a passwd file.
         if length == 0 || length as u64 == LINE_MAX {
             return None;
         }
@@ -87,7 +93,7 @@ fn home_of(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
     }
 }
 
-/// For `runtime-tests/fuzz/`: what was found is a field of the file.
+/// Checks for `runtime-tests/fuzz/` that a result is a field of the file.
 #[cfg(fuzzing)]
 pub fn check_passwd(passwd: &[u8]) {
     for uid in [0, 8, 1000, u32::MAX] {
@@ -168,7 +174,7 @@ mod tests {
 
         std::fs::remove_file(&passwd).unwrap();
         std::fs::write(dir.join("real"), "r:x:0:0::/inside:\n").unwrap();
-        // In the container's root, not the host's.
+        // The file is in the container's root, not on the host.
         std::os::unix::fs::symlink("/real", &passwd).unwrap();
         assert_eq!(home(&root, &proc, 0).as_c_str(), c"HOME=/inside");
         std::fs::remove_dir_all(&dir).unwrap();

@@ -1,9 +1,8 @@
-//! From `args` to execve: the texts are those of Go's os/exec, which engines search for.
+//! Finds the program of `args[0]`, and executes it. Errors have the texts of Go's os/exec, which engines search for.
 //!
-//! The lookup runs in the container, as its user, at create, so that a missing program is the
-//! error of `create`. Execution goes by path again: an open descriptor could not run a script,
-//! whose interpreter would find it closed. Both happen in the container's root, and
-//! [`super::descriptors`] has closed what could lead out of it by then.
+//! The lookup runs at `create`, in the container and as its user, so that `create` reports a missing program. execve
+//! uses the path again: with an open close-on-exec descriptor, a script's interpreter could not open the script. Both
+//! happen in the container's root, after [`super::descriptors`] has closed all descriptors that lead out of it.
 
 use std::ffi::{CStr, CString};
 
@@ -12,10 +11,14 @@ use crate::error::{Error, Result, text};
 use crate::sys::Errno;
 use crate::sys::process::{self, Vector};
 
-/// The end of the error for a name that no directory of PATH has.
+/// End of the error for a name that is in no directory of PATH.
 pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
 
-/// `args`, ready for execve. Pure.
+/// Converts `args` for execve, without system calls.
+///
+/// # Errors
+///
+/// There are no arguments, or one contains a NUL byte.
 pub fn argv(args: Option<&[String]>) -> Result<Vec<CString>> {
     let args = args.unwrap_or_default();
     if args.is_empty() {
@@ -29,7 +32,11 @@ pub fn argv(args: Option<&[String]>) -> Result<Vec<CString>> {
         .collect()
 }
 
-/// The file that `name` stands for. `path` is PATH of the container's environment.
+/// Finds the file of the program `name`. `path` is PATH of the container's environment.
+///
+/// # Errors
+///
+/// The file does not exist, is a directory or not executable, or is in a relative directory of PATH.
 pub fn resolve(name: &CStr, path: &[u8]) -> ChildResult<CString> {
     if name.to_bytes().contains(&b'/') {
         return match check(name) {
@@ -51,8 +58,7 @@ pub fn resolve(name: &CStr, path: &[u8]) -> ChildResult<CString> {
     Err(refused(name, NOT_IN_PATH))
 }
 
-/// Becomes `path`. Returns only the kernel's refusal. The vectors were made before a filter could
-/// refuse the memory.
+/// Executes `path`. Returns only on an error. The caller creates the vectors before a seccomp filter could deny memory.
 pub fn execute(path: &CStr, argv: &Vector, environment: &Vector) -> Fault {
     let errno = process::execve(path, argv, environment);
     Fault::refused(format!("exec {}: {}", path.to_string_lossy(), text::errno(errno)))
@@ -67,7 +73,7 @@ fn join(dir: &[u8], name: &CStr) -> CString {
         [] => b".",
         _ => dir.strip_suffix(b"/").unwrap_or(dir),
     };
-    // Neither part holds a NUL: one was split from a C string, the other is one.
+    // Neither part contains a NUL byte: one is a part of a C string, the other is a C string.
     CString::new([dir, b"/", name.to_bytes()].concat()).unwrap_or_default()
 }
 
@@ -78,7 +84,7 @@ fn check(file: &CStr) -> std::result::Result<(), String> {
         Errno::EISDIR
     } else {
         match process::may_execute(file) {
-            // A filter that knows no faccessat2 answers either: judge by the mode.
+            // A seccomp filter that does not know faccessat2 returns one of these errors. Then the mode decides.
             Err(Errno::ENOSYS | Errno::EPERM) if stat.st_mode & 0o111 != 0 => return Ok(()),
             Err(Errno::ENOSYS | Errno::EPERM) => Errno::EACCES,
             Err(errno) => errno,

@@ -1,27 +1,27 @@
-//! Who the container's process is: user, groups, capabilities, labels, keyring, umask, and where
-//! and as what image it starts.
+//! Identity of the container's process: user, groups, capabilities, labels, keyring, umask, working directory and
+//! program.
 //!
 //! # Theory of operation
 //!
-//! [`plan::plan`] turns `process` into two lists of [`Step`]s, between which the caller loads
-//! seccomp when `noNewPrivileges` is false (the filter then needs CAP_SYS_ADMIN). When it is true,
-//! the filter comes after `late`, so that a profile need not allow what `late` does. The order is
-//! runc's:
+//! [`plan::plan`] turns `process` into two lists of [`Step`]s. If `noNewPrivileges` is false, the caller loads seccomp
+//! between them, because the filter then needs CAP_SYS_ADMIN. If it is true, the filter is loaded after `late`, so that
+//! a profile need not allow the system calls of `late`. The order is runc's:
 //!
-//! 1. `early`, in the container's root and still privileged: session keyring, HOME
-//!    ([`environment`]), first attempt at the working directory (which init makes when missing),
-//!    umask, AppArmor and SELinux labels of the coming execve, no_new_privs.
-//! 2. seccomp, unless no_new_privs.
-//! 3. `late`: bounding set, keepcaps, owner of stdio, groups, gid, uid, second attempt at the
-//!    working directory (a directory may be closed to root, as on NFS), check of where that is,
-//!    effective, permitted and inheritable sets, ambient set.
-//! 4. `args[0]` is looked up as the new user ([`executable`]).
-//! 5. The gate and the last descriptors ([`descriptors`]); seccomp, if no_new_privs; execve.
+//! 1. `early`, in the container's root and still privileged: session keyring, HOME ([`environment`]), first attempt to
+//!    enter the working directory (which init creates if it is missing), umask, AppArmor and SELinux labels for execve,
+//!    no_new_privs.
+//! 2. seccomp, without no_new_privs.
+//! 3. `late`: bounding set, keepcaps, owner of stdio, groups, gid, uid, second attempt to enter the working directory
+//!    (root may lack permission, as on NFS), check that it is in the container, effective, permitted and inheritable
+//!    sets, ambient set.
+//! 4. Lookup of `args[0]` as the new user ([`executable`]).
+//! 5. The gate and the last descriptors ([`descriptors`]); seccomp, with no_new_privs; execve.
 //!
-//! The bounding set goes first because dropping needs CAP_SETPCAP; the others go after the user
-//! because a uid other than 0 empties them.
+//! The bounding set is first, because dropping needs CAP_SETPCAP. The other sets are after the user, because a uid
+//! other than 0 clears them.
 //!
-//! Ids are numbers. `/etc/passwd` of the container is read for HOME only: names that look like
+//! IDs are numbers. The container's `/etc/passwd` is read only for HOME: names that look like numbers could become root
+//! there (CVE-2016-3697).
 //! numbers once became root there (CVE-2016-3697).
 
 pub mod account;
@@ -37,49 +37,51 @@ use std::fmt;
 
 use crate::sys::process::CapabilitySets;
 
-pub use plan::{Input, Plan, SecurityModules};
+pub use plan::{IdentityRequest, Plan, SecurityModules};
 
+/// Step of the child that sets a part of the identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     SessionKeyring(Keyring),
-    /// While it can be: the root may become read-only.
+    /// Create the working directory, before the root may become read-only.
     MakeCwd(CString),
     EnterCwd(CString),
     Umask(u32),
     AppArmor {
-        /// `exec <profile>`, as the kernel takes it.
+        /// `exec <profile>`, the kernel's format.
         command: String,
     },
     SelinuxLabel(String),
     NoNewPrivileges,
-    /// Drops every other capability.
+    /// Drop all other capabilities from the bounding set.
     Bounding {
         keep: u64,
     },
     KeepCapabilities,
     StdioOwner {
         uid: u32,
-        /// Of pipes only.
+        /// Group for pipes only.
         gid: u32,
     },
     Groups(Vec<u32>),
     Gid(u32),
     Uid(u32),
-    /// The second attempt, if the first was refused for lack of permission; then the check that
-    /// the directory is one of the container's.
-    SettleCwd {
+    /// Enter the working directory if the first attempt failed for lack of permission, then check that it is in the
+    /// container.
+    CheckCwd {
         path: CString,
     },
     Capabilities(CapabilitySets),
-    /// The same after the seccomp filter is loaded, where capset(2) is the only system call.
+    /// Reduce the capabilities after the seccomp filter is loaded. capset(2) is the only system call of this step.
     ReducedCapabilities(CapabilitySets),
     Ambient(u64),
 }
 
+/// Session keyring of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyring {
     pub name: CString,
-    /// Permissions added to those of a new keyring. None: it is joined as it is.
+    /// Permissions to add to a new keyring. `None` to join an existing one.
     pub permissions: Option<u32>,
     /// SELinux label of the keyring.
     pub label: Option<String>,
@@ -105,7 +107,7 @@ impl fmt::Display for Step {
             Self::Groups(gids) => write!(f, "additional groups {gids:?}"),
             Self::Gid(gid) => write!(f, "gid {gid}"),
             Self::Uid(uid) => write!(f, "uid {uid}"),
-            Self::SettleCwd { path } => {
+            Self::CheckCwd { path } => {
                 write!(f, "check working directory {}", path.to_string_lossy())
             }
             Self::Capabilities(sets) | Self::ReducedCapabilities(sets) => {
@@ -116,7 +118,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The names of the capabilities in `mask`, sorted.
+/// Returns the names of the capabilities in `mask`, sorted.
 fn names(mask: u64) -> Vec<String> {
     let held = caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0);
     let mut names: Vec<_> = held.map(|capability| capability.to_string()).collect();
@@ -124,7 +126,7 @@ fn names(mask: u64) -> Vec<String> {
     names
 }
 
-/// A mask of capabilities by name.
+/// Set of capabilities that is printed as names.
 struct Names(u64);
 
 impl fmt::Display for Names {
@@ -134,7 +136,7 @@ impl fmt::Display for Names {
         }
         let mut known: Vec<_> = caps::all().into_iter().collect();
         known.sort_by_key(caps::Capability::index);
-        // The shorter of what is in and what is not.
+        // The shorter list of two is printed: the capabilities in the set, or those that are missing.
         let (mut held, lacking): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|c| self.0 & c.bitmask() != 0);
         if lacking.is_empty() {
@@ -153,7 +155,7 @@ impl fmt::Display for Names {
     }
 }
 
-/// Which capabilities are in which sets; sets that are the same are said once.
+/// Capability sets that are printed as names. Equal sets are printed once.
 struct Sets<'a>(&'a CapabilitySets);
 
 impl fmt::Display for Sets<'_> {

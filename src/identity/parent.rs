@@ -1,4 +1,4 @@
-//! What the host says about identities.
+//! Reads which security modules the host has, and changes the owner of pipes.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ use oci_spec::runtime::Process;
 
 use super::plan::SecurityModules;
 
-/// Asks only for the modules that one of the processes has a label for: the answers cost reads.
+/// Returns the enabled security modules. It reads only about modules for which one of the processes has a label.
 pub fn security_modules<'a>(
     processes: impl Iterator<Item = &'a Process> + Clone,
 ) -> SecurityModules {
@@ -23,10 +23,12 @@ pub fn security_modules<'a>(
     }
 }
 
-/// Gives the standard streams that are pipes to `uid`, so that a process in a user namespace can open
-/// /dev/stdout: the owner of the caller's pipe has no ID there, and none of its capabilities count.
-/// Files and terminals stay the caller's. What cannot be given stays as it is, too.
-pub fn give_pipes(uid: u32) {
+/// Changes the owner of standard streams that are pipes to `uid`, so that a process in a user namespace can open
+/// /dev/stdout.
+///
+/// Without this, the owner of the caller's pipe has no ID in the namespace, and the capabilities of the process do not
+/// apply to the pipe. The owner of files and terminals does not change. Errors are ignored.
+pub fn change_pipe_owner(uid: u32) {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
         let is_pipe = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
@@ -40,7 +42,7 @@ pub fn apparmor_enabled() -> bool {
     fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
 }
 
-/// The kernel offers selinuxfs only while SELinux is enabled.
+/// Returns true if SELinux is enabled. The kernel has selinuxfs only then.
 pub fn selinux_enabled() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
         || fs::read_to_string("/proc/filesystems")

@@ -1,4 +1,4 @@
-//! `process` -> steps. Pure.
+//! Plans the identity from `process`, without system calls.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -10,72 +10,80 @@ use crate::error::{Error, Result};
 use crate::path::c_path;
 use crate::sys::process::CapabilitySets;
 
-/// The umask of a process whose config has none.
+/// Umask of a process whose config has none.
 const UMASK: u32 = 0o022;
 
-/// `KEY_USR_SEARCH`: the keyring can be joined by name later, by an exec.
+/// `KEY_USR_SEARCH`: allows an exec process to join the keyring by name.
 const SEARCH_AS_USER: u32 = 0x0008_0000;
-/// `KEY_OTH_SEARCH`: in a user namespace the joiner may be another user to the kernel.
+/// `KEY_OTH_SEARCH`: allows the same in a user namespace, where the kernel may see the joining process as another user.
 const SEARCH_AS_OTHER: u32 = 0x0000_0008;
 
-pub struct Input<'a> {
-    /// The container's.
+/// Fields and facts that the identity of a process depends on.
+pub struct IdentityRequest<'a> {
+    /// ID of the container.
     pub id: &'a str,
     pub process: &'a Process,
-    /// For an exec, the container's own process, whose settings fill the gaps.
+    /// Container's process, for an exec process, which inherits settings that its own process lacks.
     pub container: Option<&'a Process>,
     pub new_keyring: bool,
-    /// Something needs no_new_privs, whatever the process says: Landlock.
+    /// True if another concern (Landlock) needs no_new_privs, independent of the process.
     pub confined: bool,
-    /// The caller's supplementary groups stay: `run.oci.keep_original_groups`.
+    /// True to keep the caller's supplementary groups: `run.oci.keep_original_groups`.
     pub keep_groups: bool,
-    /// The permitted capabilities of the runtime. None: the process is in a user namespace, with all.
+    /// Permitted capabilities of the runtime. `None` in a user namespace, where the process has all.
     pub held: Option<u64>,
     pub user_namespace: bool,
-    /// The runtime is not root.
+    /// True if the runtime is not root.
     pub rootless: bool,
-    /// `/proc/<pid>/setgroups` of the container's user namespace does not say `deny`.
+    /// False if `/proc/<pid>/setgroups` of the container's user namespace is `deny`.
     pub setgroups_allowed: bool,
-    /// Needed only when the process has a label: see [`super::parent::security_modules`].
+    /// Security modules, only set if the process has a label: see [`super::parent::security_modules`].
     pub modules: SecurityModules,
 }
 
-/// Which security modules with labels the host has enabled.
+/// Enabled security modules with labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SecurityModules {
     pub apparmor: bool,
     pub selinux: bool,
 }
 
+/// Steps of a process that set its identity.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the container's root, before it becomes read-only.
+    /// Step in the container's root, before the root becomes read-only.
     pub make_cwd: Option<Step>,
-    /// Before a seccomp filter that is loaded with privileges.
+    /// Steps before a seccomp filter that is loaded with privileges.
     pub early: Vec<Step>,
-    /// After it, and before one that is loaded with no_new_privs.
+    /// Steps after that filter, and before one that is loaded with no_new_privs.
     pub late: Vec<Step>,
     pub warnings: Vec<String>,
     pub no_new_privileges: bool,
 }
 
-pub fn plan(input: &Input) -> Result<Plan> {
-    let process = input.process;
+/// Plans the identity of a process.
+///
+/// # Errors
+///
+/// The working directory is not absolute, a label needs a security module that is disabled, the effective set contains
+/// capabilities that the permitted one lacks, or a rootless container has additional groups without setgroups(2).
+pub fn plan(request: &IdentityRequest) -> Result<Plan> {
+    let process = request.process;
     let user = process.user();
     let cwd = cwd(process.cwd())?;
-    let no_new_privileges = input.confined || process.no_new_privileges().unwrap_or(false);
-    let (sets, warnings) = capabilities(input.inherited(Process::capabilities), input.held)?;
+    let no_new_privileges = request.confined || process.no_new_privileges().unwrap_or(false);
+    let (sets, warnings) = capabilities(request.inherited(Process::capabilities), request.held)?;
 
-    let selinux = input.selinux_label()?;
+    let selinux = request.selinux_label()?;
     let mut early = Vec::new();
-    if input.new_keyring {
-        early.push(Step::SessionKeyring(keyring(input, selinux.clone())?));
+    if request.new_keyring {
+        early.push(Step::SessionKeyring(keyring(request, selinux.clone())?));
     }
-    let make = input.container.is_none() && cwd.as_c_str() != c"/";
+    let make = request.container.is_none() && cwd.as_c_str() != c"/";
     let make_cwd = make.then(|| Step::MakeCwd(cwd.clone()));
     early.push(Step::EnterCwd(cwd.clone()));
-    early.push(Step::Umask(umask(input.container.unwrap_or(process).user())));
-    if let Some(profile) = input.apparmor_profile()? {
+    early.push(Step::Umask(umask(request.container.unwrap_or(process).user())));
+    if let Some(profile) = request.apparmor_profile()? {
         early.push(Step::AppArmor { command: format!("exec {profile}") });
     }
     if no_new_privileges {
@@ -88,22 +96,22 @@ pub fn plan(input: &Input) -> Result<Plan> {
         Step::KeepCapabilities,
         Step::StdioOwner { uid: user.uid(), gid: user.gid() },
     ];
-    late.extend(groups(input)?);
+    late.extend(groups(request)?);
     late.push(Step::Gid(user.gid()));
     late.push(Step::Uid(user.uid()));
-    late.push(Step::SettleCwd { path: cwd });
+    late.push(Step::CheckCwd { path: cwd });
     late.push(Step::Capabilities(sets.of_task));
     late.push(Step::Ambient(sets.ambient));
     Ok(Plan { make_cwd, early, late, no_new_privileges, warnings })
 }
 
-impl Input<'_> {
-    /// The process's own setting, or else its container's.
+impl IdentityRequest<'_> {
+    /// Returns a setting of the process, or else of its container.
     fn inherited<T>(&self, field: impl Fn(&Process) -> &Option<T>) -> Option<&T> {
         field(self.process).as_ref().or_else(|| self.container.and_then(|c| field(c).as_ref()))
     }
 
-    /// The same for texts, of which an empty one counts as none.
+    /// Returns a text setting of the process, or else of its container. An empty text counts as unset.
     fn inherited_text(&self, field: impl Fn(&Process) -> &Option<String>) -> Option<&str> {
         [Some(self.process), self.container]
             .into_iter()
@@ -130,11 +138,11 @@ impl Input<'_> {
     }
 }
 
-fn keyring(input: &Input, label: Option<String>) -> Result<Keyring> {
-    let name = CString::new(format!("_ses.{}", input.id))
+fn keyring(request: &IdentityRequest, label: Option<String>) -> Result<Keyring> {
+    let name = CString::new(format!("_ses.{}", request.id))
         .map_err(|_| Error::config("container id contains a nul byte"))?;
-    let search = if input.user_namespace { SEARCH_AS_OTHER } else { SEARCH_AS_USER };
-    let permissions = input.container.is_none().then_some(search);
+    let search = if request.user_namespace { SEARCH_AS_OTHER } else { SEARCH_AS_USER };
+    let permissions = request.container.is_none().then_some(search);
     Ok(Keyring { name, permissions, label })
 }
 
@@ -148,22 +156,22 @@ fn cwd(path: &Path) -> Result<CString> {
     c_path("cwd", path)
 }
 
-/// More bits than the kernel takes are not an error to it, nor to other runtimes.
+/// Returns the umask. Other bits are ignored, as in the kernel and other runtimes.
 fn umask(user: &User) -> u32 {
     user.umask().map_or(UMASK, |mask| mask & 0o777)
 }
 
-/// An empty list is set, too: it takes away the groups of the caller.
-fn groups(input: &Input) -> Result<Option<Step>> {
-    if input.keep_groups {
+/// Returns the step that sets the additional groups. An empty list is set too, to drop the caller's groups.
+fn groups(request: &IdentityRequest) -> Result<Option<Step>> {
+    if request.keep_groups {
         return Ok(None);
     }
-    let gids = input.process.user().additional_gids().clone().unwrap_or_default();
-    if input.rootless && !input.setgroups_allowed && !gids.is_empty() {
+    let gids = request.process.user().additional_gids().clone().unwrap_or_default();
+    if request.rootless && !request.setgroups_allowed && !gids.is_empty() {
         return Err(Error::config("cannot set any additional groups in a rootless container")
-            .hint("map a range of group IDs, from /etc/subgid: with your own alone, the kernel denies setgroups(2)"));
+            .hint("map a range of group IDs from /etc/subgid; with a mapping of only the caller's ID, the kernel denies setgroups(2)"));
     }
-    Ok(input.setgroups_allowed.then_some(Step::Groups(gids)))
+    Ok(request.setgroups_allowed.then_some(Step::Groups(gids)))
 }
 
 #[derive(Default)]
@@ -173,8 +181,10 @@ struct Sets {
     ambient: u64,
 }
 
-/// No capabilities object means no capabilities. A capability that the runtime itself lacks cannot be
-/// granted: the specification wants a warning and no failure (config.md, `process.capabilities`).
+/// Returns the capability sets. Without a capabilities object they are empty.
+///
+/// A capability that the runtime itself lacks cannot be granted. The specification requires a warning and no error for
+/// it (config.md, `process.capabilities`).
 fn capabilities(
     spec: Option<&LinuxCapabilities>,
     held: Option<u64>,
@@ -188,7 +198,7 @@ fn capabilities(
     let beyond = of_task.effective & !of_task.permitted;
     if beyond != 0 {
         return Err(Error::config(format!(
-            "capabilities: effective has {}, which permitted has not",
+            "capabilities: effective has {}, which permitted lacks",
             Names(beyond)
         )));
     }
@@ -205,7 +215,7 @@ fn capabilities(
     }
     let wanted = mask(spec.ambient());
     let ambient = wanted & of_task.permitted & of_task.inheritable;
-    // runc's words, one line for each.
+    // One warning per capability, in runc's words.
     warnings.extend(
         names(wanted & !ambient)
             .into_iter()
@@ -216,11 +226,11 @@ fn capabilities(
 
 fn mask(set: &Option<Capabilities>) -> u64 {
     let names = set.iter().flatten();
-    // Both crates spell each name as the kernel does.
+    // Both crates use the kernel's names.
     names.filter_map(|name| known(&name.to_string())).fold(0, |mask, c| mask | c.bitmask())
 }
 
-/// oci-spec's names come with or without the prefix.
+/// Finds a capability. Names of oci-spec may lack the prefix.
 fn known(name: &str) -> Option<caps::Capability> {
     caps::to_canonical(name).parse().ok()
 }
@@ -231,8 +241,8 @@ mod tests {
 
     use super::*;
 
-    fn input(process: &Process) -> Input<'_> {
-        Input {
+    fn request(process: &Process) -> IdentityRequest<'_> {
+        IdentityRequest {
             id: "c1",
             process,
             container: None,
@@ -251,8 +261,8 @@ mod tests {
         steps.iter().map(ToString::to_string).collect()
     }
 
-    fn message(input: &Input) -> String {
-        plan(input).unwrap_err().to_string()
+    fn message(request: &IdentityRequest) -> String {
+        plan(request).unwrap_err().to_string()
     }
 
     fn set(names: &[Capability]) -> Capabilities {
@@ -263,7 +273,7 @@ mod tests {
     fn the_order_is_runcs() {
         let mut process = Process::default();
         process.set_cwd("/srv".into());
-        let plan = plan(&input(&process)).unwrap();
+        let plan = plan(&request(&process)).unwrap();
         assert_eq!(plan.make_cwd, Some(Step::MakeCwd(c"/srv".into())));
         assert_eq!(
             text(&plan.early),
@@ -304,7 +314,7 @@ mod tests {
     fn absent_capabilities_are_dropped() {
         let mut process = Process::default();
         process.set_capabilities(None);
-        let plan = plan(&input(&process)).unwrap();
+        let plan = plan(&request(&process)).unwrap();
         assert!(plan.late.contains(&Step::Bounding { keep: 0 }));
         assert!(plan.late.contains(&Step::Capabilities(CapabilitySets::default())));
     }
@@ -321,7 +331,7 @@ mod tests {
             .build()
             .unwrap();
         process.set_capabilities(Some(capabilities));
-        let plan = plan(&input(&process)).unwrap();
+        let plan = plan(&request(&process)).unwrap();
         assert!(plan.late.contains(&Step::Ambient(0)));
     }
 
@@ -335,8 +345,8 @@ mod tests {
             .unwrap();
         process.set_capabilities(Some(capabilities));
         assert_eq!(
-            message(&input(&process)),
-            "capabilities: effective has CAP_KILL, which permitted has not"
+            message(&request(&process)),
+            "capabilities: effective has CAP_KILL, which permitted lacks"
         );
     }
 
@@ -352,10 +362,10 @@ mod tests {
         let mut process = Process::default();
         process.set_capabilities(None).set_no_new_privileges(None);
         process.set_apparmor_profile(Some(String::new()));
-        let mut input = input(&process);
-        input.container = Some(&container);
-        input.modules.apparmor = true;
-        let plan = plan(&input).unwrap();
+        let mut request = request(&process);
+        request.container = Some(&container);
+        request.modules.apparmor = true;
+        let plan = plan(&request).unwrap();
         assert_eq!(
             text(&plan.early),
             [
@@ -375,12 +385,12 @@ mod tests {
         let mut process = Process::default();
         process.set_apparmor_profile(Some("p".into()));
         assert_eq!(
-            message(&input(&process)),
+            message(&request(&process)),
             "apparmor: config provided but apparmor not supported"
         );
         process.set_apparmor_profile(None).set_selinux_label(Some("l".into()));
         assert_eq!(
-            message(&input(&process)),
+            message(&request(&process)),
             "selinux label is specified in config, but selinux is disabled or not supported"
         );
     }
@@ -390,25 +400,25 @@ mod tests {
         let user = UserBuilder::default().additional_gids([5u32]).build().unwrap();
         let mut process = Process::default();
         process.set_user(user);
-        let mut input = input(&process);
-        input.setgroups_allowed = false;
-        assert!(!plan(&input).unwrap().late.iter().any(|s| matches!(s, Step::Groups(_))));
-        input.rootless = true;
-        assert_eq!(message(&input), "cannot set any additional groups in a rootless container");
-        input.setgroups_allowed = true;
-        assert!(plan(&input).unwrap().late.contains(&Step::Groups(vec![5])));
+        let mut request = request(&process);
+        request.setgroups_allowed = false;
+        assert!(!plan(&request).unwrap().late.iter().any(|s| matches!(s, Step::Groups(_))));
+        request.rootless = true;
+        assert_eq!(message(&request), "cannot set any additional groups in a rootless container");
+        request.setgroups_allowed = true;
+        assert!(plan(&request).unwrap().late.contains(&Step::Groups(vec![5])));
     }
 
     #[test]
     fn cwd_and_umask_are_checked() {
         let mut process = Process::default();
         process.set_cwd("".into());
-        assert_eq!(message(&input(&process)), "Cwd property must not be empty");
+        assert_eq!(message(&request(&process)), "Cwd property must not be empty");
         process.set_cwd("tmp".into());
-        assert_eq!(message(&input(&process)), "Cwd must be an absolute path");
+        assert_eq!(message(&request(&process)), "Cwd must be an absolute path");
         process.set_cwd("/".into());
         process.set_user(UserBuilder::default().umask(0o1077u32).build().unwrap());
-        let plan = plan(&input(&process)).unwrap();
+        let plan = plan(&request(&process)).unwrap();
         assert_eq!(plan.make_cwd, None);
         assert!(plan.early.contains(&Step::Umask(0o077)));
     }

@@ -428,7 +428,7 @@ impl Init {
             .as_ref()
             .ok_or_else(|| Error::system("hand over the seccomp listener: no listenerPath"))?;
         let fetched = self.take_listener(fd)?;
-        seccomp::parent::hand_over(listener, self.pid.0, state, fetched.as_fd())
+        seccomp::parent::send_listener(listener, self.pid.0, state, fetched.as_fd())
     }
 
     /// Orders the child to wait for `start`. Returns its pidfd.

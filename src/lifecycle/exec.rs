@@ -245,7 +245,7 @@ impl Entering<'_> {
             let map = namespace::parent::uid_map_of(self.record.init_process_pid.0);
             let map = map.map_err(|e| self.stopped_meanwhile(e))?;
             if let Some(uid) = namespace::host_id(&map, self.plan.script.program.uid) {
-                identity::parent::give_pipes(uid);
+                identity::parent::change_pipe_owner(uid);
             }
         }
         let entry = Entry { rest: kinds & !born_in, later: 0, user };

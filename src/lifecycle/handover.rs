@@ -11,7 +11,7 @@ use super::pid_file;
 use crate::console::parent::{PidfdOwner, connect, receive_master, send_pidfd};
 use crate::console::{self, Relay, Route};
 use crate::error::{OsContext, Result};
-use crate::identity::descriptors::Passed;
+use crate::identity::descriptors::PassedDescriptors;
 use crate::init::parent::Init;
 use crate::sys::{self, open::open};
 
@@ -21,7 +21,7 @@ pub struct Handover {
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
-    pub passed: Passed,
+    pub passed: PassedDescriptors,
 }
 
 /// Sockets of a [`Handover`], connected before the first effect.

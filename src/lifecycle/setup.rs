@@ -84,7 +84,7 @@ impl Creation<'_> {
         let script = &self.prepared.plan.script;
         let maps = self.prepared.plan.namespaces.maps.as_ref().filter(|_| script.console.is_none());
         if let Some(uid) = maps.and_then(|maps| host_id(&maps.uid, script.program.uid)) {
-            identity::parent::give_pipes(uid);
+            identity::parent::change_pipe_owner(uid);
         }
     }
 

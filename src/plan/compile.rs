@@ -13,7 +13,7 @@ use super::{ContainerPlan, ExecPlan, Script, Step};
 use crate::error::{Error, Result};
 use crate::hook::Point;
 use crate::id::ContainerId;
-use crate::identity::descriptors::Passed;
+use crate::identity::descriptors::PassedDescriptors;
 use crate::namespace::Kind;
 use crate::network::pasta;
 use crate::network::plan::Mode;
@@ -45,7 +45,7 @@ pub struct Options {
     /// True if the runtime returns before the process ends.
     pub detach: bool,
     pub console_socket: Option<PathBuf>,
-    pub passed: Passed,
+    pub passed: PassedDescriptors,
     /// Directory of the notify socket, mounted into the container if the caller has NOTIFY_SOCKET.
     pub notify_directory: Option<PathBuf>,
 }
@@ -196,7 +196,7 @@ pub struct ExecOptions {
     /// True if the container's user namespace denies setgroups(2).
     pub denies_setgroups: bool,
     pub console_socket: Option<PathBuf>,
-    pub passed: Passed,
+    pub passed: PassedDescriptors,
 }
 
 /// Compiles `process` for a running container that was made from `spec` and `grant`.

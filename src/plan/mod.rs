@@ -16,7 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::id::ContainerId;
-use crate::identity::descriptors::Passed;
+use crate::identity::descriptors::PassedDescriptors;
 use crate::identity::environment::Environment;
 use crate::limits::{IdSet, Rlimit};
 use crate::sys::tty::Size;
@@ -98,7 +98,7 @@ pub struct Script {
     pub hooks: hook::Plan,
     pub program: Program,
     /// Number of descriptors above 2 that the program gets.
-    pub passed: Passed,
+    pub passed: PassedDescriptors,
     /// Receiver of the terminal, if there is one.
     pub console: Option<console::Plan>,
     /// Resource limits that the parent sets. [`Step::Rlimits`] has them, too.

@@ -8,7 +8,7 @@ use super::facts::ProcessFacts;
 use super::{Program, Script, Step};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::identity::descriptors::Passed;
+use crate::identity::descriptors::PassedDescriptors;
 use crate::identity::{environment, executable};
 use crate::limits::{IdSet, Rlimit};
 use crate::spec::OperatorGrant;
@@ -35,7 +35,7 @@ pub struct ProcessRequest<'a> {
     pub new_keyring: bool,
     pub detach: bool,
     pub console_socket: Option<&'a Path>,
-    pub passed: Passed,
+    pub passed: PassedDescriptors,
     pub user_namespace: bool,
     /// Id mappings of that user namespace.
     pub denies_setgroups: bool,
@@ -66,7 +66,7 @@ pub fn compile(input: &ProcessRequest<'_>) -> Result<Compiled> {
         detach: input.detach,
         socket: input.console_socket,
     })?;
-    let identity = identity::plan::plan(&identity::Input {
+    let identity = identity::plan::plan(&identity::IdentityRequest {
         id: input.id.as_str(),
         process: input.process,
         container,

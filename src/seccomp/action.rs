@@ -1,20 +1,21 @@
-//! What a filter answers.
+//! Actions of a filter.
 
 use std::fmt;
 
 use oci_spec::runtime::LinuxSeccompAction as SpecAction;
 
-/// A `SECCOMP_RET_*` with its 16 bits of data.
+/// Action: a `SECCOMP_RET_*` with its 16 bits of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action(u32);
 
 impl Action {
-    /// For an architecture that the profile does not name.
+    /// Action for an architecture that the profile does not name.
     pub const KILL_THREAD: Self = Self(libc::SECCOMP_RET_KILL_THREAD);
-    /// For a system call that the profile's author could not know.
+    /// Action for a system call that the author of the profile could not know.
     pub const ENOSYS: Self = Self(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
 
-    /// `errno` is used by ERRNO and TRACE, which default to EPERM; the kernel takes 16 bits.
+    /// Converts an action of the specification. ERRNO and TRACE use `errno`, of which the kernel uses 16 bits. The
+    /// default is EPERM.
     pub fn from_spec(action: SpecAction, errno: Option<u32>) -> Self {
         let data = errno.unwrap_or(libc::EPERM as u32) & libc::SECCOMP_RET_DATA;
         Self(match action {
@@ -31,18 +32,17 @@ impl Action {
         })
     }
 
-    /// Whether `action` has a number to give: config-linux.md refuses one for any other.
+    /// Returns true if `action` has an error number. config-linux.md forbids one for other actions.
     pub fn takes_errno(action: SpecAction) -> bool {
         matches!(action, SpecAction::ScmpActErrno | SpecAction::ScmpActTrace)
     }
 
-    /// The operand of the filter's return instruction.
+    /// Returns the operand of the filter's return instruction.
     pub fn code(self) -> u32 {
         self.0
     }
 
-    /// Whether an unknown system call reaches the kernel (or a tracer), which then says ENOSYS
-    /// itself.
+    /// Returns true if an unknown system call reaches the kernel (or a tracer), which returns ENOSYS itself.
     pub fn is_permissive(self) -> bool {
         matches!(
             self.0 & libc::SECCOMP_RET_ACTION_FULL,

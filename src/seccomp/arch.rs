@@ -1,4 +1,4 @@
-//! The architectures a filter can tell apart.
+//! Architectures that a filter can distinguish.
 
 use std::fmt;
 
@@ -6,8 +6,7 @@ use oci_spec::runtime::Arch as SpecArch;
 
 use super::clause::Width;
 
-/// Those whose system calls we have numbers of. The order is that of the columns of
-/// [`super::syscalls`].
+/// Architecture with a table of system calls. The order is that of the columns of [`super::syscalls`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
     X86_64,
@@ -23,7 +22,7 @@ impl Arch {
     pub const ALL: [Self; 6] =
         [Self::X86_64, Self::X86, Self::X32, Self::Aarch64, Self::Arm, Self::Riscv64];
 
-    /// What this program was built for.
+    /// Returns the architecture that this program was built for.
     pub const fn native() -> Self {
         if cfg!(target_arch = "x86_64") {
             Self::X86_64
@@ -36,7 +35,8 @@ impl Arch {
         }
     }
 
-    /// None for one that we have no table of: no kernel that we run on shows its calls to a filter.
+    /// Converts an architecture of the specification. `None` if Aril has no table of it: a filter never sees its calls,
+    /// because no kernel that Aril runs on supports it.
     pub fn from_spec(arch: SpecArch, native: Self) -> Option<Self> {
         Some(match arch {
             SpecArch::ScmpArchNative => native,
@@ -50,7 +50,7 @@ impl Arch {
         })
     }
 
-    /// `AUDIT_ARCH_*` of linux/audit.h, which `seccomp_data.arch` holds.
+    /// Returns `AUDIT_ARCH_*` of linux/audit.h, the value of `seccomp_data.arch`.
     pub fn audit(self) -> u32 {
         match self {
             Self::X86_64 | Self::X32 => 0xc000_003e,
@@ -61,14 +61,14 @@ impl Arch {
         }
     }
 
-    /// x32 shares its architecture word with x86_64 and sets this bit in the number instead.
+    /// Bit in the numbers of x32, which has the same `AUDIT_ARCH_*` as x86_64.
     pub const X32_BIT: u32 = 0x4000_0000;
 
     pub fn first_number(self) -> u32 {
         if self == Self::X32 { Self::X32_BIT } else { 0 }
     }
 
-    /// As libseccomp, half of an argument where a pointer has 32 bits.
+    /// Returns the width of arguments. libseccomp compares 32 bits if pointers have 32 bits.
     pub fn width(self) -> Width {
         match self {
             Self::X86_64 | Self::Aarch64 | Self::Riscv64 => Width::Bits64,

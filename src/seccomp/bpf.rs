@@ -1,10 +1,10 @@
-//! From decisions to a program.
+//! Generates a BPF program from decisions.
 //!
-//! Each architecture's numbers are cut into ranges with one decision; the program tells the
-//! architecture, then searches the ranges by halves. The kernel evaluates the part that depends on
-//! the number alone once per number and remembers those that are always allowed, so what counts
-//! here is few instructions and little time to write them. Where an argument may have one of several
-//! values, as that of `personality` in engines' profiles, each of its halves is loaded once.
+//! The numbers of each architecture are divided into ranges with one decision. The program first checks the
+//! architecture, then finds the range by binary search. The kernel evaluates the part that depends only on the number
+//! once per number, and caches numbers that are always allowed. So the goals are few instructions and a short time to
+//! generate them. If an argument may have one of several values, such as that of `personality` in profiles of engines,
+//! each half of it is loaded once.
 
 use libc::sock_filter;
 use seccompiler::{BackendError, BpfProgram, SeccompRule};
@@ -12,14 +12,14 @@ use seccompiler::{BackendError, BpfProgram, SeccompRule};
 use super::Action;
 use super::clause::{Clause, Width};
 
-/// `BPF_MAXINSNS`.
+/// `BPF_MAXINSNS` of the kernel.
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
-/// What is answered for a system call.
+/// Decision for a system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     Always(Action),
-    /// By the first clause that matches.
+    /// The first clause that matches decides.
     ByArguments {
         clauses: Vec<Clause>,
         width: Width,
@@ -27,12 +27,12 @@ pub enum Decision {
     },
 }
 
-/// A decision for each number: from `.0` up to the next range.
+/// Decisions for ranges of numbers. A range begins at `.0` and ends at the next one.
 #[derive(Debug, Default)]
 pub struct Ranges(Vec<(u32, Decision)>);
 
 impl Ranges {
-    /// The numbers must rise; those of a whole architecture word begin at 0.
+    /// Adds a range. `first` must increase. The first range of an `AUDIT_ARCH_*` begins at 0.
     pub fn push(&mut self, first: u32, decision: Decision) {
         match self.0.last_mut() {
             Some((_, last)) if *last == decision => {}
@@ -58,19 +58,25 @@ const NR: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// The two halves of an argument, the lower one first: all our architectures are little-endian.
+/// Returns the offsets of the two halves of an argument, the low one first: all supported architectures are
+/// little-endian.
 fn halves(index: u8) -> (u32, u32) {
     let low = ARGUMENTS + 8 * u32::from(index);
     (low, low + 4)
 }
 
-/// How far a conditional jump reaches, less room for a trampoline that the same instruction's other
-/// target may need.
+/// Maximum distance of a conditional jump, minus two instructions for a jump or a return that the other target of the
+/// same instruction may need.
 const REACH: usize = u8::MAX as usize - 2;
 
-/// `branches`: `AUDIT_ARCH_*` and its ranges. Any other architecture is killed.
+/// Generates the program. `branches` are `AUDIT_ARCH_*` with their ranges; calls of another architecture kill the
+/// thread.
+///
+/// # Errors
+///
+/// seccompiler rejects a rule.
 pub fn assemble(branches: &[(u32, Ranges)]) -> Result<Vec<sock_filter>, BackendError> {
-    let mut program = Backwards { reversed: Vec::with_capacity(512), returns: Vec::new() };
+    let mut program = Assembler { reversed: Vec::with_capacity(512), returns: Vec::new() };
     let mut entries = Vec::with_capacity(branches.len());
     for (audit, ranges) in branches.iter().rev() {
         let search = program.search(&ranges.0)?;
@@ -85,15 +91,15 @@ pub fn assemble(branches: &[(u32, Ranges)]) -> Result<Vec<sock_filter>, BackendE
     Ok(program.reversed)
 }
 
-/// A program written from its end: jumps go forward only, so every target is known when the jump to
-/// it is written, and returns can be shared.
-struct Backwards {
+/// Program that is generated from its end. Jumps only go forward, so the target of a jump is known when the jump is
+/// generated, and return instructions can be shared.
+struct Assembler {
     reversed: Vec<sock_filter>,
-    /// The latest return of each action.
+    /// Last generated return instruction of each action.
     returns: Vec<(Action, Label)>,
 }
 
-/// An instruction, as its distance from the end of the program.
+/// Instruction, as its distance from the end of the program.
 type Label = usize;
 
 #[derive(Clone, Copy)]
@@ -102,7 +108,7 @@ enum Target {
     Code(Label),
 }
 
-impl Backwards {
+impl Assembler {
     fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Label {
         self.reversed.push(sock_filter { code, jt, jf, k });
         self.reversed.len()
@@ -117,12 +123,13 @@ impl Backwards {
         label
     }
 
-    /// Instructions between the next one to be written and the label.
+    /// Returns the number of instructions between the next one and the label.
     fn distance(&self, label: Label) -> usize {
         self.reversed.len() - label
     }
 
-    /// The target, or another return or a jump to it, within reach.
+    /// Returns a label that a conditional jump can reach: the target, another return of the same action, or a jump to
+    /// it.
     fn near(&mut self, target: Target) -> Label {
         match target {
             Target::Code(label) if self.distance(label) <= REACH => label,
@@ -146,7 +153,7 @@ impl Backwards {
         Target::Code(self.push(test, jt as u8, jf as u8, k))
     }
 
-    /// Loads a word and goes on at the target.
+    /// Generates a load of a word, followed by the target.
     fn load(&mut self, offset: u32, target: Target) -> Target {
         match target {
             Target::Return(action) => drop(self.push_return(action)),
@@ -187,7 +194,7 @@ impl Backwards {
         }
     }
 
-    /// Loads each half of the argument once. `values` rise.
+    /// Generates a comparison of an argument with `values`, which are in increasing order. Loads each half once.
     fn one_of(
         &mut self,
         index: u8,
@@ -212,9 +219,11 @@ impl Backwards {
         self.load(high, next)
     }
 
-    /// seccompiler's code for a rule falls through where the rule matches, and else jumps over the
-    /// one instruction that follows. It begins with a jump over an instruction that nothing reaches,
-    /// which is left out: it may point beyond our program's end, and then the kernel refuses all.
+    /// Generates code for clauses with seccompiler.
+    ///
+    /// seccompiler's code for a rule continues with the next instruction if the rule matches, and otherwise jumps over
+    /// it. It begins with a jump over an unreachable instruction, which is removed: its target may be beyond the end of
+    /// the program, and the kernel rejects such a program.
     fn conditions(
         &mut self,
         clauses: &[Clause],
@@ -235,7 +244,7 @@ impl Backwards {
     }
 }
 
-/// The argument, and its values in order, where each clause is one value of the same argument.
+/// Returns the argument and its sorted values if each clause is one value of the same argument.
 fn alternatives(clauses: &[Clause]) -> Option<(u8, Vec<(u64, Action)>)> {
     let (index, _) = clauses.first()?.equals()?;
     let value = |clause: &Clause| {

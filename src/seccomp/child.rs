@@ -1,4 +1,4 @@
-//! Loading the filter.
+//! Loads the filter.
 
 use std::os::fd::OwnedFd;
 
@@ -6,10 +6,14 @@ use super::Filter;
 use crate::error::fault::{Attempt, ChildResult};
 use crate::sys;
 
-/// Returns the listener where the filter notifies. The caller has no_new_privs or CAP_SYS_ADMIN.
+/// Loads the filter. Returns the listener if the filter notifies. The caller has no_new_privs or CAP_SYS_ADMIN.
+///
+/// # Errors
+///
+/// The kernel, or an outer filter, rejects prctl(2) or seccomp(2).
 pub fn load(filter: &Filter) -> ChildResult<Option<OwnedFd>> {
     if filter.flags == 0 {
-        // The older call says as much, and a sandbox around us is likelier to allow it.
+        // prctl has the same effect without flags, and an outer sandbox is more likely to allow it.
         sys::seccomp::set_mode(&filter.program).during("prctl(PR_SET_SECCOMP)")?;
         return Ok(None);
     }
@@ -27,7 +31,7 @@ mod tests {
     use super::*;
     use crate::seccomp::{parent, plan};
 
-    /// Loads into a thread of its own, which the filter dies with.
+    /// Loads the filter in a new thread, with which the filter ends.
     fn in_thread(profile: Value, then: impl FnOnce(Option<OwnedFd>) + Send + 'static) {
         let spec = serde_json::from_value(profile).unwrap();
         let filter = plan::compile(&spec, &parent::facts()).unwrap().filter;
@@ -40,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_and_obeys_a_filter() {
-        // Without flags by prctl, with those of the kernel by seccomp.
+        // Without flags the filter is loaded by prctl, with flags by seccomp.
         for flags in [json!([]), json!(null), json!(["SECCOMP_FILTER_FLAG_LOG"])] {
             let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": flags,
                 "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_ARM"],
@@ -60,7 +64,7 @@ mod tests {
             "syscalls": [{"names": ["getsid"], "action": "SCMP_ACT_NOTIFY"}]});
         in_thread(profile, |listener| {
             drop(listener.unwrap());
-            assert_eq!(getsid(None), Err(Errno::ENOSYS), "nobody listens any more");
+            assert_eq!(getsid(None), Err(Errno::ENOSYS), "the listener is closed");
         });
     }
 }

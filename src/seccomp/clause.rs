@@ -1,4 +1,4 @@
-//! Conditions on arguments, and which of several that match decides.
+//! Conditions on arguments, and the order that decides if several match.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -7,14 +7,14 @@ use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition};
 
 use super::Action;
 
-/// An action and the conditions that must all hold for it.
+/// Action with conditions, which must all hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clause {
     pub conditions: Vec<Condition>,
     pub action: Action,
 }
 
-/// One argument, compared. `mask` selects bits for MASKED_EQ and is full for the others.
+/// Comparison of one argument. `mask` selects bits for MASKED_EQ, and all bits for other operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
     index: u8,
@@ -23,7 +23,7 @@ pub struct Condition {
     value: u64,
 }
 
-/// How much of an argument is compared.
+/// Number of bits of an argument that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
     Bits32,
@@ -39,11 +39,11 @@ impl Width {
     }
 }
 
-/// A system call has six arguments.
+/// Number of arguments of a system call.
 pub const ARGUMENTS: usize = 6;
 
 impl Condition {
-    /// The caller has checked that the index is below [`ARGUMENTS`].
+    /// Converts a condition of the specification. The caller has checked that the index is below [`ARGUMENTS`].
     pub fn from_spec(arg: &LinuxSeccompArg) -> Self {
         let index = arg.index() as u8;
         match arg.op() {
@@ -55,6 +55,7 @@ impl Condition {
         }
     }
 
+    /// Returns the condition that an argument equals `value`.
     pub fn equals(index: u8, value: u64) -> Self {
         Self { index, op: Op::ScmpCmpEq, mask: u64::MAX, value }
     }
@@ -63,13 +64,18 @@ impl Condition {
         self.index
     }
 
-    /// The condition as an architecture compares it; None where it always holds.
+    /// Returns the condition as an architecture compares it. `None` if it always holds.
     fn narrow(self, width: Width) -> Option<Self> {
         let bits = width.mask();
         let narrowed = Self { mask: self.mask & bits, value: self.value & bits, ..self };
         (narrowed.mask != 0).then_some(narrowed)
     }
 
+    /// Converts the condition for seccompiler.
+    ///
+    /// # Errors
+    ///
+    /// seccompiler rejects the condition.
     pub fn to_bpf(self, width: Width) -> Result<SeccompCondition, seccompiler::BackendError> {
         let length = match width {
             Width::Bits32 => SeccompCmpArgLen::Dword,
@@ -87,6 +93,7 @@ impl Condition {
         SeccompCondition::new(self.index, length, op, self.value)
     }
 
+    /// Returns true if the condition holds for `args`.
     #[cfg(any(test, fuzzing))]
     pub fn holds(&self, args: &[u64; ARGUMENTS], width: Width) -> bool {
         let Some(c) = self.narrow(width) else { return true };
@@ -102,7 +109,7 @@ impl Condition {
         }
     }
 
-    /// The more specific first: libseccomp's order of the nodes of one level of its tree.
+    /// Orders conditions: the more specific one first, like libseccomp's order of the nodes of one level of its tree.
     fn precedence(&self, other: &Self) -> Ordering {
         let class = |op| match op {
             Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => 0,
@@ -119,7 +126,7 @@ impl Condition {
 }
 
 impl Clause {
-    /// The argument and the value that it must have, if that is all there is to it.
+    /// Returns the argument and its value if the clause consists of one EQ condition.
     pub fn equals(&self) -> Option<(u8, u64)> {
         match self.conditions[..] {
             [Condition { index, op: Op::ScmpCmpEq, value, .. }] => Some((index, value)),
@@ -127,12 +134,13 @@ impl Clause {
         }
     }
 
+    /// Returns the clause as an architecture compares it.
     pub fn narrow(&self, width: Width) -> Self {
         let conditions = self.conditions.iter().filter_map(|c| c.narrow(width)).collect();
         Self { conditions, action: self.action }
     }
 
-    /// Of two that match, the lesser decides.
+    /// Orders clauses. If two match, the lesser decides.
     pub fn precedence(&self, other: &Self) -> Ordering {
         self.conditions
             .iter()

@@ -1,5 +1,6 @@
-//! What a profile leaves of the system calls that this architecture has, each as a whole. For people;
-//! what the kernel is given comes from [`super::profile`].
+//! Lists which system calls of the native architecture a profile allows, for `aril explain`.
+//!
+//! The kernel's program is made from [`super::profile`], not from this list.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +9,11 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action};
 use super::Arch;
 use super::syscalls::Finder;
 
+/// Effect of a profile on a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
-    /// Its arguments, or an agent, decide.
+    /// The arguments of the call, or an agent or tracer, decide.
     ByArguments,
     Refused,
 }
@@ -26,7 +28,7 @@ impl Verdict {
     }
 }
 
-/// By the names of the native architecture's calls.
+/// Returns the effect on each system call of the native architecture, by name.
 pub fn of(profile: &LinuxSeccomp) -> BTreeMap<&'static str, Verdict> {
     let default = Verdict::of(profile.default_action());
     let mut verdicts: BTreeMap<_, _> =

@@ -1,22 +1,22 @@
-//! Which system calls the container may make.
+//! Compiles a seccomp profile to a BPF program, and loads it.
 //!
-//! A profile (`linux.seccomp`) names system calls, conditions on their arguments and actions. From
-//! it [`plan::compile`] makes the program that the kernel runs before each system call, without
-//! libseccomp but deciding as it does:
+//! A profile (`linux.seccomp`) names system calls, conditions on their arguments, and actions. [`plan::compile`] turns
+//! it into the program that the kernel runs before each system call. It does not use libseccomp, but decides like it:
 //!
-//! - A name is a number on each architecture ([`syscalls`]); where the architecture has no such
-//!   call the rule is void there, and i386 gets a second rule for `socketcall` and `ipc`.
-//! - Of several rules for one system call, one without conditions decides, the earliest of them; of
-//!   those with conditions the more specific ([`clause`]).
-//! - Above the highest number that the profile names, the answer is ENOSYS rather than the default:
-//!   its author could not know those calls, and C libraries fall back on ENOSYS only. Profiles whose
-//!   default lets unknown calls through need no such answer.
-//! - An architecture that the profile does not name is killed; the native one is always named.
+//! - A name stands for a number on each architecture ([`syscalls`]). A rule is void on an architecture without the
+//!   system call. On i386 a rule may apply to `socketcall` or `ipc` too.
+//! - If several rules name one system call, the first one without conditions decides. Among rules with conditions, the
+//!   most specific one decides ([`clause`]).
+//! - A number above the highest one that the profile names gets ENOSYS, not the default action. The author of the
+//!   profile could not know such calls, and C libraries fall back only on ENOSYS. A profile whose default action allows
+//!   unknown calls does not need this.
+//! - A call of an architecture that the profile does not name kills the thread. The native architecture always counts
+//!   as named.
 //!
-//! The child loads the program last ([`child::load`]), right before startContainer hooks and execve,
-//! where it cannot be in Aril's own way. With a rule that notifies, it is loaded before the container is
-//! created: loading returns the listener, which the parent fetches (no message that the filter could
-//! stop) and hands to the agent ([`parent::hand_over`]).
+//! The child loads the program last ([`child::load`]), right before startContainer hooks and execve, so that the filter
+//! does not affect Aril's own calls. A filter with a rule that notifies is loaded before the container is created.
+//! Loading returns the listener, which the parent gets with pidfd_getfd(2) (no message, which the filter could reject)
+//! and sends to the agent ([`parent::send_listener`]).
 
 mod action;
 mod arch;
@@ -42,33 +42,35 @@ use libc::sock_filter;
 pub use action::Action;
 pub use arch::Arch;
 
-/// What the child loads. Its `Display` is the step's line in `aril plan`.
+/// Filter that the child loads. `aril plan` prints its `Display` text.
 #[derive(Debug, Clone)]
 pub struct Filter {
     pub program: Vec<sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`
     pub flags: u32,
-    outline: Outline,
+    summary: Summary,
 }
 
-/// What the program came from.
+/// Properties of the profile for the text of the filter.
 #[derive(Debug, Clone)]
-struct Outline {
+struct Summary {
     default: Action,
-    /// System calls of the native architecture that rules decide.
+    /// Number of system calls of the native architecture that rules decide.
     syscalls: usize,
     arches: Vec<Arch>,
 }
 
-/// The agent that answers for calls with SCMP_ACT_NOTIFY.
+/// Agent that answers calls with SCMP_ACT_NOTIFY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
+    /// Socket of the agent.
     pub path: PathBuf,
+    /// `listenerMetadata`, which the agent gets.
     pub metadata: Option<String>,
 }
 
 impl Filter {
-    /// Whether loading returns a listener.
+    /// Returns true if loading the filter returns a listener.
     pub fn notifies(&self) -> bool {
         self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0
     }
@@ -76,7 +78,7 @@ impl Filter {
 
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outline { default, syscalls, arches } = &self.outline;
+        let Summary { default, syscalls, arches } = &self.summary;
         write!(f, "seccomp: default {default}, {syscalls} syscalls, archs")?;
         for arch in arches {
             write!(f, " {arch}")?;

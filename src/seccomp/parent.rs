@@ -1,4 +1,4 @@
-//! What the machine supports, and the agent that answers notifications.
+//! Reads which seccomp flags the kernel supports, and sends the listener to the agent.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,13 +11,23 @@ use super::{Arch, Listener};
 use crate::error::{Error, OsContext, Result};
 use crate::sys;
 
+/// Reads the facts that a profile depends on.
 pub fn facts() -> Facts {
     Facts { native: Arch::native(), flag_supported: sys::seccomp::flag_supported }
 }
 
-/// Sends the filter's listener `fd` to the agent, with the state that the specification asks for:
-/// `pid` is the process that loaded the filter. The agent does not answer.
-pub fn hand_over(listener: &Listener, pid: i32, state: State, fd: BorrowedFd<'_>) -> Result<()> {
+/// Sends the listener `fd` of the filter to the agent, with the state that the specification requires. `pid` is the
+/// process that loaded the filter. The agent does not answer.
+///
+/// # Errors
+///
+/// An error of connect(2), sendmsg(2) or write(2) to the socket of the agent.
+pub fn send_listener(
+    listener: &Listener,
+    pid: i32,
+    state: State,
+    fd: BorrowedFd<'_>,
+) -> Result<()> {
     let path = listener.path.display();
     let message = message(listener, pid, state)?;
     let agent = sys::socket::connect(&listener.path).os("connect", &path).map_err(|e| {
@@ -63,7 +73,7 @@ mod tests {
             .build()
             .unwrap();
         let (reader, writer) = nix::unistd::pipe().unwrap();
-        hand_over(&listener, 42, state, writer.as_fd()).unwrap();
+        send_listener(&listener, 42, state, writer.as_fd()).unwrap();
         std::fs::remove_file(&path).unwrap();
         drop((reader, writer));
 
@@ -91,7 +101,7 @@ mod tests {
     fn an_absent_agent_is_named() {
         let listener = Listener { path: "/nowhere/agent".into(), metadata: None };
         let error =
-            hand_over(&listener, 1, State::default(), std::io::stderr().as_fd()).unwrap_err();
+            send_listener(&listener, 1, State::default(), std::io::stderr().as_fd()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "failed to connect with seccomp agent specified in the seccomp profile: \

@@ -1,4 +1,4 @@
-//! From a profile to a filter.
+//! Compiles a profile to a filter, without system calls.
 
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag as Flag, LinuxSyscall,
@@ -6,26 +6,33 @@ use oci_spec::runtime::{
 
 use super::bpf;
 use super::profile::{self, Profile};
-use super::{Arch, Filter, Listener, Outline};
+use super::{Arch, Filter, Listener, Summary};
 use crate::error::{Error, Result};
 
-/// What is known of the machine: see [`super::parent::facts`].
+/// Facts of the machine: see [`super::parent::facts`].
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
     pub native: Arch,
-    /// Asked only of flags that the profile needs.
+    /// Returns true if the kernel supports a flag. Called only for flags that the profile needs.
     pub flag_supported: fn(u32) -> bool,
 }
 
+/// Filter of a container and the agent that it needs.
 #[derive(Debug)]
 pub struct Plan {
     pub filter: Filter,
-    /// Where the filter notifies.
+    /// Agent, if the filter notifies.
     pub listener: Option<Listener>,
-    /// System calls of the profile that do not exist, as far as Aril knows: their rules are ignored.
+    /// System calls of the profile that Aril does not know. Their rules are ignored.
     pub unknown: Option<String>,
 }
 
+/// Compiles a profile.
+///
+/// # Errors
+///
+/// A rule is invalid, rules contradict each other, the listener cannot work, the kernel does not support a flag, an
+/// architecture is big-endian, or the program is too long.
 pub fn compile(spec: &LinuxSeccomp, facts: &Facts) -> Result<Plan> {
     let listener = listener(spec)?;
     let flags = flags(spec, facts, listener.is_some())?;
@@ -34,7 +41,7 @@ pub fn compile(spec: &LinuxSeccomp, facts: &Facts) -> Result<Plan> {
     let arches = arches(spec, facts.native);
     let tables = arches.iter().map(|arch| profile.table(*arch)).collect::<Result<Vec<_>>>()?;
 
-    let outline = Outline { default: profile.default, syscalls: tables[0].decided, arches };
+    let summary = Summary { default: profile.default, syscalls: tables[0].decided, arches };
     let program = bpf::assemble(&profile::branches(tables))
         .map_err(|e| Error::config(format!("error creating seccomp filter: {e}")))?;
     if program.len() > bpf::MAX_INSTRUCTIONS {
@@ -44,7 +51,7 @@ pub fn compile(spec: &LinuxSeccomp, facts: &Facts) -> Result<Plan> {
             bpf::MAX_INSTRUCTIONS
         )));
     }
-    Ok(Plan { filter: Filter { program, flags, outline }, listener, unknown: profile.unknown() })
+    Ok(Plan { filter: Filter { program, flags, summary }, listener, unknown: profile.unknown() })
 }
 
 fn listener(spec: &LinuxSeccomp) -> Result<Option<Listener>> {
@@ -80,13 +87,13 @@ fn flags(spec: &LinuxSeccomp, facts: &Facts, notifies: bool) -> Result<u32> {
     const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
     let mut bits = if notifies { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 } else { 0 };
     let Some(flags) = spec.flags() else {
-        // As runc: without it the kernel slows a filtered process to mitigate speculation.
+        // The default is runc's. Without the flag, the kernel slows a filtered process to mitigate speculation.
         let default = if (facts.flag_supported)(SPEC_ALLOW) { SPEC_ALLOW } else { 0 };
         return Ok(bits | default);
     };
     for flag in flags {
         let bit = match flag {
-            // The child has one thread.
+            // The flag has no effect, because the child has one thread.
             Flag::SeccompFilterFlagTsync => continue,
             Flag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG as u32,
             Flag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
@@ -107,8 +114,8 @@ fn flags(spec: &LinuxSeccomp, facts: &Facts, notifies: bool) -> Result<u32> {
     Ok(bits)
 }
 
-/// As libseccomp and runc: the specification has no native architecture, and a filter has one byte
-/// order, which is little-endian on each architecture that this program is built for.
+/// Checks the architectures like libseccomp and runc: `SCMP_ARCH_NATIVE` is not in the specification, and a filter has
+/// one byte order. All architectures that this program is built for are little-endian.
 fn check_architectures(spec: &LinuxSeccomp) -> Result<()> {
     use oci_spec::runtime::Arch::*;
     for arch in spec.architectures().iter().flatten() {
@@ -132,7 +139,7 @@ fn check_architectures(spec: &LinuxSeccomp) -> Result<()> {
     Ok(())
 }
 
-/// The native one first, each once.
+/// Returns the architectures without duplicates, the native one first.
 pub(super) fn arches(spec: &LinuxSeccomp, native: Arch) -> Vec<Arch> {
     let mut arches = vec![native];
     for arch in spec.architectures().iter().flatten() {

@@ -1,4 +1,4 @@
-//! What a profile decides for each number of an architecture.
+//! Decides the action for each system call number of an architecture.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::syscalls::{Finder, Multiplexed, Syscall};
 use super::{Action, Arch};
 use crate::error::{Error, Result};
 
-/// The rules, before an architecture is chosen.
+/// Rules of a profile, independent of the architecture.
 pub struct Profile<'a> {
     pub default: Action,
     clauses: Vec<Clause>,
@@ -20,14 +20,19 @@ pub struct Profile<'a> {
     unknown: BTreeSet<&'a str>,
 }
 
-/// A known name in a rule, once for each of the rule's clauses, which are alternatives; without one
-/// where the rule changes nothing.
+/// Known system call of a rule. There is one entry for each of the rule's clauses, which are alternatives. If the rule
+/// has the default action, one entry without a clause marks the name as known.
 struct Use {
     syscall: &'static Syscall,
     clause: Option<usize>,
 }
 
 impl<'a> Profile<'a> {
+    /// Reads the rules of a profile.
+    ///
+    /// # Errors
+    ///
+    /// A rule has an empty name, an error number without an action that uses it, or a condition on an argument above 5.
     pub fn read(spec: &'a LinuxSeccomp) -> Result<Self> {
         let default = action("defaultErrnoRet", spec.default_action(), spec.default_errno_ret())?;
         let mut profile = Self {
@@ -63,12 +68,17 @@ impl<'a> Profile<'a> {
         Ok(())
     }
 
-    /// Their names, with spaces between.
+    /// Returns the unknown names, separated by spaces.
     pub fn unknown(&self) -> Option<String> {
         let names = || self.unknown.iter().copied().collect::<Vec<_>>().join(" ");
         (!self.unknown.is_empty()).then(names)
     }
 
+    /// Decides the action for each number of `arch`.
+    ///
+    /// # Errors
+    ///
+    /// Rules with the same conditions have different actions.
     pub fn table(&self, arch: Arch) -> Result<Table> {
         let mut numbered = Vec::with_capacity(self.uses.len());
         let mut last = None;
@@ -110,7 +120,7 @@ impl<'a> Profile<'a> {
         Ok(table)
     }
 
-    /// What libseccomp decides for a number, given all its uses in the profile's order.
+    /// Decides for a number as libseccomp does. `uses` are all its uses in the order of the profile.
     fn decide(&self, uses: &[Numbered], arch: Arch) -> Result<Decision> {
         let mut clauses: Vec<Clause> = Vec::new();
         for Numbered { order, via, .. } in uses {
@@ -137,13 +147,13 @@ impl<'a> Profile<'a> {
     }
 }
 
-/// A use and a number it applies to.
+/// Use of a system call, with a number that it applies to.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Numbered {
     number: u32,
-    /// The use's index.
+    /// Index of the use.
     order: usize,
-    /// The value that the first argument must have for the number to stand for the name.
+    /// Value of the first argument with which the number stands for the system call (`socketcall`, `ipc`).
     via: Option<u8>,
 }
 
@@ -151,8 +161,8 @@ impl Clause {
     fn on(&self, arch: Arch, via: Option<u8>) -> Self {
         let mut clause = self.narrow(arch.width());
         if let Some(value) = via {
-            // The arguments proper are in memory, where no filter can see them. libseccomp replaces
-            // the first and compares the others with what happens to be in the registers.
+            // The arguments of the call are in memory, which filters cannot read. libseccomp replaces the condition on
+            // the first argument, and compares the others with the registers, whatever these contain.
             clause.conditions.retain(|c| c.index() != 0);
             clause.conditions.insert(0, Condition::equals(0, value.into()));
         }
@@ -160,19 +170,19 @@ impl Clause {
     }
 }
 
-/// The decisions for an architecture's numbers, from its first one up.
+/// Decisions for the numbers of an architecture, beginning with its first number.
 pub struct Table {
     arch: Arch,
-    /// How many numbers rules decide.
+    /// Number of system calls that rules decide.
     pub decided: usize,
     ranges: Ranges,
     default: Action,
-    /// For what the profile does not know.
+    /// Action for numbers above the highest one that the profile names.
     beyond: Action,
 }
 
 impl Table {
-    /// Numbers that the profile passes over.
+    /// Adds the default action for numbers that the profile does not name.
     fn fill(&mut self, from: u32, to: u32) {
         if from < to {
             self.ranges.push(from, Decision::Always(self.default));
@@ -180,18 +190,22 @@ impl Table {
     }
 }
 
-/// `field` is that of `errno`.
+/// Converts an action. `field` is the name of the field with `errno`.
 fn action(field: &str, action: SpecAction, errno: Option<u32>) -> Result<Action> {
-    // 0 is what encoders write that do not leave it out.
+    // Encoders that do not omit the field write 0.
     if errno.is_some_and(|errno| errno != 0) && !Action::takes_errno(action) {
         return Err(Error::config(format!("seccomp {field} is set for {action}, which has none"))
-            .hint("SCMP_ACT_ERRNO and SCMP_ACT_TRACE have one"));
+            .hint("remove the field; only SCMP_ACT_ERRNO and SCMP_ACT_TRACE have one"));
     }
     Ok(Action::from_spec(action, errno))
 }
 
-/// The clauses of a rule: one with all its conditions, or, where two of these are on the same
-/// argument, one for each.
+/// Returns the clauses of a rule: one with all conditions, or one per condition if two conditions are on the same
+/// argument.
+///
+/// # Errors
+///
+/// A condition is on an argument above 5, or the error number belongs to an action that does not use it.
 pub fn clauses(rule: &LinuxSyscall) -> Result<Vec<Clause>> {
     let action = action("errnoRet", rule.action(), rule.errno_ret())?;
     let args: &[LinuxSeccompArg] = rule.args().as_deref().unwrap_or_default();
@@ -208,7 +222,7 @@ pub fn clauses(rule: &LinuxSyscall) -> Result<Vec<Clause>> {
     conditions.sort_by_key(Condition::index);
     let repeated = conditions.windows(2).any(|pair| pair[0].index() == pair[1].index());
     Ok(if repeated {
-        // In the profile's order.
+        // Clauses are in the order of the profile.
         args.iter()
             .map(|arg| Clause { conditions: vec![Condition::from_spec(arg)], action })
             .collect()
@@ -217,7 +231,7 @@ pub fn clauses(rule: &LinuxSyscall) -> Result<Vec<Clause>> {
     })
 }
 
-/// `AUDIT_ARCH_*` and the decisions for all its numbers, in the order of the tables.
+/// Returns `AUDIT_ARCH_*` and the decisions for all its numbers, in the order of the tables.
 pub fn branches(tables: Vec<Table>) -> Vec<(u32, Ranges)> {
     let mut branches = Vec::with_capacity(tables.len());
     let shared = tables.iter().position(|t| t.arch.audit() == Arch::X86_64.audit());
@@ -235,9 +249,10 @@ pub fn branches(tables: Vec<Table>) -> Vec<(u32, Ranges)> {
     branches
 }
 
-/// One bit of the number tells the two apart. Numbers with the highest bit set exist on neither and
-/// are beyond all; where only x86_64 is filtered, libseccomp takes them for x32's. -1 is what a
-/// tracer writes to skip a call, and is left to the default.
+/// Combines the decisions for x86_64 and x32, which have the same `AUDIT_ARCH_*` and differ in one bit of the number.
+///
+/// Numbers with the highest bit set exist on neither and count as above all others. If only x86_64 is filtered,
+/// libseccomp treats them as numbers of x32. A tracer writes -1 to skip a call, which gets the default action.
 fn both_x86_64(x86_64: Option<Table>, x32: Option<Table>) -> Ranges {
     const HIGHEST_BIT: u32 = 1 << 31;
     let beyond = |table: &Option<Table>| table.as_ref().map_or(Action::KILL_THREAD, |t| t.beyond);

@@ -1,5 +1,5 @@
-//! What tests and fuzzers compare programs with: an interpreter of the part of classic BPF that a
-//! filter may use, and the answers of a profile whose rules are read one by one.
+//! Reference for tests and fuzzers: an interpreter for the classic BPF instructions of filters, and a function that
+//! reads the rules of a profile one by one.
 
 use libc::sock_filter;
 use oci_spec::runtime::{Arch as SpecArch, LinuxSeccomp, LinuxSyscall};
@@ -9,7 +9,7 @@ use super::profile::clauses;
 use super::syscalls::{Finder, Multiplexed, Syscall};
 use super::{Action, Arch};
 
-/// `struct seccomp_data`, without the instruction pointer.
+/// `struct seccomp_data` without the instruction pointer.
 #[derive(Debug, Clone, Copy)]
 pub struct Data {
     pub nr: u32,
@@ -32,11 +32,12 @@ impl Data {
     }
 }
 
+/// Runs a program, and returns its action.
 pub fn run(program: &[sock_filter], data: &Data) -> u32 {
     run_counting(program, data).0
 }
 
-/// The answer, and how many instructions it took.
+/// Runs a program, and returns its action and the number of executed instructions.
 pub fn run_counting(program: &[sock_filter], data: &Data) -> (u32, usize) {
     let (mut accumulator, mut at) = (0, 0);
     for count in 1.. {
@@ -57,7 +58,7 @@ pub fn run_counting(program: &[sock_filter], data: &Data) -> (u32, usize) {
     unreachable!("jumps go forward")
 }
 
-/// What the kernel checks before it takes a program: jumps stay inside, and it ends with a return.
+/// Checks what the kernel checks: all jumps stay in the program, and it ends with a return.
 pub fn check(program: &[sock_filter]) {
     for (i, f) in program.iter().enumerate() {
         let furthest = match f.code {
@@ -70,7 +71,7 @@ pub fn check(program: &[sock_filter]) {
     assert_eq!(program.last().unwrap().code, 0x06);
 }
 
-/// What the profile decides: its rules, read one by one.
+/// Decides an action by reading the rules of the profile one by one.
 pub fn answer(spec: &LinuxSeccomp, native: Arch, data: &Data) -> u32 {
     let mut arches: Vec<_> = spec.architectures().iter().flatten().copied().collect();
     arches.push(SpecArch::ScmpArchNative);
@@ -123,7 +124,7 @@ fn find(name: &str) -> Option<&'static Syscall> {
     Finder::default().find(name)
 }
 
-/// What a rule means for a name: numbers, and a clause for each (None: only named).
+/// Returns the numbers that a name stands for, and a clause for each. `None` if the rule only names the call.
 fn uses(rule: &LinuxSyscall, name: &str, arch: Arch) -> Vec<(u32, Option<Clause>)> {
     let clauses_of_rule: Vec<_> =
         clauses(rule).unwrap().iter().map(|c| c.narrow(arch.width())).collect();
@@ -140,7 +141,7 @@ fn uses(rule: &LinuxSyscall, name: &str, arch: Arch) -> Vec<(u32, Option<Clause>
     uses
 }
 
-/// What the kernel calls the system call.
+/// Returns the number of a system call.
 #[cfg(fuzzing)]
 pub fn number(name: &str, arch: Arch) -> Option<u32> {
     find(name)?.number(arch)

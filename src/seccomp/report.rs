@@ -1,8 +1,8 @@
-//! `run --seccomp-report`: which system calls a profile refused, and how often.
+//! Counts the system calls that a profile denies, for `run --seccomp-report`.
 //!
-//! Where the filter would answer an errno, it asks us instead ([`Refusals::watch`]); we work out what it
-//! would have answered, answer that, and count. Calls that are allowed are never asked about: saying
-//! "go on" to them would let their arguments change in between. Who is killed by the profile is killed.
+//! [`Refusals::watch`] changes the filter: instead of returning an errno, it notifies Aril. Aril computes the errno
+//! that the original filter returns, answers with it, and counts. Allowed calls do not notify: after a "continue"
+//! answer, another thread could have changed their arguments. Actions that kill stay as they are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,15 +17,16 @@ use crate::error::{Error, OsContext, Result, text};
 use crate::sys::Errno;
 use crate::sys::seccomp::{self as kernel, Notification};
 
+/// Denied system calls and their counts.
 #[derive(Debug)]
 pub struct Refusals {
-    /// As the profile has it.
+    /// Original program of the profile.
     program: Vec<sock_filter>,
     listener: Option<OwnedFd>,
     counts: BTreeMap<(u32, u32, i32), u64>,
 }
 
-/// The instructions that a filter is made of, by their codes.
+/// Instruction codes of filters.
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
@@ -35,10 +36,17 @@ const AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
 impl Refusals {
-    /// From here on the filter asks.
+    /// Changes the filter so that it notifies instead of returning an errno.
+    ///
+    /// # Errors
+    ///
+    /// The profile has an agent, or denies write(2), which the report needs.
     pub fn watch(filter: &mut Filter) -> Result<Self> {
         if filter.notifies() {
-            return Err(Error::config("--seccomp-report: the profile has an agent that is asked"));
+            return Err(Error::config(
+                "cannot report denied system calls: the profile has a seccomp agent, which gets them",
+            )
+            .hint("remove --seccomp-report, or the rules with SCMP_ACT_NOTIFY"));
         }
         let program = filter.program.clone();
         for instruction in &mut filter.program {
@@ -49,23 +57,29 @@ impl Refusals {
         let own = answer(&program, &Notification::of(Arch::native().audit(), WRITE));
         if action(own) == libc::SECCOMP_RET_ERRNO {
             return Err(Error::config(
-                "--seccomp-report: the profile refuses write, which it needs",
-            ));
+                "cannot report denied system calls: the profile denies write, which the report needs",
+            )
+            .hint("remove --seccomp-report, or allow write"));
         }
         filter.flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
         Ok(Self { program, listener: None, counts: BTreeMap::new() })
     }
 
+    /// Sets the listener of the loaded filter.
     pub fn listen(&mut self, listener: OwnedFd) {
         self.listener = Some(listener);
     }
 
-    /// To be polled for reading; none any more when nobody is left who could ask.
+    /// Returns the descriptor to poll for reading. `None` after the last filtered process has ended.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Answers all that wait, without waiting itself.
+    /// Answers all pending notifications, without waiting for more.
+    ///
+    /// # Errors
+    ///
+    /// An error of poll(2) or seccomp_unotify(2).
     pub fn answer(&mut self) -> Result<()> {
         while let Some(listener) = &self.listener {
             let mut polled = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
@@ -81,7 +95,7 @@ impl Refusals {
                 return Ok(());
             }
             let asked = match kernel::receive(listener.as_fd()) {
-                // Who asked has been killed.
+                // The calling process has been killed.
                 Err(Errno::ENOENT | Errno::EINTR) => continue,
                 other => other.os("ioctl SECCOMP_IOCTL_NOTIF_RECV", "")?,
             };
@@ -96,14 +110,15 @@ impl Refusals {
     }
 }
 
-/// Of the native architecture.
+/// write(2) of the native architecture.
 const WRITE: u32 = libc::SYS_write as u32;
 
 fn action(answer: u32) -> u32 {
     answer & libc::SECCOMP_RET_ACTION_FULL
 }
 
-/// What the program answers. It is one of ours: jumps go forward and it ends with a return.
+/// Runs the program, and returns its action. The program is one of [`super::bpf`]: jumps go forward, and it ends with a
+/// return.
 fn answer(program: &[sock_filter], call: &Notification) -> u32 {
     let (mut accumulator, mut at) = (0, 0);
     while let Some(sock_filter { code, jt, jf, k }) = program.get(at) {
@@ -132,7 +147,7 @@ fn answer(program: &[sock_filter], call: &Notification) -> u32 {
     libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32
 }
 
-/// The name of a call; one that we do not know is a number.
+/// Returns the name of a system call. An unknown call is a number.
 fn name(audit: u32, number: u32) -> String {
     let arch = Arch::ALL.into_iter().find(|arch| {
         arch.audit() == audit
@@ -144,7 +159,7 @@ fn name(audit: u32, number: u32) -> String {
 }
 
 impl fmt::Display for Refusals {
-    /// The most frequent first.
+    /// Prints a table, the most frequent call first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.counts.is_empty() {
             return writeln!(f, "seccomp: no system call was refused");

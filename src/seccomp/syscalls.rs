@@ -1,25 +1,24 @@
-//! Names and numbers of system calls.
+//! Names and numbers of system calls, from the kernel's tables up to Linux 7.0.
 //!
-//! From the kernel's syscall tables up to Linux 7.0; a name that only other architectures have is
-//! listed too, so that a profile written for many machines raises no warning.
+//! Names that exist only on other architectures are listed too, so that a profile for many machines causes no warning.
 
 use super::Arch;
 
-/// A name and its number on each architecture, in the order of [`Arch`].
+/// Name of a system call and its number on each architecture, in the order of [`Arch`].
 pub struct Syscall {
     pub name: &'static str,
     numbers: [u16; Arch::COUNT],
 }
 
-/// The architecture has no such call.
+/// Number of a system call that an architecture does not have.
 const NO: u16 = u16::MAX;
 
-/// 32-bit ARM's private calls start at 0x0f0000; to keep a row small they are written from here up.
+/// First number of 32-bit ARM's private calls, which a row stores with a small offset.
 const ARM_PRIVATE: u16 = 0xf000;
 const ARM_PRIVATE_BASE: u32 = 0x0f_0000;
 
 impl Syscall {
-    /// What the kernel shows a filter as `nr`.
+    /// Returns the number that a filter sees as `nr`.
     pub fn number(&self, arch: Arch) -> Option<u32> {
         match self.numbers[arch as usize] {
             NO => None,
@@ -29,8 +28,7 @@ impl Syscall {
     }
 }
 
-/// Finds names. Profiles list them in alphabetical order more often than not, so it looks behind the
-/// last one first.
+/// Finds system calls by name. It first looks after the last result, because most profiles are in alphabetical order.
 #[derive(Default)]
 pub struct Finder {
     next: usize,
@@ -46,7 +44,7 @@ impl Finder {
         TABLE.iter().find(|s| s.number(arch) == Some(number)).map(|s| s.name)
     }
 
-    /// Those that the architecture has.
+    /// Iterates over the names that the architecture has.
     pub fn native(arch: Arch) -> impl Iterator<Item = &'static str> {
         TABLE.iter().filter(move |s| s.number(arch).is_some()).map(|s| s.name)
     }
@@ -62,8 +60,8 @@ impl Finder {
     }
 }
 
-/// A system call that i386 also reaches through `socketcall` or `ipc`, whose first argument tells
-/// which one is meant.
+/// System call that i386 also reaches through `socketcall` or `ipc`. The value of the first argument stands for the
+/// call.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Multiplexed {
     pub number: u32,
@@ -103,7 +101,7 @@ const fn s(name: &'static str, numbers: [u16; Arch::COUNT]) -> Syscall {
     Syscall { name, numbers }
 }
 
-/// Sorted by name. Columns: x86_64, i386, x32, aarch64, arm, riscv64.
+/// System calls sorted by name. Columns: x86_64, i386, x32, aarch64, arm, riscv64.
 static TABLE: [Syscall; 508] = [
     s("_llseek", [NO, 140, NO, NO, 140, NO]),
     s("_newselect", [NO, 142, NO, NO, 142, NO]),

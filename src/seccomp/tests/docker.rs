@@ -1,6 +1,6 @@
-//! The default profile of `run --rootfs` allows nothing that Docker's default refuses, for any
-//! capabilities: compared answer by answer with the file that moby/profiles has as
-//! `seccomp/default.json`, where it is installed or named by `DOCKER_SECCOMP`.
+//! Checks that the default profile of `run --rootfs` allows nothing that Docker's default profile denies, for any
+//! capabilities. The answers are compared with those of the file `seccomp/default.json` of moby/profiles, if it is
+//! installed or named by `DOCKER_SECCOMP`.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ const PLACES: [&str; 2] = [
     "/usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json",
 ];
 
-/// Docker's, of version 29 or later: the first that refuses AF_ALG, by a family that is less.
+/// Docker's profile, of version 29 or later: the first version that denies AF_ALG, with a comparison of families.
 fn dockers() -> Option<Value> {
     let named = std::env::var_os("DOCKER_SECCOMP").map(PathBuf::from);
     let must = named.is_some();
@@ -46,14 +46,14 @@ fn set(names: &[&str]) -> Capabilities {
     names.iter().map(one).collect()
 }
 
-/// Stricter on purpose: see `sandbox::profile`.
+/// System calls that Aril denies on purpose: see `sandbox::profile`.
 const STRICTER: [&str; 2] = ["socket", "socketcall"];
 
 fn compare(docker: &LinuxSeccomp, aril: &LinuxSeccomp, what: &str) -> usize {
     let native = Arch::native();
     let facts = Facts { native, flag_supported: |_| true };
     let program = |spec| compile(spec, &facts).unwrap().filter.program;
-    let (theirs, ours) = (program(docker), program(aril));
+    let (reference, own) = (program(docker), program(aril));
     let mut values = values(docker);
     values.extend(super::libseccomp::values(aril));
     let mut conditions = conditional(docker);
@@ -65,13 +65,13 @@ fn compare(docker: &LinuxSeccomp, aril: &LinuxSeccomp, what: &str) -> usize {
             let of_interest = conditions.contains(&(arch as usize, nr));
             for value in values.iter().take(if of_interest { values.len() } else { 1 }) {
                 let data = Data { nr, arch: arch.audit(), args: [*value, *value, 0, 0, 0, 0] };
-                let (theirs, ours) = (run(&theirs, &data), run(&ours, &data));
+                let (reference, own) = (run(&reference, &data), run(&own, &data));
                 assert!(
-                    ours != ALLOW || theirs == ALLOW,
+                    own != ALLOW || reference == ALLOW,
                     "{what}: Docker refuses {name} of {arch} with {value:#x}, and aril allows it"
                 );
                 assert!(
-                    ours == ALLOW || theirs != ALLOW || STRICTER.contains(&name),
+                    own == ALLOW || reference != ALLOW || STRICTER.contains(&name),
                     "{what}: Docker allows {name} of {arch} with {value:#x}, and aril refuses it"
                 );
                 compared += 1;
@@ -103,7 +103,7 @@ fn nothing_is_allowed_that_docker_refuses() {
     }
 }
 
-/// The same without Docker, for what the issue of each was.
+/// Checks system calls with known security problems, without Docker's profile.
 #[test]
 fn families_and_domains_beyond_the_everyday_are_refused() {
     let aril = sandbox::profile(&set(&[])).unwrap();

@@ -1,11 +1,10 @@
-//! Our programs and libseccomp's answer alike: for every number, on every architecture, for
-//! arguments on both sides of each condition.
+//! Checks that Aril's programs and libseccomp decide alike: for every number, on every architecture, for arguments on
+//! both sides of each condition.
 //!
-//! Debian's python3-seccomp compiles the same profiles, and the interpreter runs both programs.
-//! Two answers are not libseccomp's, here as in runc, and are added to it in [`Reference::answer`]:
-//! ENOSYS above the highest number that the profile names; and for a name that i386 also reaches
-//! through `socketcall` or `ipc`, its own number counts as named too (runc counts the
-//! multiplexer's only, and answers ENOSYS to calls that the profile allows).
+//! Debian's python3-seccomp compiles the same profiles, and the interpreter runs both programs. [`Reference::answer`]
+//! adds two decisions that are not libseccomp's, as in runc: ENOSYS above the highest number that the profile names,
+//! and for a name that i386 also reaches through `socketcall` or `ipc`, its own number counts as named too. (runc
+//! counts only that of the multiplexer, and returns ENOSYS for calls that the profile allows.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,7 +30,7 @@ struct Libseccomp {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Names that it knows; we know some that are newer.
+    /// Names that libseccomp knows. Aril knows some newer ones.
     known: BTreeSet<String>,
     numbers: BTreeMap<String, BTreeMap<String, u32>>,
 }
@@ -43,7 +42,7 @@ struct Compiled {
 }
 
 impl Libseccomp {
-    /// None, and the reason on stderr, where it is not installed.
+    /// Starts Python with libseccomp. Prints the reason and returns `None` if it is not installed.
     fn start() -> Option<Self> {
         let python = Path::new("/usr/bin/python3");
         let imports = Command::new(python).args(["-c", "import seccomp"]).output();
@@ -69,7 +68,7 @@ impl Libseccomp {
         let names: Vec<_> = Finder::names().collect();
         let mut numbers = reference.ask(&json!({"names": names}));
         reference.known = serde_json::from_value(numbers["known"].take()).unwrap();
-        // The kernel has it for x86_64 only, libseccomp 2.5 for x32 too.
+        // The kernel has this call for x86_64 only, libseccomp 2.5 for x32 too.
         reference.known.remove("map_shadow_stack");
         numbers.as_object_mut().unwrap().remove("known");
         reference.numbers = serde_json::from_value(numbers).unwrap();
@@ -96,7 +95,7 @@ impl Libseccomp {
         }
     }
 
-    /// The highest number that the profile names.
+    /// Returns the highest number that the profile names.
     fn highest(&self, spec: &LinuxSeccomp, arch: Arch) -> Option<u32> {
         let numbers = &self.numbers[&arch.to_string()];
         let names = spec.syscalls().iter().flatten().flat_map(|rule| rule.names());
@@ -108,7 +107,7 @@ impl Libseccomp {
         all.flatten().max()
     }
 
-    /// The profile without what this libseccomp is too old for.
+    /// Returns the profile without parts that this libseccomp is too old for.
     fn knows(&self, mut profile: Value) -> Value {
         let rules = profile["syscalls"].as_array_mut().unwrap();
         for rule in rules.iter_mut() {
@@ -127,7 +126,7 @@ impl Drop for Libseccomp {
     }
 }
 
-/// What libseccomp and the two rules above answer.
+/// Decides as libseccomp and the two rules above do.
 struct Reference {
     program: Vec<sock_filter>,
     permissive: bool,
@@ -150,7 +149,7 @@ impl Reference {
     }
 }
 
-/// Values on both sides of what the conditions compare with, in both halves.
+/// Values on both sides of those that the conditions compare with, in both halves.
 pub(super) fn values(spec: &LinuxSeccomp) -> Vec<u64> {
     let mut values = BTreeSet::from([0, 1, 0xffff_ffff, 1 << 32, 1 << 63, u64::MAX]);
     let args = spec.syscalls().iter().flatten().flat_map(|rule| rule.args().iter().flatten());
@@ -162,7 +161,7 @@ pub(super) fn values(spec: &LinuxSeccomp) -> Vec<u64> {
     values.into_iter().collect()
 }
 
-/// Every number that any kernel could have, and the edges of what a filter distinguishes.
+/// All numbers that a kernel could have, and the edges of ranges that a filter distinguishes.
 pub(super) fn numbers(arch: Arch) -> impl Iterator<Item = u32> {
     let first = arch.first_number();
     let edges =
@@ -170,21 +169,21 @@ pub(super) fn numbers(arch: Arch) -> impl Iterator<Item = u32> {
     (first..first + 700).chain(0xf_0000..0xf_0008).chain(edges)
 }
 
-/// How many answers were compared, or why libseccomp does not take the profile.
+/// Compares the decisions. Returns their number, or the reason why libseccomp rejects the profile.
 fn compare(reference: &mut Libseccomp, profile: &Value, native: Arch) -> Result<usize, String> {
     let profile = reference.knows(profile.clone());
     let spec = spec(profile.clone());
     let arches = plan::arches(&spec, native);
-    let theirs = reference.compile(&profile, &arches);
-    let ours = compile(&spec, &Facts { native, flag_supported: |_| true });
-    let theirs = theirs.inspect_err(|why| {
-        assert!(ours.is_err(), "libseccomp refuses: {why}: {profile}");
+    let expected = reference.compile(&profile, &arches);
+    let own = compile(&spec, &Facts { native, flag_supported: |_| true });
+    let expected = expected.inspect_err(|why| {
+        assert!(own.is_err(), "libseccomp refuses: {why}: {profile}");
     })?;
-    let ours = ours.unwrap_or_else(|e| panic!("we refuse: {e}: {profile}")).filter.program;
-    check(&ours);
+    let own = own.unwrap_or_else(|e| panic!("Aril rejects it: {e}: {profile}")).filter.program;
+    check(&own);
     let default = Action::from_spec(spec.default_action(), spec.default_errno_ret());
     let reference = Reference {
-        program: theirs,
+        program: expected,
         permissive: default.is_permissive(),
         highest: arches.iter().map(|a| (*a, reference.highest(&spec, *a))).collect(),
     };
@@ -203,7 +202,7 @@ fn compare(reference: &mut Libseccomp, profile: &Value, native: Arch) -> Result<
                 };
                 let data = Data { nr, arch: arch.audit(), args };
                 assert_eq!(
-                    run(&ours, &data),
+                    run(&own, &data),
                     reference.answer(&data),
                     "{arch} {data:x?}, native {native}, {profile}"
                 );
@@ -212,11 +211,11 @@ fn compare(reference: &mut Libseccomp, profile: &Value, native: Arch) -> Result<
         }
     }
     let mips = Data { nr: 0, arch: 8, args: [0; 6] };
-    assert_eq!(run(&ours, &mips), reference.answer(&mips));
+    assert_eq!(run(&own, &mips), reference.answer(&mips));
     Ok(compared)
 }
 
-/// Numbers of rules with conditions, on each architecture.
+/// Returns the numbers of rules with conditions, on each architecture.
 pub(super) fn conditional(spec: &LinuxSeccomp) -> BTreeSet<(usize, u32)> {
     let rules = spec.syscalls().iter().flatten();
     let conditions = |args: &Option<Vec<_>>| args.as_ref().is_some_and(|args| !args.is_empty());
@@ -230,8 +229,7 @@ pub(super) fn conditional(spec: &LinuxSeccomp) -> BTreeSet<(usize, u32)> {
     numbers
 }
 
-/// The format of the files that engines are configured with, as an engine reads it: containers'
-/// and moby's.
+/// Converts the format of the files that engines are configured with (containers' and moby's), as an engine does.
 pub(super) fn of_an_engine(file: &Value, arch: &str, capabilities: &[&str]) -> Value {
     let holds = |set: &Value| {
         let any = |key: &str, wanted: &dyn Fn(&str) -> bool| {
@@ -267,13 +265,13 @@ pub(super) fn of_an_engine(file: &Value, arch: &str, capabilities: &[&str]) -> V
         "architectures": arches, "syscalls": rules.collect::<Vec<_>>()})
 }
 
-/// The profiles of the engines that are installed, each with its name and native architecture.
+/// Returns the profiles of installed engines, each with its name and native architecture.
 fn installed() -> Vec<(String, Arch, Value)> {
     let mut profiles = Vec::new();
     for path in [
-        // golang-github-containers-common, which podman needs.
+        // Package golang-github-containers-common, which podman needs.
         "/usr/share/containers/seccomp.json",
-        // golang-github-docker-docker-dev.
+        // Package golang-github-docker-docker-dev.
         "/usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json",
     ] {
         let Ok(text) = fs::read(path) else {
@@ -290,7 +288,7 @@ fn installed() -> Vec<(String, Arch, Value)> {
             }
         }
     }
-    // config.json of containers that engines made here.
+    // The config.json files of containers that engines have created on this host.
     if let Some(dir) = std::env::var_os("SECCOMP_CONFIGS") {
         let files = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
         for path in files.filter(|path| path.extension().is_some_and(|e| e == "json")) {
@@ -310,14 +308,14 @@ fn the_numbers_are_libseccomps() {
     let mut compared = 0;
     for arch in Arch::ALL {
         for name in &reference.known {
-            let theirs = reference.numbers[&arch.to_string()].get(name).copied();
-            let ours = Finder::default().find(name).unwrap().number(arch);
+            let expected = reference.numbers[&arch.to_string()].get(name).copied();
+            let own = Finder::default().find(name).unwrap().number(arch);
             if arch == Arch::X86
                 && let Some(Multiplexed { number, .. }) = Multiplexed::find(name)
             {
-                assert_eq!(theirs, Some(number), "{name} on {arch}");
+                assert_eq!(expected, Some(number), "{name} on {arch}");
             } else {
-                assert_eq!(ours, theirs, "{name} on {arch}");
+                assert_eq!(own, expected, "{name} on {arch}");
             }
             compared += 1;
         }
@@ -356,7 +354,7 @@ const VALUES: &[u64] = &[
     u64::MAX,
 ];
 
-/// As people write them: no two rules of one system call contradict each other.
+/// Profiles without contradicting rules for one system call.
 fn profile(r: &mut Random, names: &[&str]) -> Value {
     let arg = |r: &mut Random, op: &str| {
         json!({"index": r.below(6), "value": r.of(VALUES), "valueTwo": r.of(VALUES),
@@ -372,7 +370,7 @@ fn profile(r: &mut Random, names: &[&str]) -> Value {
             continue;
         }
         let action = match r.of(ACTIONS) {
-            // We refuse it: see `plan::listener`.
+            // Aril rejects this one: see `plan::listener`.
             "NOTIFY" if *name == "write" => "TRAP",
             action => action,
         };
@@ -392,7 +390,7 @@ fn profile(r: &mut Random, names: &[&str]) -> Value {
     }
     let mut arches: Vec<_> = Arch::ALL.iter().filter(|_| r.below(2) == 0).map(scmp).collect();
     if arches.contains(&scmp(&Arch::X32)) {
-        // No kernel has x32 alone.
+        // No kernel supports x32 alone.
         arches.push(scmp(&Arch::X86_64));
     }
     let default = r.of(&ACTIONS[1..]);
@@ -421,12 +419,12 @@ fn fifty_random_profiles() {
     eprintln!("{compared} answers");
 }
 
-/// How many instructions it takes to answer for an architecture's numbers.
+/// Number of instructions that a program executes for the numbers of an architecture.
 struct Cost {
     mean: f64,
-    /// Of those that rules decide without conditions.
+    /// Cost of numbers that rules decide without conditions.
     most: usize,
-    /// Of the others, with the profile's values and those beside them.
+    /// Cost of the other numbers, with the profile's values and their neighbors.
     most_conditional: usize,
 }
 
@@ -464,21 +462,22 @@ fn answers_cost_less_than_libseccomps() {
         let profile = reference.knows(profile);
         let spec = spec(profile.clone());
         let arches = plan::arches(&spec, native);
-        let theirs = reference.compile(&profile, &arches).unwrap();
-        let ours = compile(&spec, &Facts { native, flag_supported: |_| true }).unwrap();
-        let ours = ours.filter.program;
-        eprintln!("{name}: {} instructions, libseccomp {}", ours.len(), theirs.len());
-        assert!(ours.len() < theirs.len());
+        let expected = reference.compile(&profile, &arches).unwrap();
+        let own = compile(&spec, &Facts { native, flag_supported: |_| true }).unwrap();
+        let own = own.filter.program;
+        eprintln!("{name}: {} instructions, libseccomp {}", own.len(), expected.len());
+        assert!(own.len() < expected.len());
         let conditional = conditional(&spec);
         let values = values(&spec);
         for arch in arches {
-            let [ours, theirs] = [&ours, &theirs].map(|p| Cost::of(p, arch, &conditional, &values));
-            for (whose, cost) in [("ours", &ours), ("libseccomp's", &theirs)] {
+            let [own, expected] =
+                [&own, &expected].map(|p| Cost::of(p, arch, &conditional, &values));
+            for (name_of, cost) in [("Aril's", &own), ("libseccomp's", &expected)] {
                 let Cost { mean, most, most_conditional } = cost;
-                eprintln!("  {arch}, {whose}: {mean:.1}, {most}, {most_conditional}");
+                eprintln!("  {arch}, {name_of}: {mean:.1}, {most}, {most_conditional}");
             }
-            assert!(ours.mean < theirs.mean && ours.most <= theirs.most, "{name}, {arch}");
-            assert!(ours.most_conditional <= theirs.most_conditional, "{name}, {arch}");
+            assert!(own.mean < expected.mean && own.most <= expected.most, "{name}, {arch}");
+            assert!(own.most_conditional <= expected.most_conditional, "{name}, {arch}");
         }
     }
 }

@@ -17,7 +17,7 @@ const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = ERRNO | 1;
 const ENOSYS: u32 = ERRNO | 38;
 
-/// About the size and shape of the profile that engines send.
+/// Profile with about the size and shape of those of engines.
 const ENGINE: &str = include_str!("../testdata/engine.json");
 
 fn spec(profile: Value) -> LinuxSeccomp {
@@ -41,7 +41,7 @@ impl Plan {
         run(&self.filter.program, &Data { nr: number, arch: arch.audit(), args })
     }
 
-    /// A system call of x86_64.
+    /// Number of a system call of x86_64.
     fn native(&self, number: u32, args: [u64; 6]) -> u32 {
         self.answer(Arch::X86_64, number, args)
     }
@@ -131,11 +131,11 @@ fn precedence() {
         errno("write", 5, json!([arg(0, "SCMP_CMP_GE", 3)])),
         errno("write", 6, json!([arg(0, "SCMP_CMP_GT", 5)])),
         errno("write", 7, json!([arg(0, "SCMP_CMP_EQ", 9)])),
-        // Two conditions on one argument: either.
+        // Two conditions on one argument are alternatives.
         errno("open", 5, json!([arg(0, "SCMP_CMP_EQ", 1), arg(0, "SCMP_CMP_EQ", 2)])),
-        // On two arguments: both.
+        // Conditions on two arguments must both hold.
         errno("close", 5, json!([arg(1, "SCMP_CMP_LT", 4), arg(0, "SCMP_CMP_LE", 4)])),
-        // A mask that selects nothing.
+        // The mask selects no bits.
         errno("stat", 5, json!([arg(0, "SCMP_CMP_MASKED_EQ", 0)])),
     ])));
     assert_eq!(p.native(0, first(7)), ERRNO | 6, "a rule without conditions, the earliest");
@@ -271,7 +271,7 @@ fn refusals_name_the_rule() {
     );
 }
 
-/// The values of an argument, in whatever order, cost one comparison each.
+/// Values of an argument cost one comparison each, in any order.
 #[test]
 fn one_of_many_values() {
     let values = [0xffff_ffff, 8, 0, 0x20000, 0x1_0000_0008, 0x20008];
@@ -284,7 +284,7 @@ fn one_of_many_values() {
     for value in values {
         assert_eq!(p.native(135, first(value)), ALLOW, "{value:x}");
         assert_eq!(p.answer(Arch::X86, 136, first(value)), ALLOW, "{value:x}");
-        // On i386 half of it counts.
+        // On i386 only the low half counts.
         assert_eq!(p.answer(Arch::X86, 136, first(value | 5 << 32)), ALLOW, "{value:x}");
         let other = [value ^ 1, value | 2 << 32, value << 32 | 1];
         for other in other.into_iter().filter(|other| !values.contains(other)) {
@@ -302,11 +302,11 @@ fn one_of_many_values() {
 #[test]
 fn a_program_has_at_most_4096_instructions() {
     let rules = |count: u64| {
-        // Neither half tells it apart from the others.
+        // Neither half alone distinguishes the value from the others.
         let args: Vec<_> = (0..count).map(|v| arg(0, "SCMP_CMP_EQ", v << 32 | 1)).collect();
         denying(json!([rule("read", "SCMP_ACT_ALLOW", json!(args))]))
     };
-    // Far jumps, both over a branch of the search and over a whole architecture.
+    // The jumps are long: over a branch of the search, and over a whole architecture.
     let p = plan(rules(500));
     assert_eq!(p.native(0, [499 << 32 | 1, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(p.native(0, [500 << 32 | 1, 0, 0, 0, 0, 0]), EPERM);

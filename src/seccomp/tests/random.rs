@@ -1,4 +1,4 @@
-//! Random profiles: the program must answer as the rules, read one by one, do.
+//! Random profiles: the program must decide like the rules, read one by one.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::super::reference::{Data, answer, check, run};
 use super::super::syscalls::Finder;
 use super::spec;
 
-/// xorshift, so that a failure repeats.
+/// xorshift generator, with which a failure can be repeated.
 pub struct Random(pub u64);
 
 impl Random {
@@ -88,7 +88,7 @@ fn the_program_answers_as_the_rules() {
         let json = profile(&mut r);
         let spec = spec(json.clone());
         let native = r.of(&[Arch::X86_64, Arch::Aarch64, Arch::Riscv64]);
-        // Contradicting rules are refused.
+        // Contradicting rules are rejected.
         let Ok(plan) = compile(&spec, &Facts { native, flag_supported: |_| true }) else {
             continue;
         };
