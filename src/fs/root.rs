@@ -122,13 +122,13 @@ impl Root {
     /// Walks one name at a time, from open directory to open directory. No name is looked up twice. `..` leads back to
     /// the directory that the walk came from, and never above the root.
     fn make(&self, path: &CStr, mode: mode_t, file: Option<mode_t>) -> Result<OwnedFd> {
-        let mut above = vec![openat2(self.0.as_fd(), c".", DIRECTORY, 0, RESOLVE)?];
+        let mut parents = vec![openat2(self.0.as_fd(), c".", DIRECTORY, 0, RESOLVE)?];
         let mut left: VecDeque<CString> = names(path.to_bytes())?;
         let mut links = 0;
         while let Some(name) = left.pop_front() {
-            let at = above.last().ok_or(Errno::EINVAL)?.as_fd();
+            let at = parents.last().ok_or(Errno::EINVAL)?.as_fd();
             if name.as_c_str() == c".." {
-                above.truncate((above.len() - 1).max(1));
+                parents.truncate((parents.len() - 1).max(1));
                 continue;
             }
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -152,18 +152,18 @@ impl Root {
                     links += 1;
                     let target = readlinkat(&found, c"")?.into_vec();
                     if target.starts_with(b"/") {
-                        above.truncate(1);
+                        parents.truncate(1);
                     }
                     for part in names(&target)?.into_iter().rev() {
                         left.push_front(part);
                     }
                 }
-                libc::S_IFDIR => above.push(found),
+                libc::S_IFDIR => parents.push(found),
                 _ if last && file.is_some() => return Ok(found),
                 _ => return Err(Errno::ENOTDIR),
             }
         }
-        above.pop().ok_or(Errno::EINVAL)
+        parents.pop().ok_or(Errno::EINVAL)
     }
 
     /// Opens the parent directory of `path`, and creates it and its parents (mode 0755) if they are missing.

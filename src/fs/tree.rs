@@ -102,9 +102,9 @@ impl Tree {
     /// Opens a directory from the root, or from the directory of the last lookup if `path` is below it.
     fn descend(&self, path: &[u8]) -> sys::Result<Rc<OwnedFd>> {
         let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let below = |last: &[u8]| path.strip_prefix(last)?.strip_prefix(b"/").map(<[u8]>::to_vec);
+        let rest_of = |last: &[u8]| path.strip_prefix(last)?.strip_prefix(b"/").map(<[u8]>::to_vec);
         let near =
-            self.last.borrow().as_ref().and_then(|(last, fd)| Some((below(last)?, fd.clone())));
+            self.last.borrow().as_ref().and_then(|(last, fd)| Some((rest_of(last)?, fd.clone())));
         let (mut rest, mut at) = match near {
             Some(near) => near,
             None => {

@@ -13,7 +13,7 @@ use crate::layer::Ids;
 use crate::layer::changes::Kind;
 use crate::layer::directory::LayerDirectory;
 use crate::layer::pack::{Archive, Packer, Sink};
-use crate::rootfs::overlay::view::open_folder;
+use crate::rootfs::overlay::view::open_directory;
 use crate::state::{Store, observe};
 
 /// Returns the files that were left out. The lock is held, so that no other verb deletes or resumes the container.
@@ -83,7 +83,7 @@ fn to_folder(
     let beside = beside(path)?;
     remove::tree(&beside).os("remove", beside.display())?;
     closed::create(&beside).os("mkdir", beside.display())?;
-    let written = open_folder(&beside)
+    let written = open_directory(&beside)
         .and_then(|folder| write(&mut LayerDirectory::new(folder, path.display().to_string())))
         .and_then(|skipped| {
             fs::rename(&beside, path).os("rename", path.display()).map(|()| skipped)

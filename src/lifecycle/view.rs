@@ -109,7 +109,7 @@ pub(super) fn layered(record: &Record, observed: &Observed) -> Result<Layered> {
     })?;
     let userxattr = !nix::unistd::geteuid().is_root() || process::in_user_namespace();
     let below = match layers.lowers.as_slice() {
-        [only] => overlay::view::open_folder(only)?,
+        [only] => overlay::view::open_directory(only)?,
         many => overlay::view::of(many, userxattr)?,
     };
     let upper = layers.upper.upper();
@@ -125,7 +125,7 @@ pub(super) fn layered(record: &Record, observed: &Observed) -> Result<Layered> {
             return Err(Error::state(gone).hint("before it ends, commit or diff would see it"));
         }
     };
-    let upper = upper.map(|path| overlay::view::open_folder(&path)).transpose()?;
+    let upper = upper.map(|path| overlay::view::open_directory(&path)).transpose()?;
     Ok(Layered {
         view: Tree::new(view, format!("container {}", record.id)),
         below: Tree::new(below, "the layers below"),

@@ -259,7 +259,7 @@ pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
     let linux = running.spec.linux().as_ref();
     let uid_mappings = as_in_config(&running.maps.uid);
     let gid_mappings = as_in_config(&running.maps.gid);
-    let mut input = rootfs::plan::Input::of_running(running.bundle, running.rootfs);
+    let mut input = rootfs::plan::RootfsRequest::of_running(running.bundle, running.rootfs);
     input.mounts = running.mounts;
     input.user_namespace = has(Kind::User) || running.in_user_namespace;
     input.foreign_network = has(Kind::User) && !has(Kind::Net);
@@ -273,8 +273,8 @@ pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
     if has(Kind::User) {
         steps.push(Step::Namespace(namespace::Step::Unshare(Kind::Mount)));
     }
-    steps.extend(addition.outside.into_iter().map(Step::Rootfs));
-    Ok((inside(steps, addition.inside), addition.warnings))
+    steps.extend(addition.sources.into_iter().map(Step::Rootfs));
+    Ok((inside(steps, addition.mounts), addition.warnings))
 }
 
 /// Compiles the script that removes mounts of the container.
@@ -338,10 +338,10 @@ fn rootfs(
     let maps = namespaces.maps.as_ref();
     let uid_mappings = maps.map(|maps| as_in_config(&maps.uid)).unwrap_or_default();
     let gid_mappings = maps.map(|maps| as_in_config(&maps.gid)).unwrap_or_default();
-    rootfs::plan::plan(&rootfs::plan::Input {
+    rootfs::plan::plan(&rootfs::plan::RootfsRequest {
         bundle: &options.bundle,
         rootfs: &facts.rootfs,
-        overlay: rootfs::overlay::plan::Input {
+        overlay: rootfs::overlay::plan::OverlayRequest {
             layers: grant.layers.as_deref(),
             upper: grant.upper.as_deref(),
             show: grant.show.as_deref(),

@@ -83,7 +83,7 @@ impl HostFacts {
         let rootfs = rootfs(spec, bundle)?;
         Ok(Self {
             callers_mounts: (!has_namespace(spec, LinuxNamespaceType::Mount))
-                .then(|| inherited::look(&rootfs, in_user_namespace))
+                .then(|| inherited::examine(&rootfs, in_user_namespace))
                 .transpose()?,
             layer_owners: layer_owners(spec, extensions, &rootfs, bundle)?,
             no_place_for: no_place_for(spec, extensions, &rootfs)?,

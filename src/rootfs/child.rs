@@ -1,4 +1,4 @@
-//! Replays the steps in the child. No path of the container is used but through [`Root`].
+//! Runs the steps in the child. Paths of the container are used only through [`Root`].
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
@@ -32,39 +32,39 @@ pub use console::bind_console;
 #[cfg(fuzzing)]
 pub use pivot::check_table;
 
-/// What the steps hand to each other.
+/// Data that steps pass to later steps.
 #[derive(Debug)]
 pub struct State<'p> {
     proc: &'p Proc,
     root: Option<Root>,
-    /// The overlay, if the parent made it.
+    /// Trees that the parent has opened: the overlay or a copy of the rootfs, and device nodes.
     trees: Vec<Option<OwnedFd>>,
     /// Sources of volumes that have content already.
     complete_volumes: &'p [CString],
-    /// That of the next bind, if it is open already.
+    /// Source of the next bind mount, if it is open already.
     source: Option<OwnedFd>,
-    /// The directory of the last node or symlink: they come in a row.
+    /// Directory of the last device node or symlink, because such steps follow each other.
     nodes: Option<(CString, OwnedFd)>,
-    /// What covers hidden files: the container's /dev/null, verified.
+    /// The container's /dev/null, verified, which covers masked files.
     null: Option<OwnedFd>,
-    /// What covers hidden directories.
+    /// Empty tmpfs that covers masked directories.
     empty: Option<OwnedFd>,
-    /// Linux 5.12 has mount_setattr; cleared by the first `ENOSYS`.
+    /// False after the first `ENOSYS` of mount_setattr(2) (Linux 5.12).
     setattr: Cell<bool>,
-    /// The caller's.
+    /// Umask of the caller.
     umask: Mode,
-    /// Of no more use; see [`State::retire`].
+    /// Descriptors that are no longer needed: see [`State::retire`].
     retired: RefCell<Vec<OwnedFd>>,
-    /// The mounts so far, of a container that runs already; see [`State::remember_mounts`].
+    /// New mounts of a running container: see [`State::remember_mounts`].
     added: Option<RefCell<Vec<OwnedFd>>>,
 }
 
-/// How many descriptors may wait to be closed: a container has as many mounts as it likes.
+/// Maximum number of descriptors that wait to be closed. A container may have any number of mounts.
 const RETIRED_MAX: usize = 64;
 
 impl<'p> State<'p> {
-    /// `trees` is what [`super::parent::open_trees`] made. Modes are exact from here on: the umask
-    /// is 0 until the root is left.
+    /// Creates the state, and sets the umask to 0, so that modes are exact until the root is left. `trees` is the
+    /// result of [`super::parent::open_trees`].
     pub fn new(
         proc: &'p Proc,
         trees: Vec<Option<OwnedFd>>,
@@ -86,7 +86,8 @@ impl<'p> State<'p> {
         }
     }
 
-    /// For hooks before the pivot: what they make is not for everybody to write.
+    /// Runs `run` with the caller's umask, for hooks before the pivot: otherwise all users could write the files that
+    /// hooks create.
     pub fn with_callers_umask<T>(&self, run: impl FnOnce() -> T) -> T {
         umask(self.umask);
         let result = run();
@@ -94,12 +95,20 @@ impl<'p> State<'p> {
         result
     }
 
-    /// The container's root, once it is open: before the pivot and after.
+    /// Returns the container's root, which is open before and after the pivot.
+    ///
+    /// # Errors
+    ///
+    /// No step has opened the root yet.
     pub fn root(&self) -> ChildResult<&Root> {
         self.root.as_ref().ok_or(Fault::refused("the rootfs is not open yet"))
     }
 
-    /// Whether the parent has to open the source of the mount; else it is open after this.
+    /// Returns true if the parent must open the source of the mount. Otherwise the source is open afterwards.
+    ///
+    /// # Errors
+    ///
+    /// An error of open_tree(2) other than `EACCES`.
     pub fn needs_parent(&mut self, step: &Step) -> ChildResult<bool> {
         let source = match step {
             Step::Bind(mount) if mount.source.tree.is_none() => &mount.source,
@@ -121,13 +130,13 @@ impl<'p> State<'p> {
         Ok(false)
     }
 
-    /// The source that the parent has opened.
+    /// Stores the source that the parent has opened.
     pub fn take_source(&mut self, source: OwnedFd) {
         self.source = Some(source);
     }
 
-    /// Done with, to be closed some time: before the program runs, all that it does not get is
-    /// closed by one call, which is cheaper than one call for each.
+    /// Stores descriptors to close later. Before execve, one call closes all descriptors that the program does not
+    /// inherit, which costs less than one call for each.
     fn retire<const N: usize>(&self, done: [OwnedFd; N]) {
         let mut retired = self.retired.borrow_mut();
         if retired.len() + N > RETIRED_MAX {
@@ -136,7 +145,7 @@ impl<'p> State<'p> {
         retired.extend(done);
     }
 
-    /// As on a kernel without mount_setattr.
+    /// Changes the state to that on a kernel without mount_setattr(2).
     #[cfg(test)]
     fn without_setattr(self) -> Self {
         self.setattr.set(false);
@@ -144,6 +153,11 @@ impl<'p> State<'p> {
     }
 }
 
+/// Runs one step.
+///
+/// # Errors
+///
+/// The kernel rejects a system call of the step, or a path of the container leads to a forbidden file.
 pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
     if !matches!(step, Step::Node(_) | Step::Symlink { .. }) {
         state.nodes = None;
@@ -174,21 +188,21 @@ pub fn run(step: &Step, state: &mut State<'_>) -> ChildResult<()> {
     }
 }
 
-/// What a missing target is created as.
+/// Type of a missing target that is created.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Directory,
     File,
 }
 
-/// The open place that a mount goes on, and whether it had to be made.
-struct Place {
+/// Open mount point. `created` is true if it did not exist.
+struct MountPoint {
     fd: OwnedFd,
-    made: bool,
+    created: bool,
 }
 
 impl State<'_> {
-    fn place(&self, target: &Target, missing: Missing) -> ChildResult<Place> {
+    fn place(&self, target: &Target, missing: Missing) -> ChildResult<MountPoint> {
         let root = self.root()?;
         let path = &target.path;
         let opened = if target.ordinary {
@@ -197,14 +211,15 @@ impl State<'_> {
             root.open(path, libc::O_PATH | if target.keep_link { libc::O_NOFOLLOW } else { 0 })
         };
         let place = match opened {
-            Ok(fd) => Place { fd, made: false },
-            Err(Errno::ENOENT) if missing == Missing::File => {
-                Place { fd: root.make_missing_file(path, 0o644).during("create")?, made: true }
-            }
+            Ok(fd) => MountPoint { fd, created: false },
+            Err(Errno::ENOENT) if missing == Missing::File => MountPoint {
+                fd: root.make_missing_file(path, 0o644).during("create")?,
+                created: true,
+            },
             Err(Errno::ENOENT) => {
-                Place { fd: root.mkdir_missing(path, 0o755).during("mkdir")?, made: true }
+                MountPoint { fd: root.mkdir_missing(path, 0o755).during("mkdir")?, created: true }
             }
-            // CVE-2019-19921, CVE-2023-27561: elsewhere than at its name it deceives who trusts it.
+            // A procfs behind a symlink would mislead processes that trust /proc (CVE-2019-19921, CVE-2023-27561).
             Err(Errno::ELOOP | Errno::ENOTDIR) if target.ordinary => {
                 let name = path.to_string_lossy();
                 let name = name.trim_start_matches('/');
@@ -213,7 +228,7 @@ impl State<'_> {
             }
             Err(errno) => return Err(errno).during("open"),
         };
-        // A symlink may lead to where the name alone would have been refused by the plan.
+        // A symlink may lead into a procfs, which the plan rejects for the name alone.
         if !target.in_proc && !target.ordinary && is_proc(place.fd.as_fd())? {
             let text = format!("{path:?} cannot be mounted because it is inside /proc");
             return Err(Fault::refused(text));
@@ -221,7 +236,7 @@ impl State<'_> {
         Ok(place)
     }
 
-    /// Changes a mount that is attached.
+    /// Changes an attached mount.
     fn set_attributes(
         &self,
         mount: BorrowedFd<'_>,
@@ -234,8 +249,8 @@ impl State<'_> {
         self.set_attributes_by_path(mount, extent, change)
     }
 
-    /// Changes a mount, attached or not. False if the kernel is too old for that: only a mount that
-    /// is attached can be changed then.
+    /// Changes an attached or detached mount. Returns false if the kernel is too old: it can then only change an
+    /// attached mount.
     fn set_detached(
         &self,
         mount: BorrowedFd<'_>,
@@ -250,7 +265,7 @@ impl State<'_> {
                 self.setattr.set(false);
                 Ok(false)
             }
-            // Linux 5.12 and 5.13 know this flag in mount(2) only.
+            // Linux 5.12 and 5.13 support this flag only in mount(2).
             Err(Errno::EINVAL)
                 if extent == Extent::One && (change.set | change.clear) & ATTR_NOSYMFOLLOW != 0 =>
             {
@@ -260,7 +275,7 @@ impl State<'_> {
         }
     }
 
-    /// The same by mount(2), one mount at a time.
+    /// Changes an attached mount by mount(2), one mount at a time.
     fn set_attributes_by_path(
         &self,
         mount: BorrowedFd<'_>,
@@ -280,15 +295,17 @@ impl State<'_> {
         let kept = current_attributes(mount)? & !change.clear;
         let wanted = kept | change.set;
         let mut flags = flags(wanted) | libc::MS_REMOUNT | libc::MS_BIND;
-        // Said, for no flag at all would mean to keep what there is.
+        // Without any atime flag, mount(2) would keep the current one.
         if wanted & ATTR_ATIME == 0 {
             flags |= libc::MS_RELATIME;
         }
         self.mount_by_path(mount, None, flags, None)
     }
 
-    /// mount(2) on an open place. Its path is the one thing to name it by, and the trusted procfs
-    /// the one place to find that: as the working directory, for mount(2) has no argument for it.
+    /// Calls mount(2) on an open mount point.
+    ///
+    /// mount(2) needs a path. Only procfs has one for a descriptor, and the trusted procfs is used as the working
+    /// directory, because mount(2) takes no directory descriptor.
     fn mount_by_path(
         &self,
         target: BorrowedFd<'_>,
@@ -312,7 +329,7 @@ impl State<'_> {
         mounted.during("mount")
     }
 
-    /// Attaches a mount and does what has to be done to it there.
+    /// Attaches a mount, and applies the changes that an attached mount needs.
     fn attach(
         &self,
         mount: BorrowedFd<'_>,
@@ -320,7 +337,7 @@ impl State<'_> {
         finish: &Finish,
     ) -> ChildResult<()> {
         match move_mount(mount, place) {
-            // What mount(2) says, and engines explain to their users.
+            // ENOTDIR is the error of mount(2), which engines explain to their users.
             Err(Errno::EINVAL) if is_directory(mount)? != is_directory(place)? => {
                 Err(Errno::ENOTDIR)
             }
@@ -348,7 +365,7 @@ impl State<'_> {
     }
 }
 
-/// Where procfs, as the working directory, shows an open file.
+/// Returns the path of an open file, relative to procfs as the working directory.
 fn fd_path(fd: BorrowedFd<'_>) -> ChildResult<CString> {
     CString::new(format!("self/fd/{}", fd.as_raw_fd()))
         .map_err(|_| Fault::refused("a descriptor's path"))
@@ -358,7 +375,7 @@ fn is_proc(fd: BorrowedFd<'_>) -> ChildResult<bool> {
     Ok(fstatfs(fd).during("fstatfs")?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
-/// What statfs says of the mount, in the words of mount_setattr.
+/// Converts the flags of fstatvfs(3) for a mount to attributes of mount_setattr(2).
 fn current_attributes(mount: BorrowedFd<'_>) -> ChildResult<u64> {
     use crate::sys::mount as attr;
     const ST_RELATIME: u64 = 0x1000;
@@ -369,7 +386,7 @@ fn current_attributes(mount: BorrowedFd<'_>) -> ChildResult<u64> {
         (libc::ST_NOEXEC, attr::ATTR_NOEXEC),
         (libc::ST_NOATIME, attr::ATTR_NOATIME),
         (libc::ST_NODIRATIME, attr::ATTR_NODIRATIME),
-        // ST_NOSYMFOLLOW and ST_RELATIME are missing from libc, or from its part for musl.
+        // libc lacks ST_NOSYMFOLLOW and ST_RELATIME, or lacks them for musl.
         (0x2000, ATTR_NOSYMFOLLOW),
     ];
     let flags = crate::sys::mount::flags_of(mount).during("fstatfs")?;
@@ -386,7 +403,7 @@ fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)
 }
 
-/// The null device, by what it is and not by what it is called.
+/// Returns true if the file is the null device, independent of its name.
 fn is_null(stat: &FileStat) -> bool {
     kind_of(stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
 }

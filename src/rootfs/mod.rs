@@ -1,21 +1,22 @@
-//! The container's file systems: its root, what is mounted in it, its devices, what is hidden.
+//! File systems of the container: its root, the mounts in it, its devices, and masked paths.
 //!
 //! # Theory of operation
 //!
-//! The plan is three lists. *Enter*: the mount namespace is cut off from the host's (never the
-//! other way round: propagation first), the rootfs is cloned onto itself, the mounts are made in
-//! order, then the nodes of /dev. *Pivot*: the clone becomes `/` and the host's tree is let go.
-//! *Restrict*: what must stay writable until the sysctls are set becomes read-only or hidden.
+//! The plan has three lists of steps.
 //!
-//! Every mount is made detached, then attached to an open directory of the rootfs. The container
-//! may be changing the tree meanwhile (a volume shared with another container): a name is looked
-//! up once, inside the root, and what was found is what is mounted on. Nothing of the container's
-//! is ever looked up by a path of the host.
+//! - *Enter*: change the propagation, so that no mount reaches the host; clone the rootfs onto itself; make the mounts
+//!   in order; create the device nodes in /dev.
+//! - *Pivot*: make the clone `/`, and unmount the host's tree.
+//! - *Restrict*: mask paths, and make paths read-only that must be writable until the sysctls are set.
 //!
-//! A bind's source is a path of the host and is looked up before the pivot, by the child: a copy of
-//! a mount of its own namespace keeps the flags that the kernel has locked for a user namespace, and
-//! what earlier mounts of the list have put there. Where the container's user cannot reach it, or it
-//! must be ID-mapped, the parent enters the child's mount namespace for it ([`parent::open_source`]).
+//! Every mount is created detached, then attached to an open directory of the rootfs. The container may change the tree
+//! in the meantime (with a volume that another container shares). So each name is looked up once, inside the root, and
+//! the mount is attached to the file that the lookup opened. No path of the container is looked up on the host.
+//!
+//! The source of a bind mount is a path of the host, which the child looks up before the pivot. A copy of a mount of
+//! the child's own namespace keeps the flags that the kernel locks for a user namespace, and contains earlier mounts of
+//! the list. If the container's user cannot access the source, or the mount is id-mapped, the parent enters the child's
+//! mount namespace and opens the source ([`parent::open_source`]).
 
 pub mod child;
 pub mod options;
@@ -30,57 +31,58 @@ use std::os::fd::OwnedFd;
 use crate::sys;
 use crate::sys::mount::{Attributes, Extent, open_tree, open_tree_nofollow};
 
-/// What the child does, in order; see the module.
+/// Steps of the child, in order: see the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub enter: Vec<Step>,
     pub pivot: Vec<Step>,
-    /// After the sysctls, before no_new_privs.
+    /// Steps after the sysctls and before no_new_privs.
     pub restrict: Vec<Step>,
-    /// What an operator should hear of and nobody refuses.
+    /// Messages for the operator about settings that are no errors.
     pub warnings: Vec<String>,
 }
 
+/// Step of the child that changes the file systems.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Sets the propagation of `/` (`MS_*`): before the pivot the host's tree, after it our own.
+    /// Set the propagation of `/` (`MS_*`): of the host's tree before the pivot, of the container's root after it.
     Propagate {
         flags: u64,
         name: String,
     },
-    /// Makes the mount that holds the rootfs private, or a slave: the nearest of these that is a mount.
+    /// Make the mount that contains the rootfs private or a slave: the nearest of `ancestors` that is a mount point.
     Isolate {
         ancestors: Vec<CString>,
         slave: bool,
     },
-    /// Clones the rootfs onto itself; from here on paths are the container's.
+    /// Clone the rootfs onto itself. Paths of later steps are paths of the container.
     CloneRoot {
         path: CString,
-        /// The parent makes the clone, with owners mapped.
+        /// Mapping of an id-mapped clone, which the parent makes.
         mapped: Option<IdMap>,
-        /// What the host mounts below the rootfs later appears in the container.
+        /// True if later mounts of the host below the rootfs appear in the container.
         slave: bool,
     },
-    /// In the place of that, layers; from here on too.
+    /// Mount an overlay instead of cloning the rootfs. Paths of later steps are paths of the container.
     Overlay(Box<overlay::Overlay>),
-    /// Without a mount namespace, and with mounts: the parent's copy of the rootfs, whose mount it knows, is
-    /// mounted on the rootfs.
+    /// Mount the parent's copy of the rootfs on the rootfs: without a mount namespace, and with mounts. The parent
+    /// knows the ID of the mount.
     AttachRoot {
         path: CString,
     },
-    /// Without a mount namespace and without mounts: the rootfs as it is.
+    /// Open the rootfs: without a mount namespace and without mounts.
     OpenRoot {
         path: CString,
     },
     Mount(Box<NewMount>),
     Bind(Box<BindMount>),
-    /// For a container that runs: the source of a bind is opened outside of it.
+    /// Open the source of a bind mount outside of a running container.
     OpenSource(Source),
-    /// For a container that runs.
+    /// Unmount a path of a running container.
     Unmount(CString),
-    /// cgroup2 at `target`: a bind of `source`, or where that is not to be had, a new mount.
+    /// Mount cgroup2 on `target`: a bind mount of `source` or, if that is unavailable, a new mount.
     CgroupUnified(Box<CgroupMount>),
-    /// A tmpfs at `target` with a bind for each hierarchy of version 1.
+    /// Mount a tmpfs on `target` with a bind mount for each cgroup v1 hierarchy.
     CgroupLegacy(Box<CgroupMount>),
     Node(Node),
     Symlink {
@@ -88,115 +90,117 @@ pub enum Step {
         target: CString,
         replace: bool,
     },
-    /// `shared`: what the host's tree was made does not cut it off from its peers.
+    /// Call pivot_root(2). `shared` is true if mounts of the old tree may still have peers on the host.
     Pivot {
         shared: bool,
     },
-    /// `--no-pivot`: the clone is moved over `/`.
+    /// Move the clone to `/` (`--no-pivot`).
     MoveRoot {
         path: CString,
     },
     Chroot,
-    /// Standard streams that are the host's /dev/null become the container's.
+    /// Replace standard streams that are the host's /dev/null by the container's.
     ReopenNull,
     ReadonlyPath(CString),
     Mask {
         path: CString,
         label: Option<CString>,
     },
-    /// A mount that had to be writable while it was filled.
+    /// Make a mount read-only that had to be writable while it was filled.
     ReadonlyMount(CString),
     ReadonlyRoot,
 }
 
-/// A place in the container.
+/// Mount point in the container.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Absolute and clean.
+    /// Absolute and clean path.
     pub path: CString,
-    /// May be inside a procfs, or cover it.
+    /// True if the mount may be in a procfs, or cover it.
     pub in_proc: bool,
-    /// No part may be a symlink, and it must be a directory.
+    /// True if no part of the path may be a symlink, and it must be a directory.
     pub ordinary: bool,
-    /// A symlink at the end is mounted on, not followed.
+    /// True to mount on a symlink at the end instead of following it.
     pub keep_link: bool,
 }
 
-/// What is done to a mount once it is there.
+/// Changes to a mount after it is attached.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Finish {
     pub recursive: Attributes,
-    /// `MS_*`, each a call of its own, in order.
+    /// Propagation types (`MS_*`), one call each, in order.
     pub propagation: Vec<u64>,
 }
 
-/// A new mount of a file system.
+/// New mount of a file system.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NewMount {
     pub kind: CString,
     pub source: CString,
     pub target: Target,
     pub attributes: u64,
-    pub data: Vec<Datum>,
-    /// Take over the mode of the directory that is covered.
+    pub data: Vec<Parameter>,
+    /// True to give the root of the mount the mode of the covered directory.
     pub inherit_mode: bool,
-    /// In a user namespace: a directory of the host that is bound where the kernel refuses the mount.
-    pub instead: Option<CString>,
+    /// Directory of the host to bind-mount if the kernel rejects the mount in a user namespace.
+    pub fallback: Option<CString>,
     pub copy_up: bool,
-    /// A security label that can only be set on the mounted root.
+    /// Security label that can only be set on the root of the mount.
     pub label: Option<CString>,
-    /// For mount(2), where the calls by descriptor cannot express it.
+    /// Arguments for mount(2), for mounts that fsopen(2) cannot express.
     pub by_path: Option<ByPath>,
     pub finish: Finish,
-    /// As in the config, for people.
+    /// Options as in the config, for output.
     pub options: String,
 }
 
-/// One parameter of a file system: `key` or `key=value`.
+/// Parameter of a file system: `key` or `key=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datum {
+pub struct Parameter {
     pub key: CString,
     pub value: Option<CString>,
 }
 
-/// The arguments of mount(2) that a [`NewMount`] does not have anyway.
+/// Arguments of mount(2) that a [`NewMount`] does not contain otherwise.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ByPath {
     pub flags: u64,
     pub data: CString,
 }
 
+/// Bind mount.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BindMount {
     pub source: Source,
     pub target: Target,
     pub change: Option<Change>,
-    /// On /proc itself: what is bound must be a procfs.
+    /// True if the source must be a procfs, because the target is /proc.
     pub proc_only: bool,
-    /// An empty volume: it begins with what it covers.
+    /// True for an empty volume, into which the content of the covered directory is copied.
     pub fill: bool,
-    /// If the source is a symbolic link, the target becomes the same link.
+    /// True to create the same symlink at the target if the source is one.
     pub copy_link: bool,
     pub finish: Finish,
     pub options: String,
 }
 
+/// Source of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// A path of the host.
+    /// Path of the host.
     pub path: CString,
     pub extent: Extent,
-    /// A symbolic link at the end is not followed.
+    /// True to bind-mount a symlink at the end instead of following it.
     pub keep_link: bool,
-    /// The container's user, who may be unable to reach the source, opens it: else the parent does.
+    /// True if the child opens the source as the container's user. If it lacks permission, the parent opens it.
     pub in_user_namespace: bool,
     pub id_map: Option<IdMap>,
-    /// The index among the child's trees where [`Step::OpenSource`] has put it.
+    /// Index of the tree that [`Step::OpenSource`] has opened.
     pub tree: Option<usize>,
 }
 
 impl Source {
-    /// A detached copy of the source, as the calling process sees it.
+    /// Opens a detached copy of the source, as the calling process sees it.
     fn open(&self) -> sys::Result<OwnedFd> {
         if self.keep_link {
             open_tree_nofollow(&self.path, self.extent)
@@ -206,15 +210,15 @@ impl Source {
     }
 }
 
-/// How a bind shall differ from its source.
+/// Attributes in which a bind mount differs from its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     pub attributes: Attributes,
-    /// Of what is cleared, that which the config names: not to be given up silently.
+    /// Attributes that the config clears explicitly. It is an error if one of them is locked.
     pub demanded: u64,
 }
 
-/// How a bind shows owners: (container id, host id, size) in the words of uid_map.
+/// Mapping of an id-mapped mount: (container ID, host ID, size), in the order of uid_map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdMap {
     pub extent: Extent,
@@ -222,30 +226,33 @@ pub struct IdMap {
     pub gids: Vec<[u32; 3]>,
 }
 
+/// Mount that shows the container's cgroup.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CgroupMount {
     pub target: Target,
     pub attributes: u64,
-    /// For cgroup2: checked by the kernel, but never set, as the whole host has them.
-    pub data: Vec<Datum>,
-    /// One for cgroup2, else one for each hierarchy.
+    /// Parameters of cgroup2. The kernel checks them, but they are never set, because they affect the whole host.
+    pub data: Vec<Parameter>,
+    /// One hierarchy for cgroup2, or each hierarchy of version 1.
     pub hierarchies: Vec<Hierarchy>,
-    /// Nothing may be seen rather than nothing be mounted: a user namespace without a cgroup.
+    /// True if an empty mount is acceptable: in a user namespace without a cgroup.
     pub or_empty: bool,
     pub finish: Finish,
     pub options: String,
 }
 
+/// Cgroup hierarchy in the container.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// The folder on the host that the container shall see.
+    /// Directory on the host that the container sees.
     pub source: CString,
-    /// Below the tmpfs, for version 1.
+    /// Name in the tmpfs, for version 1.
     pub name: CString,
-    /// Symlinks to it, for controllers that are mounted together.
+    /// Names of symlinks to it, for controllers that are mounted together.
     pub aliases: Vec<CString>,
 }
 
+/// Device node or FIFO.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Node {
     pub path: CString,
@@ -259,15 +266,15 @@ pub struct Node {
     pub origin: Origin,
 }
 
-/// Where a device node comes from: the kernel lets no user namespace make any.
+/// Origin of a device node. The kernel does not allow a user namespace to create one.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The child makes it.
-    Made,
-    /// The host's node of the same path, which is bound.
+    /// The child creates it.
+    Child,
+    /// The host's node with the same path is bind-mounted.
     Host,
-    /// The parent makes it, owned by ids of the host, in a tmpfs with this label; it is bound. `tree` is its
-    /// index among what [`parent::open_trees`] makes.
+    /// The parent creates it, owned by IDs of the host, in a tmpfs with this label, and it is bind-mounted. `tree` is
+    /// its index in the result of [`parent::open_trees`].
     Parent { tree: usize, label: Option<CString> },
 }
 
@@ -284,7 +291,8 @@ fn parenthesised(f: &mut fmt::Formatter<'_>, options: &str) -> fmt::Result {
 }
 
 impl Step {
-    /// The step in the words of an error: runc's for a mount, which its callers search for, else the plan's.
+    /// Returns the step for an error: in runc's words for a mount, which engines search for, otherwise the text of the
+    /// plan.
     pub fn attempt(&self) -> String {
         let (source, target, options) = match self {
             Step::Mount(m) => (m.source.as_c_str(), &m.target, &m.options),
@@ -367,8 +375,10 @@ impl fmt::Display for Node {
         write!(f, "mknod {} {letter} {}:{}", Text(&self.path), self.major, self.minor)?;
         write!(f, " {:04o}", self.mode)?;
         match self.origin {
-            Origin::Parent { .. } => write!(f, " {}:{} outside, and bind it", self.uid, self.gid),
-            Origin::Made | Origin::Host => Ok(()),
+            Origin::Parent { .. } => {
+                write!(f, " {}:{} on the host, and bind-mount it", self.uid, self.gid)
+            }
+            Origin::Child | Origin::Host => Ok(()),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The options of a mount, as one table.
+//! Parses mount options with one table.
 //!
-//! Names that the table does not have are the file system's own data and are passed on in order.
+//! Names that are not in the table are parameters of the file system, which keep their order.
 
 use libc::{
     MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC,
@@ -13,31 +13,31 @@ use crate::sys::mount::{
     ATTR_NOSYMFOLLOW, ATTR_RDONLY, ATTR_STRICTATIME, Attributes, Extent,
 };
 
-/// What a name means.
+/// Effect of a mount option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meaning {
-    /// Sets a flag of the mount or of its super block.
+    /// Sets a flag of the mount or of its superblock.
     Set(u64),
-    /// Clears it, and asks for it to be cleared where a bind would inherit it.
+    /// Clears a flag, also one that a bind mount would inherit.
     Clear(u64),
     Bind(Extent),
-    /// Keep the flags that are there, and apply the others on top.
+    /// Keeps the current flags, and applies the others to them.
     Remount,
     Propagation(u64),
-    /// Attributes of this mount and of all below it: set, clear.
+    /// Sets and clears attributes of this mount and of all mounts below it.
     Recursive(u64, u64),
-    /// Fill a new tmpfs with what it hides.
+    /// Copies the covered content into a new tmpfs.
     CopyUp,
     IdMap(Extent),
-    /// For a bind whose source or target is a symlink.
+    /// Changes the handling of symlinks at the source or the target of a bind mount.
     Link(Links),
-    /// What the kernel does anyway, or has no meaning by now.
+    /// Has no effect: the default of the kernel, or obsolete.
     Nothing,
 }
 
 use Meaning::{Bind, Clear, CopyUp, IdMap, Link, Nothing, Propagation, Recursive, Remount, Set};
 
-/// Sorted by name, for `features` prints them in this order.
+/// Options sorted by name: `features` prints the options in this order.
 const TABLE: &[(&str, Meaning)] = &[
     ("async", Clear(MS_SYNCHRONOUS)),
     ("atime", Clear(MS_NOATIME)),
@@ -50,7 +50,7 @@ const TABLE: &[(&str, Meaning)] = &[
     ("dirsync", Set(MS_DIRSYNC)),
     ("exec", Clear(MS_NOEXEC)),
     ("idmap", IdMap(Extent::One)),
-    // Only ext4 ever looked, and it always counts since 6.0.
+    // Only ext4 used this option. Since Linux 6.0 it is always enabled.
     ("iversion", Nothing),
     ("lazytime", Set(MS_LAZYTIME)),
     ("loud", Nothing),
@@ -107,12 +107,12 @@ const TABLE: &[(&str, Meaning)] = &[
     ("unbindable", Propagation(MS_UNBINDABLE)),
 ];
 
-/// Every option that is not a file system's own, sorted.
+/// Returns all options that are not parameters of a file system, sorted.
 pub fn recognised() -> Vec<&'static str> {
     TABLE.iter().map(|(name, _)| *name).collect()
 }
 
-/// Flags that belong to the super block, with the name that fsconfig knows them by.
+/// Flags of the superblock, with their names for fsconfig(2).
 pub const OF_SUPER_BLOCK: [(u64, &std::ffi::CStr); 4] = [
     (MS_SYNCHRONOUS, c"sync"),
     (MS_DIRSYNC, c"dirsync"),
@@ -120,12 +120,12 @@ pub const OF_SUPER_BLOCK: [(u64, &std::ffi::CStr); 4] = [
     (MS_LAZYTIME, c"lazytime"),
 ];
 
-/// The atime attributes, of files and of directories.
+/// Attributes of the atime of files and of directories.
 pub const ATIME: u64 = ATTR_ATIME | ATTR_NODIRATIME;
 
 const OF_ATIME: u64 = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
 
-/// `MS_*` flags and the attributes they are in the calls by descriptor.
+/// `MS_*` flags with the corresponding attributes of mount_setattr(2).
 const ATTRIBUTES: [(u64, u64); 8] = [
     (MS_RDONLY, ATTR_RDONLY),
     (MS_NOSUID, ATTR_NOSUID),
@@ -137,14 +137,14 @@ const ATTRIBUTES: [(u64, u64); 8] = [
     (MS_NOATIME, ATTR_NOATIME),
 ];
 
-/// What becomes of symlinks, which else are followed. These options are crun's.
+/// Handling of symlinks, which are followed otherwise. The options are crun's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Links {
-    /// `copy-symlink`: if the source is a symlink, the same symlink is made at the target.
+    /// `copy-symlink`: if the source is a symlink, the same symlink is created at the target.
     pub copy: bool,
-    /// `src-nofollow`: if the source is a symlink, that itself is bound.
+    /// `src-nofollow`: if the source is a symlink, the symlink itself is bind-mounted.
     pub keep_source: bool,
-    /// `dest-nofollow`: if the target is a symlink, that itself is mounted on.
+    /// `dest-nofollow`: if the target is a symlink, the mount covers the symlink itself.
     pub keep_target: bool,
 }
 
@@ -152,24 +152,24 @@ impl Links {
     const NONE: Self = Self { copy: false, keep_source: false, keep_target: false };
 }
 
-/// The options of one mount, read.
+/// Parsed options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// `MS_*` of the mount and the super block.
+    /// `MS_*` flags of the mount and of the superblock.
     pub flags: u64,
-    /// `MS_*` that were asked to be cleared.
+    /// `MS_*` flags that options clear.
     pub cleared: u64,
     pub bind: Option<Extent>,
     pub remount: bool,
-    /// In the order given.
+    /// Propagation types in the order of the options.
     pub propagation: Vec<u64>,
     pub recursive: Attributes,
     pub copy_up: bool,
     pub links: Links,
     pub id_map: Option<Extent>,
-    /// What stood behind `idmap=` or `ridmap=`.
-    pub id_map_words: Option<String>,
-    /// The file system's own, each perhaps several with commas between.
+    /// Text after `idmap=` or `ridmap=`.
+    pub id_map_text: Option<String>,
+    /// Parameters of the file system. One text may contain several, separated by commas.
     pub data: Vec<String>,
 }
 
@@ -197,7 +197,7 @@ impl Options {
                 self.flags &= !flag;
                 self.cleared |= flag;
             }
-            // Flags add up: MS_BIND, and MS_BIND with MS_REC.
+            // The flags are combined: MS_BIND, and MS_BIND with MS_REC.
             Bind(extent) => {
                 let tree = [Some(extent), self.bind].contains(&Some(Extent::Tree));
                 self.bind = Some(if tree { Extent::Tree } else { Extent::One });
@@ -221,11 +221,12 @@ impl Options {
             return false;
         };
         self.id_map = Some(if name == "ridmap" { Extent::Tree } else { Extent::One });
-        self.id_map_words = Some(words.to_owned());
+        self.id_map_text = Some(words.to_owned());
         true
     }
 
-    /// The later option wins, as in runc since 1.2; but `rrelatime`, which is no bit, undoes nothing.
+    /// Applies a recursive option. A later option has priority, as in runc since 1.2. `rrelatime` sets no bit and
+    /// clears nothing.
     fn apply_recursive(&mut self, set: u64, clear: u64) {
         let all = &mut self.recursive;
         if clear != ATTR_ATIME {
@@ -237,17 +238,18 @@ impl Options {
         all.set |= set;
         all.clear = (all.clear | clear) & !set;
         if (all.set | all.clear) & ATTR_ATIME != 0 {
-            // A field, not bits: the kernel wants it cleared as a whole, whatever it becomes.
+            // The atime is a field, not single bits: the kernel requires the whole field to be cleared before it is
+            // set.
             all.clear |= ATTR_ATIME;
         }
     }
 
-    /// The attributes of a new mount.
+    /// Returns the attributes of a new mount.
     pub fn attributes(&self) -> u64 {
         attributes(self.flags)
     }
 
-    /// The attributes that a bind changes in those of its source; `None` keeps them all.
+    /// Returns the change to the attributes of the source of a bind mount. `None` keeps them.
     pub fn change(&self) -> Option<Attributes> {
         if self.flags | self.cleared == 0 {
             return None;
@@ -256,18 +258,18 @@ impl Options {
         let mut clear = if self.remount {
             bits(self.cleared) & !ATIME
         } else {
-            // As a remount by mount(2) does: an attribute that no option sets is cleared.
+            // Like a remount by mount(2): attributes that no option sets are cleared.
             ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW
         };
-        // mount(2) again: an option that only clears an atime flag keeps the source's.
+        // Also like mount(2): an option that only clears an atime flag keeps the atime of the source.
         if self.flags & OF_ATIME != 0 {
             clear |= ATIME;
         }
-        // Clear the atime field as a whole, then set it: the kernel rejects anything else.
+        // The kernel requires the whole atime field to be cleared before it is set.
         Some(Attributes { set, clear: clear & !(set & !ATTR_ATIME), propagation: 0 })
     }
 
-    /// The attributes that the config asks to clear: a source on which one of them is locked is refused.
+    /// Returns the attributes that the config clears explicitly. It is an error if the source has a locked one.
     pub fn demanded(&self) -> u64 {
         bits(self.cleared)
     }
@@ -280,7 +282,7 @@ fn bits(flags: u64) -> u64 {
         .fold(0, |all, (_, attribute)| all | attribute)
 }
 
-/// One attribute of an atime class alone, as the kernel's mount(2) orders them.
+/// Converts flags to attributes, with one atime attribute at most: the one with priority in mount(2).
 fn attributes(flags: u64) -> u64 {
     let all = bits(flags);
     match all & ATTR_ATIME {
@@ -289,7 +291,7 @@ fn attributes(flags: u64) -> u64 {
     }
 }
 
-/// The `MS_*` flags that stand for `attributes`, for kernels without mount_setattr.
+/// Returns the `MS_*` flags for `attributes`, for kernels without mount_setattr(2).
 pub fn flags(attributes: u64) -> u64 {
     ATTRIBUTES
         .iter()
@@ -297,7 +299,7 @@ pub fn flags(attributes: u64) -> u64 {
         .fold(0, |all, (flag, _)| all | flag)
 }
 
-/// The propagation that `name` stands for, as in `rootfsPropagation` and in mount options.
+/// Returns the propagation flags for a name of `rootfsPropagation` or of a mount option.
 pub fn propagation(name: &str) -> Option<u64> {
     match TABLE.binary_search_by_key(&name, |(name, _)| name).map(|found| TABLE[found].1) {
         Ok(Propagation(kind)) => Some(kind),
@@ -424,7 +426,7 @@ mod tests {
         assert_eq!((both.set, both.clear), (ATTR_STRICTATIME, ATTR_ATIME));
     }
 
-    /// mount(2) and runc keep the atime flags of the source then, also with `remount`.
+    /// mount(2) and runc keep the atime flags of the source in these cases, also with `remount`.
     #[test]
     fn clearing_an_atime_flag_changes_nothing() {
         for option in ["atime", "diratime", "norelatime", "nostrictatime", "nodev"] {

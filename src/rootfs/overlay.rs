@@ -1,21 +1,22 @@
-//! A root of layers: folders that are only read, under one that takes what the container writes.
+//! Root file system of layers: read-only lower directories, and an upper directory that receives what the container
+//! writes.
 //!
 //! # Theory of operation
 //!
-//! [`plan`] decides which folders, from what the operator granted alone. The overlay itself is one detached
-//! mount ([`mount`]), made by the parent where that has the privileges (the host's root), else by the
-//! child in its user namespace, and attached in the container's mount namespace only: the host's
-//! mount table never learns of it, and it ends with the namespace.
+//! [`plan`] decides the directories from the operator's grant alone. The overlay itself is one detached mount
+//! ([`mount`]). The parent makes it if it has the privileges (root on the host), otherwise the child makes it in its
+//! user namespace. It is attached only in the container's mount namespace, so it is never in the host's mount table,
+//! and ends with the namespace.
 //!
-//! What has to be found again is [`Layers`]. It is part of the container's record, written before
-//! any folder of it is made:
+//! [`Layers`] contains what later commands need. It is part of the container's record, which is written before any of
+//! the directories is created:
 //!
-//! | upper | its folders `upper` and `work` are in | and after the container |
+//! | upper | location of its directories `upper` and `work` | after the container |
 //! |---|---|---|
-//! | [`Upper::Ephemeral`] | the container's state directory | go with it |
-//! | [`Upper::Tmpfs`] | a tmpfs that nobody else sees | go with the mount |
-//! | [`Upper::Kept`] | a directory of the caller's | stay |
-//! | [`Upper::Given`] | the caller's, one by one | stay |
+//! | [`Upper::Ephemeral`] | the container's state directory | removed with it |
+//! | [`Upper::Tmpfs`] | a tmpfs of this container alone | end with the mount |
+//! | [`Upper::Kept`] | a directory of the caller | stay |
+//! | [`Upper::Given`] | two directories of the caller | stay |
 
 pub mod mount;
 pub mod parent;
@@ -31,39 +32,42 @@ use serde::{Deserialize, Serialize};
 
 use super::IdMap;
 
-/// The kernel's own limit.
+/// Maximum number of lower directories in the kernel.
 pub const MOST_LOWERS: usize = 500;
 
+/// Directories of a container's root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layers {
     /// Absolute paths of the host, lowest first. At least one.
     pub lowers: Vec<PathBuf>,
     pub upper: Upper,
-    /// Where the host sees the rootfs too.
+    /// Path at which the rootfs is also mounted on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<PathBuf>,
 }
 
+/// Kind of the upper directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Upper {
-    /// `directory` is the container's state directory; `size` in bytes, by a quota.
+    /// Removed with the container. `directory` is the container's state directory. `size` in bytes is enforced by a
+    /// quota.
     Ephemeral { directory: PathBuf, size: Option<u64> },
-    /// `size` in bytes; without one the kernel's default counts, half of the memory.
+    /// In memory. `size` in bytes; the kernel's default is half of the memory.
     Tmpfs { size: Option<u64> },
-    /// `size` as for an ephemeral one. A limit stays with the directory.
+    /// Kept after the container. `size` as for an ephemeral one; the limit stays with the directory.
     Kept {
         directory: PathBuf,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<u64>,
     },
-    /// Both are there already and somebody else's, such as an engine's snapshot, who sees to it that
-    /// they are used once.
+    /// Two existing directories of the caller, such as an engine's snapshot. The caller ensures that only one container
+    /// uses them.
     Given { upper: PathBuf, work: PathBuf },
 }
 
 impl Upper {
-    /// Where `upper` and `work` are, if they are in a directory that the host can see.
+    /// Returns the directory that contains `upper` and `work`, if the host can see it.
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::Ephemeral { directory, .. } | Self::Kept { directory, .. } => Some(directory),
@@ -71,7 +75,7 @@ impl Upper {
         }
     }
 
-    /// In bytes, where a quota of the file system is to hold it.
+    /// Returns the directory and its limit in bytes, if a quota must enforce it.
     pub fn quota(&self) -> Option<(&Path, u64)> {
         match self {
             Self::Ephemeral { directory, size } | Self::Kept { directory, size } => {
@@ -81,7 +85,7 @@ impl Upper {
         }
     }
 
-    /// What the container has written, if the host can see it.
+    /// Returns the upper directory, if the host can see it.
     pub fn upper(&self) -> Option<PathBuf> {
         match self {
             Self::Given { upper, .. } => Some(upper.clone()),
@@ -89,7 +93,7 @@ impl Upper {
         }
     }
 
-    /// The kernel's own, of the same file system.
+    /// Returns the work directory of overlayfs, which is on the same file system.
     pub fn work(&self) -> Option<PathBuf> {
         match self {
             Self::Given { work, .. } => Some(work.clone()),
@@ -97,7 +101,8 @@ impl Upper {
         }
     }
 
-    /// Nobody reads it after a crash, so nothing need be synced (`volatile`, Linux 5.10).
+    /// Returns true if no process reads the upper directory after a crash, so that nothing needs to be synced
+    /// (`volatile`, Linux 5.10).
     pub fn is_volatile(&self) -> bool {
         !matches!(self, Self::Kept { .. } | Self::Given { .. })
     }
@@ -106,22 +111,22 @@ impl Upper {
 pub const UPPER: &str = "upper";
 pub const WORK: &str = "work";
 
-/// The step: makes the overlay, if the parent has not, and attaches it at `at`, which is the root.
+/// Step that mounts the overlay at `at`, the rootfs. If the parent has not made the overlay, the child makes it first.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overlay {
     pub layers: Layers,
-    /// A directory of the host's.
+    /// Directory of the host.
     pub at: CString,
-    /// What mount tables call it: the container's state directory, as nobody else's is.
+    /// Source in mount tables: the container's state directory, which is unique.
     pub source: CString,
-    /// The parent makes it, as the n-th of its trees; else the child, in its user namespace.
+    /// Index of the overlay in the parent's trees. `None` if the child makes it, in its user namespace.
     pub tree: Option<usize>,
-    /// How the owners in the lowers are shown, and which of them need it.
+    /// Mapping of the lower directories, and for each of them whether it is id-mapped.
     pub id_map: Option<(IdMap, Vec<bool>)>,
 }
 
 impl Overlay {
-    /// Whether the owners in the lower of this number have to be mapped.
+    /// Returns true if the lower directory with this index is id-mapped.
     fn is_mapped(&self, lower: usize) -> bool {
         self.id_map.as_ref().is_some_and(|(_, mapped)| mapped[lower])
     }

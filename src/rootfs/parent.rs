@@ -1,5 +1,5 @@
-//! On the host: the overlay and device nodes, before the clone, and sources of binds that the child cannot
-//! open as it must.
+//! Opens mounts on the host for the child: the overlay and device nodes before the clone, and sources of bind mounts
+//! that the child cannot open as required.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -18,8 +18,12 @@ pub mod id_map;
 pub mod inherited;
 mod nodes;
 
-/// Makes the trees that the child gets: the rootfs or its overlay, which is the first, and nodes of devices, as
-/// far as the parent has to.
+/// Makes the trees that the child gets: first a copy of the rootfs or its overlay, then device nodes, if the parent
+/// must make them.
+///
+/// # Errors
+///
+/// The kernel rejects the overlay, the copy or a device node.
 pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Option<OwnedFd>>> {
     let mut trees = Vec::new();
     let mut nodes = Vec::new();
@@ -42,9 +46,16 @@ pub fn open_trees<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<Vec<Optio
     Ok(trees)
 }
 
-/// Opens the source of a mount in the child's mount `namespace`, where the child's root directory is
-/// `root`: a detached copy, with owners mapped if the step says so. A copy made there has the flags that
-/// the kernel locks for another user namespace (`ro`, `nosuid`, `nodev`, `noexec`).
+/// Opens the source of a mount in the child's mount `namespace`. `root` is the root directory of the child. Returns a
+/// detached copy, id-mapped if the step requires it.
+///
+/// A copy that is made in the namespace has the flags that the kernel locks for another user namespace (`ro`, `nosuid`,
+/// `nodev`, `noexec`).
+///
+/// # Errors
+///
+/// The source cannot be opened, or its file system does not support the id mapping. `EACCES` if the caller may not
+/// enter the mount namespace.
 pub fn open_source(
     step: &Step,
     namespace: BorrowedFd<'_>,
@@ -63,7 +74,7 @@ pub fn open_source(
         _ => open_tree(None, path, Extent::Tree),
     };
     let tree = match in_mount_namespace(namespace, root, open)? {
-        // Of an ordinary user: the child's own refusal is what there is to say.
+        // An unprivileged caller cannot enter the namespace. Then EACCES, the child's own error, is reported.
         Err(Errno::EPERM) => Err(Errno::EACCES),
         other => other,
     };
@@ -74,7 +85,7 @@ pub fn open_source(
     Ok(tree)
 }
 
-/// Runs `open` in another mount namespace and comes back.
+/// Runs `open` in another mount namespace, and returns to the previous one.
 fn in_mount_namespace<T>(
     namespace: BorrowedFd<'_>,
     root: BorrowedFd<'_>,
@@ -95,7 +106,7 @@ fn in_mount_namespace<T>(
     Ok(opened)
 }
 
-/// setns(2) leads to the root of the namespace, which need not be that of the process.
+/// Changes to the root directory of the process. setns(2) leads to the root of the namespace, which may be another one.
 fn enter(root: BorrowedFd<'_>) -> sys::Result<()> {
     fchdir(root)?;
     chroot(".")

@@ -1,4 +1,4 @@
-//! The config's root, mounts, devices and hidden paths -> [`Plan`]. No side effect, no root needed.
+//! Plans the root, mounts, devices and masked paths of the config, without system calls.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -18,125 +18,129 @@ mod id_map;
 mod mounts;
 pub mod running;
 
-/// All that the plan depends on.
+/// Fields and facts that the file systems of a container depend on.
 #[derive(Debug)]
-pub struct Input<'a> {
-    /// Relative sources of binds are relative to it.
+pub struct RootfsRequest<'a> {
+    /// Directory that relative sources of bind mounts are relative to.
     pub bundle: &'a Path,
-    /// Canonical.
+    /// Canonical path of the rootfs.
     pub rootfs: &'a Path,
-    pub overlay: overlay::plan::Input<'a>,
+    pub overlay: overlay::plan::OverlayRequest<'a>,
     pub readonly: bool,
     pub mounts: &'a [Mount],
-    /// Mounts of the runtime's own, after the config's.
+    /// Mounts that Aril adds after those of the config.
     pub extra: &'a [Mount],
-    /// Sources of binds that begin with what they cover.
+    /// Sources of bind mounts into which the content of the covered directory is copied.
     pub fill: &'a [PathBuf],
     pub devices: &'a [LinuxDevice],
     pub masked_paths: &'a [String],
     pub readonly_paths: &'a [String],
     pub propagation: Option<&'a str>,
-    /// New or joined.
+    /// True if the container has a new or joined mount namespace.
     pub mount_namespace: bool,
-    /// Where it has neither: the caller's.
+    /// Caller's mount namespace, if the container has no other.
     pub callers: Option<CallersNamespace>,
-    /// `--allow-host-mounts`.
+    /// True to allow mounts in the host's mount namespace (`--allow-host-mounts`).
     pub host_mounts: bool,
-    /// New or joined: its root may not mount in the caller's namespace.
+    /// True for a new or joined user namespace, whose root may not mount in the caller's mount namespace.
     pub own_user_namespace: bool,
-    /// New, joined, or the runtime is inside one: nodes cannot be made.
+    /// True if device nodes cannot be created: a new or joined user namespace, or the runtime is in one.
     pub user_namespace: bool,
-    /// A new user namespace, and the network of the host: a sysfs of that cannot be mounted.
+    /// True for a new user namespace with the host's network namespace, for which no sysfs can be mounted.
     pub foreign_network: bool,
-    /// A new user namespace, and the IPC namespace of the host: an mqueue of that cannot be mounted.
+    /// True for a new user namespace with the host's IPC namespace, for which no mqueue can be mounted.
     pub foreign_ipc: bool,
-    /// The runtime is not root.
+    /// True if the runtime is not root.
     pub rootless: bool,
-    /// Those of the container's user namespace, if it has one.
+    /// Mappings of the container's user namespace, if it has one.
     pub uid_mappings: &'a [LinuxIdMapping],
     pub gid_mappings: &'a [LinuxIdMapping],
-    /// Show the owners of the rootfs as the container's ids.
+    /// True to make the rootfs an id-mapped mount.
     pub map_root: bool,
     pub cgroup: CgroupView<'a>,
     pub no_pivot: bool,
-    /// The SELinux label of files in new mounts.
+    /// SELinux label of files in new mounts.
     pub mount_label: Option<&'a str>,
-    /// The host has /proc/kcore.
+    /// True if the host has /proc/kcore.
     pub kcore: bool,
 }
 
-/// What a mount of type `cgroup` shall show, in paths of the host.
+/// Paths on the host that a mount of type `cgroup` shows.
 #[derive(Debug, Clone, Copy)]
 pub enum CgroupView<'a> {
-    /// cgroup2 alone. The container's own cgroup if it has a cgroup namespace of its own, else the
-    /// mount point.
+    /// cgroup2 alone: the container's own cgroup if it has its own cgroup namespace, otherwise the mount point.
     Unified(&'a Path),
-    /// Hierarchies of version 1, perhaps with cgroup2 as one of them.
+    /// Hierarchies of version 1. cgroup2 may be one of them.
     Legacy(&'a [HierarchyView]),
 }
 
+/// Hierarchy that the container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HierarchyView {
-    /// The container's own cgroup in this hierarchy.
+    /// Container's cgroup in this hierarchy.
     pub own: PathBuf,
-    /// The last part of the mount point: `cpu,cpuacct`, `systemd`.
+    /// Last part of the mount point: `cpu,cpuacct`, `systemd`.
     pub name: String,
-    /// The controllers, if there is more than one.
+    /// Controllers, if there is more than one.
     pub aliases: Vec<String>,
 }
 
-/// Decides all that the child will do about file systems.
-pub fn plan(input: &Input<'_>) -> Result<Plan> {
+/// Plans all steps for the file systems.
+///
+/// # Errors
+///
+/// A mount, device, path, propagation or layer of the config is invalid, not supported, or not allowed.
+pub fn plan(request: &RootfsRequest<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
-    if input.mount_namespace {
-        enter_root(input, &mut plan)?;
+    if request.mount_namespace {
+        enter_root(request, &mut plan)?;
     } else {
-        plan.enter.push(inherit_namespace(input)?);
+        plan.enter.push(inherit_namespace(request)?);
     }
     let mut deferred = Vec::new();
-    for (index, mount) in input.mounts.iter().chain(input.extra).enumerate() {
+    for (index, mount) in request.mounts.iter().chain(request.extra).enumerate() {
         let destination = mount.destination().display();
-        mounts::add(input, mount, &mut plan, &mut deferred)
+        mounts::add(request, mount, &mut plan, &mut deferred)
             .context(|| format!("mounts[{index}] {destination}"))?;
     }
-    let own_dev = !mounts::dev_is_bound(input);
+    let own_dev = !mounts::dev_is_bound(request);
     if own_dev {
-        devices::add(input, &mut plan.enter)?;
+        devices::add(request, &mut plan.enter)?;
     }
-    leave_host(input, &mut plan, own_dev)?;
-    restrict(input, &mut plan, deferred)?;
+    leave_host(request, &mut plan, own_dev)?;
+    restrict(request, &mut plan, deferred)?;
     Ok(plan)
 }
 
-/// The mounts are made in the caller's mount namespace, where that is not the host's and no other namespace
-/// sees them.
-fn inherit_namespace(input: &Input<'_>) -> Result<Step> {
-    if !input.masked_paths.is_empty() || !input.readonly_paths.is_empty() {
+/// Plans a container without a mount namespace. The mounts are made in the caller's mount namespace, if it is not the
+/// host's and no other namespace sees them.
+fn inherit_namespace(request: &RootfsRequest<'_>) -> Result<Step> {
+    if !request.masked_paths.is_empty() || !request.readonly_paths.is_empty() {
         let text = "unable to restrict sys entries without a private MNT namespace";
         return Err(Error::config(text));
     }
-    if input.overlay.layers.is_some() || input.overlay.upper.is_some() {
+    if request.overlay.layers.is_some() || request.overlay.upper.is_some() {
         return Err(Error::config("unable to use layers without a private MNT namespace"));
     }
-    let path = host_path(input.rootfs)?;
-    if input.mounts.is_empty() && input.extra.is_empty() && !input.readonly {
+    let path = host_path(request.rootfs)?;
+    if request.mounts.is_empty() && request.extra.is_empty() && !request.readonly {
         return Ok(Step::OpenRoot { path });
     }
-    if input.own_user_namespace {
+    if request.own_user_namespace {
         let text = "unable to mount without a private MNT namespace: the mount namespace of the caller \
                     does not belong to the container's user namespace";
         return Err(Error::config(text).hint("add a mount namespace to linux.namespaces"));
     }
-    let why = match input.callers {
+    let why = match request.callers {
         Some(CallersNamespace { of_the_host: false, shared: false }) => {
             return Ok(Step::AttachRoot { path });
         }
         Some(CallersNamespace { of_the_host: false, shared: true }) => {
             "the mount that holds the rootfs is shared with other mount namespaces"
         }
-        _ => "that of the caller is the host's",
+        _ => "the caller is in the host's mount namespace",
     };
-    if input.host_mounts {
+    if request.host_mounts {
         return Ok(Step::AttachRoot { path });
     }
     Err(Error::config(format!("unable to mount without a private MNT namespace: {why}")).hint(
@@ -145,112 +149,112 @@ fn inherit_namespace(input: &Input<'_>) -> Result<Step> {
     ))
 }
 
-fn enter_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
-    let flags = root_propagation(input)?;
-    let slave = flags & MS_SLAVE != 0 && input.propagation.is_some_and(|name| !name.is_empty());
-    let rootfs = host_path(input.rootfs)?;
-    // What is unbindable cannot be cloned, so that has to wait for the pivot.
-    let (flags, name) = match input.propagation {
+fn enter_root(request: &RootfsRequest<'_>, plan: &mut Plan) -> Result<()> {
+    let flags = root_propagation(request)?;
+    let slave = flags & MS_SLAVE != 0 && request.propagation.is_some_and(|name| !name.is_empty());
+    let rootfs = host_path(request.rootfs)?;
+    // An unbindable mount cannot be cloned, so this propagation is set after the pivot.
+    let (flags, name) = match request.propagation {
         Some(name) if flags & MS_UNBINDABLE == 0 && !name.is_empty() => (flags, name),
         _ => (MS_SLAVE | MS_REC, "rslave"),
     };
     plan.enter.push(Step::Propagate { flags, name: name.to_owned() });
-    // Else our mounts would appear on the host: `/` alone, or nothing, has left its peers. And what is
-    // bound from beside the rootfs is private, as with runc and crun.
-    let beside = !slave && flags & MS_PRIVATE == 0 && mounts::inherit_propagation(input);
-    if flags & MS_SHARED != 0 || flags & MS_REC == 0 || beside {
-        let ancestors = input.rootfs.ancestors().map(host_path).collect::<Result<_>>()?;
+    // Without this, mounts of the container would appear on the host, if `/` alone or nothing has left its peers. The
+    // sources of bind mounts outside of the rootfs become private, as in runc and crun.
+    let private_binds = !slave && flags & MS_PRIVATE == 0 && mounts::inherit_propagation(request);
+    if flags & MS_SHARED != 0 || flags & MS_REC == 0 || private_binds {
+        let ancestors = request.rootfs.ancestors().map(host_path).collect::<Result<_>>()?;
         plan.enter.push(Step::Isolate { ancestors, slave });
     }
-    plan.enter.push(match overlay::plan::overlay(&input.overlay)? {
+    plan.enter.push(match overlay::plan::overlay(&request.overlay)? {
         Some(overlay) => Step::Overlay(Box::new(overlay)),
-        None => Step::CloneRoot { path: rootfs, mapped: mapped_root(input), slave },
+        None => Step::CloneRoot { path: rootfs, mapped: mapped_root(request), slave },
     });
     Ok(())
 }
 
-fn mapped_root(input: &Input<'_>) -> Option<IdMap> {
+fn mapped_root(request: &RootfsRequest<'_>) -> Option<IdMap> {
     let map = || IdMap {
         extent: Extent::Tree,
-        uids: ranges(input.uid_mappings),
-        gids: ranges(input.gid_mappings),
+        uids: ranges(request.uid_mappings),
+        gids: ranges(request.gid_mappings),
     };
-    (input.map_root && !input.rootless).then(map)
+    (request.map_root && !request.rootless).then(map)
 }
 
-fn root_propagation(input: &Input<'_>) -> Result<u64> {
-    let name = input.propagation.unwrap_or_default();
+fn root_propagation(request: &RootfsRequest<'_>) -> Result<u64> {
+    let name = request.propagation.unwrap_or_default();
     if name.is_empty() {
         return Ok(MS_SLAVE | MS_REC);
     }
     let flags = propagation(name)
         .ok_or_else(|| Error::config(format!("rootfsPropagation={name} is not supported")))?;
-    if input.no_pivot && flags & MS_PRIVATE != 0 {
+    if request.no_pivot && flags & MS_PRIVATE != 0 {
         let text = "rootfsPropagation of [r]private is not safe without pivot_root";
         return Err(Error::config(text));
     }
     Ok(flags)
 }
 
-fn leave_host(input: &Input<'_>, plan: &mut Plan, own_dev: bool) -> Result<()> {
-    if !input.mount_namespace {
+fn leave_host(request: &RootfsRequest<'_>, plan: &mut Plan, own_dev: bool) -> Result<()> {
+    if !request.mount_namespace {
         plan.pivot.push(Step::Chroot);
         let attached = plan.enter.iter().any(|step| matches!(step, Step::AttachRoot { .. }));
         if attached {
-            propagate_root(input, plan)?;
+            propagate_root(request, plan)?;
         }
         return Ok(());
     }
-    let flags = root_propagation(input)?;
-    plan.pivot.push(if input.no_pivot {
-        Step::MoveRoot { path: host_path(input.rootfs)? }
+    let flags = root_propagation(request)?;
+    plan.pivot.push(if request.no_pivot {
+        Step::MoveRoot { path: host_path(request.rootfs)? }
     } else {
-        // Slave or private all the way down, as it was made, it has no peers left.
+        // A tree that was made slave or private recursively has no peers.
         let cut = flags & (MS_SLAVE | MS_PRIVATE) != 0 && flags & MS_REC != 0;
         Step::Pivot { shared: !cut }
     });
-    propagate_root(input, plan)?;
+    propagate_root(request, plan)?;
     if own_dev {
         plan.pivot.push(Step::ReopenNull);
     }
     Ok(())
 }
 
-/// Slave or private the root is already.
-fn propagate_root(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
-    let flags = root_propagation(input)?;
+/// Plans the propagation of the root. Slave or private is set already.
+fn propagate_root(request: &RootfsRequest<'_>, plan: &mut Plan) -> Result<()> {
+    let flags = root_propagation(request)?;
     if flags & (MS_SHARED | MS_UNBINDABLE) != 0 {
-        let name = input.propagation.unwrap_or_default().to_owned();
+        let name = request.propagation.unwrap_or_default().to_owned();
         plan.pivot.push(Step::Propagate { flags, name });
     }
     Ok(())
 }
 
-fn restrict(input: &Input<'_>, plan: &mut Plan, deferred: Vec<CString>) -> Result<()> {
-    for path in unique(input.readonly_paths) {
-        plan.restrict.push(Step::ReadonlyPath(inside("readonlyPaths", path)?));
+fn restrict(request: &RootfsRequest<'_>, plan: &mut Plan, deferred: Vec<CString>) -> Result<()> {
+    for path in unique(request.readonly_paths) {
+        plan.restrict.push(Step::ReadonlyPath(container_path("readonlyPaths", path)?));
     }
-    let label = input.mount_label.map(|label| text("mountLabel", label)).transpose()?;
-    for path in unique(input.masked_paths) {
-        let path = inside("maskedPaths", path)?;
+    let label = request.mount_label.map(|label| text("mountLabel", label)).transpose()?;
+    for path in unique(request.masked_paths) {
+        let path = container_path("maskedPaths", path)?;
         plan.restrict.push(Step::Mask { path, label: label.clone() });
     }
     plan.restrict.extend(deferred.into_iter().map(Step::ReadonlyMount));
-    if input.readonly {
+    if request.readonly {
         plan.restrict.push(Step::ReadonlyRoot);
     }
     Ok(())
 }
 
 fn unique(paths: &[String]) -> impl Iterator<Item = &str> {
-    // An empty path is no path, as for runc.
+    // Empty paths are ignored, as in runc.
     let first =
         |(index, path): &(usize, &String)| !path.is_empty() && !paths[..*index].contains(path);
     paths.iter().enumerate().filter(first).map(|(_, path)| path.as_str())
 }
 
-/// A path of the container: absolute and clean, whatever it was.
-fn inside(field: &str, path: impl AsRef<OsStr>) -> Result<CString> {
+/// Converts a path of the container to an absolute and clean one.
+fn container_path(field: &str, path: impl AsRef<OsStr>) -> Result<CString> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.as_ref().as_bytes().split(|b| *b == b'/') {
         match part {
@@ -266,7 +270,7 @@ pub(super) fn host_path(path: &Path) -> Result<CString> {
     text("path", path.as_os_str().as_bytes())
 }
 
-/// Text for the kernel. A NUL would cut it short (CVE-2021-43784).
+/// Converts text to a C string. A NUL byte, at which the kernel would cut it, is an error (CVE-2021-43784).
 fn text(field: &str, value: impl AsRef<[u8]>) -> Result<CString> {
     CString::new(value.as_ref()).map_err(|_| {
         let value = String::from_utf8_lossy(value.as_ref()).into_owned();

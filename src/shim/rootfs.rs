@@ -16,7 +16,7 @@ use crate::error::{Error, OsContext, Result};
 use crate::path::{absolute, c_path};
 use crate::rootfs::IdMap;
 use crate::rootfs::options::Options;
-use crate::rootfs::overlay::parent::in_namespace_of_its_own;
+use crate::rootfs::overlay::parent::mount_in_new_namespace;
 use crate::rootfs::parent::id_map::{apply, user_namespace};
 use crate::sys::mount::{
     ATTR_RDONLY, Attributes, Extent, mount_setattr, mount_setattr_idmap, move_mount, open_tree,
@@ -207,7 +207,7 @@ fn mapped_overlay(mount: &Mount, target: &Path, options: &Options, map: &IdMap) 
         .during("mount overlay")?;
         open_tree(None, &at, Extent::One).during("open_tree overlay")
     };
-    in_namespace_of_its_own(assemble).map_err(|fault: Fault| {
+    mount_in_new_namespace(assemble).map_err(|fault: Fault| {
         let what = format!("{} on {}", common.display(), target.display());
         let error = Error::os(fault.call, what, fault.errno);
         match fault.errno {

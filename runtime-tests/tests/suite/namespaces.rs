@@ -207,7 +207,9 @@ fn mounts_in_the_mount_namespace_of_the_caller() {
             return;
         }
         let before = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        c.run().exits(1).says("without a private MNT namespace: that of the caller is the host's");
+        c.run()
+            .exits(1)
+            .says("without a private MNT namespace: the caller is in the host's mount namespace");
         c.leaves_nothing();
         // In one of its own: that one, with the mounts of the config, of which none is left.
         let left = format!("grep -c {} /proc/self/mountinfo || true", c.rootfs().display());

@@ -146,7 +146,7 @@ fn a_kept_upper_stays_and_has_one_user() {
         let c = c.sleeper();
         c.run_detached();
         let second = c.call(["run", "-b", c.dir.to_str().expect("utf-8"), "second"]).output();
-        let taken = format!("it is used by container {}", c.id);
+        let taken = format!("already in use by container {}", c.id);
         second.exits(1).says(&taken).says("kept");
         assert_eq!(c.left_in_root().len(), 1);
         c.delete_by_force().ok();
@@ -429,11 +429,11 @@ fn invalid_layers_are_refused_and_leave_nothing() {
     on_the_host(|view| {
         for (key, value, text) in [
             (LAYERS, "missing", "missing: no such file or directory"),
-            (LAYERS, "rootfs::x", "the name of a folder is empty"),
+            (LAYERS, "rootfs::x", "the name of a directory is empty"),
             (LAYERS, "config.json", "not a directory"),
             (UPPER, "nothing", "want ephemeral, tmpfs"),
             (UPPER, "/no/such/parent", "/no/such/parent: no such file or directory"),
-            (UPPER, "./rootfs/inside", "inside each other"),
+            (UPPER, "./rootfs/inside", "overlaps with layer"),
             (UPPER, "ephemeral:0", "want a size such as 64m"),
             (SHOW, "true", "the rootfs has no layers"),
         ] {

@@ -1,4 +1,4 @@
-//! A part of another tree, here.
+//! Makes bind mounts.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -29,10 +29,10 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
     }
     let missing = if is_directory(tree.as_fd())? { Missing::Directory } else { Missing::File };
     let place = state.place(&mount.target, missing)?;
-    if mount.fill && !place.made && !state.complete_volumes.contains(&mount.source.path) {
+    if mount.fill && !place.created && !state.complete_volumes.contains(&mount.source.path) {
         copy_up::fill(state.proc, place.fd.as_fd(), tree.as_fd())?;
     }
-    // Detached, so that nobody sees it before it is as it should be.
+    // The change is made while the mount is detached, so that no process sees the mount without it.
     let done = match &mount.change {
         None => true,
         Some(change) => change_with(tree.as_fd(), change, |change| {
@@ -46,7 +46,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
         })?;
     }
     if mount.target.path.as_c_str() == c"/" {
-        // It covers the rootfs, whose place it takes.
+        // The mount covers the rootfs, and becomes the root.
         state.retire([place.fd]);
         state.root = Some(Root::new(tree));
         return Ok(());
@@ -57,7 +57,7 @@ pub(super) fn run(state: &mut State<'_>, mount: &BindMount) -> ChildResult<()> {
 
 fn source(state: &mut State<'_>, mount: &BindMount) -> ChildResult<OwnedFd> {
     match mount.source.tree {
-        // Of the host's view: never to be looked up in the container's.
+        // The source was opened in the host's view. It must not be looked up in the container.
         Some(index) => {
             let tree = state.trees.get_mut(index).and_then(Option::take);
             tree.ok_or(Fault::refused("the source is not open"))
@@ -74,7 +74,8 @@ fn open(state: &mut State<'_>, source: &Source) -> ChildResult<OwnedFd> {
     }
 }
 
-/// The source of a later step's mount. What the container mounts there is not the host's.
+/// Opens the source for a later step. It becomes a slave mount, so that mounts of the container do not appear on the
+/// host.
 pub(super) fn open_source(state: &mut State<'_>, source: &Source) -> ChildResult<()> {
     let tree = open(state, source)?;
     let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
@@ -85,7 +86,7 @@ pub(super) fn open_source(state: &mut State<'_>, source: &Source) -> ChildResult
     Ok(())
 }
 
-/// Makes the symlink that the source is, if it is one, at the target.
+/// Creates the symlink that the source is at the target. Returns false if the source is not a symlink.
 fn copy_link(state: &State<'_>, mount: &BindMount, source: BorrowedFd<'_>) -> ChildResult<bool> {
     if kind_of(&fstat(source).during("fstat")?) != SFlag::S_IFLNK {
         return Ok(false);
@@ -93,7 +94,7 @@ fn copy_link(state: &State<'_>, mount: &BindMount, source: BorrowedFd<'_>) -> Ch
     let link = readlinkat(source, c"").during("readlink")?;
     let entry = state.root()?.parent(&mount.target.path).during("mkdir")?;
     match symlinkat(link.as_os_str(), &entry.directory, entry.name) {
-        // As another container of the same rootfs has made it.
+        // Another container with the same rootfs may have created it.
         Err(Errno::EEXIST)
             if readlinkat(&entry.directory, entry.name).is_ok_and(|there| there == link) =>
         {
@@ -103,20 +104,21 @@ fn copy_link(state: &State<'_>, mount: &BindMount, source: BorrowedFd<'_>) -> Ch
     }
 }
 
-/// In a user namespace nothing may be uncovered that a mount of the host covers: man 7 mount_namespaces.
+/// Returns the fault of open_tree(2). In a user namespace, a copy must include the mounts below the source, so that no
+/// path that a mount of the host covers is uncovered: see mount_namespaces(7).
 pub(super) fn refused(source: &Source, errno: Errno) -> Fault {
     let locked = source.in_user_namespace && source.extent == Extent::One;
     let call = match errno {
         Errno::EINVAL if locked => {
-            "open_tree: has mounts below it, which need rbind in a user namespace"
+            "open_tree: the source contains mounts, which need rbind in a user namespace"
         }
         _ => "open_tree",
     };
     Fault { call: call.into(), errno }
 }
 
-/// Makes the change exactly; if flags are locked, because the source came from a more privileged
-/// mount namespace, keeps those, unless the config wanted them gone.
+/// Makes the change. If flags are locked, because the source came from a more privileged mount namespace, keeps them,
+/// unless the config clears them explicitly.
 fn change_with<T>(
     tree: BorrowedFd<'_>,
     change: &Change,
@@ -130,10 +132,10 @@ fn change_with<T>(
     }
 }
 
-/// The flags that the kernel can lock; nosymfollow is not among them.
+/// Flags that the kernel can lock. nosymfollow is not one of them.
 const LOCKABLE: u64 = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATIME;
 
-/// `source` is what the source of the bind has: any of these may be locked.
+/// Returns the change without locked flags. `source` is the flags of the source, each of which may be locked.
 fn keep_locked(change: &Change, source: u64) -> ChildResult<Attributes> {
     let Attributes { set, clear, propagation } = change.attributes;
     let locked = source & LOCKABLE;

@@ -1,8 +1,8 @@
-//! The container's view of its cgroup.
+//! Mounts the container's view of its cgroup.
 //!
-//! A bind of the container's own folder shows what a new mount of cgroup2 made inside its cgroup
-//! namespace shows: the same directory of the same super block, displayed as `/` to who is in the
-//! namespace. The bind is never slow; the new mount, on an idle machine, is now and then (10 ms).
+//! A bind mount of the container's own directory shows the same as a new cgroup2 mount in its cgroup namespace: the
+//! same directory of the same superblock, which is `/` for processes in the namespace. The bind mount is always fast. A
+//! new mount sometimes takes 10 ms on an idle machine.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use super::new_mount::{create, set};
 use super::restrict::empty_tmpfs;
 use super::{Missing, State};
 use crate::error::fault::{Attempt, ChildResult, Fault};
-use crate::rootfs::{CgroupMount, Datum, Hierarchy};
+use crate::rootfs::{CgroupMount, Hierarchy, Parameter};
 use crate::sys::mount::{
     ATTR_ATIME, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Attributes, Extent, fsopen,
     move_mount, open_tree,
@@ -37,20 +37,22 @@ pub(super) fn unified(state: &State<'_>, mount: &CgroupMount) -> ChildResult<()>
     Ok(())
 }
 
-/// Options such as nsdelegate are the whole hierarchy's: the kernel ignores them in a cgroup namespace, and
-/// elsewhere a container would set them for its host. So the kernel is only asked whether it knows them.
-fn check(data: &[Datum]) -> ChildResult<()> {
+/// Checks the options of cgroup2. Options such as nsdelegate affect the whole hierarchy. The kernel ignores them in a
+/// cgroup namespace, and elsewhere a container would set them for its host. So Aril only checks that the kernel knows
+/// them.
+fn check(data: &[Parameter]) -> ChildResult<()> {
     if data.is_empty() {
         return Ok(());
     }
     let context = fsopen(c"cgroup2").during("fsopen")?;
-    data.iter().try_for_each(|datum| set(context.as_fd(), &datum.key, datum.value.as_deref()))
+    data.iter()
+        .try_for_each(|parameter| set(context.as_fd(), &parameter.key, parameter.value.as_deref()))
 }
 
-/// A new mount shows the same, where the folder is not to be had.
+/// Makes a new mount, which shows the same, if the directory is unavailable.
 fn other_view(mount: &CgroupMount, fault: Fault) -> ChildResult<OwnedFd> {
     match fresh(mount.attributes) {
-        // Better nothing than the host's (CVE-2023-25809).
+        // An empty mount is better than the host's tree (CVE-2023-25809).
         Err(_) if mount.or_empty && fault.errno == Errno::ENOENT => empty_tmpfs(None),
         Err(_) => Err(fault),
         new => new,
@@ -59,14 +61,14 @@ fn other_view(mount: &CgroupMount, fault: Fault) -> ChildResult<OwnedFd> {
 
 fn fresh(attributes: u64) -> ChildResult<OwnedFd> {
     let context = fsopen(c"cgroup2").during("fsopen")?;
-    create(context.as_fd(), &[datum(c"source", c"cgroup")], attributes)
+    create(context.as_fd(), &[parameter(c"source", c"cgroup")], attributes)
 }
 
-fn datum(key: &CStr, value: &CStr) -> Datum {
-    Datum { key: key.into(), value: Some(value.into()) }
+fn parameter(key: &CStr, value: &CStr) -> Parameter {
+    Parameter { key: key.into(), value: Some(value.into()) }
 }
 
-/// The folder as a detached mount, restricted where the kernel can do that to one.
+/// Opens the directory as a detached mount, and restricts it if the kernel can restrict a detached one.
 fn own(state: &State<'_>, hierarchy: &Hierarchy, attributes: u64) -> ChildResult<OwnedFd> {
     let named = |call: &str, errno| Fault {
         call: format!("{call} {}", hierarchy.source.to_string_lossy()).into(),
@@ -78,15 +80,15 @@ fn own(state: &State<'_>, hierarchy: &Hierarchy, attributes: u64) -> ChildResult
     Ok(tree)
 }
 
-/// The flags of the host's own mount are kept: they may be locked.
+/// Returns the change of attributes. Flags of the host's mount are kept, because they may be locked.
 fn change(attributes: u64) -> Attributes {
     let clear = if attributes & ATTR_ATIME != 0 { ATTR_ATIME } else { 0 };
-    // As a new mount would be: nothing of the host's arrives there later.
+    // Private, like a new mount: later mounts of the host do not appear in it.
     Attributes { set: attributes, clear, propagation: libc::MS_PRIVATE }
 }
 
 impl State<'_> {
-    /// What an old kernel could not do before the mount was attached.
+    /// Restricts an attached mount, on an old kernel that cannot restrict a detached one.
     fn restrict_late(&self, mount: BorrowedFd<'_>, attributes: u64) -> ChildResult<()> {
         if self.setattr.get() {
             return Ok(());
@@ -98,7 +100,7 @@ impl State<'_> {
 pub(super) fn legacy(state: &State<'_>, mount: &CgroupMount) -> ChildResult<()> {
     let place = state.place(&mount.target, Missing::Directory)?;
     let context = fsopen(c"tmpfs").during("fsopen")?;
-    let data = [datum(c"source", c"tmpfs"), datum(c"mode", c"755")];
+    let data = [parameter(c"source", c"tmpfs"), parameter(c"mode", c"755")];
     let top = create(context.as_fd(), &data, ALWAYS)?;
     state.attach(top.as_fd(), place.fd.as_fd(), &mount.finish)?;
     for hierarchy in &mount.hierarchies {

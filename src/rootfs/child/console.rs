@@ -1,4 +1,4 @@
-//! /dev/console is the container's terminal.
+//! Mounts the container's terminal on /dev/console.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -10,16 +10,20 @@ use super::{State, kind_of};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::sys::mount::{Extent, move_mount, open_tree};
 
-/// Binds the terminal that `slave` is, whatever /dev/pts/N may be by now (CVE-2025-52565). It must
+/// Bind-mounts the terminal of `slave` itself, even if /dev/pts/N is another file now (CVE-2025-52565). `slave` must
 /// have been opened from a devpts of this mount namespace.
+///
+/// # Errors
+///
+/// `slave` is not on a devpts, /dev/console is neither a file nor a device, or an error of the mount calls.
 pub fn bind_console(state: &State<'_>, slave: BorrowedFd<'_>) -> ChildResult<()> {
     if fstatfs(slave).during("fstatfs")?.filesystem_type() != FsType(libc::DEVPTS_SUPER_MAGIC as _)
     {
-        return Err(Fault::refused("the terminal is not of a devpts"));
+        return Err(Fault::refused("the terminal does not belong to a devpts"));
     }
     let root = state.root()?;
     let place = match root.create_file(c"/dev/console", 0) {
-        // Of the image's, or the caller's /dev. A symlink would be mounted on where it leads.
+        // The file belongs to the image or to the caller's /dev. O_NOFOLLOW, because a mount would follow a symlink.
         Err(Errno::EEXIST) => root.open(c"/dev/console", libc::O_PATH | libc::O_NOFOLLOW),
         other => other,
     }

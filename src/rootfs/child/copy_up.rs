@@ -1,4 +1,4 @@
-//! `tmpcopyup`: a new tmpfs begins with what it is going to cover.
+//! Copies the content of a covered directory into a new tmpfs (`tmpcopyup`) or an empty volume.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,22 +14,22 @@ use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::fs::Proc;
 use crate::sys::xattr;
 
-/// Deeper than any image, and shallow enough for the stack.
+/// Maximum depth: more than any image has, and not too much for the stack.
 const DEEPEST: usize = 128;
 
-/// Copies what is in `from` into the detached mount `to`: directories, files, symlinks and nodes
-/// with owner, mode and extended attributes.
+/// Copies the content of `from` into the detached mount `to`: directories, files, symlinks and nodes with owner, mode
+/// and extended attributes.
 pub(super) fn copy(proc: &Proc, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
     directory(proc, from, to, DEEPEST)
 }
 
-/// The same for a volume, whose root becomes like what it covers too.
+/// Copies the content into a volume, and also the owner, mode and attributes of its root.
 pub(super) fn fill(proc: &Proc, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
     copy(proc, from, to)?;
     let (from, to) = (open(from, c".", OFlag::O_RDONLY), open(to, c".", OFlag::O_RDONLY));
     let (from, to) = (from.during("open")?, to.during("open")?);
     let stat = fstat(&from).during("fstat")?;
-    own(&to, &stat, Mode::from_bits_truncate(stat.st_mode & 0o7777))?;
+    set_owner(&to, &stat, Mode::from_bits_truncate(stat.st_mode & 0o7777))?;
     attributes(from.as_fd(), to.as_fd())
 }
 
@@ -70,11 +70,11 @@ fn copy_entry(
             let made = open(to, name, OFlag::O_RDONLY).during("tmpcopyup: open")?;
             directory(proc, source.as_fd(), made.as_fd(), deeper - 1)?;
             let readable = open(source.as_fd(), c".", OFlag::O_RDONLY).during("tmpcopyup: open")?;
-            own(&made, &stat, mode)?;
+            set_owner(&made, &stat, mode)?;
             attributes(readable.as_fd(), made.as_fd())
         }
         SFlag::S_IFREG => {
-            // What was looked at, whatever has the name by now.
+            // The descriptor leads to the examined file, even if the name is another file now.
             let source = proc.reopen(source.as_raw_fd(), libc::O_RDONLY);
             file(&source.during("tmpcopyup: open")?, to, name, &stat, mode)
         }
@@ -107,17 +107,17 @@ fn file(
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let made = openat(to, name, flags, mode).during("tmpcopyup: create")?;
     contents(source, &made, stat.st_size)?;
-    own(&made, stat, mode)?;
+    set_owner(&made, stat, mode)?;
     attributes(source.as_fd(), made.as_fd())
 }
 
-/// Holes stay holes: an image may have a file of a terabyte that is nothing else. What grows meanwhile is
-/// not followed.
+/// Copies data and keeps holes: an image may have a file of a terabyte without data. Data that is appended during the
+/// copy is ignored.
 fn contents(source: &OwnedFd, made: &OwnedFd, size: i64) -> ChildResult<()> {
     let mut at = 0;
     while at < size {
         let data = match lseek(source, at, Whence::SeekData) {
-            // Nothing but a hole is left.
+            // Only a hole follows.
             Err(Errno::ENXIO) => break,
             other => other.during("tmpcopyup: lseek")?,
         };
@@ -129,7 +129,7 @@ fn contents(source: &OwnedFd, made: &OwnedFd, size: i64) -> ChildResult<()> {
     ftruncate(made, size).during("tmpcopyup: ftruncate")
 }
 
-/// The next `left` bytes, or as many as there are.
+/// Copies the next `left` bytes, or fewer if the file ends.
 fn range(source: &OwnedFd, made: &OwnedFd, mut left: i64) -> ChildResult<()> {
     let mut buffer = [0; 32768];
     while left > 0 {
@@ -147,11 +147,11 @@ fn range(source: &OwnedFd, made: &OwnedFd, mut left: i64) -> ChildResult<()> {
     Ok(())
 }
 
-/// After the owner, whose change takes capabilities away. What tmpfs does not take is left behind:
-/// `user.*` before Linux 6.6, and labels that only a policy may give.
+/// Copies extended attributes, after the owner, whose change removes capabilities. Attributes that the target does not
+/// support are ignored: `user.*` on a tmpfs before Linux 6.6, and labels that only a policy may set.
 fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> ChildResult<()> {
     let mut names = match xattr::list(from, &mut []) {
-        // Or its file system has none.
+        // The file has no attributes, or its file system does not support them.
         Ok(0) | Err(Errno::EOPNOTSUPP) => return Ok(()),
         Ok(length) => vec![0; length],
         Err(errno) => return Err(errno).during("tmpcopyup: listxattr"),
@@ -182,8 +182,8 @@ fn owner(stat: &FileStat) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
 }
 
-/// The owner first: a change of owner clears the set-id bits.
-fn own(made: &OwnedFd, stat: &FileStat, mode: Mode) -> ChildResult<()> {
+/// Sets owner and mode. The owner first, because its change clears the set-user-ID and set-group-ID bits.
+fn set_owner(made: &OwnedFd, stat: &FileStat, mode: Mode) -> ChildResult<()> {
     let (uid, gid) = owner(stat);
     fchown(made, uid, gid).during("tmpcopyup: chown")?;
     fchmod(made, mode).during("tmpcopyup: chmod")

@@ -1,4 +1,4 @@
-//! Nodes and symlinks, mostly of /dev.
+//! Creates nodes and symlinks, mostly in /dev.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::rootfs::{Node, Origin};
 use crate::sys::mount::{ATTR_NOEXEC, ATTR_NOSUID, Attributes, Extent, move_mount, open_tree};
 
-/// The directory of `path`, from the last step if it is the same, and the name in it.
+/// Returns the directory of `path` and the name in it. The directory of the previous step is reused.
 fn entry<'s, 'p>(
     state: &'s mut State<'_>,
     path: &'p CStr,
@@ -37,7 +37,7 @@ fn entry<'s, 'p>(
 
 pub(super) fn node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
     match node.origin {
-        Origin::Made => {}
+        Origin::Child => {}
         Origin::Host => return bind_host_node(state, node),
         Origin::Parent { tree, .. } => {
             let made = state.trees.get_mut(tree).and_then(Option::take);
@@ -52,23 +52,23 @@ pub(super) fn node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
     let device = makedev(node.major.into(), node.minor.into());
     match mknodat(directory, name, kind, mode, device) {
         Ok(()) if node.uid | node.gid == 0 => Ok(()),
-        Ok(()) => own(directory, name, node),
+        Ok(()) => set_owner(directory, name, node),
         Err(Errno::EEXIST) => verify(directory, name, node),
-        // A user namespace that nobody told us of.
+        // The runtime is in a user namespace that the plan does not know.
         Err(Errno::EPERM) => bind_host_node(state, node),
         Err(errno) => Err(errno).during("mknod"),
     }
 }
 
-fn own(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
-    // By descriptor, so that what is given away is what was made.
+fn set_owner(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
+    // The owner is changed by descriptor, so that the file is the created one.
     let made = open_name(directory, name).during("open")?;
     same_device(&made, node)?;
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     fchownat(&made, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH).during("fchown")
 }
 
-/// What the image brought along will do if it is the very same device.
+/// Checks that an existing file of the image is the same device.
 fn verify(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> ChildResult<()> {
     same_device(&open_name(directory, name).during("open")?, node)
 }
@@ -89,7 +89,7 @@ fn open_name(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
     openat(directory, name, flags, Mode::empty())
 }
 
-/// The host's node of the same path, as no program.
+/// Bind-mounts the host's node with the same path, with nosuid and noexec.
 fn bind_host_node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
     let source = open_tree(None, &node.path, Extent::One).during("open_tree")?;
     let change = Attributes { set: ATTR_NOSUID | ATTR_NOEXEC, ..Attributes::default() };
@@ -99,7 +99,7 @@ fn bind_host_node(state: &mut State<'_>, node: &Node) -> ChildResult<()> {
     if done { Ok(()) } else { state.set_attributes(source.as_fd(), Extent::One, change) }
 }
 
-/// The file that it is bound on may stay in the image, where nobody shall write to it.
+/// Bind-mounts a node. The file that it covers may stay in the image, so it is created without permissions.
 fn bind(directory: BorrowedFd<'_>, name: &CStr, source: &OwnedFd) -> ChildResult<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let place = match openat(directory, name, flags, Mode::empty()) {
@@ -118,10 +118,10 @@ pub(super) fn symlink(
 ) -> ChildResult<()> {
     let (directory, name) = entry(state, path)?;
     match symlinkat(target, directory, name) {
-        // The device itself does as well, and in a devtmpfs it is the host's.
+        // The device itself works as well. In a devtmpfs it is that of the host.
         Err(Errno::EEXIST) if replace && is_multiplexer(directory, name)? => Ok(()),
         Err(Errno::EEXIST) if replace => {
-            // Another container of the same rootfs may do so, too.
+            // Another container with the same rootfs may do the same.
             match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno).during("unlink"),
@@ -136,18 +136,18 @@ pub(super) fn symlink(
     }
 }
 
-/// /dev/ptmx, which finds the devpts beside it.
+/// Returns true if the file is the device /dev/ptmx, which finds the devpts beside it.
 fn is_multiplexer(directory: BorrowedFd<'_>, name: &CStr) -> ChildResult<bool> {
     let stat = fstat(open_name(directory, name).during("open")?).during("fstat")?;
     Ok(kind_of(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(5, 2))
 }
 
-/// Only after the pivot, never through a symlink, and judged by what was opened: the image may
-/// have put anything there.
+/// Replaces standard streams that are the host's /dev/null. Called after the pivot. The opened file is checked, and a
+/// symlink is not followed, because the image may have any file there.
 pub(super) fn reopen_null(state: &mut State<'_>) -> ChildResult<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    // A stream that is closed is left so.
+    // A closed stream stays closed.
     let was_null = streams.map(|stream| fstat(stream).is_ok_and(|stat| is_null(&stat)));
     if was_null == [false; 3] {
         return Ok(());
@@ -166,9 +166,9 @@ pub(super) fn reopen_null(state: &mut State<'_>) -> ChildResult<()> {
     Ok(())
 }
 
-/// The container's /dev/null, if that is what it is (CVE-2025-31133, CVE-2026-88265).
+/// Opens the container's /dev/null, and checks that it is the null device (CVE-2025-31133, CVE-2026-88265).
 pub(super) fn open_null(state: &State<'_>, flags: libc::c_int) -> ChildResult<OwnedFd> {
-    // O_PATH first: opening a device or a FIFO for real can have effects.
+    // The check uses O_PATH, because opening a device or a FIFO can have effects.
     let root = state.root()?;
     let path = root.open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW).during("open /dev/null")?;
     let stat = fstat(&path).during("fstat")?;
@@ -181,7 +181,7 @@ pub(super) fn open_null(state: &State<'_>, flags: libc::c_int) -> ChildResult<Ow
     if flags & libc::O_PATH != 0 {
         return Ok(path);
     }
-    // What was looked at, whatever has the name by now.
+    // The descriptor leads to the checked file, even if the name is another file now.
     state.proc.reopen(path.as_raw_fd(), flags).during("open /dev/null")
 }
 

@@ -1,4 +1,4 @@
-//! A file system mounted anew.
+//! Makes a new mount of a file system.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::fchdir;
 
-use super::{Missing, Place, State, copy_up, fd_path};
+use super::{Missing, MountPoint, State, copy_up, fd_path};
 use crate::error::fault::{Attempt, ChildResult, Fault};
-use crate::rootfs::{ByPath, Datum, NewMount};
+use crate::rootfs::{ByPath, NewMount, Parameter};
 use crate::sys::mount::{
     ATTR_ATIME, Attributes, Extent, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, open_tree,
@@ -20,9 +20,9 @@ pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
     if let Some(by_path) = &mount.by_path {
         return run_by_path(state, mount, by_path, &place);
     }
-    if let Some(host) = &mount.instead {
+    if let Some(host) = &mount.fallback {
         let detached = match fresh(mount) {
-            Err(fault) if fault.errno == Errno::EPERM => of_the_host(state, host, mount, fault)?,
+            Err(fault) if fault.errno == Errno::EPERM => bind_host(state, host, mount, fault)?,
             other => other?,
         };
         state.attach(detached.as_fd(), place.fd.as_fd(), &mount.finish)?;
@@ -31,12 +31,12 @@ pub(super) fn run(state: &mut State<'_>, mount: &NewMount) -> ChildResult<()> {
     }
     let context = fsopen(&mount.kind).during("fsopen")?;
     set(context.as_fd(), c"source", Some(&mount.source))?;
-    // The first of two wins nowhere: what the config says comes later.
-    if mount.inherit_mode && !place.made {
+    // The mode of the config is set later, and replaces this one.
+    if mount.inherit_mode && !place.created {
         set(context.as_fd(), c"mode", Some(&mode_of(place.fd.as_fd())?))?;
     }
     let detached = create(context.as_fd(), &mount.data, mount.attributes)?;
-    if mount.copy_up && !place.made {
+    if mount.copy_up && !place.created {
         copy_up::copy(state.proc, place.fd.as_fd(), detached.as_fd())?;
     }
     state.attach(detached.as_fd(), place.fd.as_fd(), &mount.finish)?;
@@ -53,9 +53,9 @@ fn fresh(mount: &NewMount) -> ChildResult<OwnedFd> {
     create(context.as_fd(), &mount.data, mount.attributes)
 }
 
-/// What the host has at `path`, as crun does: the kernel refuses a new sysfs while parts of that of the
-/// host are covered, and an mqueue of an IPC namespace that belongs to another user namespace.
-fn of_the_host(
+/// Bind-mounts the host's directory `path`, as crun does. The kernel rejects a new sysfs while parts of the host's are
+/// covered, and an mqueue of an IPC namespace that belongs to another user namespace.
+fn bind_host(
     state: &State<'_>,
     path: &CStr,
     mount: &NewMount,
@@ -66,17 +66,17 @@ fn of_the_host(
     if state.set_detached(tree.as_fd(), Extent::Tree, change)? { Ok(tree) } else { Err(fault) }
 }
 
-/// Configures the rest and gives the detached mount.
+/// Sets the parameters, and creates the detached mount.
 pub(in crate::rootfs) fn create(
     context: BorrowedFd<'_>,
-    data: &[Datum],
+    data: &[Parameter],
     attributes: u64,
 ) -> ChildResult<OwnedFd> {
-    for Datum { key, value } in data {
+    for Parameter { key, value } in data {
         set(context, key, value.as_deref())?;
     }
-    fsconfig_create(context).map_err(|errno| told(context, "fsconfig".into(), errno))?;
-    fsmount(context, attributes).map_err(|errno| told(context, "fsmount".into(), errno))
+    fsconfig_create(context).map_err(|errno| with_messages(context, "fsconfig".into(), errno))?;
+    fsmount(context, attributes).map_err(|errno| with_messages(context, "fsmount".into(), errno))
 }
 
 pub(in crate::rootfs) fn set(
@@ -94,13 +94,13 @@ pub(in crate::rootfs) fn set(
             Some(value) => format!("fsconfig {key}={}", value.to_string_lossy()),
             None => format!("fsconfig {key}"),
         };
-        told(context, call, errno)
+        with_messages(context, call, errno)
     })
 }
 
-/// With what the file system itself had to say: each read gives one line, `e text`.
+/// Adds the messages of the file system to the error: each read returns one line, `e text`.
 #[cold]
-fn told(context: BorrowedFd<'_>, mut call: String, errno: Errno) -> Fault {
+fn with_messages(context: BorrowedFd<'_>, mut call: String, errno: Errno) -> Fault {
     let mut line = [0; 1024];
     while let Ok(length @ 3..) = nix::unistd::read(context, &mut line) {
         let text = String::from_utf8_lossy(&line[2..length]);
@@ -119,17 +119,17 @@ fn run_by_path(
     state: &mut State<'_>,
     mount: &NewMount,
     by_path: &ByPath,
-    place: &Place,
+    place: &MountPoint,
 ) -> ChildResult<()> {
     let source = Some((mount.source.as_c_str(), mount.kind.as_c_str()));
     state.mount_by_path(place.fd.as_fd(), source, by_path.flags, Some(&by_path.data))?;
-    // The place is beneath the new mount now; its name leads to the mount.
+    // The new mount covers the open mount point. Its path leads to the mount.
     let mounted = state.root()?.open(&mount.target.path, libc::O_PATH).during("open")?;
     state.remember(mounted.as_fd())?;
     state.finish(mounted.as_fd(), &mount.finish)
 }
 
-/// mqueue takes no context=.
+/// Sets the label of an mqueue, which does not accept `context=`.
 fn set_label(state: &State<'_>, mount: BorrowedFd<'_>, label: &CStr) -> ChildResult<()> {
     let path = fd_path(mount)?;
     fchdir(state.proc).during("fchdir")?;

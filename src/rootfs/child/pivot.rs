@@ -1,4 +1,4 @@
-//! Into the rootfs, and out of the host's tree.
+//! Enters the rootfs, and leaves the host's tree.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,12 +13,12 @@ use super::State;
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::fs::Root;
 use crate::rootfs::overlay::Overlay;
-use crate::rootfs::overlay::mount::{here, make};
+use crate::rootfs::overlay::mount::{make, make_attached};
 use crate::sys::mount::{Attributes, Extent, move_mount, open_tree};
 use crate::sys::open::open;
 
 const NONE: Option<&CStr> = None;
-/// More than any mount table that is not an attack.
+/// Maximum size of a mount table in bytes. A larger one is an attack.
 const LONGEST_MOUNTINFO: usize = 64 << 20;
 
 pub(super) fn propagate(flags: u64) -> ChildResult<()> {
@@ -33,9 +33,9 @@ pub(super) fn isolate(ancestors: &[CString], slave: bool) -> ChildResult<()> {
     let flags = if slave { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
     for path in ancestors {
         match change_propagation(path, flags) {
-            // Not itself a mount.
+            // The path is not a mount point.
             Err(Errno::EINVAL) => {}
-            // A user namespace that cannot reach it has no peers on the host.
+            // In a user namespace that cannot access the path, the mount has no peers on the host.
             Err(Errno::EACCES) => return Ok(()),
             other => return other.during("mount"),
         }
@@ -44,39 +44,39 @@ pub(super) fn isolate(ancestors: &[CString], slave: bool) -> ChildResult<()> {
 }
 
 pub(super) fn clone_root(state: &mut State<'_>, path: &CStr, slave: bool) -> ChildResult<()> {
-    let below = open_directory(path, OFlag::O_PATH)?;
-    // By the parent, where owners had to be mapped.
+    let directory = open_directory(path, OFlag::O_PATH)?;
+    // The parent has opened an id-mapped tree.
     let tree = match state.source.take() {
         Some(tree) => tree,
         None => open_tree(None, path, Extent::Tree).during("open_tree")?,
     };
-    attach_root(state, tree, &below, slave)
+    attach_root(state, tree, &directory, slave)
 }
 
 pub(super) fn attach_copy(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
     let copy = state.trees.first_mut().and_then(Option::take);
     let copy = copy.ok_or(Fault::refused("the parent has no copy of the rootfs"))?;
-    let below = open_directory(path, OFlag::O_PATH)?;
-    attach_root(state, copy, &below, false)
+    let directory = open_directory(path, OFlag::O_PATH)?;
+    attach_root(state, copy, &directory, false)
 }
 
 pub(super) fn attach_overlay(state: &mut State<'_>, overlay: &Overlay) -> ChildResult<()> {
     let made = match overlay.tree.and_then(|index| state.trees.get_mut(index)?.take()) {
         Some(made) => made,
-        None => make(overlay, None, || here(overlay, None))?,
+        None => make(overlay, None, || make_attached(overlay, None))?,
     };
-    let below = open_directory(&overlay.at, OFlag::O_PATH)?;
-    attach_root(state, made, &below, false)
+    let directory = open_directory(&overlay.at, OFlag::O_PATH)?;
+    attach_root(state, made, &directory, false)
 }
 
 fn attach_root(
     state: &mut State<'_>,
     tree: OwnedFd,
-    below: &OwnedFd,
+    directory: &OwnedFd,
     slave: bool,
 ) -> ChildResult<()> {
-    move_mount(tree.as_fd(), below.as_fd()).during("move_mount")?;
-    // What the host mounts on its rootfs later is not the container's, unless the config says so.
+    move_mount(tree.as_fd(), directory.as_fd()).during("move_mount")?;
+    // Later mounts of the host on the rootfs do not appear in the container, unless the config requires it.
     let propagation = if slave { libc::MS_SLAVE } else { libc::MS_PRIVATE };
     let change = Attributes { propagation, ..Attributes::default() };
     state.set_attributes(tree.as_fd(), Extent::One, change)?;
@@ -94,35 +94,36 @@ fn open_directory(path: &CStr, flags: OFlag) -> ChildResult<OwnedFd> {
     open(path, flags).during("open")
 }
 
-/// The old root ends up on top of the new one, and is taken off.
-/// `shared`: mounts of the old tree may still have peers on the host.
+/// Changes the root. The old root is mounted on top of the new one, and is then unmounted. `shared` is true if mounts
+/// of the old tree may still have peers on the host.
 pub(super) fn pivot(state: &mut State<'_>, shared: bool) -> ChildResult<()> {
     let old = open_directory(c"/", OFlag::O_PATH)?;
     fchdir(state.root()?).during("fchdir")?;
     pivot_root(c".", c".").during("pivot_root")?;
     fchdir(&old).during("fchdir")?;
     if shared {
-        // Unmounting must not reach the host.
+        // Without this, the unmount would propagate to the host.
         change_propagation(c".", MsFlags::MS_SLAVE | MsFlags::MS_REC).during("mount")?;
     }
     umount2(c".", MntFlags::MNT_DETACH).during("umount2")?;
-    settle(state)
+    enter_root(state)
 }
 
 pub(super) fn chroot(state: &mut State<'_>) -> ChildResult<()> {
     fchdir(state.root()?).during("fchdir")?;
     nix::unistd::chroot(c".").during("chroot")?;
-    settle(state)
+    enter_root(state)
 }
 
-fn settle(state: &mut State<'_>) -> ChildResult<()> {
+fn enter_root(state: &mut State<'_>) -> ChildResult<()> {
     fchdir(state.root()?).during("fchdir")?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     Ok(())
 }
 
-/// Without pivot_root (an initramfs as `/`) the host's tree stays below ours. Full views of
-/// procfs and sysfs there would let the container mount its own without its masks, so they go.
+/// Moves the new root to `/`, without pivot_root (for an initramfs as `/`). The host's tree stays below it. Complete
+/// procfs and sysfs mounts in that tree would allow the container to mount unmasked ones, so they are unmounted or
+/// covered.
 pub(super) fn move_root(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
     let table = state.proc.read(c"self/mountinfo", LONGEST_MOUNTINFO).during("read mountinfo")?;
     for place in full_views(&table, path.to_bytes())? {
@@ -135,14 +136,14 @@ pub(super) fn move_root(state: &mut State<'_>, path: &CStr) -> ChildResult<()> {
     fchdir(state.root()?).during("fchdir")?;
     mount(Some(c"."), c"/", NONE, MsFlags::MS_MOVE, NONE).during("mount")?;
     nix::unistd::chroot(c".").during("chroot")?;
-    settle(state)
+    enter_root(state)
 }
 
 fn cover(place: &CStr) -> ChildResult<()> {
     mount(Some(c"tmpfs"), place, Some(c"tmpfs"), MsFlags::MS_RDONLY, NONE).during("mount")
 }
 
-/// Mount points, deepest last in the table and so first here, of procfs and sysfs as a whole.
+/// Returns the mount points of complete procfs and sysfs mounts. The deepest one, the last in the table, is the first.
 fn full_views(table: &[u8], rootfs: &[u8]) -> ChildResult<Vec<CString>> {
     let mut found = Vec::new();
     for line in table.split(|b| *b == b'\n').rev() {
@@ -150,15 +151,15 @@ fn full_views(table: &[u8], rootfs: &[u8]) -> ChildResult<Vec<CString>> {
         let (Some(root), Some(place)) = (fields.nth(3), fields.next()) else { continue };
         let kind = fields.skip_while(|f| *f != b"-").nth(1).unwrap_or_default();
         let place = unescape(place);
-        let ours = place.strip_prefix(rootfs).is_some_and(|r| r.is_empty() || r[0] == b'/');
-        if root == b"/" && !ours && (kind == b"proc" || kind == b"sysfs") {
+        let in_rootfs = place.strip_prefix(rootfs).is_some_and(|r| r.is_empty() || r[0] == b'/');
+        if root == b"/" && !in_rootfs && (kind == b"proc" || kind == b"sysfs") {
             found.push(CString::new(place).map_err(|_| Fault::refused("mountinfo holds a NUL"))?);
         }
     }
     Ok(found)
 }
 
-/// For `runtime-tests/fuzz/`: whatever mountinfo holds, nothing beneath the rootfs is found.
+/// Checks for `runtime-tests/fuzz/` that no path below the rootfs is found, for any mountinfo.
 #[cfg(fuzzing)]
 pub fn check_table(table: &[u8]) {
     for place in full_views(table, b"/rootfs").into_iter().flatten() {
@@ -166,7 +167,7 @@ pub fn check_table(table: &[u8]) {
     }
 }
 
-/// The kernel writes space, tab, newline and backslash as three octal digits.
+/// Decodes a field of mountinfo, in which space, tab, newline and backslash are three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,4 +1,4 @@
-//! What the container may not write, and what it may not see.
+//! Makes paths read-only, and masks paths.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::new_mount::create;
 use super::{State, device::open_null, is_directory};
 use crate::error::fault::{Attempt, ChildResult};
-use crate::rootfs::{Datum, Finish};
+use crate::rootfs::{Finish, Parameter};
 use crate::sys::mount::{ATTR_RDONLY, Attributes, Extent, fsopen, move_mount, open_tree};
 
 const READ_ONLY: Attributes = Attributes { set: ATTR_RDONLY, clear: 0, propagation: 0 };
@@ -50,8 +50,8 @@ pub(super) fn mask(state: &mut State<'_>, path: &CStr, label: Option<&CStr>) -> 
     Ok(())
 }
 
-/// One empty tmpfs covers them all: the first time itself, then by copies of that mount, which
-/// kernels before 6.15 only make of one that is attached.
+/// Covers a directory with an empty tmpfs. The first directory gets the mount itself. Others get copies of it, because
+/// Linux before 6.15 can copy only an attached mount.
 fn mask_directory(
     state: &mut State<'_>,
     place: BorrowedFd<'_>,
@@ -67,14 +67,15 @@ fn mask_directory(
 }
 
 pub(super) fn empty_tmpfs(label: Option<&CStr>) -> ChildResult<OwnedFd> {
-    let datum = |key: &CStr, value: &CStr| Datum { key: key.into(), value: Some(value.into()) };
+    let parameter =
+        |key: &CStr, value: &CStr| Parameter { key: key.into(), value: Some(value.into()) };
     let mut data = vec![
-        datum(c"source", c"tmpfs"),
-        datum(c"nr_blocks", c"1"),
-        datum(c"nr_inodes", c"1"),
-        Datum { key: c"ro".into(), value: None },
+        parameter(c"source", c"tmpfs"),
+        parameter(c"nr_blocks", c"1"),
+        parameter(c"nr_inodes", c"1"),
+        Parameter { key: c"ro".into(), value: None },
     ];
-    data.extend(label.map(|label| datum(c"context", label)));
+    data.extend(label.map(|label| parameter(c"context", label)));
     let context = fsopen(c"tmpfs").during("fsopen")?;
     create(context.as_fd(), &data, ATTR_RDONLY)
 }
@@ -86,7 +87,7 @@ fn cover(state: &State<'_>, with: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Chil
     Ok(())
 }
 
-/// What is not there need not be restricted.
+/// Opens a path. A missing path needs no restriction.
 fn existing(state: &State<'_>, path: &CStr) -> ChildResult<Option<OwnedFd>> {
     match state.root()?.open(path, libc::O_PATH) {
         Ok(fd) => Ok(Some(fd)),

@@ -1,4 +1,4 @@
-//! Mounts that come to a running container, or go.
+//! Adds mounts to a running container, and removes them.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -12,7 +12,7 @@ use super::{State, fd_path};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 
 impl State<'_> {
-    /// From here on mounts are undone with [`State::undo_mounts`].
+    /// Records mounts from now on, for [`State::undo_mounts`].
     pub fn remember_mounts(&mut self) {
         self.added = Some(RefCell::default());
     }
@@ -27,16 +27,16 @@ impl State<'_> {
         Ok(())
     }
 
-    /// Unmounts what has been mounted in a running container, the last first.
+    /// Unmounts the recorded mounts, in reverse order.
     pub fn undo_mounts(&mut self) {
         let added = self.added.take().map(RefCell::into_inner).unwrap_or_default();
         for mount in added.iter().rev() {
-            // The error that leads here is the one to report.
+            // An earlier error is the one to report.
             let _ = self.unmount(mount.as_fd());
         }
     }
 
-    /// Its path is the one thing to name a mount by: see [`State::mount_by_path`].
+    /// Unmounts a mount by the path of its descriptor: see [`State::mount_by_path`].
     fn unmount(&self, mount: BorrowedFd<'_>) -> ChildResult<()> {
         let path = fd_path(mount)?;
         fchdir(self.proc).during("fchdir")?;
@@ -48,7 +48,7 @@ impl State<'_> {
     }
 }
 
-/// The mount whose root the path leads to, with all that is mounted in it.
+/// Unmounts the mount at `path`, and all mounts in it.
 pub(super) fn unmount(state: &State<'_>, path: &CStr) -> ChildResult<()> {
     let place = state.root()?.open(path, libc::O_PATH).during("open")?;
     match state.unmount(place.as_fd()) {

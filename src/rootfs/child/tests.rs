@@ -1,7 +1,6 @@
-//! The plan of runc's default config carried out, in namespaces of its own. Needs root.
+//! Runs the plan of runc's default config in new namespaces. Needs root.
 //!
-//! Each test starts this program again below unshare(1): a thread of the test runner must not
-//! change its root.
+//! Each test starts this program again with unshare(1), because a thread of the test runner must not change its root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +9,7 @@ use oci_spec::runtime::Mount;
 
 use super::*;
 use crate::rootfs::parent::open_trees;
-use crate::rootfs::plan::{CgroupView, HierarchyView, Input, plan};
+use crate::rootfs::plan::{CgroupView, HierarchyView, RootfsRequest, plan};
 
 const INSIDE: &str = "ARIL_TEST_INSIDE";
 
@@ -54,7 +53,7 @@ pub(in crate::rootfs) fn strings(all: &[&str]) -> Vec<String> {
     all.iter().map(|s| (*s).to_owned()).collect()
 }
 
-/// A bundle with an empty rootfs.
+/// Bundle with an empty rootfs.
 struct Bundle(PathBuf);
 
 impl Bundle {
@@ -75,7 +74,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// What the test `name` prints when it runs in new namespaces on `bundle`.
+/// Returns the output of the test `name` in new namespaces on `bundle`.
 fn inside(name: &str, more: &[&str], bundle: &Path) -> String {
     let output = Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--ipc", "--net", "--uts", "--propagation=unchanged"])
@@ -93,24 +92,24 @@ fn inside(name: &str, more: &[&str], bundle: &Path) -> String {
     text
 }
 
-/// None where the test is to start itself again, or cannot.
+/// Returns the bundle. `None` if the test must start itself again, or cannot run.
 fn bundle() -> Option<PathBuf> {
     std::env::var_os(INSIDE).map(PathBuf::from)
 }
 
-fn input<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> Input<'a> {
-    Input {
-        overlay: crate::rootfs::overlay::plan::tests::input(None, None),
+fn request<'a>(bundle: &'a Path, rootfs: &'a Path, mounts: &'a [Mount]) -> RootfsRequest<'a> {
+    RootfsRequest {
+        overlay: crate::rootfs::overlay::plan::tests::request(None, None),
         readonly: true,
         mounts,
         kcore: true,
-        ..Input::of_running(bundle, rootfs)
+        ..RootfsRequest::of_running(bundle, rootfs)
     }
 }
 
-/// Carries the plan out, naming the step that failed.
-fn enact(input: &Input<'_>, old_kernel: bool) -> Result<(), String> {
-    let plan = plan(input).map_err(|e| e.to_string())?;
+/// Runs the plan, and names the failed step in the error.
+fn enact(request: &RootfsRequest<'_>, old_kernel: bool) -> Result<(), String> {
+    let plan = plan(request).map_err(|e| e.to_string())?;
     let trees = open_trees(plan.enter.iter()).map_err(|e| e.to_string())?;
     let proc = Proc::of_the_host().unwrap();
     let mut state = State::new(&proc, trees, &[]);
@@ -124,11 +123,11 @@ fn enact(input: &Input<'_>, old_kernel: bool) -> Result<(), String> {
 }
 
 fn show(path: &str) {
-    // The test runner has left its line open.
+    // The test runner has not ended its line.
     print!("\n{}", std::fs::read_to_string(path).unwrap());
 }
 
-/// `mount point options - type` of each line of mountinfo, for comparison.
+/// Returns `mount point options - type` of each line of mountinfo, for comparison.
 fn table(text: &str) -> Vec<String> {
     let line = |line: &str| {
         let fields: Vec<_> = line.split(' ').collect();
@@ -158,13 +157,13 @@ fn default_config(bundle: &Path, old_kernel: bool) {
     let (masked, readonly) = (strings(&MASKED), strings(&READ_ONLY));
     let unified = std::env::var_os("ARIL_TEST_UNIFIED").map(PathBuf::from);
     let legacy = host_cgroup();
-    let mut input = input(bundle, &rootfs, &mounts);
-    (input.masked_paths, input.readonly_paths) = (&masked, &readonly);
-    input.cgroup = match &unified {
+    let mut request = request(bundle, &rootfs, &mounts);
+    (request.masked_paths, request.readonly_paths) = (&masked, &readonly);
+    request.cgroup = match &unified {
         Some(path) => CgroupView::Unified(path),
         None => CgroupView::Legacy(&legacy),
     };
-    enact(&input, old_kernel).unwrap();
+    enact(&request, old_kernel).unwrap();
 }
 
 const EXPECTED: [&str; 13] = [
@@ -186,7 +185,7 @@ const EXPECTED: [&str; 13] = [
 fn as_expected(text: &str) {
     let table = table(text);
     for line in EXPECTED {
-        // Files that this kernel may not have.
+        // The kernel may not have these files.
         let place = line.split(' ').nth(1).unwrap();
         if !Path::new(place).exists() {
             continue;
@@ -198,12 +197,12 @@ fn as_expected(text: &str) {
     assert!(!table.iter().any(|l| l.contains("/rootfs/")), "{}", table.join("\n"));
 }
 
-/// Runs `work` on a bundle in namespaces of its own; outside gives what it printed.
+/// Runs `work` on a bundle in new namespaces. Outside of them, returns its output.
 fn isolated(name: &str, work: impl FnOnce(&Path)) -> Option<String> {
     isolated_more(name, &[], work)
 }
 
-/// The same with more arguments for unshare(1).
+/// Does the same with more arguments for unshare(1).
 fn isolated_more(name: &str, more: &[&str], work: impl FnOnce(&Path)) -> Option<String> {
     if let Some(bundle) = bundle() {
         work(&bundle);
@@ -243,9 +242,9 @@ fn runcs_default_config_on_an_old_kernel() {
 fn without_pivot_root() {
     let shown = isolated("without_pivot_root", |bundle| {
         let (mounts, rootfs) = (default_mounts(), bundle.join("rootfs"));
-        let mut input = input(bundle, &rootfs, &mounts);
-        input.no_pivot = true;
-        enact(&input, false).unwrap();
+        let mut request = request(bundle, &rootfs, &mounts);
+        request.no_pivot = true;
+        enact(&request, false).unwrap();
         show("/proc/self/mountinfo");
     });
     if let Some(text) = shown {
@@ -259,9 +258,9 @@ fn without_pivot_root() {
 fn chroot_without_a_mount_namespace() {
     isolated("chroot_without_a_mount_namespace", |bundle| {
         let rootfs = bundle.join("rootfs");
-        let mut input = input(bundle, &rootfs, &[]);
-        (input.mount_namespace, input.readonly) = (false, false);
-        enact(&input, false).unwrap();
+        let mut request = request(bundle, &rootfs, &[]);
+        (request.mount_namespace, request.readonly) = (false, false);
+        enact(&request, false).unwrap();
         let entries = std::fs::read_dir("/").unwrap().map(|e| e.unwrap().file_name());
         assert_eq!(entries.collect::<Vec<_>>(), ["dev"]);
         assert_eq!(std::fs::read_link("/dev/ptmx").unwrap(), Path::new("pts/ptmx"));
@@ -282,7 +281,7 @@ fn symlinks_lead_nowhere_but_inside() {
                  "options":["bind","ro","nosuid"]},
                 {"destination":"/volume/tmp","type":"tmpfs","source":"tmpfs"}]"#,
         );
-        enact(&input(bundle, &rootfs, &mounts), false).unwrap();
+        enact(&request(bundle, &rootfs, &mounts), false).unwrap();
         let inside = canary.join("sub/file");
         assert_eq!(std::fs::read_to_string(&inside).unwrap(), "bound");
         assert!(std::fs::write(&inside, "x").is_err());
@@ -297,7 +296,7 @@ fn proc_and_sys_are_ordinary_directories() {
             std::os::unix::fs::symlink("elsewhere", rootfs.join(link)).unwrap();
             let json = format!(r#"[{{"destination":"/{link}","type":"{kind}"}}]"#);
             let mounts = mounts(&json);
-            let error = enact(&input(bundle, &rootfs, &mounts), false).unwrap_err();
+            let error = enact(&request(bundle, &rootfs, &mounts), false).unwrap_err();
             let text = format!("filesystem {link:?} must be mounted on ordinary directory");
             assert!(error.contains(&text), "{error}");
         }
@@ -316,7 +315,7 @@ fn a_directory_does_not_go_on_a_file() {
             r#"{"destination":"/dir","type":"bind","options":["bind"],"source":"/etc/passwd"}"#;
         for mount in [onto_file, onto_directory] {
             let mounts = mounts(&format!("[{mount}]"));
-            let error = enact(&input(bundle, &rootfs, &mounts), false).unwrap_err();
+            let error = enact(&request(bundle, &rootfs, &mounts), false).unwrap_err();
             assert!(error.contains("move_mount: ENOTDIR"), "{error}");
         }
     });
@@ -331,11 +330,11 @@ fn no_way_into_proc_by_another_name() {
             r#"[{"destination":"/proc","type":"proc"},
                 {"destination":"/volume/self","type":"tmpfs"}]"#,
         );
-        let error = enact(&input(bundle, &rootfs, &tmpfs), false).unwrap_err();
+        let error = enact(&request(bundle, &rootfs, &tmpfs), false).unwrap_err();
         assert!(error.contains("cannot be mounted because it is inside /proc"), "{error}");
         let false_proc =
             mounts(r#"[{"destination":"/proc","type":"bind","options":["bind"],"source":"."}]"#);
-        let error = enact(&input(bundle, &rootfs, &false_proc), false).unwrap_err();
+        let error = enact(&request(bundle, &rootfs, &false_proc), false).unwrap_err();
         assert!(error.contains("cannot be mounted because it is not of type proc"), "{error}");
     });
 }
@@ -349,10 +348,10 @@ fn a_false_null_device_masks_nothing() {
         std::fs::write(bundle.join("canary"), "").unwrap();
         let mounts = mounts(r#"[{"destination":"/proc","type":"proc"}]"#);
         let masked = strings(&["/secret"]);
-        let mut input = input(bundle, &rootfs, &mounts);
-        input.masked_paths = &masked;
+        let mut request = request(bundle, &rootfs, &mounts);
+        request.masked_paths = &masked;
         std::os::unix::fs::symlink("/proc/version", rootfs.join("dev/null")).unwrap();
-        let error = enact(&input, false).unwrap_err();
+        let error = enact(&request, false).unwrap_err();
         assert!(error.contains("another file of that name exists"), "{error}");
     });
 }
@@ -366,7 +365,7 @@ fn console_is_not_made_through_a_symlink() {
         let mounts =
             mounts(r#"[{"destination":"/dev/pts","type":"devpts","options":["newinstance"]}]"#);
         let proc = Proc::of_the_host().unwrap();
-        let plan = plan(&input(bundle, &rootfs, &mounts)).unwrap();
+        let plan = plan(&request(bundle, &rootfs, &mounts)).unwrap();
         let mut state = State::new(&proc, Vec::new(), &[]);
         for step in plan.enter.iter().chain(&plan.pivot) {
             run(step, &mut state).unwrap();
@@ -383,7 +382,7 @@ fn console_is_not_made_through_a_symlink() {
         assert_eq!(console.st_rdev, fstat(&slave).unwrap().st_rdev);
         let null = std::fs::File::open("/dev/null").unwrap();
         let fault = bind_console(&state, null.as_fd()).unwrap_err();
-        assert_eq!(fault.call, "the terminal is not of a devpts");
+        assert_eq!(fault.call, "the terminal does not belong to a devpts");
     });
 }
 
@@ -407,7 +406,7 @@ fn binds_and_copies() {
                 {"destination":"/data","type":"bind","source":"data",
                  "options":["rbind","rro","noatime","slave"]}]"#,
         );
-        enact(&input(bundle, &rootfs, &mounts), false).unwrap();
+        enact(&request(bundle, &rootfs, &mounts), false).unwrap();
         assert_eq!(std::fs::read_to_string("/etc/link/file").unwrap(), "copied");
         use std::os::unix::fs::MetadataExt;
         assert_eq!(std::fs::metadata("/etc").unwrap().mode() & 0o7777, 0o1751);
@@ -428,7 +427,7 @@ fn binds_and_copies() {
     });
 }
 
-/// CVE-2026-41579: an image without a mount for /dev brings a symlink of that name.
+/// CVE-2026-41579: an image without a mount for /dev contains a symlink of that name.
 #[test]
 fn dev_as_a_symlink() {
     isolated("dev_as_a_symlink", |bundle| {
@@ -436,19 +435,19 @@ fn dev_as_a_symlink() {
         let canary = bundle.join("canary");
         std::fs::create_dir(&canary).unwrap();
         std::os::unix::fs::symlink(&canary, rootfs.join("dev")).unwrap();
-        let mut input = input(bundle, &rootfs, &[]);
-        input.readonly = false;
+        let mut request = request(bundle, &rootfs, &[]);
+        request.readonly = false;
         let inside = rootfs.join(canary.strip_prefix("/").unwrap());
         let outside = std::fs::File::open(&canary).unwrap();
-        enact(&input, false).unwrap();
-        // By now / is the container's: the same name means what was made inside.
+        enact(&request, false).unwrap();
+        // / is the container's root now: the same name is the file that was created inside.
         assert!(canary.join("null").exists() && !inside.exists());
         let mut entries = nix::dir::Dir::from_fd(outside.into()).unwrap();
         assert_eq!(entries.iter().count(), 2, "more than . and ..");
     });
 }
 
-/// fsconfig takes 255 bytes of a value; overlays have longer ones.
+/// fsconfig accepts 255 bytes of a value; overlays have longer ones.
 #[test]
 fn a_value_too_long_for_fsconfig() {
     isolated("a_value_too_long_for_fsconfig", |bundle| {
@@ -464,7 +463,7 @@ fn a_value_too_long_for_fsconfig() {
             lower(0).display(),
             lower(1).display()
         );
-        enact(&input(bundle, &rootfs, &mounts(&json)), false).unwrap();
+        enact(&request(bundle, &rootfs, &mounts(&json)), false).unwrap();
         assert!(Path::new("/a/file0").exists() && Path::new("/a/file1").exists());
     });
 }
@@ -474,21 +473,21 @@ fn says_what_the_file_system_said() {
     isolated("says_what_the_file_system_said", |bundle| {
         let rootfs = bundle.join("rootfs");
         let mounts = mounts(r#"[{"destination":"/a","type":"tmpfs","options":["size=bogus"]}]"#);
-        let error = enact(&input(bundle, &rootfs, &mounts), false).unwrap_err();
+        let error = enact(&request(bundle, &rootfs, &mounts), false).unwrap_err();
         let text =
             "mount tmpfs on /a (size=bogus): fsconfig size=bogus: tmpfs: Bad value for 'size'";
         assert!(error.starts_with(text), "{error}");
     });
 }
 
-/// Sysctls and /proc/self are the caller's, whichever procfs it writes them through.
+/// Sysctls and /proc/self belong to the process that writes them, independent of the procfs mount.
 #[test]
 fn the_hosts_proc_acts_on_the_caller() {
     let ttl = "/proc/sys/net/ipv4/ip_default_ttl";
     let before = std::fs::read_to_string(ttl).unwrap_or_default();
     let ran = isolated("the_hosts_proc_acts_on_the_caller", |bundle| {
         let (mounts, rootfs) = (default_mounts(), bundle.join("rootfs"));
-        let plan = plan(&input(bundle, &rootfs, &mounts)).unwrap();
+        let plan = plan(&request(bundle, &rootfs, &mounts)).unwrap();
         let proc = Proc::of_the_host().unwrap();
         let mut state = State::new(&proc, Vec::new(), &[]);
         for step in plan.enter.iter().chain(&plan.pivot) {
@@ -509,8 +508,8 @@ fn the_hosts_proc_acts_on_the_caller() {
     }
 }
 
-/// CVE-2021-30465, CVE-2024-45310: a directory of a shared volume becomes a symlink and back while
-/// mounts are made below it.
+/// CVE-2021-30465, CVE-2024-45310: a directory of a shared volume alternates with a symlink while mounts are made below
+/// it.
 #[test]
 fn a_race_for_the_target_is_not_won() {
     isolated("a_race_for_the_target_is_not_won", |bundle| {
@@ -531,7 +530,7 @@ fn a_race_for_the_target_is_not_won() {
             });
             for n in 0..3000 {
                 let path = CString::new(format!("/volume/a/{n}/deep")).unwrap();
-                // Either may happen; neither may reach the canary.
+                // Both results are allowed, but neither may change the canary.
                 let _ = root.mkdir_all(&path, 0o755);
                 let _ = root.create_file(&path, 0o644);
             }
@@ -541,7 +540,7 @@ fn a_race_for_the_target_is_not_won() {
     });
 }
 
-/// A host whose mounts are shared, as systemd makes them, sees none of ours.
+/// No mount of the container appears on a host with shared mounts, which systemd sets up.
 #[test]
 fn nothing_reaches_a_shared_host() {
     isolated("nothing_reaches_a_shared_host", |bundle| {
@@ -565,35 +564,35 @@ fn nothing_reaches_a_shared_host() {
     });
 }
 
-/// The part of [`nothing_reaches_a_shared_host`] that is in the container.
+/// Part of [`nothing_reaches_a_shared_host`] that runs in the container.
 #[test]
 fn with_propagation() {
     let (Some(bundle), Ok(propagation)) = (bundle(), std::env::var("ARIL_TEST_PROPAGATION")) else {
         return;
     };
     let (mounts, rootfs) = (default_mounts(), bundle.join("rootfs"));
-    let mut input = input(&bundle, &rootfs, &mounts);
-    input.propagation = Some(&propagation);
-    enact(&input, false).unwrap();
+    let mut request = request(&bundle, &rootfs, &mounts);
+    request.propagation = Some(&propagation);
+    enact(&request, false).unwrap();
 }
 
-/// Device nodes are the host's there, and what the host's mounts forbid stays forbidden.
+/// Device nodes are bind-mounted from the host, and locked flags of the host's mounts stay.
 #[test]
 fn in_a_user_namespace() {
     let more = ["--user", "--map-root-user"];
     let shown = isolated_more("in_a_user_namespace", &more, |bundle| {
         let rootfs = bundle.join("rootfs");
         let mut all = default_mounts();
-        // There is no group 5 here.
+        // The namespace has no group 5.
         all.retain(|m| !m.destination().ends_with("pts"));
         all.extend(mounts(
             r#"[{"destination":"/data","type":"bind","source":"/proc/sys","options":["bind","ro"]}]"#,
         ));
         let legacy = host_cgroup();
-        let mut input = input(bundle, &rootfs, &all);
-        input.cgroup = CgroupView::Legacy(&legacy);
-        input.user_namespace = true;
-        enact(&input, false).unwrap();
+        let mut request = request(bundle, &rootfs, &all);
+        request.cgroup = CgroupView::Legacy(&legacy);
+        request.user_namespace = true;
+        enact(&request, false).unwrap();
         let null = fstat(std::fs::File::open("/dev/null").unwrap()).unwrap();
         assert!(is_null(&null));
         show("/proc/self/mountinfo");
@@ -606,7 +605,7 @@ fn in_a_user_namespace() {
     }
 }
 
-/// Where cgroup2 is mounted, and this process's cgroup in it.
+/// Returns the mount point of cgroup2, and this process's cgroup in it.
 fn unified_cgroup() -> Option<(String, String)> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let place =
@@ -616,13 +615,13 @@ fn unified_cgroup() -> Option<(String, String)> {
     Some((place?[1].to_owned(), own))
 }
 
-/// A bind of the own folder looks like a new mount made in the cgroup namespace.
+/// A bind mount of the own directory looks like a new mount in the cgroup namespace.
 #[test]
 fn the_view_of_cgroup2_is_that_of_a_new_mount() {
     let Some((place, own)) = unified_cgroup() else {
         return eprintln!("skipped: no cgroup2");
     };
-    // Inside, the own cgroup has no name but /.
+    // In the cgroup namespace, the own cgroup is /.
     let variable = format!("ARIL_TEST_UNIFIED={place}{}", own.trim_end_matches('/'));
     let more = ["--cgroup", "env", &variable];
     let shown = isolated_more("the_view_of_cgroup2_is_that_of_a_new_mount", &more, |bundle| {
@@ -633,9 +632,9 @@ fn the_view_of_cgroup2_is_that_of_a_new_mount() {
                 {"destination":"/a","type":"cgroup","options":["nosuid","noexec","nodev","ro"]},
                 {"destination":"/b","type":"cgroup2","options":["nosuid","noexec","nodev","ro"]}]"#,
         );
-        let mut input = input(bundle, &rootfs, &all);
-        input.cgroup = CgroupView::Unified(Path::new(&source));
-        enact(&input, false).unwrap();
+        let mut request = request(bundle, &rootfs, &all);
+        request.cgroup = CgroupView::Unified(Path::new(&source));
+        enact(&request, false).unwrap();
         let [a, b] = ["/a", "/b"].map(|path| nix::sys::stat::stat(path).unwrap());
         assert_eq!((a.st_dev, a.st_ino), (b.st_dev, b.st_ino));
         show("/proc/self/mountinfo");

@@ -1,8 +1,8 @@
-//! Makes the overlay, as a detached mount: in the parent or in the child.
+//! Makes the overlay as a detached mount, in the parent or in the child.
 //!
-//! Since Linux 6.15 all goes by descriptor. Older kernels take no detached mount as a layer (an
-//! id-mapped folder, a tmpfs) and no more text than a page holds: there, mount(2) makes it in a
-//! mount namespace of its own, where the layers are named by the numbers of their descriptors.
+//! Since Linux 6.15 all directories are passed by descriptor. Older kernels accept no detached mount as a layer (an
+//! id-mapped directory, a tmpfs), and no options longer than a page. For them, mount(2) makes the overlay in a separate
+//! mount namespace, where the layers are named by the numbers of their descriptors.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -25,18 +25,22 @@ use crate::sys::mount::{
 };
 use crate::sys::open::open;
 
-/// By descriptor where the kernel can, else [`here`] in a namespace that `apart` finds for it.
-/// `id_map`: the user namespace whose ids the lowers show.
+/// Makes the overlay by descriptors if the kernel supports it, otherwise by [`make_attached`] in a mount namespace that
+/// `apart` creates. `id_map` is a user namespace whose mapping the lower directories get.
+///
+/// # Errors
+///
+/// A directory cannot be opened or created, or overlayfs rejects it.
 pub fn make(
     overlay: &Overlay,
     id_map: Option<BorrowedFd<'_>>,
     apart: impl FnOnce() -> ChildResult<OwnedFd>,
 ) -> ChildResult<OwnedFd> {
     match by_descriptor(overlay, id_map) {
-        // Kernels before 6.15, of a descriptor that is only a path; and before 6.5, of any.
+        // Linux before 6.15 returns these for an O_PATH descriptor, and before 6.5 for any.
         Err(fault) if matches!(fault.errno, Errno::EBADF | Errno::EOPNOTSUPP) => apart(),
-        // What kernels say that do not know the parameter, or such a layer. It may as well be the
-        // folder that is wrong: then it is this answer that says how.
+        // Older kernels return this for an unknown parameter or such a layer. A directory may also be invalid: then
+        // this error has the better description.
         Err(fault) if fault.errno == Errno::EINVAL => apart().map_err(|_| fault),
         other => other,
     }
@@ -49,10 +53,11 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
     let topmost = lower(overlay.layers.lowers.len() - 1)?;
     let writable = Writable::open(&overlay.layers.upper, topmost.as_fd())?;
     pass(context.as_fd(), LOWER, topmost.as_fd())?;
-    // A detached mount ends with its descriptor, a folder stays.
+    // A detached mount ends with its descriptor, so the descriptors are kept until the overlay exists.
     let mut mapped = Vec::new();
     for at in (0..overlay.layers.lowers.len() - 1).rev() {
-        // A third of the calls that a descriptor takes. What is not taken so, opening says why.
+        // A path costs a third of the calls of a descriptor. If the kernel rejects it, opening the path finds the
+        // reason.
         if !overlay.is_mapped(at) && by_name(context.as_fd(), &overlay.layers.lowers[at]) {
             continue;
         }
@@ -70,7 +75,7 @@ fn by_descriptor(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResu
 
 const LOWER: &CStr = c"lowerdir+";
 
-/// The kernel takes names of up to 255 bytes.
+/// Adds a lower directory by its path. Returns false if the kernel rejects it: paths may have up to 255 bytes.
 fn by_name(context: BorrowedFd<'_>, lower: &Path) -> bool {
     let name = CString::new(lower.as_os_str().as_bytes());
     name.is_ok_and(|name| fsconfig_set_string(context, LOWER, &name).is_ok())
@@ -83,29 +88,29 @@ fn pass(context: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> ChildResu
     })
 }
 
-/// Those that say nothing of places.
+/// Returns the options that are independent of directories.
 fn options(overlay: &Overlay, writable: &Writable) -> Vec<(&'static CStr, Option<&'static CStr>)> {
     let mut options = Vec::new();
     if overlay.layers.upper.is_volatile() {
         options.push((c"volatile", None));
     }
-    // Without privileges on the host there are no attributes of the name trusted (Linux 5.11).
+    // Without privileges on the host, overlayfs cannot use attributes with the prefix `trusted` (Linux 5.11).
     if overlay.tree.is_none() {
         options.push((c"userxattr", None));
     }
-    // Else a file of a layer has another inode number once it is written to, and two names of it have
-    // two. On one file system it is needless, and the kernel's log would say so each time.
-    if writable.elsewhere {
+    // Without xino, a file of a layer gets another inode number when it is written, and two hard links get different
+    // ones. On one file system it is unnecessary, and the kernel would log that each time.
+    if writable.other_file_system {
         options.push((c"xino", Some(c"on")));
     }
-    // With an index an upper is bound to the layers that it had first, which an engine may make anew.
+    // With an index, an upper directory is bound to its first layers, which an engine may create again.
     if matches!(overlay.layers.upper, Upper::Given { .. }) {
         options.push((c"index", Some(c"off")));
     }
     options
 }
 
-/// The folder, or where its owners have to be mapped, a detached mount of it.
+/// Opens a lower directory, or a detached id-mapped mount of it.
 fn lower(overlay: &Overlay, at: usize, id_map: Option<BorrowedFd<'_>>) -> ChildResult<OwnedFd> {
     let path = &overlay.layers.lowers[at];
     let failed = |call: &str, errno| Fault {
@@ -122,29 +127,29 @@ fn lower(overlay: &Overlay, at: usize, id_map: Option<BorrowedFd<'_>>) -> ChildR
     Ok(tree)
 }
 
-/// The folders that take what is written.
+/// Directories that receive what the container writes.
 struct Writable {
     upper: OwnedFd,
     work: OwnedFd,
-    /// The detached mount that they are in, if they are in one.
+    /// Detached mount that contains them, if there is one.
     tmpfs: Option<OwnedFd>,
-    /// On another file system than the topmost lower.
-    elsewhere: bool,
+    /// True if they are on another file system than the topmost lower directory.
+    other_file_system: bool,
 }
 
 impl Writable {
-    /// Makes them where they are missing. The root of the overlay looks like `upper`, which therefore
-    /// begins as the topmost lower looks.
+    /// Opens the directories, and creates missing ones. The root of an overlay has the owner and mode of `upper`, so
+    /// `upper` is created with those of the topmost lower directory.
     fn open(upper: &Upper, topmost: BorrowedFd<'_>) -> ChildResult<Self> {
         let (base, tmpfs) = match upper {
             Upper::Given { upper, work } => {
                 let (upper, work) = (open_base(upper)?, open_base(work)?);
-                // Snapshots are beside each other.
-                return Ok(Self { upper, work, tmpfs: None, elsewhere: false });
+                // Both directories of a snapshot are on one file system.
+                return Ok(Self { upper, work, tmpfs: None, other_file_system: false });
             }
             Upper::Tmpfs { size } => {
                 let made = tmpfs(*size)?;
-                let base = open_below(made.as_fd(), ".")?;
+                let base = open_in(made.as_fd(), ".")?;
                 (base, Some(made))
             }
             Upper::Ephemeral { directory, .. } | Upper::Kept { directory, .. } => {
@@ -160,8 +165,8 @@ impl Writable {
             quota::limit(made.as_fd(), work.as_fd(), size)?;
         }
         let upper = made;
-        let elsewhere = fstat(&upper).during("fstat")?.st_dev != like.st_dev;
-        Ok(Self { upper, work, tmpfs, elsewhere })
+        let other_file_system = fstat(&upper).during("fstat")?.st_dev != like.st_dev;
+        Ok(Self { upper, work, tmpfs, other_file_system })
     }
 }
 
@@ -170,27 +175,28 @@ fn open_base(directory: &Path) -> ChildResult<OwnedFd> {
         .map_err(|errno| Fault { call: format!("open {}", directory.display()).into(), errno })
 }
 
-fn open_below(base: BorrowedFd<'_>, name: &str) -> ChildResult<OwnedFd> {
+fn open_in(base: BorrowedFd<'_>, name: &str) -> ChildResult<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(base, name, flags, Mode::empty()).during("open")
 }
 
-/// For the kernel alone.
+/// Creates and opens the work directory, which only the kernel uses.
 fn work(base: BorrowedFd<'_>) -> ChildResult<OwnedFd> {
     match mkdirat(base, WORK, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => open_below(base, WORK),
+        Ok(()) | Err(Errno::EEXIST) => open_in(base, WORK),
         Err(errno) => Err(errno).during("mkdir"),
     }
 }
 
-/// The name of a kept upper directory that is not finished.
+/// Name of a kept upper directory during its creation.
 pub(super) const NEW_UPPER: &str = ".new";
 
-/// Where it is kept it is made under another name first: who finds it by its own finds it finished.
+/// Creates and opens the upper directory. A kept one is created with another name and renamed, so that it never exists
+/// without its owner and mode.
 fn upper(base: BorrowedFd<'_>, kept: bool, like: &FileStat) -> ChildResult<OwnedFd> {
     let fresh = if kept { NEW_UPPER } else { UPPER };
     if kept {
-        match open_below(base, UPPER) {
+        match open_in(base, UPPER) {
             Err(fault) if fault.errno == Errno::ENOENT => {}
             other => return other,
         }
@@ -206,7 +212,7 @@ fn upper(base: BorrowedFd<'_>, kept: bool, like: &FileStat) -> ChildResult<Owned
     if kept {
         renameat(base, fresh, base, UPPER).during("rename")?;
     }
-    open_below(base, UPPER)
+    open_in(base, UPPER)
 }
 
 fn tmpfs(size: Option<u64>) -> ChildResult<OwnedFd> {
@@ -219,9 +225,13 @@ fn tmpfs(size: Option<u64>) -> ChildResult<OwnedFd> {
     create(context.as_fd(), &[], 0)
 }
 
-/// By mount(2), in the mount namespace that we are in, which is nobody else's: covers the place of the
-/// root. The working directory is not what it was after this.
-pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<OwnedFd> {
+/// Makes the overlay by mount(2) in the current mount namespace, which no other process uses. The mount covers the
+/// rootfs. Changes the working directory.
+///
+/// # Errors
+///
+/// The errors of [`make`].
+pub fn make_attached(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<OwnedFd> {
     let count = overlay.layers.lowers.len();
     let lowers =
         (0..count).map(|at| lower(overlay, at, id_map)).collect::<ChildResult<Vec<_>>>()?;
@@ -235,10 +245,10 @@ pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<Ow
     }
     if let Some(tmpfs) = writable.tmpfs.take() {
         stage.attach(tmpfs.as_fd())?;
-        writable.upper = open_below(tmpfs.as_fd(), UPPER)?;
-        writable.work = open_below(tmpfs.as_fd(), WORK)?;
+        writable.upper = open_in(tmpfs.as_fd(), UPPER)?;
+        writable.work = open_in(tmpfs.as_fd(), WORK)?;
     }
-    // A number is shorter than any path: 500 of them fit into the page that mount(2) takes.
+    // A number is shorter than a path: 500 of them fit into the page that mount(2) accepts.
     chdir(c"/proc/self/fd").during("chdir /proc/self/fd")?;
     let numbers: Vec<_> = lowers.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
     let mut text = format!(
@@ -262,23 +272,23 @@ pub fn here(overlay: &Overlay, id_map: Option<BorrowedFd<'_>>) -> ChildResult<Ow
     open_tree(None, &overlay.at, Extent::One).during("open_tree")
 }
 
-/// A place for mounts that must be attached before they can be layers.
+/// tmpfs with mount points for layers that must be attached mounts.
 struct Stage {
     root: OwnedFd,
 }
 
 impl Stage {
     fn new(at: &CStr) -> ChildResult<Self> {
-        let below = open(at, OFlag::O_PATH | OFlag::O_DIRECTORY).during("open")?;
+        let directory = open(at, OFlag::O_PATH | OFlag::O_DIRECTORY).during("open")?;
         let root = tmpfs(None)?;
-        move_mount(root.as_fd(), below.as_fd()).during("move_mount")?;
+        move_mount(root.as_fd(), directory.as_fd()).during("move_mount")?;
         Ok(Self { root })
     }
 
     fn attach(&self, mount: BorrowedFd<'_>) -> ChildResult<()> {
         let name = mount.as_raw_fd().to_string();
         mkdirat(&self.root, name.as_str(), Mode::S_IRWXU).during("mkdir")?;
-        let place = open_below(self.root.as_fd(), &name)?;
+        let place = open_in(self.root.as_fd(), &name)?;
         move_mount(mount, place.as_fd()).during("move_mount")
     }
 }

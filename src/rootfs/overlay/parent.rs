@@ -1,4 +1,4 @@
-//! What the host's side does for an overlay, and how it is taken back.
+//! Prepares, makes, shows and removes the overlay of a container, on the host.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::mount::{NEW_UPPER, here, make as make_by};
+use super::mount::{NEW_UPPER, make as make_by, make_attached};
 use super::{Layers, Overlay, UPPER, Upper, WORK, quota};
 use crate::error::fault::{ChildResult, Fault};
 use crate::error::{Context, Error, OsContext, Result};
@@ -25,12 +25,19 @@ use crate::sys::mount::{Attributes, Extent, mount_setattr, move_mount, open_tree
 use crate::sys::open::open;
 use crate::sys::{pidfd, socket};
 
-/// Who uses a kept upper: the state directory of a container.
+/// File in a kept upper directory with the state directory of the container that uses it.
 const USER: &str = "used-by";
 const LONGEST_USER: usize = 4096;
 
-/// Before anything is made: two overlays on one upper would spoil it, and the kernel only warns. What the
-/// container will write is kept from other users of the host; of an engine's directories a warning says that it is not.
+/// Prepares the directories of an overlay, before anything is created.
+///
+/// Two overlays on one upper directory would damage it, and the kernel only warns. Other users of the host must not
+/// reach what the container writes. Returns a warning if they can reach directories that an engine has given.
+///
+/// # Errors
+///
+/// Another container uses the upper directory, other users can reach it, or its file system has no project quotas for a
+/// limit.
 pub fn prepare(overlay: &Overlay) -> Result<Option<String>> {
     let layers = &overlay.layers;
     if let Some(place) = &layers.shown {
@@ -59,8 +66,8 @@ fn claim(directory: &Path, user: &Path) -> Result<()> {
     let _lock = lock(directory)?;
     if let Some(other) = user_of(directory).filter(|other| other != user && other.exists()) {
         let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Err(Error::state(format!("it is used by container {name}"))
-            .hint("delete that container first, or give this one an upper of its own"));
+        return Err(Error::state(format!("already in use by container {name}"))
+            .hint("delete that container first, or use another upper directory for this one"));
     }
     record::write(&directory.join(USER), 0o600, user.as_os_str().as_bytes())
 }
@@ -77,11 +84,15 @@ fn user_of(directory: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(&text)))
 }
 
-/// The overlay, in no mount table.
+/// Makes the overlay, detached.
+///
+/// # Errors
+///
+/// A directory cannot be opened, overlayfs rejects one, or a layer does not support id-mapped mounts.
 pub fn make(overlay: &Overlay) -> Result<OwnedFd> {
     let namespace = overlay.id_map.as_ref().map(|(map, _)| user_namespace(map)).transpose()?;
     let id_map = namespace.as_ref().map(AsFd::as_fd);
-    make_by(overlay, id_map, || in_namespace_of_its_own(|| here(overlay, id_map)))
+    make_by(overlay, id_map, || mount_in_new_namespace(|| make_attached(overlay, id_map)))
         .map_err(|fault| explain(overlay, fault))
 }
 
@@ -105,42 +116,49 @@ fn explain(overlay: &Overlay, fault: Fault) -> Error {
     }
 }
 
-/// [`several_in_namespace_of_their_own`], of one.
-pub fn in_namespace_of_its_own(
-    make: impl FnOnce() -> ChildResult<OwnedFd>,
-) -> ChildResult<OwnedFd> {
-    let mut made = several_in_namespace_of_their_own(|| Ok(vec![make()?]))?;
+/// Makes one detached mount in a new mount namespace: see [`mounts_in_new_namespace`].
+///
+/// # Errors
+///
+/// The errors of [`mounts_in_new_namespace`].
+pub fn mount_in_new_namespace(make: impl FnOnce() -> ChildResult<OwnedFd>) -> ChildResult<OwnedFd> {
+    let mut made = mounts_in_new_namespace(|| Ok(vec![make()?]))?;
     made.pop().ok_or(UNFINISHED)
 }
 
 const UNFINISHED: Fault = Fault {
-    call: Cow::Borrowed("the process that makes the mounts ended early"),
+    call: Cow::Borrowed("the process that makes the mounts ended unexpectedly"),
     errno: Errno::ECHILD,
 };
 
-/// For what takes a mount that is attached: makes detached mounts in a mount namespace that ends with the call.
-pub fn several_in_namespace_of_their_own(
+/// Runs `make` in a mount namespace that ends with the call, for mounts that need an attached mount. Returns detached
+/// mounts.
+///
+/// # Errors
+///
+/// An error of clone3(2), or that of `make`.
+pub fn mounts_in_new_namespace(
     make: impl FnOnce() -> ChildResult<Vec<OwnedFd>>,
 ) -> ChildResult<Vec<OwnedFd>> {
     let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
-    let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;
+    let (receiver, sender) = socket::pair().map_err(failed("socketpair"))?;
     let child = clone3(libc::CLONE_NEWNS as u64, None, || -> Infallible {
         let sent = match cut_off().and_then(|()| make()) {
-            Ok(made) => send_all(&theirs, &made),
-            Err(fault) => socket::send(theirs.as_fd(), &told(&fault), &[]).map(drop),
+            Ok(made) => send_all(&sender, &made),
+            Err(fault) => socket::send(sender.as_fd(), &encode_fault(&fault), &[]).map(drop),
         };
         exit_now(i32::from(sent.is_err()))
     })
     .map_err(failed("clone3"))?;
-    drop(theirs);
-    let received = receive_all(&ours);
+    drop(sender);
+    let received = receive_all(&receiver);
     let _ = pidfd::wait(child.pidfd.as_fd(), true);
     received.map_err(failed("receive"))?
 }
 
 const LONGEST_FAULT: usize = 4096;
 
-/// At the end a message without descriptors, and without a fault.
+/// Sends the descriptors, then a message without descriptors and without a fault.
 fn send_all(end: &OwnedFd, made: &[OwnedFd]) -> crate::sys::Result<()> {
     for some in made.chunks(socket::MAX_FDS) {
         let fds: Vec<_> = some.iter().map(AsFd::as_fd).collect();
@@ -157,18 +175,18 @@ fn receive_all(end: &OwnedFd) -> crate::sys::Result<ChildResult<Vec<OwnedFd>>> {
         match (&message[..length], fds.is_empty()) {
             (_, false) => made.extend(fds),
             (b"+", true) => return Ok(Ok(made)),
-            (fault, true) => return Ok(Err(heard(fault))),
+            (fault, true) => return Ok(Err(decode_fault(fault))),
         }
     }
 }
 
-fn told(fault: &Fault) -> Vec<u8> {
+fn encode_fault(fault: &Fault) -> Vec<u8> {
     let mut message = (fault.errno as i32).to_ne_bytes().to_vec();
     message.extend(fault.call.bytes().take(LONGEST_FAULT - message.len()));
     message
 }
 
-fn heard(message: &[u8]) -> Fault {
+fn decode_fault(message: &[u8]) -> Fault {
     match message.split_first_chunk() {
         Some((errno, call)) => Fault {
             call: String::from_utf8_lossy(call).into_owned().into(),
@@ -184,7 +202,11 @@ fn cut_off() -> ChildResult<()> {
         .map_err(|errno| Fault { call: "mount /".into(), errno })
 }
 
-/// For tools of the host that look for it, if `--show-rootfs` says so.
+/// Mounts the overlay also at the path of `--show-rootfs`, for tools of the host.
+///
+/// # Errors
+///
+/// The directory cannot be created, or the kernel rejects the mount.
 pub fn show(overlay: &Overlay, made: Option<&mut OwnedFd>) -> Result<()> {
     let (Some(place), Some(made)) = (&overlay.layers.shown, made) else { return Ok(()) };
     let what = || format!("show the rootfs at {}", place.display());
@@ -195,13 +217,13 @@ pub fn show(overlay: &Overlay, made: Option<&mut OwnedFd>) -> Result<()> {
         _ => {}
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    let below = open(place, flags).os("open", place.display()).context(what)?;
+    let directory = open(place, flags).os("open", place.display()).context(what)?;
     let attach = |mount: &OwnedFd| {
-        move_mount(mount.as_fd(), below.as_fd()).os("move_mount", place.display()).context(what)
+        move_mount(mount.as_fd(), directory.as_fd()).os("move_mount", place.display()).context(what)
     };
     match open_tree(Some(made.as_fd()), c"", Extent::One) {
         Ok(copy) => attach(&copy),
-        // Before Linux 6.15 only a mount that is attached can be copied.
+        // Linux before 6.15 can copy only an attached mount.
         Err(Errno::EINVAL) => {
             attach(made)?;
             *made = private_copy(made).os("copy", place.display()).context(what)?;
@@ -211,8 +233,8 @@ pub fn show(overlay: &Overlay, made: Option<&mut OwnedFd>) -> Result<()> {
     }
 }
 
-/// On a shared mount of the host it has become shared, too: what the container mounts is not to arrive
-/// there.
+/// Copies an attached mount as a private one. On a shared mount of the host, it has become shared, and later mounts of
+/// the container would appear there.
 fn private_copy(attached: &OwnedFd) -> crate::sys::Result<OwnedFd> {
     let copy = open_tree(Some(attached.as_fd()), c"", Extent::One)?;
     let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
@@ -220,10 +242,14 @@ fn private_copy(attached: &OwnedFd) -> crate::sys::Result<OwnedFd> {
     Ok(copy)
 }
 
-/// Takes back what of an overlay does not go by itself.
+/// Removes the parts of an overlay that do not end with the container.
+///
+/// # Errors
+///
+/// The shown rootfs cannot be unmounted, or the quota cannot be removed.
 pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
     if let Some(place) = &layers.shown
-        && is_ours(place, state_directory)
+        && is_mounted_by(place, state_directory)
     {
         hide(place)?;
     }
@@ -235,7 +261,7 @@ pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
         }
         Upper::Ephemeral { directory, size } => {
             if size.is_some() {
-                quota::lift(directory)?;
+                quota::remove_limit(directory)?;
             }
             clear(directory);
         }
@@ -244,30 +270,35 @@ pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What there is where the container has written nothing: by name, as walking the kernel's own folders,
-/// which nobody else writes to, would take ten times the calls. Whatever is left goes with `directory`.
+/// Removes the directories of an overlay that the container has not written to, by name. Reading the kernel's work
+/// directories, which no other program writes, would take ten times the calls. Other files are removed with
+/// `directory`.
 fn clear(directory: &Path) {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let Ok(directory) = open(directory, flags) else { return };
     let _ = unlinkat(&directory, c"work/work/incompat/volatile/dirty", UnlinkatFlags::NoRemoveDir);
-    for folder in
+    for name in
         [c"work/work/incompat/volatile", c"work/work/incompat", c"work/work", c"work", c"upper"]
     {
-        let _ = unlinkat(&directory, folder, UnlinkatFlags::RemoveDir);
+        let _ = unlinkat(&directory, name, UnlinkatFlags::RemoveDir);
     }
 }
 
-/// Whether what is mounted at `place` is the container's: an engine may have mounted its own there.
-fn is_ours(place: &Path, state_directory: &Path) -> bool {
+/// Returns true if the mount at `place` belongs to the container. An engine may have mounted another one there.
+fn is_mounted_by(place: &Path, state_directory: &Path) -> bool {
     let Ok(table) = fs::read(MOUNTS) else { return false };
-    // The bundle may be behind a symlink.
+    // The path of the bundle may contain a symlink.
     let real = fs::canonicalize(place);
     let place = real.as_deref().unwrap_or(place);
     let topmost = lines(&table).filter(|line| line.place == place).last();
     topmost.is_some_and(|line| line.source == state_directory)
 }
 
-/// Where the host sees the rootfs of a container whose state directory, one of `root`, is gone.
+/// Lists the mount points of shown rootfs directories without a container: their state directory in `root` is gone.
+///
+/// # Errors
+///
+/// An error of reading the mount table.
 pub fn shown_without_state(root: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read(MOUNTS).os("read", MOUNTS)?;
     let lost = |line: &Line| {
@@ -276,7 +307,11 @@ pub fn shown_without_state(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(lines(&table).filter(lost).map(|line| line.place).collect())
 }
 
-/// Takes it from the host's table, if it is still there.
+/// Unmounts a shown rootfs. It is not an error if it is not mounted.
+///
+/// # Errors
+///
+/// An error of umount2(2) other than `EINVAL`.
 pub fn hide(place: &Path) -> Result<()> {
     match umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
@@ -286,7 +321,7 @@ pub fn hide(place: &Path) -> Result<()> {
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// Of a mount table.
+/// Line of a mount table.
 struct Line<'a> {
     place: PathBuf,
     kind: &'a [u8],
@@ -296,14 +331,14 @@ struct Line<'a> {
 fn lines(table: &[u8]) -> impl Iterator<Item = Line<'_>> {
     table.split(|b| *b == b'\n').filter_map(|line| {
         let mut words = line.split(|b| *b == b' ');
-        let place = plain(words.nth(4)?);
+        let place = unescape(words.nth(4)?);
         let mut rest = words.skip_while(|word| *word != b"-");
-        Some(Line { place, kind: rest.nth(1)?, source: plain(rest.next()?) })
+        Some(Line { place, kind: rest.nth(1)?, source: unescape(rest.next()?) })
     })
 }
 
-/// Mount tables write space, tab, newline and backslash as three octal digits.
-pub(in crate::rootfs) fn plain(word: &[u8]) -> PathBuf {
+/// Decodes a field of a mount table, in which space, tab, newline and backslash are three octal digits.
+pub(in crate::rootfs) fn unescape(word: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word;
     while let Some((first, after)) = rest.split_first() {
@@ -332,20 +367,20 @@ mod tests {
     use crate::fs::Root;
     use crate::rootfs::IdMap;
 
-    struct Folder(PathBuf);
+    struct TestDirectory(PathBuf);
 
-    impl Folder {
-        /// With the layers `low` and `high`, which both have a file `same`.
+    impl TestDirectory {
+        /// Creates the layers `low` and `high`, which both contain a file `same`.
         fn new(name: &str) -> Self {
-            let folder = Self(
+            let directory = Self(
                 std::env::temp_dir().join(format!("aril-overlay-{name}-{}", std::process::id())),
             );
             for layer in ["low", "high", "at"] {
-                fs::create_dir_all(folder.0.join(layer)).unwrap();
-                fs::write(folder.0.join(layer).join("same"), layer).unwrap();
+                fs::create_dir_all(directory.0.join(layer)).unwrap();
+                fs::write(directory.0.join(layer).join("same"), layer).unwrap();
             }
-            fs::write(folder.0.join("low/below"), "x").unwrap();
-            folder
+            fs::write(directory.0.join("low/file"), "x").unwrap();
+            directory
         }
 
         fn overlay(&self, upper: Upper) -> Overlay {
@@ -368,7 +403,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestDirectory {
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).unwrap();
         }
@@ -381,18 +416,18 @@ mod tests {
         text
     }
 
-    /// Both ways must mean the same.
+    /// Makes the overlay by descriptors and by mount(2), which must have the same result.
     fn each_way(overlay: &Overlay, check: impl Fn(Root)) {
         let before = fs::read("/proc/self/mountinfo").unwrap();
         check(Root::new(make(overlay).unwrap()));
         if let Some(work) = overlay.layers.upper.work() {
-            // A volatile overlay is mounted once.
+            // A volatile overlay can be mounted once.
             fs::remove_dir_all(work).unwrap();
         }
         let namespace = overlay.id_map.as_ref().map(|(map, _)| user_namespace(map).unwrap());
         let id_map = namespace.as_ref().map(AsFd::as_fd);
-        let made = in_namespace_of_its_own(|| {
-            here(overlay, id_map).inspect_err(|fault| eprintln!("{fault}"))
+        let made = mount_in_new_namespace(|| {
+            make_attached(overlay, id_map).inspect_err(|fault| eprintln!("{fault}"))
         });
         check(Root::new(made.unwrap()));
         assert_eq!(fs::read("/proc/self/mountinfo").unwrap(), before);
@@ -411,22 +446,19 @@ mod tests {
         if !is_root() {
             return;
         }
-        let folder = Folder::new("order");
+        let directory = TestDirectory::new("order");
         fs::set_permissions(
-            folder.0.join("high"),
+            directory.0.join("high"),
             std::os::unix::fs::PermissionsExt::from_mode(0o751),
         )
         .unwrap();
-        each_way(&folder.overlay(folder.ephemeral()), |root| {
-            assert_eq!(
-                (read(&root, c"/same"), read(&root, c"/below")),
-                ("high".into(), "x".into())
-            );
+        each_way(&directory.overlay(directory.ephemeral()), |root| {
+            assert_eq!((read(&root, c"/same"), read(&root, c"file")), ("high".into(), "x".into()));
             assert_eq!(nix::sys::stat::fstat(&root).unwrap().st_mode & 0o7777, 0o751);
             let _ = root.create_file(c"/new", 0o600);
-            assert!(folder.0.join("upper/new").exists());
+            assert!(directory.0.join("upper/new").exists());
         });
-        assert_eq!(fs::read_dir(folder.0.join("high")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.0.join("high")).unwrap().count(), 1);
     }
 
     #[test]
@@ -434,15 +466,15 @@ mod tests {
         if !is_root() {
             return;
         }
-        let folder = Folder::new("tmpfs");
-        each_way(&folder.overlay(Upper::Tmpfs { size: Some(65536) }), |root| {
+        let directory = TestDirectory::new("tmpfs");
+        each_way(&directory.overlay(Upper::Tmpfs { size: Some(65536) }), |root| {
             let mut file = fs::File::from(root.create_file(c"/new", 0o600).unwrap());
             drop(file);
             file = fs::File::from(root.open(c"/new", libc::O_WRONLY).unwrap());
             let full = std::io::Write::write_all(&mut file, &[0; 1 << 17]).unwrap_err();
             assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
         });
-        assert!(!folder.0.join("upper").exists());
+        assert!(!directory.0.join("upper").exists());
     }
 
     #[test]
@@ -450,10 +482,10 @@ mod tests {
         if !is_root() {
             return;
         }
-        let folder = Folder::new("most");
-        let mut overlay = folder.overlay(folder.ephemeral());
+        let directory = TestDirectory::new("most");
+        let mut overlay = directory.overlay(directory.ephemeral());
         overlay.layers.lowers = (0..super::super::MOST_LOWERS)
-            .map(|n| folder.0.join(format!("layer-with-a-name-that-fills-a-page-{n}")))
+            .map(|n| directory.0.join(format!("layer-with-a-name-that-fills-a-page-{n}")))
             .inspect(|layer| fs::create_dir(layer).unwrap())
             .collect();
         fs::write(overlay.layers.lowers[0].join("lowest"), "0").unwrap();
@@ -465,8 +497,8 @@ mod tests {
         if !is_root() {
             return;
         }
-        let folder = Folder::new("idmap");
-        let mut overlay = folder.overlay(folder.ephemeral());
+        let directory = TestDirectory::new("idmap");
+        let mut overlay = directory.overlay(directory.ephemeral());
         let ids = vec![[0, 300_000, 65536]];
         let map = IdMap { extent: Extent::One, uids: ids.clone(), gids: ids };
         overlay.id_map = Some((map, vec![true, false]));
@@ -475,9 +507,9 @@ mod tests {
                 let fd = root.open(name, libc::O_PATH).unwrap();
                 nix::sys::stat::fstat(&fd).unwrap().st_uid
             };
-            assert_eq!((owner(c"/below"), owner(c"/same")), (300_000, 0));
+            assert_eq!((owner(c"file"), owner(c"/same")), (300_000, 0));
         });
-        assert_eq!(fs::metadata(folder.0.join("low/below")).unwrap().uid(), 0);
+        assert_eq!(fs::metadata(directory.0.join("low/file")).unwrap().uid(), 0);
     }
 
     #[test]
@@ -497,13 +529,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let folder = Folder::new("wrong");
-        let mut overlay = folder.overlay(folder.ephemeral());
-        overlay.layers.lowers[0] = folder.0.join("missing");
+        let directory = TestDirectory::new("wrong");
+        let mut overlay = directory.overlay(directory.ephemeral());
+        overlay.layers.lowers[0] = directory.0.join("missing");
         if !is_root() {
             return;
         }
-        let fault = in_namespace_of_its_own(|| here(&overlay, None)).unwrap_err();
+        let fault = mount_in_new_namespace(|| make_attached(&overlay, None)).unwrap_err();
         for text in [make(&overlay).unwrap_err().to_string(), fault.to_string()] {
             assert!(text.starts_with("open layer ") && text.contains("no such file"), "{text}");
         }
@@ -511,17 +543,17 @@ mod tests {
 
     #[test]
     fn a_kept_upper_has_one_user() {
-        let folder = Folder::new("claim");
-        let (kept, other) = (folder.0.join("kept"), folder.0.join("at"));
+        let directory = TestDirectory::new("claim");
+        let (kept, other) = (directory.0.join("kept"), directory.0.join("at"));
         let upper = Upper::Kept { directory: kept.clone(), size: None };
-        let overlay = folder.overlay(upper.clone());
+        let overlay = directory.overlay(upper.clone());
         prepare(&overlay).unwrap();
         prepare(&overlay).unwrap();
-        assert!(claim(&kept, &other).unwrap_err().to_string().contains("is used by container"));
+        assert!(claim(&kept, &other).unwrap_err().to_string().contains("in use by container"));
         let layers = Layers { upper, ..overlay.layers };
         undo(&layers, &other).unwrap();
         assert!(claim(&kept, &other).is_err());
-        undo(&layers, &folder.0).unwrap();
+        undo(&layers, &directory.0).unwrap();
         claim(&kept, &other).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator granted -> [`Layers`], and those and the facts -> [`Overlay`]. No side effect.
+//! Plans [`Layers`] from the operator's grant, and [`Overlay`] from the layers and facts, without system calls.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,27 +14,31 @@ use crate::rootfs::IdMap;
 use crate::spec::{Extensions, annotation, size};
 use crate::sys::mount::Extent;
 
-/// What the operator granted, and what it is relative to.
+/// Operator's grant and the facts that the overlay depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
+pub struct OverlayRequest<'a> {
     pub layers: Option<&'a str>,
     pub upper: Option<&'a str>,
     pub show: Option<&'a str>,
     /// `root.path`, absolute.
     pub root: &'a Path,
     pub bundle: &'a Path,
-    /// The container's own, in the state root.
+    /// Container's state directory.
     pub state_directory: &'a Path,
-    /// The host's root makes it, else whoever is root in the user namespace.
+    /// True if root on the host makes the overlay. Otherwise root of the user namespace makes it.
     pub privileged: bool,
-    /// Those of the container's user namespace.
+    /// Mappings of the container's user namespace.
     pub uid_mappings: &'a [LinuxIdMapping],
     pub gid_mappings: &'a [LinuxIdMapping],
-    /// Who owns each lower; empty where nobody asks.
+    /// Owner of each lower directory. Empty if it is not needed.
     pub owners: &'a [u32],
 }
 
-/// The lowers alone, if there are layers.
+/// Returns the lower directories, if there are layers.
+///
+/// # Errors
+///
+/// The text of the layers is invalid, names a directory twice, or names too many.
 pub fn lowers_of(
     extensions: &Extensions,
     root: &Path,
@@ -56,23 +60,27 @@ fn choose(
     }
 }
 
-/// The layers, if there are any.
-pub fn layers(input: &Input<'_>) -> Result<Option<Layers>> {
-    let show = boolean(annotation::SHOW, input.show)?;
-    let Some(lowers) = choose(input.layers, input.upper, input.root, input.bundle)? else {
+/// Returns the layers, if there are any.
+///
+/// # Errors
+///
+/// An option is invalid, the upper directory overlaps with a layer, or the shown rootfs would cover a layer.
+pub fn layers(request: &OverlayRequest<'_>) -> Result<Option<Layers>> {
+    let show = boolean(annotation::SHOW, request.show)?;
+    let Some(lowers) = choose(request.layers, request.upper, request.root, request.bundle)? else {
         return match show {
             true => Err(invalid(annotation::SHOW, "true", "the rootfs has no layers")),
             false => Ok(None),
         };
     };
-    let upper = upper(input.upper.unwrap_or("ephemeral"), input)?;
+    let upper = upper(request.upper.unwrap_or("ephemeral"), request)?;
     if let Some(directory) = upper.directory() {
         refuse_overlap(&lowers, directory, &upper)?;
     }
-    let shown = show.then(|| input.bundle.join("rootfs"));
+    let shown = show.then(|| request.bundle.join("rootfs"));
     if let Some(place) = shown.as_ref().filter(|place| lowers.iter().any(|l| l.starts_with(place)))
     {
-        let text = format!("it would cover {}, which is a layer", place.display());
+        let text = format!("the mount would cover layer {}", place.display());
         return Err(invalid(annotation::SHOW, "true", &text));
     }
     Ok(Some(Layers { lowers, upper, shown }))
@@ -86,22 +94,22 @@ fn lowers(text: &str, bundle: &Path) -> Result<Vec<PathBuf>> {
         text.split(':').map(str::to_owned).collect()
     };
     if names.is_empty() || names.iter().any(String::is_empty) {
-        return Err(wrong("the name of a folder is empty"));
+        return Err(wrong("the name of a directory is empty"));
     }
     if names.len() > MOST_LOWERS {
-        let why = format!("{} layers, and Linux takes {MOST_LOWERS}", names.len());
+        let why = format!("{} layers: the kernel supports at most {MOST_LOWERS}", names.len());
         return Err(Error::config(format!("annotation {}: {why}", annotation::LAYERS)));
     }
     let lowers: Vec<_> = names.iter().map(|name| absolute(bundle, Path::new(name))).collect();
-    // They are clean: the same path is the same bytes.
+    // The paths are clean, so equal paths have equal bytes.
     let mut seen = BTreeSet::new();
     match lowers.iter().find(|lower| !seen.insert(lower.as_os_str())) {
-        Some(twice) => Err(wrong(&format!("{} is in it twice", twice.display()))),
+        Some(twice) => Err(wrong(&format!("layer {} is listed twice", twice.display()))),
         None => Ok(lowers),
     }
 }
 
-/// The two directories of [`Upper::Given`], as the option has them.
+/// Directories of [`Upper::Given`] in the option.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given {
@@ -109,14 +117,14 @@ struct Given {
     work: PathBuf,
 }
 
-fn upper(text: &str, input: &Input<'_>) -> Result<Upper> {
+fn upper(text: &str, request: &OverlayRequest<'_>) -> Result<Upper> {
     if text.starts_with('{') {
         let Given { upper, work } = serde_json::from_str(text)
             .map_err(|e| invalid(annotation::UPPER, text, &e.to_string()))?;
-        let of = |path: &Path| absolute(input.bundle, path);
+        let of = |path: &Path| absolute(request.bundle, path);
         return Ok(Upper::Given { upper: of(&upper), work: of(&work) });
     }
-    // A colon belongs to a path, unless it cannot: after its last slash, with a size.
+    // A colon belongs to the path, except after the last slash if a size follows.
     let (kind, amount) = match text.rsplit_once("/:") {
         Some((directory, amount)) if bytes(amount).is_some() => {
             (&text[..=directory.len()], Some(amount))
@@ -133,11 +141,11 @@ fn upper(text: &str, input: &Input<'_>) -> Result<Upper> {
     };
     match kind {
         "ephemeral" => {
-            Ok(Upper::Ephemeral { directory: input.state_directory.to_owned(), size: size()? })
+            Ok(Upper::Ephemeral { directory: request.state_directory.to_owned(), size: size()? })
         }
         "tmpfs" => Ok(Upper::Tmpfs { size: size()? }),
         _ if kind.contains('/') => {
-            Ok(Upper::Kept { directory: absolute(input.bundle, Path::new(kind)), size: size()? })
+            Ok(Upper::Kept { directory: absolute(request.bundle, Path::new(kind)), size: size()? })
         }
         _ => Err(invalid(
             annotation::UPPER,
@@ -151,12 +159,12 @@ fn bytes(amount: &str) -> Option<u64> {
     size::bytes(amount).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0)
 }
 
-/// What is written would change what is only read, or the other way round.
+/// Rejects an upper directory that contains a layer, or that a layer contains.
 fn refuse_overlap(lowers: &[PathBuf], directory: &Path, upper: &Upper) -> Result<()> {
     let overlaps = |lower: &&PathBuf| lower.starts_with(directory) || directory.starts_with(lower);
     match lowers.iter().find(overlaps) {
         Some(lower) => {
-            let why = format!("it and the layer {} are inside each other", lower.display());
+            let why = format!("it overlaps with layer {}", lower.display());
             Err(invalid(annotation::UPPER, &upper.to_string(), &why))
         }
         None => Ok(()),
@@ -176,37 +184,41 @@ fn invalid(key: &str, value: &str, why: &str) -> Error {
     Error::config(format!("annotation {key}={shown}: {why}"))
 }
 
-/// The step, if there are layers.
-pub fn overlay(input: &Input<'_>) -> Result<Option<Overlay>> {
-    let Some(layers) = layers(input)? else { return Ok(None) };
-    if !input.privileged && layers.shown.is_some() {
+/// Returns the step, if there are layers.
+///
+/// # Errors
+///
+/// The errors of [`layers`], or an option needs root on the host.
+pub fn overlay(request: &OverlayRequest<'_>) -> Result<Option<Overlay>> {
+    let Some(layers) = layers(request)? else { return Ok(None) };
+    if !request.privileged && layers.shown.is_some() {
         return Err(invalid(annotation::SHOW, "true", "only root can show a rootfs on the host"));
     }
-    if !input.privileged && layers.upper.quota().is_some() {
+    if !request.privileged && layers.upper.quota().is_some() {
         let text = layers.upper.to_string();
         return Err(invalid(annotation::UPPER, &text, "only root can limit what is on a disk")
             .hint("tmpfs:SIZE is a limit that needs no privileges"));
     }
     Ok(Some(Overlay {
-        at: host_path(input.root)?,
-        source: host_path(input.state_directory)?,
-        tree: input.privileged.then_some(0),
-        id_map: if input.privileged { id_map(input) } else { None },
+        at: host_path(request.root)?,
+        source: host_path(request.state_directory)?,
+        tree: request.privileged.then_some(0),
+        id_map: if request.privileged { id_map(request) } else { None },
         layers,
     }))
 }
 
-/// A layer whose folder belongs to somebody of the namespace's own range was made for that range;
-/// any other is mapped into it.
-fn id_map(input: &Input<'_>) -> Option<(IdMap, Vec<bool>)> {
-    let (uids, gids) = (ranges(input.uid_mappings), ranges(input.gid_mappings));
+/// Returns the mapping of the layers. A layer whose directory belongs to an ID of the namespace's range was made for
+/// that range. Other layers are id-mapped.
+fn id_map(request: &OverlayRequest<'_>) -> Option<(IdMap, Vec<bool>)> {
+    let (uids, gids) = (ranges(request.uid_mappings), ranges(request.gid_mappings));
     if uids.is_empty() || gids.is_empty() {
         return None;
     }
     let inside = |owner: u32| {
         uids.iter().any(|[_, host, size]| owner.checked_sub(*host).is_some_and(|at| at < *size))
     };
-    let mapped: Vec<_> = input.owners.iter().map(|owner| !inside(*owner)).collect();
+    let mapped: Vec<_> = request.owners.iter().map(|owner| !inside(*owner)).collect();
     let map = IdMap { extent: Extent::One, uids, gids };
     mapped.contains(&true).then_some((map, mapped))
 }
@@ -215,11 +227,11 @@ fn id_map(input: &Input<'_>) -> Option<(IdMap, Vec<bool>)> {
 pub(in crate::rootfs) mod tests {
     use super::*;
 
-    pub(in crate::rootfs) fn input<'a>(
+    pub(in crate::rootfs) fn request<'a>(
         layers: Option<&'a str>,
         upper: Option<&'a str>,
-    ) -> Input<'a> {
-        Input {
+    ) -> OverlayRequest<'a> {
+        OverlayRequest {
             layers,
             upper,
             show: None,
@@ -234,19 +246,19 @@ pub(in crate::rootfs) mod tests {
     }
 
     fn refusal(layers: Option<&str>, upper: Option<&str>) -> String {
-        super::layers(&input(layers, upper)).unwrap_err().to_string()
+        super::layers(&request(layers, upper)).unwrap_err().to_string()
     }
 
     #[test]
     fn nothing_asked_is_nothing_done() {
-        assert_eq!(layers(&input(None, None)).unwrap(), None);
-        let show = Input { show: Some("true"), ..input(None, None) };
+        assert_eq!(layers(&request(None, None)).unwrap(), None);
+        let show = OverlayRequest { show: Some("true"), ..request(None, None) };
         assert!(layers(&show).unwrap_err().to_string().contains("has no layers"));
     }
 
     #[test]
     fn an_upper_alone_is_over_the_root() {
-        let got = layers(&input(None, Some("tmpfs:64m"))).unwrap().unwrap();
+        let got = layers(&request(None, Some("tmpfs:64m"))).unwrap().unwrap();
         assert_eq!(got.lowers, [Path::new("/b/rootfs")]);
         assert_eq!(got.upper, Upper::Tmpfs { size: Some(64 << 20) });
         assert_eq!((got.upper.upper(), got.upper.is_volatile()), (None, true));
@@ -254,44 +266,44 @@ pub(in crate::rootfs) mod tests {
 
     #[test]
     fn layers_are_a_list_from_the_lowest_up() {
-        let got = layers(&input(Some("base:/x/app"), None)).unwrap().unwrap();
+        let got = layers(&request(Some("base:/x/app"), None)).unwrap().unwrap();
         assert_eq!(got.lowers, [Path::new("/b/base"), Path::new("/x/app")]);
         assert_eq!(got.upper.upper().unwrap(), Path::new("/run/aril/c/upper"));
         assert_eq!(got.upper.work().unwrap(), Path::new("/run/aril/c/work"));
-        let got = layers(&input(Some(r#"["a:b","c"]"#), None)).unwrap().unwrap();
+        let got = layers(&request(Some(r#"["a:b","c"]"#), None)).unwrap().unwrap();
         assert_eq!(got.lowers, [Path::new("/b/a:b"), Path::new("/b/c")]);
     }
 
     #[test]
     fn a_kept_upper_is_a_directory() {
-        let got = layers(&input(None, Some("./mine"))).unwrap().unwrap();
+        let got = layers(&request(None, Some("./mine"))).unwrap().unwrap();
         assert_eq!(got.upper, Upper::Kept { directory: "/b/mine".into(), size: None });
         assert!(!got.upper.is_volatile());
-        // A colon belongs to a path.
-        let got = layers(&input(None, Some("/a:b"))).unwrap().unwrap();
+        // The colon belongs to the path.
+        let got = layers(&request(None, Some("/a:b"))).unwrap().unwrap();
         assert_eq!(got.upper, Upper::Kept { directory: "/a:b".into(), size: None });
-        let got = layers(&input(None, Some("/a:5m"))).unwrap().unwrap();
+        let got = layers(&request(None, Some("/a:5m"))).unwrap().unwrap();
         assert_eq!(got.upper, Upper::Kept { directory: "/a:5m".into(), size: None });
     }
 
     #[test]
     fn on_a_disk_a_quota_is_the_limit() {
-        let got = layers(&input(None, Some("/mine/:5m"))).unwrap().unwrap();
+        let got = layers(&request(None, Some("/mine/:5m"))).unwrap().unwrap();
         assert_eq!(got.upper, Upper::Kept { directory: "/mine".into(), size: Some(5 << 20) });
         assert_eq!(got.upper.quota(), Some((Path::new("/mine"), 5 << 20)));
-        let got = layers(&input(None, Some("ephemeral:1g"))).unwrap().unwrap();
+        let got = layers(&request(None, Some("ephemeral:1g"))).unwrap().unwrap();
         assert_eq!(got.upper.quota(), Some((Path::new("/run/aril/c"), 1 << 30)));
         assert_eq!(got.upper.to_string(), "ephemeral, 1073741824 bytes");
-        let rootless = Input { privileged: false, ..input(None, Some("ephemeral:1g")) };
+        let rootless = OverlayRequest { privileged: false, ..request(None, Some("ephemeral:1g")) };
         assert!(overlay(&rootless).unwrap_err().to_string().contains("only root can limit"));
-        let memory = Input { upper: Some("tmpfs:1g"), ..rootless };
+        let memory = OverlayRequest { upper: Some("tmpfs:1g"), ..rootless };
         assert_eq!(overlay(&memory).unwrap().unwrap().layers.upper.quota(), None);
     }
 
     #[test]
     fn both_directories_may_be_given() {
         let text = r#"{"upper":"/s/9/fs","work":"w"}"#;
-        let got = layers(&input(Some("/s/1/fs"), Some(text))).unwrap().unwrap();
+        let got = layers(&request(Some("/s/1/fs"), Some(text))).unwrap().unwrap();
         assert_eq!(got.upper, Upper::Given { upper: "/s/9/fs".into(), work: "/b/w".into() });
         assert_eq!(got.upper.upper().unwrap(), Path::new("/s/9/fs"));
         assert!(!got.upper.is_volatile());
@@ -300,33 +312,33 @@ pub(in crate::rootfs) mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (layers, upper, why) in [
-            (Some(""), None, "the name of a folder is empty"),
-            (Some("a::b"), None, "the name of a folder is empty"),
-            (Some("[]"), None, "the name of a folder is empty"),
+            (Some(""), None, "the name of a directory is empty"),
+            (Some("a::b"), None, "the name of a directory is empty"),
+            (Some("[]"), None, "the name of a directory is empty"),
             (Some("[1]"), None, "invalid type"),
-            (Some("a:./a"), None, "/b/a is in it twice"),
+            (Some("a:./a"), None, "layer /b/a is listed twice"),
             (None, Some("tmpfs:much"), "want a size such as 64m"),
             (None, Some("tmpfs:0"), "want a size such as 64m"),
             (None, Some("tmpfs:-1"), "want a size such as 64m"),
             (None, Some("mine"), "want ephemeral, tmpfs"),
-            (None, Some("/b/rootfs/x"), "inside each other"),
-            (None, Some("/b"), "inside each other"),
+            (None, Some("/b/rootfs/x"), "overlaps with layer"),
+            (None, Some("/b"), "overlaps with layer"),
             (None, Some(r#"{"upper":"/u"}"#), "missing field `work`"),
         ] {
             let text = refusal(layers, upper);
             assert!(text.contains(why) && text.starts_with("annotation io.aril."), "{text}");
         }
         let many = vec!["x"; 501].join(":");
-        assert!(refusal(Some(&many), None).contains("501 layers, and Linux takes 500"));
+        assert!(refusal(Some(&many), None).contains("501 layers: the kernel supports at most 500"));
     }
 
     #[test]
     fn what_is_shown_must_not_cover_a_layer() {
-        let show = Input { show: Some("true"), ..input(None, Some("tmpfs")) };
-        assert!(layers(&show).unwrap_err().to_string().contains("which is a layer"));
-        let show = Input { layers: Some("/image"), ..show };
+        let show = OverlayRequest { show: Some("true"), ..request(None, Some("tmpfs")) };
+        assert!(layers(&show).unwrap_err().to_string().contains("would cover layer"));
+        let show = OverlayRequest { layers: Some("/image"), ..show };
         assert_eq!(layers(&show).unwrap().unwrap().shown.unwrap(), Path::new("/b/rootfs"));
-        let maybe = Input { show: Some("yes"), ..show };
+        let maybe = OverlayRequest { show: Some("yes"), ..show };
         assert!(layers(&maybe).unwrap_err().to_string().contains("want true or false"));
     }
 
@@ -334,12 +346,16 @@ pub(in crate::rootfs) mod tests {
     fn owners_outside_the_range_are_mapped_into_it() {
         let ids: Vec<LinuxIdMapping> =
             serde_json::from_str(r#"[{"containerID":0,"hostID":100000,"size":65536}]"#).unwrap();
-        let with =
-            |owners| Input { uid_mappings: &ids, gid_mappings: &ids, owners, ..input(None, None) };
+        let with = |owners| OverlayRequest {
+            uid_mappings: &ids,
+            gid_mappings: &ids,
+            owners,
+            ..request(None, None)
+        };
         let (map, mapped) = id_map(&with(&[0, 100_000, 165_536])).unwrap();
         assert_eq!(map.uids, [[0, 100_000, 65536]]);
         assert_eq!(mapped, [true, false, true]);
         assert_eq!(id_map(&with(&[100_000])), None);
-        assert_eq!(id_map(&Input { uid_mappings: &[], ..with(&[0]) }), None);
+        assert_eq!(id_map(&OverlayRequest { uid_mappings: &[], ..with(&[0]) }), None);
     }
 }

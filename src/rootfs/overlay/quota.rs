@@ -1,10 +1,9 @@
-//! A limit for what is written to a disk, where its file system counts by *project* (ext4 and XFS,
-//! mounted with `prjquota`).
+//! Limits the size of an upper directory with a project quota (ext4 and XFS, mounted with `prjquota`).
 //!
-//! `upper` and `work` become a project of their own, which all that is made in them belongs to. Its
-//! number is made of that of `upper`'s inode, which nobody else has as long as it is there, and is
-//! written on both directories before there is a limit: the directory itself is the record, from which
-//! whoever removes it knows what to lift. A number that others have taken shows, as it has files more
+//! `upper` and `work` get a project ID of their own, which all files that are created in them inherit. The ID is
+//! derived from the number of `upper`'s inode, which is unique as long as the directory exists. The ID is set on both
+//! directories before the limit is set. So the directory itself is the record: the ID shows whose limit to remove. If
+//! another program uses the same ID, the project has more files than these two directories, and the next ID is tried.
 //! than those two.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,13 +20,17 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::open::open;
 use crate::sys::quota;
 
-/// People count from 1, and kubelet from 2^20.
-const OURS: u32 = 1 << 31;
+/// Bit of project IDs that Aril uses. Administrators count from 1, and kubelet from 2^20.
+const ARIL_PROJECTS: u32 = 1 << 31;
 const ATTEMPTS: u32 = 16;
-/// `upper` and `work`.
+/// Number of files of a new project: `upper` and `work`.
 const OWN_FILES: u64 = 2;
 
-/// Before anything is made: whether what is made in `directory` can have a limit.
+/// Checks that the file system of `directory` can limit what is created in it, before anything is created.
+///
+/// # Errors
+///
+/// The file system does not enforce project quotas, or Linux is older than 5.14.
 pub fn check(directory: &Path) -> Result<()> {
     let opened = open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY);
     let opened = opened.os("open", directory.display())?;
@@ -48,18 +51,23 @@ pub fn check(directory: &Path) -> Result<()> {
     })
 }
 
-/// Both are empty, or were limited before.
+/// Sets the limit. Both directories are empty, or were limited before.
+///
+/// # Errors
+///
+/// The upper directory has unlimited content, belongs to another project, or the kernel rejects a call.
 pub fn limit(upper: BorrowedFd<'_>, work: BorrowedFd<'_>, bytes: u64) -> ChildResult<()> {
     let (upper, work) = (readable(upper)?, readable(work)?);
     let project = match quota::project(upper.as_fd()).during(GET_PROJECT)? {
         0 => claim(&upper, &work)?,
-        ours if ours & OURS != 0 => {
-            quota::set_project(work.as_fd(), ours).during(SET_PROJECT)?;
-            ours
+        own if own & ARIL_PROJECTS != 0 => {
+            quota::set_project(work.as_fd(), own).during(SET_PROJECT)?;
+            own
         }
         other => {
-            let text =
-                format!("the upper directory is of the file system's project {other} already");
+            let text = format!(
+                "the upper directory already belongs to project {other} of the file system"
+            );
             return Err(Fault::refused(text));
         }
     };
@@ -72,12 +80,12 @@ const SET_PROJECT: &str = "ioctl FS_IOC_FSSETXATTR";
 fn claim(upper: &OwnedFd, work: &OwnedFd) -> ChildResult<u32> {
     if !is_empty(upper)? {
         return Err(Fault::refused(
-            "what is in the upper directory was written without a limit and would not be counted",
+            "the upper directory has files that were written without a limit, which the quota would not count",
         ));
     }
     let inode = fstat(upper).during("fstat")?.st_ino;
     for attempt in 0..ATTEMPTS {
-        let project = OURS | ((inode ^ (inode >> 32)) as u32).wrapping_add(attempt);
+        let project = ARIL_PROJECTS | ((inode ^ (inode >> 32)) as u32).wrapping_add(attempt);
         for directory in [upper, work] {
             quota::set_project(directory.as_fd(), project).during(SET_PROJECT)?;
         }
@@ -86,7 +94,7 @@ fn claim(upper: &OwnedFd, work: &OwnedFd) -> ChildResult<u32> {
             return Ok(project);
         }
     }
-    Err(Fault::refused("no number is left for a project of the file system"))
+    Err(Fault::refused("no project ID is free in the file system"))
 }
 
 fn is_empty(directory: &OwnedFd) -> ChildResult<bool> {
@@ -95,21 +103,25 @@ fn is_empty(directory: &OwnedFd) -> ChildResult<bool> {
     Ok(entries.iter().flatten().all(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
-/// Neither ioctl takes a descriptor that is only a path.
+/// Opens the directory for reading: the ioctls do not accept an `O_PATH` descriptor.
 fn readable(directory: BorrowedFd<'_>) -> ChildResult<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(directory, ".", flags, Mode::empty()).during("open")
 }
 
-/// What `directory` was limited to counts no more. That it is gone is no error.
-pub fn lift(directory: &Path) -> Result<()> {
+/// Removes the limit of the upper directory in `directory`. A missing directory is not an error.
+///
+/// # Errors
+///
+/// An error of open(2) other than `ENOENT`, or of quotactl(2).
+pub fn remove_limit(directory: &Path) -> Result<()> {
     let upper = directory.join(UPPER);
     let opened = match open(&upper, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(()),
         other => other.os("open", upper.display())?,
     };
     let project = quota::project(opened.as_fd()).unwrap_or(0);
-    if project & OURS == 0 {
+    if project & ARIL_PROJECTS == 0 {
         return Ok(());
     }
     quota::set_limit(opened.as_fd(), project, 0).os("quotactl_fd Q_SETQUOTA", upper.display())

@@ -1,4 +1,4 @@
-//! Layers seen as one tree, for reading: an overlay without an upper directory, in no mount table.
+//! Mounts layers as one tree for reading: a detached overlay without an upper directory.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::chdir;
 
-use super::parent::in_namespace_of_its_own;
+use super::parent::mount_in_new_namespace;
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::error::{Error, OsContext, Result};
 use crate::path::c_path;
@@ -17,13 +17,20 @@ use crate::rootfs::child::new_mount::{create, set};
 use crate::sys::mount::{ATTR_RDONLY, Extent, fsconfig_set_fd, fsopen, open_tree};
 use crate::sys::open::open;
 
-/// At least two folders, lowest first. `userxattr`: they were written without privileges.
-pub fn of(folders: &[PathBuf], userxattr: bool) -> Result<OwnedFd> {
-    let opened = folders.iter().map(|folder| open_folder(folder)).collect::<Result<Vec<_>>>()?;
+/// Mounts at least two directories, lowest first. `userxattr` is true if they were written without privileges.
+///
+/// # Errors
+///
+/// A directory cannot be opened, or overlayfs rejects it.
+pub fn of(directories: &[PathBuf], userxattr: bool) -> Result<OwnedFd> {
+    let opened = directories
+        .iter()
+        .map(|directory| open_directory(directory))
+        .collect::<Result<Vec<_>>>()?;
     let made = match by_descriptor(&opened, userxattr) {
-        // Before Linux 6.15 a layer has a path, and before 6.5 there are no descriptors.
+        // Linux before 6.15 needs layers with a path, and before 6.5 it accepts no descriptors.
         Err(fault) if matches!(fault.errno, Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP) => {
-            in_namespace_of_its_own(|| by_number(folders, userxattr)).map_err(|_| fault)
+            mount_in_new_namespace(|| by_number(directories, userxattr)).map_err(|_| fault)
         }
         other => other,
     };
@@ -32,14 +39,19 @@ pub fn of(folders: &[PathBuf], userxattr: bool) -> Result<OwnedFd> {
     })
 }
 
-pub fn open_folder(folder: &Path) -> Result<OwnedFd> {
-    open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", folder.display())
+/// Opens the directory of a layer (`O_PATH`).
+///
+/// # Errors
+///
+/// An error of open(2).
+pub fn open_directory(directory: &Path) -> Result<OwnedFd> {
+    open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", directory.display())
 }
 
-fn by_descriptor(folders: &[OwnedFd], userxattr: bool) -> ChildResult<OwnedFd> {
+fn by_descriptor(directories: &[OwnedFd], userxattr: bool) -> ChildResult<OwnedFd> {
     let context = fsopen(c"overlay").during("fsopen overlay")?;
-    for folder in folders.iter().rev() {
-        let added = fsconfig_set_fd(context.as_fd(), c"lowerdir+", folder.as_fd());
+    for directory in directories.iter().rev() {
+        let added = fsconfig_set_fd(context.as_fd(), c"lowerdir+", directory.as_fd());
         added.during("fsconfig lowerdir+")?;
     }
     flag(context.as_fd(), userxattr)?;
@@ -52,15 +64,15 @@ fn flag(context: BorrowedFd<'_>, userxattr: bool) -> ChildResult<()> {
 
 const USERXATTR: &CStr = c"userxattr";
 
-/// In a mount namespace of our own, where it may cover a folder. They are opened there: a layer is of
-/// the namespace. A descriptor's number is shorter than any path.
+/// Mounts the layers by mount(2), in a new mount namespace, on the lowest directory. The directories are opened in that
+/// namespace, because a layer must belong to it. The number of a descriptor is shorter than a path.
 fn by_number(paths: &[PathBuf], userxattr: bool) -> ChildResult<OwnedFd> {
     let refused = |e: Error| Fault::refused(e.to_string());
-    let folders = paths.iter().map(|path| open_folder(path).map_err(refused));
-    let folders = folders.collect::<ChildResult<Vec<_>>>()?;
+    let directories = paths.iter().map(|path| open_directory(path).map_err(refused));
+    let directories = directories.collect::<ChildResult<Vec<_>>>()?;
     let place = c_path("layer", &paths[0]).map_err(refused)?;
     chdir(c"/proc/self/fd").during("chdir /proc/self/fd")?;
-    let numbers: Vec<_> = folders.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let numbers: Vec<_> = directories.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
     let mut options = format!("lowerdir={}", numbers.join(":"));
     if userxattr {
         options.push_str(",userxattr");
@@ -83,12 +95,12 @@ mod tests {
             return;
         }
         let base = std::env::temp_dir().join(format!("aril-view-{}", std::process::id()));
-        let folders = ["low", "mid", "top"].map(|name| base.join(name));
-        for (folder, name) in folders.iter().zip(["gone", "kept", "new"]) {
-            std::fs::create_dir_all(folder).unwrap();
-            std::fs::write(folder.join(name), name).unwrap();
+        let directories = ["low", "mid", "top"].map(|name| base.join(name));
+        for (directory, name) in directories.iter().zip(["gone", "kept", "new"]) {
+            std::fs::create_dir_all(directory).unwrap();
+            std::fs::write(directory.join(name), name).unwrap();
         }
-        let whiteout = folders[2].join("gone");
+        let whiteout = directories[2].join("gone");
         nix::sys::stat::mknod(
             &whiteout,
             nix::sys::stat::SFlag::S_IFCHR,
@@ -96,8 +108,8 @@ mod tests {
             0,
         )
         .unwrap();
-        let numbered = in_namespace_of_its_own(|| by_number(&folders, false));
-        for root in [of(&folders, false).unwrap(), numbered.unwrap()] {
+        let numbered = mount_in_new_namespace(|| by_number(&directories, false));
+        for root in [of(&directories, false).unwrap(), numbered.unwrap()] {
             let tree = Tree::new(root, "the view");
             assert_eq!(tree.names(b"").unwrap(), [b"kept".to_vec(), b"new".to_vec()]);
         }

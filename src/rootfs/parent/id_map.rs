@@ -1,4 +1,4 @@
-//! Showing the owners of a detached mount as a mapping has them (Linux 5.12).
+//! Turns a detached mount into an id-mapped mount (Linux 5.12).
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,14 +12,22 @@ use crate::rootfs::IdMap;
 use crate::sys::mount::{Extent, mount_setattr_idmap, open_tree};
 use crate::sys::userns::with_new_user_namespace;
 
-/// `source` is what the tree is a copy of, for the words of a refusal.
+/// Sets the mapping on `tree`, which is a copy of `source`.
+///
+/// # Errors
+///
+/// A file system of the tree does not support id-mapped mounts, or the mapping is invalid.
 pub fn apply(tree: BorrowedFd<'_>, source: &Path, map: &IdMap) -> Result<()> {
     let namespace = user_namespace(map)?;
     mount_setattr_idmap(tree, map.extent, namespace.as_fd())
         .map_err(|errno| refused(source, map.extent, namespace.as_fd(), errno))
 }
 
-/// The kernel takes a mapping in the shape of a user namespace.
+/// Creates a user namespace with the mapping, which is how the kernel takes one.
+///
+/// # Errors
+///
+/// The mapping is invalid, or an error of clone(2).
 pub fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
     with_new_user_namespace(|pid| {
         write_map(pid, "uid_map", &map.uids)?;
@@ -42,7 +50,7 @@ fn write_map(pid: libc::pid_t, name: &str, ranges: &[[u32; 3]]) -> Result<()> {
     })
 }
 
-/// Of a whole tree the kernel does not say which mount it was: each is tried by itself.
+/// Returns the error for a tree. The kernel does not report which mount it rejects, so each is tried alone.
 #[cold]
 fn refused(source: &Path, extent: Extent, namespace: BorrowedFd<'_>, errno: Errno) -> Error {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -50,10 +58,10 @@ fn refused(source: &Path, extent: Extent, namespace: BorrowedFd<'_>, errno: Errn
         let copy = open_tree(None, &c_path("mount", place).ok()?, Extent::One).ok()?;
         mount_setattr_idmap(copy.as_fd(), Extent::One, namespace).err()
     };
-    let culprit = mounts(&table, source, extent)
+    let rejected = mounts(&table, source, extent)
         .into_iter()
         .find_map(|(place, kind)| Some((refuses(&place)?, place, kind)));
-    let (errno, place, kind) = match culprit {
+    let (errno, place, kind) = match rejected {
         Some((errno, place, kind)) => (errno, place, kind),
         None => (errno, source.to_owned(), "unknown".to_owned()),
     };
@@ -61,8 +69,7 @@ fn refused(source: &Path, extent: Extent, namespace: BorrowedFd<'_>, errno: Errn
         Error::os("mount_setattr", format_args!("{} (MOUNT_ATTR_IDMAP)", place.display()), errno);
     match errno {
         Errno::EINVAL if kind == "overlay" => error.hint(
-            "an overlay mount cannot be id-mapped: map its layers before they are put together, or \
-             bind from one of them",
+            "an overlay mount cannot be id-mapped: use id-mapped layers, or bind from one of the layers",
         ),
         Errno::EINVAL => error.hint(format!(
             "the file system of {}, {kind}, cannot be id-mapped on this kernel",
@@ -77,8 +84,8 @@ fn refused(source: &Path, extent: Extent, namespace: BorrowedFd<'_>, errno: Errn
     }
 }
 
-/// The mount that holds `source`, as a place to copy from and with its type; for a whole tree also those
-/// below, in the order of the table.
+/// Lists the mount that contains `source` with its type. For a whole tree, also the mounts below `source`, in the order
+/// of the table.
 fn mounts(table: &str, source: &Path, extent: Extent) -> Vec<(PathBuf, String)> {
     let all: Vec<(PathBuf, &str)> = table
         .lines()
@@ -88,16 +95,18 @@ fn mounts(table: &str, source: &Path, extent: Extent) -> Vec<(PathBuf, String)> 
             Some((PathBuf::from(place), kind.split(' ').next()?))
         })
         .collect();
-    // The last of the longest: a later mount covers an earlier one.
+    // The last one of the longest paths, because a later mount covers an earlier one.
     let holder = all
         .iter()
         .filter(|(place, _)| source.starts_with(place))
         .max_by_key(|(place, _)| place.as_os_str().len());
     let own = holder.map(|(_, kind)| (source.to_owned(), (*kind).to_owned()));
-    let below = all.iter().filter(|(place, _)| {
+    let submounts = all.iter().filter(|(place, _)| {
         extent == Extent::Tree && place != source && place.starts_with(source)
     });
-    own.into_iter().chain(below.map(|(place, kind)| (place.clone(), (*kind).to_owned()))).collect()
+    own.into_iter()
+        .chain(submounts.map(|(place, kind)| (place.clone(), (*kind).to_owned())))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A container without a mount namespace of its own: what it mounts is in its caller's.
+//! Examines and cleans up the caller's mount namespace, for a container without its own mount namespace.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,31 +11,37 @@ use nix::fcntl::OFlag;
 use crate::error::{Error, OsContext, Result};
 use crate::fs::process;
 use crate::id::HostPid;
-use crate::rootfs::overlay::parent::{hide, plain};
+use crate::rootfs::overlay::parent::{hide, unescape};
 use crate::sys;
 use crate::sys::open::open;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// The mount namespace that the runtime itself is in.
+/// Mount namespace that the runtime is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallersNamespace {
-    /// That of process 1; or, where nobody may look at that one, of all processes that have led to this one.
+    /// True if it is that of process 1. If the runtime may not access process 1: if it is that of all its ancestors.
     pub of_the_host: bool,
-    /// What is mounted on the rootfs appears in other namespaces, too.
+    /// True if mounts on the rootfs appear in other namespaces.
     pub shared: bool,
 }
 
-/// `own_users`: the runtime is inside a user namespace, which the host's mount namespace does not belong to.
-pub fn look(rootfs: &Path, own_users: bool) -> Result<CallersNamespace> {
+/// Examines the mount namespace. `own_users` is true if the runtime is in a user namespace that does not own the host's
+/// mount namespace.
+///
+/// # Errors
+///
+/// An error of reading procfs or opening the rootfs.
+pub fn examine(rootfs: &Path, own_users: bool) -> Result<CallersNamespace> {
     let own = std::process::id().cast_signed();
     let own = namespace(HostPid(own)).os("stat", "/proc/self/ns/mnt")?;
     let of_the_host = match namespace(HostPid(1)) {
         Ok(first) => first == own,
         Err(_) => !own_users && ancestors().all(|namespace| namespace == own),
     };
-    let below = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", rootfs.display())?;
-    let (id, table) = (mount_id(&below)?, table()?);
+    let directory =
+        open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", rootfs.display())?;
+    let (id, table) = (mount_id(&directory)?, table()?);
     let shared = lines(&table).find(|line| line.id == id).is_none_or(|line| line.shared);
     Ok(CallersNamespace { of_the_host, shared })
 }
@@ -48,18 +54,22 @@ fn namespace(process: HostPid) -> sys::Result<Namespace> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Of the calling process, as far as it may look at them.
+/// Iterates over the mount namespaces of the ancestors of this process, as long as it may access them.
 fn ancestors() -> impl Iterator<Item = Namespace> {
     let parent = |pid: &HostPid| process::stat(*pid).map(|stat| stat.parent);
     let own = HostPid(std::process::id().cast_signed());
     std::iter::successors(parent(&own), parent).map_while(|pid| namespace(pid).ok())
 }
 
-/// Unmounts the copy, if it is still there, with all that is mounted in it. Ids are used again, so the place
-/// counts, too.
+/// Unmounts the container's copy of the rootfs and all mounts in it, if it still exists. IDs are reused, so the path
+/// must match too.
+///
+/// # Errors
+///
+/// Another mount covers the copy, or an error of umount2(2).
 pub fn remove(rootfs: &Path, id: u64) -> Result<()> {
     let table = table()?;
-    let here = |line: &Line<'_>| plain(line.place.as_bytes()) == rootfs;
+    let here = |line: &Line<'_>| unescape(line.place.as_bytes()) == rootfs;
     let all: Vec<_> = lines(&table).filter(here).map(|line| line.id).collect();
     if !all.contains(&id) {
         return Ok(());
@@ -67,15 +77,20 @@ pub fn remove(rootfs: &Path, id: u64) -> Result<()> {
     if all.last() == Some(&id) {
         return hide(rootfs);
     }
-    let text = format!("the container's mounts at {} are covered by another", rootfs.display());
-    Err(Error::state(text).hint("unmount the other, then this one"))
+    let text =
+        format!("the container's mounts at {} are covered by another mount", rootfs.display());
+    Err(Error::state(text).hint("unmount the other mount, then delete the container again"))
 }
 
 fn table() -> Result<String> {
     fs::read_to_string(MOUNTS).map_err(|e| Error::io("read", MOUNTS, &e))
 }
 
-/// The id that mountinfo has for the mount of an open file.
+/// Returns the mount ID of an open file, as in mountinfo.
+///
+/// # Errors
+///
+/// An error of reading /proc/self/fdinfo.
 pub fn mount_id(file: &OwnedFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
     let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, &e))?;
@@ -85,7 +100,7 @@ pub fn mount_id(file: &OwnedFd) -> Result<u64> {
 
 struct Line<'a> {
     id: u64,
-    /// As it is written there.
+    /// Mount point as the table contains it, with escapes.
     place: &'a str,
     shared: bool,
 }

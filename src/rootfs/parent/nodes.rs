@@ -1,5 +1,5 @@
-//! Device nodes for a container in a user namespace, where the kernel lets nobody make any: they are made in a
-//! tmpfs of the host's user namespace, which is mounted nowhere, and bound one by one.
+//! Creates device nodes for a container in a user namespace, in which the kernel does not allow mknod(2). They are
+//! created in a detached tmpfs of the host's user namespace, and bind-mounted one by one.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,28 +11,34 @@ use nix::unistd::{Gid, Uid, fchownat};
 use crate::error::fault::{Attempt, ChildResult, Fault};
 use crate::error::{Error, Result};
 use crate::rootfs::child::new_mount::create;
-use crate::rootfs::overlay::parent::several_in_namespace_of_their_own;
-use crate::rootfs::{Datum, Node, Origin};
+use crate::rootfs::overlay::parent::mounts_in_new_namespace;
+use crate::rootfs::{Node, Origin, Parameter};
 use crate::sys::mount::{ATTR_NOEXEC, ATTR_NOSUID, Extent, fsopen, move_mount, open_tree};
 use crate::sys::open::open;
 
-/// A detached mount of each node.
+/// Creates the nodes, and returns a detached mount of each.
+///
+/// # Errors
+///
+/// An error of the mount calls, mknod(2) or chown(2).
 pub fn make(nodes: &[&Node]) -> Result<Vec<OwnedFd>> {
-    several_in_namespace_of_their_own(|| make_here(nodes)).map_err(|fault| {
+    mounts_in_new_namespace(|| make_here(nodes)).map_err(|fault| {
         Error::os(fault.call, "", fault.errno).context("make device nodes for a user namespace")
     })
 }
 
 fn make_here(nodes: &[&Node]) -> ChildResult<Vec<OwnedFd>> {
     let context = fsopen(c"tmpfs").during("fsopen")?;
-    let datum = |key: CString, value: CString| Datum { key, value: Some(value) };
-    let mut data = vec![datum(c"source".into(), c"devices".into())];
+    let parameter = |key: CString, value: CString| Parameter { key, value: Some(value) };
+    let mut data = vec![parameter(c"source".into(), c"devices".into())];
     data.extend(nodes.iter().find_map(|node| match &node.origin {
-        Origin::Parent { label: Some(label), .. } => Some(datum(c"context".into(), label.clone())),
+        Origin::Parent { label: Some(label), .. } => {
+            Some(parameter(c"context".into(), label.clone()))
+        }
         _ => None,
     }));
     let tmpfs = create(context.as_fd(), &data, ATTR_NOSUID | ATTR_NOEXEC)?;
-    // Only what is attached can be copied.
+    // Only an attached mount can be copied.
     let place = open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY).during("open /")?;
     move_mount(tmpfs.as_fd(), place.as_fd()).during("move_mount")?;
     umask(Mode::empty());

@@ -1,13 +1,13 @@
-//! The nodes and symlinks of /dev.
+//! Plans the nodes and symlinks of /dev.
 
 use libc::{S_IFBLK, S_IFCHR, S_IFIFO, mode_t};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxIdMapping};
 
-use super::{Input, inside, text};
+use super::{RootfsRequest, container_path, text};
 use crate::error::{Error, Result};
 use crate::rootfs::{Node, Origin, Step};
 
-/// Path, major, minor: what every container has.
+/// Path, major and minor number of devices that every container has.
 const DEFAULT: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
     ("/dev/random", 1, 8),
@@ -24,29 +24,29 @@ const SYMLINKS: [(&str, &str); 4] = [
     ("/dev/stderr", "/proc/self/fd/2"),
 ];
 
-pub(super) fn add(input: &Input<'_>, steps: &mut Vec<Step>) -> Result<()> {
+pub(super) fn add(request: &RootfsRequest<'_>, steps: &mut Vec<Step>) -> Result<()> {
     let mut nodes = Vec::new();
     let overlay = |step: &Step| matches!(step, Step::Overlay(overlay) if overlay.tree.is_some());
     let mut tree = usize::from(steps.iter().any(overlay));
-    for device in input.devices {
-        let mut node = node(input, device)?;
-        // The container's devpts has its own; ours is a symlink to it.
+    for device in request.devices {
+        let mut node = node(request, device)?;
+        // /dev/ptmx is always a symlink to that of the container's devpts.
         if node.path.as_c_str() == c"/dev/ptmx" {
             continue;
         }
-        if node.origin == Origin::Host && input.overlay.privileged {
-            let label = input.mount_label.map(|label| text("mountLabel", label)).transpose()?;
+        if node.origin == Origin::Host && request.overlay.privileged {
+            let label = request.mount_label.map(|label| text("mountLabel", label)).transpose()?;
             node.origin = Origin::Parent { tree, label };
-            node.uid = outside(input.uid_mappings, node.uid);
-            node.gid = outside(input.gid_mappings, node.gid);
+            node.uid = host_id(request.uid_mappings, node.uid);
+            node.gid = host_id(request.gid_mappings, node.gid);
             tree += 1;
         }
         nodes.push(node);
     }
     for (path, major, minor) in DEFAULT {
-        let path = inside("device", path)?;
+        let path = container_path("device", path)?;
         if nodes.iter().all(|node| node.path != path) {
-            let (kind, mode, origin) = (S_IFCHR, 0o666, origin(input, S_IFCHR));
+            let (kind, mode, origin) = (S_IFCHR, 0o666, origin(request, S_IFCHR));
             nodes.push(Node { path, kind, major, minor, mode, uid: 0, gid: 0, origin });
         }
     }
@@ -55,13 +55,13 @@ pub(super) fn add(input: &Input<'_>, steps: &mut Vec<Step>) -> Result<()> {
     for (path, target) in SYMLINKS {
         steps.push(symlink(path, target, false)?);
     }
-    if input.kcore {
+    if request.kcore {
         steps.push(symlink("/dev/core", "/proc/kcore", false)?);
     }
     Ok(())
 }
 
-fn node(input: &Input<'_>, device: &LinuxDevice) -> Result<Node> {
+fn node(request: &RootfsRequest<'_>, device: &LinuxDevice) -> Result<Node> {
     let path = device.path();
     if path.as_os_str().is_empty() {
         return Err(Error::config("device path cannot be empty"));
@@ -81,24 +81,24 @@ fn node(input: &Input<'_>, device: &LinuxDevice) -> Result<Node> {
         _ => (number("major", device.major())?, number("minor", device.minor())?),
     };
     Ok(Node {
-        path: inside("device", path)?,
+        path: container_path("device", path)?,
         kind,
         major,
         minor,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
-        origin: origin(input, kind),
+        origin: origin(request, kind),
     })
 }
 
-fn origin(input: &Input<'_>, kind: mode_t) -> Origin {
-    if input.user_namespace && kind != S_IFIFO { Origin::Host } else { Origin::Made }
+fn origin(request: &RootfsRequest<'_>, kind: mode_t) -> Origin {
+    if request.user_namespace && kind != S_IFIFO { Origin::Host } else { Origin::Child }
 }
 
-/// The id of the host that an id of the container is; root's, which the container sees as nobody's, for one
-/// that is not mapped.
-fn outside(mappings: &[LinuxIdMapping], id: u32) -> u32 {
+/// Returns the host's ID for an ID of the container. An unmapped ID becomes the host's root, which the container sees
+/// as the user `nobody`.
+fn host_id(mappings: &[LinuxIdMapping], id: u32) -> u32 {
     let host = |m: &LinuxIdMapping| {
         let above = id.checked_sub(m.container_id()).filter(|above| *above < m.size())?;
         m.host_id().checked_add(above)
@@ -107,7 +107,7 @@ fn outside(mappings: &[LinuxIdMapping], id: u32) -> u32 {
 }
 
 fn symlink(path: &str, target: &str, replace: bool) -> Result<Step> {
-    // The target is text to the kernel: `inside` would make it absolute.
+    // The target stays as it is: `container_path` would make it absolute.
     let target = text("symlink", target)?;
-    Ok(Step::Symlink { path: inside("symlink", path)?, target, replace })
+    Ok(Step::Symlink { path: container_path("symlink", path)?, target, replace })
 }

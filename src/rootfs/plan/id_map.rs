@@ -1,35 +1,40 @@
-//! How a bind shows owners: by mappings of its own, by words in its options, or as the container's.
+//! Plans the id mapping of a bind mount: from its mappings, from its options, or from the container's mappings.
 //!
-//! `idmap` alone means the container's mappings. `idmap=uids=0-1000-1#1-2000-5;gids=@0-0-1` gives
-//! triplets *id on disk - id on the host - how many*, as crun has them; behind `@` the second is an id of
-//! the container.
+//! `idmap` alone means the container's mappings. `idmap=uids=0-1000-1#1-2000-5;gids=@0-0-1` contains ranges *ID on disk
+//! - ID on the host - count*, as in crun. After `@` the second number is an ID of the container.
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
-use super::{Input, ranges};
+use super::{RootfsRequest, ranges};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::IdMap;
 use crate::rootfs::options::Options;
 use crate::sys::mount::Extent;
 
-pub(super) fn plan(input: &Input<'_>, mount: &Mount, options: &Options) -> Result<Option<IdMap>> {
+pub(super) fn plan(
+    request: &RootfsRequest<'_>,
+    mount: &Mount,
+    options: &Options,
+) -> Result<Option<IdMap>> {
     let own = |m: &Option<Vec<_>>| m.as_deref().map(ranges).unwrap_or_default();
     let (uids, gids) = (own(mount.uid_mappings()), own(mount.gid_mappings()));
     if uids.is_empty() && gids.is_empty() && options.id_map.is_none() {
         return Ok(None);
     }
-    if input.rootless {
+    if request.rootless {
         let text = "id-mapped mounts are not supported for rootless containers";
         return Err(Error::config(text));
     }
     let extent = options.id_map.unwrap_or(Extent::One);
-    let (uids, gids) = match (uids.is_empty(), gids.is_empty(), &options.id_map_words) {
+    let (uids, gids) = match (uids.is_empty(), gids.is_empty(), &options.id_map_text) {
         (false, false, None) => (uids, gids),
         (true, true, Some(words)) => {
-            in_words(input, words).context(|| format!("mount option idmap={words}"))?
+            from_option(request, words).context(|| format!("mount option idmap={words}"))?
         }
-        (true, true, None) if !input.uid_mappings.is_empty() && !input.gid_mappings.is_empty() => {
-            (ranges(input.uid_mappings), ranges(input.gid_mappings))
+        (true, true, None)
+            if !request.uid_mappings.is_empty() && !request.gid_mappings.is_empty() =>
+        {
+            (ranges(request.uid_mappings), ranges(request.gid_mappings))
         }
         (_, _, Some(_)) => {
             let text = "id-mapped mounts take their mappings from options or from fields, not both";
@@ -37,9 +42,8 @@ pub(super) fn plan(input: &Input<'_>, mount: &Mount, options: &Options) -> Resul
         }
         (true, true, None) => {
             let text = "id-mapped mounts must have both uid and gid mappings specified";
-            return Err(
-                Error::config(text).hint("without a user namespace the container has none to lend")
-            );
+            return Err(Error::config(text)
+                .hint("without a user namespace, set uidMappings and gidMappings of the mount"));
         }
         _ => {
             let text = "id-mapped mounts must have both uid and gid mappings specified";
@@ -51,13 +55,13 @@ pub(super) fn plan(input: &Input<'_>, mount: &Mount, options: &Options) -> Resul
 
 type Ranges = Vec<[u32; 3]>;
 
-fn in_words(input: &Input<'_>, words: &str) -> Result<(Ranges, Ranges)> {
+fn from_option(request: &RootfsRequest<'_>, words: &str) -> Result<(Ranges, Ranges)> {
     let (mut uids, mut gids) = (Ranges::new(), Ranges::new());
     for part in words.split(';').filter(|part| !part.is_empty()) {
         let (key, list) = part.split_once('=').unwrap_or((part, ""));
         let (into, container) = match key {
-            "uids" => (&mut uids, input.uid_mappings),
-            "gids" => (&mut gids, input.gid_mappings),
+            "uids" => (&mut uids, request.uid_mappings),
+            "gids" => (&mut gids, request.gid_mappings),
             _ => return Err(Error::config(format!("{key:?} is neither uids nor gids"))),
         };
         let (list, relative) = match list.strip_prefix('@') {
@@ -66,7 +70,7 @@ fn in_words(input: &Input<'_>, words: &str) -> Result<(Ranges, Ranges)> {
         };
         for triplet in list.split('#') {
             let range = parse(triplet)?;
-            into.push(if relative { outside(range, container)? } else { range });
+            into.push(if relative { host_range(range, container)? } else { range });
         }
     }
     if uids.is_empty() || gids.is_empty() {
@@ -81,22 +85,22 @@ fn parse(triplet: &str) -> Result<[u32; 3]> {
     let numbers: Vec<u32> = triplet.split('-').map_while(|n| n.parse().ok()).collect();
     match (numbers.as_slice(), triplet.split('-').count()) {
         (&[disk, host, size], 3) if size > 0 => Ok([disk, host, size]),
-        _ => Err(Error::config(format!("{triplet:?} is not DISK-HOST-COUNT, three numbers"))),
+        _ => Err(Error::config(format!(
+            "invalid range {triplet:?}: expected DISK-HOST-COUNT, three numbers"
+        ))),
     }
 }
 
-/// The second number is the container's: what the host calls it.
-fn outside([disk, inside, size]: [u32; 3], map: &[LinuxIdMapping]) -> Result<[u32; 3]> {
+/// Replaces the second number, an ID of the container, by the host's ID.
+fn host_range([disk, id, size]: [u32; 3], map: &[LinuxIdMapping]) -> Result<[u32; 3]> {
     let holds = |m: &&LinuxIdMapping| {
-        inside >= m.container_id()
-            && u64::from(inside) + u64::from(size)
-                <= u64::from(m.container_id()) + u64::from(m.size())
+        id >= m.container_id()
+            && u64::from(id) + u64::from(size) <= u64::from(m.container_id()) + u64::from(m.size())
     };
     let entry = map.iter().find(holds).ok_or_else(|| {
-        let text = format!(
-            "no one entry of the container's mappings has the ids {inside} and {size} of them"
-        );
+        let text =
+            format!("no entry of the container's mappings contains the {size} IDs from {id}");
         Error::config(text)
     })?;
-    Ok([disk, entry.host_id() + (inside - entry.container_id()), size])
+    Ok([disk, entry.host_id() + (id - entry.container_id()), size])
 }

@@ -1,4 +1,4 @@
-//! One mount of the config -> its step.
+//! Plans the step of one mount of the config.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -7,16 +7,16 @@ use std::path::Path;
 use libc::MS_RDONLY;
 use oci_spec::runtime::Mount;
 
-use super::{CgroupView, Input, id_map, inside, text};
+use super::{CgroupView, RootfsRequest, container_path, id_map, text};
 use crate::error::{Error, Result};
 use crate::rootfs::options::{OF_SUPER_BLOCK, Options};
 use crate::rootfs::{
-    BindMount, ByPath, CgroupMount, Change, Datum, Finish, Hierarchy, IdMap, NewMount, Plan,
+    BindMount, ByPath, CgroupMount, Change, Finish, Hierarchy, IdMap, NewMount, Parameter, Plan,
     Source, Step, Target,
 };
 use crate::sys::mount::{ATTR_RDONLY, Extent};
 
-/// Files of procfs that lxcfs and its like stand in for; nothing else may be mounted inside /proc.
+/// Files of procfs that programs such as lxcfs replace. No other file in /proc may be a mount point.
 const EMULATED: [&[u8]; 11] = [
     b"/proc/cpuinfo",
     b"/proc/diskstats",
@@ -31,10 +31,10 @@ const EMULATED: [&[u8]; 11] = [
     b"/proc/sys/crypto/fips_enabled",
 ];
 
-/// Of these one super block serves many mounts: `ro` must not be written on it.
+/// Types whose superblock is shared by many mounts, on which `ro` must not be set.
 const SHARED_SUPER_BLOCK: [&str; 3] = ["mqueue", "cgroup", "cgroup2"];
 
-/// The kernel takes a parameter's value by descriptor up to this many bytes.
+/// Maximum length of a value in fsconfig(2) in bytes.
 const LONGEST_VALUE: usize = 255;
 
 pub(super) fn read(mount: &Mount) -> Options {
@@ -46,58 +46,57 @@ pub(super) fn kind(mount: &Mount) -> &str {
     mount.typ().as_deref().unwrap_or_default()
 }
 
-/// The destination as a path of the container. One that names the rootfs on the host is taken below it, as
-/// runc does for callers that write it so.
+/// Returns the destination as a path of the container. A path below the rootfs on the host is converted, as in runc.
 pub(super) fn destination(rootfs: &Path, mount: &Mount) -> Result<CString> {
-    let path = inside("mount destination", mount.destination())?;
+    let path = container_path("mount destination", mount.destination())?;
     match Path::new(OsStr::from_bytes(path.as_bytes())).strip_prefix(rootfs) {
-        Ok(rest) => inside("mount destination", rest),
+        Ok(rest) => container_path("mount destination", rest),
         Err(_) => Ok(path),
     }
 }
 
-/// /dev is the caller's own then: no nodes, no symlinks.
-pub(super) fn dev_is_bound(input: &Input<'_>) -> bool {
-    input.mounts.iter().any(|mount| {
+/// Returns true if the caller bind-mounts /dev, in which no nodes and symlinks are created then.
+pub(super) fn dev_is_bound(request: &RootfsRequest<'_>) -> bool {
+    request.mounts.iter().any(|mount| {
         read(mount).bind.is_some()
-            && destination(input.rootfs, mount).is_ok_and(|path| path.as_c_str() == c"/dev")
+            && destination(request.rootfs, mount).is_ok_and(|path| path.as_c_str() == c"/dev")
     })
 }
 
-/// Whether a bind takes over the propagation of its source.
-pub(super) fn inherit_propagation(input: &Input<'_>) -> bool {
-    input.mounts.iter().chain(input.extra).any(|mount| {
+/// Returns true if a bind mount keeps the propagation of its source.
+pub(super) fn inherit_propagation(request: &RootfsRequest<'_>) -> bool {
+    request.mounts.iter().chain(request.extra).any(|mount| {
         let options = read(mount);
         options.bind.is_some() && options.propagation.is_empty()
     })
 }
 
-/// Appends the step; a mount that becomes read-only later is named in `deferred`.
+/// Appends the step. Adds the path of a mount that becomes read-only later to `deferred`.
 pub(super) fn add(
-    input: &Input<'_>,
+    request: &RootfsRequest<'_>,
     mount: &Mount,
     plan: &mut Plan,
     deferred: &mut Vec<CString>,
 ) -> Result<()> {
-    let bound = bound_sysfs(input, mount);
+    let bound = bound_sysfs(request, mount);
     let mount = bound.as_ref().unwrap_or(mount);
     if mount.destination().as_os_str().is_empty() {
         return Err(Error::config("mount destination cannot be empty"));
     }
-    let path = destination(input.rootfs, mount)?;
+    let path = destination(request.rootfs, mount)?;
     if !mount.destination().is_absolute() {
         let given = mount.destination().display();
         plan.warnings.push(format!("mount destination {given} is not absolute: using {path:?}"));
     }
     let options = read(mount);
     if path.as_c_str() == c"/" && options.bind.is_none() {
-        let rootfs = input.rootfs.display();
+        let rootfs = request.rootfs.display();
         let text = format!("mountpoint \"{rootfs}\" is on the top of rootfs \"{rootfs}\"");
         return Err(Error::config(text));
     }
-    let id_map = id_map::plan(input, mount, &options)?;
+    let id_map = id_map::plan(request, mount, &options)?;
     if let Some(extent) = options.bind {
-        let bind = bind(input, mount, options, extent, path, id_map)?;
+        let bind = bind(request, mount, options, extent, path, id_map)?;
         plan.enter.push(Step::Bind(Box::new(bind)));
         return Ok(());
     }
@@ -108,28 +107,28 @@ pub(super) fn add(
         let text = "a mount of type bind needs the option bind or rbind: no such device";
         return Err(Error::config(text).hint("add rbind to its options"));
     }
-    // A new mount of cgroup2 from the host's cgroup namespace would reset the options of the hierarchy.
-    let unified = matches!(input.cgroup, CgroupView::Unified(_));
+    // A new cgroup2 mount from the host's cgroup namespace would reset the options of the hierarchy.
+    let unified = matches!(request.cgroup, CgroupView::Unified(_));
     if kind(mount) == "cgroup" || (kind(mount) == "cgroup2" && unified) {
-        plan.enter.push(cgroup(input, mount, options, path)?);
+        plan.enter.push(cgroup(request, mount, options, path)?);
         return Ok(());
     }
     let late = kind(mount) == "tmpfs" || path.as_c_str() == c"/dev";
     if late && options.flags & MS_RDONLY != 0 {
         deferred.push(path.clone());
     }
-    plan.enter.push(Step::Mount(Box::new(new_mount(input, mount, options, path, late)?)));
+    plan.enter.push(Step::Mount(Box::new(new_mount(request, mount, options, path, late)?)));
     Ok(())
 }
 
-/// A sysfs shows a network namespace, and belongs to that one's owner. Where that is the host, the host's
-/// own does for reading.
-fn bound_sysfs(input: &Input<'_>, mount: &Mount) -> Option<Mount> {
+/// Returns a read-only bind mount of the host's sysfs, if the network namespace belongs to the host: its owner alone
+/// may mount a new sysfs.
+fn bound_sysfs(request: &RootfsRequest<'_>, mount: &Mount) -> Option<Mount> {
     let mut options = mount.options().clone().unwrap_or_default();
     let wanted =
-        input.foreign_network && kind(mount) == "sysfs" && options.iter().any(|o| o == "ro");
+        request.foreign_network && kind(mount) == "sysfs" && options.iter().any(|o| o == "ro");
     wanted.then(|| {
-        // What is mounted below it, such as the cgroups, is not writable either.
+        // Mounts below /sys, such as cgroups, must not be writable either.
         options.extend(["rbind".to_owned(), "rro".to_owned()]);
         let mut bound = mount.clone();
         bound.set_source(Some("/sys".into())).set_options(Some(options));
@@ -138,7 +137,7 @@ fn bound_sysfs(input: &Input<'_>, mount: &Mount) -> Option<Mount> {
 }
 
 fn bind(
-    input: &Input<'_>,
+    request: &RootfsRequest<'_>,
     mount: &Mount,
     options: Options,
     extent: Extent,
@@ -150,7 +149,7 @@ fn bind(
         return Err(Error::config(text).hint(format!("remove {}", options.data.join(","))));
     }
     let source = match mount.source() {
-        Some(source) if !source.as_os_str().is_empty() => input.bundle.join(source),
+        Some(source) if !source.as_os_str().is_empty() => request.bundle.join(source),
         _ => return Err(Error::config("a bind mount needs a source")),
     };
     let demanded = options.demanded();
@@ -161,14 +160,14 @@ fn bind(
             path: text("mount source", source.as_os_str().as_bytes())?,
             extent,
             keep_link: options.links.copy || options.links.keep_source,
-            in_user_namespace: input.user_namespace,
+            in_user_namespace: request.user_namespace,
             id_map,
             tree: None,
         },
         target: Target { keep_link: options.links.keep_target, ..target(path, on_proc)? },
         change,
         proc_only: on_proc,
-        fill: input.fill.contains(&source),
+        fill: request.fill.contains(&source),
         copy_link: options.links.copy,
         finish: finish(&options),
         options: shown(mount),
@@ -176,7 +175,7 @@ fn bind(
 }
 
 fn new_mount(
-    input: &Input<'_>,
+    request: &RootfsRequest<'_>,
     mount: &Mount,
     options: Options,
     path: CString,
@@ -192,11 +191,11 @@ fn new_mount(
     let mut target = target(path, kind == "proc")?;
     target.ordinary = kind == "proc" || kind == "sysfs";
     let mut data = data(&options)?;
-    require_mapped(input, &data)?;
-    if let Some(label) = input.mount_label.filter(|_| takes_context(kind)) {
-        data.push(Datum { key: c"context".into(), value: Some(text("mountLabel", label)?) });
+    require_mapped(request, &data)?;
+    if let Some(label) = request.mount_label.filter(|_| takes_context(kind)) {
+        data.push(Parameter { key: c"context".into(), value: Some(text("mountLabel", label)?) });
     }
-    let label = input.mount_label.filter(|_| kind == "mqueue");
+    let label = request.mount_label.filter(|_| kind == "mqueue");
     let late_flag = if late { MS_RDONLY } else { 0 };
     let by_path = by_path(&options, options.flags & !late_flag, &data)?;
     let flags = super_block_flags(kind, &options, late);
@@ -209,7 +208,7 @@ fn new_mount(
         attributes: options.attributes() & !if late { ATTR_RDONLY } else { 0 },
         inherit_mode: kind == "tmpfs" && data.iter().all(|d| d.key.as_c_str() != c"mode"),
         data,
-        instead: instead(input, kind, &options),
+        fallback: fallback(request, kind, &options),
         copy_up: options.copy_up,
         label: label.map(|label| text("mountLabel", label)).transpose()?,
         by_path,
@@ -218,22 +217,23 @@ fn new_mount(
     })
 }
 
-/// A sysfs for reading only: that of the host shows its network namespace.
-fn instead(input: &Input<'_>, kind: &str, options: &Options) -> Option<CString> {
+/// Returns the directory of the host to bind-mount if the kernel rejects the mount. For sysfs only if it is read-only,
+/// because it shows the host's network namespace.
+fn fallback(request: &RootfsRequest<'_>, kind: &str, options: &Options) -> Option<CString> {
     match kind {
-        "sysfs" if input.user_namespace && options.flags & MS_RDONLY != 0 => Some(c"/sys".into()),
-        "mqueue" if input.foreign_ipc => Some(c"/dev/mqueue".into()),
+        "sysfs" if request.user_namespace && options.flags & MS_RDONLY != 0 => Some(c"/sys".into()),
+        "mqueue" if request.foreign_ipc => Some(c"/dev/mqueue".into()),
         _ => None,
     }
 }
 
-/// The kernel would call it an invalid argument of the file system.
-fn require_mapped(input: &Input<'_>, data: &[Datum]) -> Result<()> {
-    for (key, mappings) in [(c"uid", input.uid_mappings), (c"gid", input.gid_mappings)] {
+/// Rejects unmapped IDs in options. The kernel would only report an invalid argument.
+fn require_mapped(request: &RootfsRequest<'_>, data: &[Parameter]) -> Result<()> {
+    for (key, mappings) in [(c"uid", request.uid_mappings), (c"gid", request.gid_mappings)] {
         let mapped = |id: u32| {
             mappings.iter().any(|m| id >= m.container_id() && id - m.container_id() < m.size())
         };
-        let option = data.iter().filter(|d| input.rootless && d.key.as_c_str() == key);
+        let option = data.iter().filter(|d| request.rootless && d.key.as_c_str() == key);
         for value in option.filter_map(|d| d.value.as_ref()?.to_str().ok()) {
             if value.parse().is_ok_and(|id| !mapped(id)) {
                 let key = key.to_string_lossy();
@@ -247,13 +247,13 @@ fn require_mapped(input: &Input<'_>, data: &[Datum]) -> Result<()> {
     Ok(())
 }
 
-/// File systems of the kernel's own have no files to label, or want it another way.
+/// Returns true if the type accepts the option `context`. Pseudo file systems of the kernel do not.
 fn takes_context(kind: &str) -> bool {
     !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")
 }
 
-fn super_block_flags(kind: &str, options: &Options, late: bool) -> Vec<Datum> {
-    let flag = |key: &std::ffi::CStr| Datum { key: key.into(), value: None };
+fn super_block_flags(kind: &str, options: &Options, late: bool) -> Vec<Parameter> {
+    let flag = |key: &std::ffi::CStr| Parameter { key: key.into(), value: None };
     let mut flags: Vec<_> = OF_SUPER_BLOCK
         .iter()
         .filter(|(bit, _)| options.flags & bit != 0)
@@ -265,9 +265,9 @@ fn super_block_flags(kind: &str, options: &Options, late: bool) -> Vec<Datum> {
     flags
 }
 
-/// mount(2) where a value is too long, or an existing mount is to be changed.
-fn by_path(options: &Options, flags: u64, data: &[Datum]) -> Result<Option<ByPath>> {
-    let long = |d: &Datum| d.value.as_ref().is_some_and(|v| v.as_bytes().len() > LONGEST_VALUE);
+/// Returns arguments for mount(2), if a value is too long for fsconfig(2), or an existing mount is changed.
+fn by_path(options: &Options, flags: u64, data: &[Parameter]) -> Result<Option<ByPath>> {
+    let long = |d: &Parameter| d.value.as_ref().is_some_and(|v| v.as_bytes().len() > LONGEST_VALUE);
     if !options.remount && !data.iter().any(long) {
         return Ok(None);
     }
@@ -275,8 +275,8 @@ fn by_path(options: &Options, flags: u64, data: &[Datum]) -> Result<Option<ByPat
     Ok(Some(ByPath { flags, data: text("mount options", options.data.join(","))? }))
 }
 
-/// `a,b=c` -> a and b=c. A comma that is escaped or quoted is part of the value.
-fn data(options: &Options) -> Result<Vec<Datum>> {
+/// Parses parameters: `a,b=c` is a and b=c. An escaped or quoted comma is part of the value.
+fn data(options: &Options) -> Result<Vec<Parameter>> {
     let mut all = Vec::new();
     for option in &options.data {
         let (mut start, mut quoted, mut escaped) = (0, false, false);
@@ -286,7 +286,7 @@ fn data(options: &Options) -> Result<Vec<Datum>> {
                 b'\\' => escaped = true,
                 b'"' => quoted = !quoted,
                 b',' if !quoted || at == option.len() => {
-                    all.extend(datum(&option[start..at])?);
+                    all.extend(parameter(&option[start..at])?);
                     start = at + 1;
                 }
                 _ => {}
@@ -296,31 +296,36 @@ fn data(options: &Options) -> Result<Vec<Datum>> {
     Ok(all)
 }
 
-fn datum(option: &str) -> Result<Option<Datum>> {
+fn parameter(option: &str) -> Result<Option<Parameter>> {
     let text = |part: &str| text("mount option", part);
     Ok(match option.split_once('=') {
         _ if option.is_empty() => None,
-        None => Some(Datum { key: text(option)?, value: None }),
+        None => Some(Parameter { key: text(option)?, value: None }),
         Some((key, value)) => {
             let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
-            Some(Datum { key: text(key)?, value: Some(text(bare)?) })
+            Some(Parameter { key: text(key)?, value: Some(text(bare)?) })
         }
     })
 }
 
-fn cgroup(input: &Input<'_>, mount: &Mount, options: Options, path: CString) -> Result<Step> {
+fn cgroup(
+    request: &RootfsRequest<'_>,
+    mount: &Mount,
+    options: Options,
+    path: CString,
+) -> Result<Step> {
     let common = |hierarchies, data| -> Result<Box<CgroupMount>> {
         Ok(Box::new(CgroupMount {
             target: target(path, false)?,
             attributes: options.attributes(),
             data,
             hierarchies,
-            or_empty: input.user_namespace,
+            or_empty: request.user_namespace,
             finish: finish(&options),
             options: shown(mount),
         }))
     };
-    match input.cgroup {
+    match request.cgroup {
         CgroupView::Unified(shown) => {
             let source = super::host_path(shown)?;
             let all = Hierarchy { source, name: CString::default(), aliases: Vec::new() };
@@ -333,7 +338,7 @@ fn cgroup(input: &Input<'_>, mount: &Mount, options: Options, path: CString) -> 
     }
 }
 
-/// Refuses what would put a false procfs in front of those who trust it (CVE-2019-16884).
+/// Returns the target, and rejects one that would replace parts of the procfs that processes trust (CVE-2019-16884).
 fn target(path: CString, proc: bool) -> Result<Target> {
     let bytes = path.as_bytes();
     let emulated = EMULATED.contains(&bytes);

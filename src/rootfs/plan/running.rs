@@ -1,25 +1,24 @@
-//! Mounts for a container that runs: what is opened outside of it, and what is mounted inside.
+//! Plans mounts for a running container: steps that open sources outside of it, and steps that mount inside.
 
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
 
 use super::mounts::{self, destination, kind, read};
-use super::{CgroupView, Input, Plan};
+use super::{CgroupView, Plan, RootfsRequest};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::{Step, overlay};
 
-/// File systems that have no path of the host among their parameters, which would be looked up in the
-/// container.
+/// Types of file systems without a parameter that is a path of the host, which would be looked up in the container.
 const KINDS: [&str; 5] = ["tmpfs", "proc", "sysfs", "mqueue", "devpts"];
 
-impl<'a> Input<'a> {
-    /// For a container whose root is mounted already.
+impl<'a> RootfsRequest<'a> {
+    /// Returns the request for a container whose root is mounted already.
     pub fn of_running(bundle: &'a Path, rootfs: &'a Path) -> Self {
         Self {
             bundle,
             rootfs,
-            overlay: overlay::plan::Input {
+            overlay: overlay::plan::OverlayRequest {
                 layers: None,
                 upper: None,
                 show: None,
@@ -58,58 +57,67 @@ impl<'a> Input<'a> {
     }
 }
 
+/// Steps that add mounts to a running container.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Addition {
-    /// In the host's view, as the container's user.
-    pub outside: Vec<Step>,
-    /// In the container's.
-    pub inside: Vec<Step>,
+    /// Steps in the host's mount namespace, as the container's user.
+    pub sources: Vec<Step>,
+    /// Steps in the container's mount namespace.
+    pub mounts: Vec<Step>,
     pub warnings: Vec<String>,
 }
 
-/// `mounts` of the input are added.
-pub fn addition(input: &Input<'_>) -> Result<Addition> {
+/// Plans the mounts of the request.
+///
+/// # Errors
+///
+/// A mount is invalid, or not supported in a running container.
+pub fn addition(request: &RootfsRequest<'_>) -> Result<Addition> {
     let mut plan = Plan::default();
     let mut deferred = Vec::new();
-    for (index, mount) in input.mounts.iter().enumerate() {
+    for (index, mount) in request.mounts.iter().enumerate() {
         let path = mount.destination().display();
-        refuse(input.rootfs, mount)
-            .and_then(|()| mounts::add(input, mount, &mut plan, &mut deferred))
+        refuse(request.rootfs, mount)
+            .and_then(|()| mounts::add(request, mount, &mut plan, &mut deferred))
             .context(|| format!("[{index}] {path}"))?;
     }
-    let mut outside = Vec::new();
+    let mut sources = Vec::new();
     for step in &mut plan.enter {
         match step {
             Step::Bind(bind) => {
-                outside.push(Step::OpenSource(bind.source.clone()));
-                bind.source.tree = Some(outside.len() - 1);
+                sources.push(Step::OpenSource(bind.source.clone()));
+                bind.source.tree = Some(sources.len() - 1);
             }
-            // It would be looked up in the container.
-            Step::Mount(mount) => mount.instead = None,
+            // The path would be looked up in the container.
+            Step::Mount(mount) => mount.fallback = None,
             _ => {}
         }
     }
     plan.enter.extend(deferred.into_iter().map(Step::ReadonlyMount));
-    Ok(Addition { outside, inside: plan.enter, warnings: plan.warnings })
+    Ok(Addition { sources, mounts: plan.enter, warnings: plan.warnings })
 }
 
 fn refuse(rootfs: &Path, mount: &Mount) -> Result<()> {
     let (options, kind) = (read(mount), kind(mount));
     if destination(rootfs, mount)?.as_c_str() == c"/" {
-        return Err(Error::config("the root of a running container stays as it is"));
+        return Err(Error::config("the root of a running container cannot be replaced"));
     }
     if options.remount {
         return Err(Error::config("remount is not supported in a running container"));
     }
     if options.bind.is_none() && !KINDS.contains(&kind) {
         let text = format!("type {kind:?} is not supported in a running container");
-        let hint = format!("bind mounts are, and {}", KINDS.join(", "));
+        let hint = format!("supported are bind mounts and the types {}", KINDS.join(", "));
         return Err(Error::config(text).hint(hint));
     }
     Ok(())
 }
 
-/// Unmounts the destinations, the last first: a later mount may be inside an earlier one.
+/// Plans the removal of mounts, in reverse order: a later mount may be in an earlier one.
+///
+/// # Errors
+///
+/// A destination is invalid.
 pub fn removal(rootfs: &Path, mounts: &[Mount]) -> Result<Vec<Step>> {
     let unmount = |mount| destination(rootfs, mount).map(Step::Unmount);
     mounts.iter().rev().map(unmount).collect()
@@ -118,7 +126,7 @@ pub fn removal(rootfs: &Path, mounts: &[Mount]) -> Result<Vec<Step>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rootfs::plan::tests::{input, lines, mounts};
+    use crate::rootfs::plan::tests::{lines, mounts, request};
 
     #[test]
     fn sources_are_opened_outside() {
@@ -127,12 +135,12 @@ mod tests {
                 {"destination":"/b","type":"tmpfs","options":["ro"]},
                 {"destination":"/bundle/rootfs/c","source":"y","options":["bind","ro"]}]"#,
         );
-        let planned = addition(&input(&all)).unwrap();
-        assert_eq!(lines(&planned.outside), "open /x\nopen /bundle/y\n");
+        let planned = addition(&request(&all)).unwrap();
+        assert_eq!(lines(&planned.sources), "open /x\nopen /bundle/y\n");
         let inside = "bind /x on /a (rbind)\nmount tmpfs on /b (ro)\nbind /bundle/y on /c (bind,ro)\n\
             remount /b read-only\n";
-        assert_eq!(lines(&planned.inside), inside);
-        let trees = planned.inside.iter().filter_map(|step| match step {
+        assert_eq!(lines(&planned.mounts), inside);
+        let trees = planned.mounts.iter().filter_map(|step| match step {
             Step::Bind(bind) => bind.source.tree,
             _ => None,
         });
@@ -148,7 +156,7 @@ mod tests {
             (r#"{"destination":"/proc/x","source":"/y","options":["bind"]}"#, "inside /proc"),
         ] {
             let all = mounts(&format!("[{json}]"));
-            let error = addition(&input(&all)).unwrap_err().to_string();
+            let error = addition(&request(&all)).unwrap_err().to_string();
             assert!(error.starts_with("[0] /") && error.contains(text), "{error}");
         }
     }
@@ -156,10 +164,10 @@ mod tests {
     #[test]
     fn nothing_of_the_host_is_looked_up_inside() {
         let sysfs = mounts(r#"[{"destination":"/a","type":"sysfs","options":["ro"]}]"#);
-        let mut input = input(&sysfs);
-        input.user_namespace = true;
-        let planned = addition(&input).unwrap();
-        let [Step::Mount(mount)] = planned.inside.as_slice() else { panic!("{planned:?}") };
-        assert_eq!(mount.instead, None);
+        let mut request = request(&sysfs);
+        request.user_namespace = true;
+        let planned = addition(&request).unwrap();
+        let [Step::Mount(mount)] = planned.mounts.as_slice() else { panic!("{planned:?}") };
+        assert_eq!(mount.fallback, None);
     }
 }

@@ -1,13 +1,13 @@
 use super::*;
 use crate::rootfs::child::tests::{MASKED, READ_ONLY, default_mounts, strings};
 
-pub(super) fn input<'a>(mounts: &'a [Mount]) -> Input<'a> {
-    Input {
-        overlay: overlay::plan::tests::input(None, None),
+pub(super) fn request<'a>(mounts: &'a [Mount]) -> RootfsRequest<'a> {
+    RootfsRequest {
+        overlay: overlay::plan::tests::request(None, None),
         mounts,
         cgroup: CgroupView::Unified(Path::new("/sys/fs/cgroup/c1")),
         kcore: true,
-        ..Input::of_running(Path::new("/bundle"), Path::new("/bundle/rootfs"))
+        ..RootfsRequest::of_running(Path::new("/bundle"), Path::new("/bundle/rootfs"))
     }
 }
 
@@ -23,10 +23,10 @@ pub(super) fn lines(steps: &[Step]) -> String {
     steps.iter().map(|step| format!("{step}\n")).collect()
 }
 
-/// The error of a config whose one mount is `json`.
+/// Returns the error of a config with the mount `json`.
 fn refusal(json: &str) -> String {
     let mounts = mounts(&format!("[{json}]"));
-    plan(&input(&mounts)).unwrap_err().to_string()
+    plan(&request(&mounts)).unwrap_err().to_string()
 }
 
 fn first_mount(plan: &Plan) -> &crate::rootfs::NewMount {
@@ -40,9 +40,9 @@ fn first_mount(plan: &Plan) -> &crate::rootfs::NewMount {
 #[test]
 fn runcs_default_config_as_text() {
     let (mounts, masked, readonly) = (default_mounts(), strings(&MASKED), strings(&READ_ONLY));
-    let mut input = input(&mounts);
-    (input.masked_paths, input.readonly_paths, input.readonly) = (&masked, &readonly, true);
-    let plan = plan(&input).unwrap();
+    let mut request = request(&mounts);
+    (request.masked_paths, request.readonly_paths, request.readonly) = (&masked, &readonly, true);
+    let plan = plan(&request).unwrap();
     assert_eq!(
         lines(&plan.enter),
         "make / rslave
@@ -108,7 +108,7 @@ fn refuses_a_false_proc() {
             {"destination":"/proc/meminfo","type":"bind","options":["bind"],"source":"/lxcfs/meminfo"},
             {"destination":"/process","type":"tmpfs","source":"tmpfs"}]"#,
     );
-    let plan = plan(&input(&allowed)).unwrap();
+    let plan = plan(&request(&allowed)).unwrap();
     assert!(matches!(&plan.enter[3], Step::Bind(bind) if bind.proc_only && bind.target.in_proc));
     assert!(matches!(&plan.enter[4], Step::Bind(bind) if !bind.proc_only && bind.target.in_proc));
 }
@@ -161,14 +161,14 @@ fn id_maps_are_for_binds_of_the_privileged() {
     let bind = mounts(&format!(
         r#"[{{"destination":"/a","type":"bind","source":"/x","options":["bind","ridmap"],{map}}}]"#
     ));
-    let mut input = input(&bind);
-    let planned = plan(&input).unwrap();
+    let mut request = request(&bind);
+    let planned = plan(&request).unwrap();
     let Step::Bind(step) = &planned.enter[3] else { panic!("{:?}", planned.enter[3]) };
     let map = step.source.id_map.as_ref().unwrap();
     assert_eq!(map.uids, [[0, 1000, 1]]);
     assert_eq!(map.extent, Extent::Tree);
-    input.rootless = true;
-    let error = plan(&input).unwrap_err().to_string();
+    request.rootless = true;
+    let error = plan(&request).unwrap_err().to_string();
     assert!(error.ends_with("id-mapped mounts are not supported for rootless containers"));
 }
 
@@ -184,7 +184,7 @@ fn id_maps_in_words() {
     let planned = |words: &str| {
         let mounts = options(words);
         let (uid_mappings, gid_mappings) = (&container[..], &container[..]);
-        plan(&Input { uid_mappings, gid_mappings, ..input(&mounts) }).map(|planned| {
+        plan(&RootfsRequest { uid_mappings, gid_mappings, ..request(&mounts) }).map(|planned| {
             let Step::Bind(step) = &planned.enter[3] else { panic!("{:?}", planned.enter[3]) };
             step.source.id_map.clone().unwrap()
         })
@@ -194,8 +194,11 @@ fn id_maps_in_words() {
     assert_eq!(planned("ridmap").unwrap().gids, [[0, 100_000, 10]]);
     for (words, text) in [
         ("idmap=uids=0-1-1", "must have both uid and gid mappings specified"),
-        ("idmap=uids=0-1;gids=0-1-1", "\"0-1\" is not DISK-HOST-COUNT, three numbers"),
-        ("idmap=uids=@0-9-2;gids=0-1-1", "has the ids 9 and 2 of them"),
+        (
+            "idmap=uids=0-1;gids=0-1-1",
+            "invalid range \"0-1\": expected DISK-HOST-COUNT, three numbers",
+        ),
+        ("idmap=uids=@0-9-2;gids=0-1-1", "contains the 2 IDs from 9"),
         ("idmap=x=0-1-1", "\"x\" is neither uids nor gids"),
     ] {
         let error = planned(words).unwrap_err().to_string();
@@ -209,74 +212,74 @@ fn id_maps_in_words() {
 #[test]
 fn without_a_mount_namespace() {
     let (none, masked) = (Vec::new(), strings(&["/proc/kcore"]));
-    let mut input = input(&none);
-    input.mount_namespace = false;
-    let planned = plan(&input).unwrap();
+    let mut request = request(&none);
+    request.mount_namespace = false;
+    let planned = plan(&request).unwrap();
     assert_eq!(lines(&planned.enter[..1]), "open /bundle/rootfs\n");
     assert_eq!(lines(&planned.pivot), "chroot\n");
-    input.masked_paths = &masked;
+    request.masked_paths = &masked;
     assert_eq!(
-        plan(&input).unwrap_err().to_string(),
+        plan(&request).unwrap_err().to_string(),
         "unable to restrict sys entries without a private MNT namespace"
     );
-    input.masked_paths = &[];
+    request.masked_paths = &[];
     let mounts = default_mounts();
     const REFUSED: &str = "unable to mount without a private MNT namespace: ";
     let private = CallersNamespace { of_the_host: false, shared: false };
     for (readonly, mounts) in [(true, &none), (false, &mounts)] {
-        (input.readonly, input.mounts) = (readonly, mounts);
+        (request.readonly, request.mounts) = (readonly, mounts);
         for (callers, why) in [
-            (None, "that of the caller is the host's"),
-            (Some(CallersNamespace { of_the_host: true, ..private }), "that of the caller is the"),
+            (None, "the caller is in the host's mount"),
+            (Some(CallersNamespace { of_the_host: true, ..private }), "the caller is in the host"),
             (Some(CallersNamespace { shared: true, ..private }), "the mount that holds the rootfs"),
         ] {
-            input.callers = callers;
-            let error = plan(&input).unwrap_err().to_string();
+            request.callers = callers;
+            let error = plan(&request).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{REFUSED}{why}")), "{error}");
         }
-        input.callers = Some(private);
-        let planned = plan(&input).unwrap();
+        request.callers = Some(private);
+        let planned = plan(&request).unwrap();
         let attach = "bind /bundle/rootfs on itself, in the caller's mount namespace\n";
         assert_eq!(lines(&planned.enter[..1]), attach);
         assert_eq!(lines(&planned.pivot), "chroot\n");
-        input.own_user_namespace = true;
-        assert!(plan(&input).unwrap_err().to_string().contains("container's user namespace"));
-        input.own_user_namespace = false;
+        request.own_user_namespace = true;
+        assert!(plan(&request).unwrap_err().to_string().contains("container's user namespace"));
+        request.own_user_namespace = false;
     }
-    (input.callers, input.host_mounts) = (None, true);
-    input.propagation = Some("rshared");
-    assert_eq!(lines(&plan(&input).unwrap().pivot), "chroot\nmake / rshared\n");
+    (request.callers, request.host_mounts) = (None, true);
+    request.propagation = Some("rshared");
+    assert_eq!(lines(&plan(&request).unwrap().pivot), "chroot\nmake / rshared\n");
 }
 
 #[test]
 fn propagation_of_the_root() {
-    let mut input = input(&[]);
-    input.propagation = Some("rshared");
-    let shared = plan(&input).unwrap();
+    let mut request = request(&[]);
+    request.propagation = Some("rshared");
+    let shared = plan(&request).unwrap();
     assert_eq!(
         lines(&shared.enter[..3]),
         "make / rshared\nmake the mount of /bundle/rootfs private\nbind /bundle/rootfs on itself\n"
     );
     assert_eq!(lines(&shared.pivot), "pivot_root\nmake / rshared\nreopen /dev/null\n");
-    input.propagation = Some("unbindable");
-    let unbindable = plan(&input).unwrap();
+    request.propagation = Some("unbindable");
+    let unbindable = plan(&request).unwrap();
     assert_eq!(lines(&unbindable.enter[..1]), "make / rslave\n");
     assert_eq!(lines(&unbindable.pivot[1..2]), "make / unbindable\n");
-    input.propagation = Some("ro");
-    let error = plan(&input).unwrap_err().to_string();
+    request.propagation = Some("ro");
+    let error = plan(&request).unwrap_err().to_string();
     assert_eq!(error, "rootfsPropagation=ro is not supported");
-    (input.propagation, input.no_pivot) = (Some("rprivate"), true);
-    let error = plan(&input).unwrap_err().to_string();
+    (request.propagation, request.no_pivot) = (Some("rprivate"), true);
+    let error = plan(&request).unwrap_err().to_string();
     assert_eq!(error, "rootfsPropagation of [r]private is not safe without pivot_root");
-    input.propagation = Some("");
-    assert_eq!(lines(&plan(&input).unwrap().pivot[..1]), "move /bundle/rootfs to /\n");
+    request.propagation = Some("");
+    assert_eq!(lines(&plan(&request).unwrap().pivot[..1]), "move /bundle/rootfs to /\n");
 }
 
 #[test]
 fn a_bound_dev_is_left_alone() {
     let bound =
         mounts(r#"[{"destination":"/dev/","type":"none","source":"/dev","options":["rbind"]}]"#);
-    let plan = plan(&input(&bound)).unwrap();
+    let plan = plan(&request(&bound)).unwrap();
     assert_eq!(plan.enter.len(), 4);
     assert_eq!(lines(&plan.pivot), "pivot_root\n");
 }
@@ -289,33 +292,36 @@ fn devices_of_the_config() {
             {"path":"/dev/disk","type":"b","major":8,"minor":0,"fileMode":25008},
             {"path":"/dev/fifo","type":"p"}]"#,
     );
-    let mut input = input(&[]);
-    input.devices = &listed;
-    let text = lines(&plan(&input).unwrap().enter);
+    let mut request = request(&[]);
+    request.devices = &listed;
+    let text = lines(&plan(&request).unwrap().enter);
     assert!(text.contains("mknod /dev/null c 1:3 0600\nmknod /dev/disk b 8:0 0660\n"), "{text}");
     assert!(text.contains("mknod /dev/fifo p 0:0 0666\nmknod /dev/random"), "{text}");
     assert!(text.contains("symlink /dev/ptmx -> pts/ptmx\n") && !text.contains("c 5:2"), "{text}");
     assert_eq!(text.matches("/dev/null").count(), 1);
-    (input.user_namespace, input.overlay.privileged) = (true, false);
-    let text = lines(&plan(&input).unwrap().enter);
+    (request.user_namespace, request.overlay.privileged) = (true, false);
+    let text = lines(&plan(&request).unwrap().enter);
     assert!(text.contains("bind /dev/null on /dev/null\n") && text.contains("mknod /dev/fifo p"));
-    // With privileges the parent makes them as the config wants them.
+    // With privileges the parent creates the nodes as the config requires.
     let map: Vec<LinuxIdMapping> =
         serde_json::from_str(r#"[{"containerID":7,"hostID":1007,"size":1}]"#).unwrap();
-    input.uid_mappings = &map;
-    input.gid_mappings = &map;
-    input.overlay.privileged = true;
-    let text = lines(&plan(&input).unwrap().enter);
-    assert!(text.contains("mknod /dev/null c 1:3 0600 1007:0 outside, and bind it\n"), "{text}");
+    request.uid_mappings = &map;
+    request.gid_mappings = &map;
+    request.overlay.privileged = true;
+    let text = lines(&plan(&request).unwrap().enter);
+    assert!(
+        text.contains("mknod /dev/null c 1:3 0600 1007:0 on the host, and bind-mount it\n"),
+        "{text}"
+    );
     assert!(text.contains("mknod /dev/fifo p 0:0 0666\n"), "{text}");
     assert!(text.contains("bind /dev/zero on /dev/zero\n"), "{text}");
     let wrong = devices(r#"[{"path":"/dev/x","type":"a","major":1,"minor":2}]"#);
-    input.devices = &wrong;
-    let error = plan(&input).unwrap_err().to_string();
+    request.devices = &wrong;
+    let error = plan(&request).unwrap_err().to_string();
     assert_eq!(error, "device /dev/x: a is not a type of device node");
     let wrong = devices(r#"[{"path":"/dev/x","type":"c","major":-1,"minor":2}]"#);
-    input.devices = &wrong;
-    let error = plan(&input).unwrap_err().to_string();
+    request.devices = &wrong;
+    let error = plan(&request).unwrap_err().to_string();
     assert_eq!(error, "device /dev/x: invalid major number -1");
 }
 
@@ -325,7 +331,7 @@ fn read_only_comes_last_where_something_is_put_in_first() {
         r#"[{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["ro","tmpcopyup"]},
             {"destination":"/data","type":"ext4","source":"/dev/vdb","options":["ro","sync"]}]"#,
     );
-    let plan = plan(&input(&all)).unwrap();
+    let plan = plan(&request(&all)).unwrap();
     assert_eq!(lines(&plan.restrict), "remount /tmp read-only\n");
     let tmp = first_mount(&plan);
     assert_eq!((tmp.attributes, tmp.inherit_mode, tmp.copy_up), (0, true, true));
@@ -344,7 +350,7 @@ fn the_file_systems_own_options() {
             {{"destination":"/b","type":"overlay","source":"overlay",
              "options":["lowerdir={long}","ro"]}}]"#
     ));
-    let plan = plan(&input(&all)).unwrap();
+    let plan = plan(&request(&all)).unwrap();
     let data: Vec<_> = first_mount(&plan)
         .data
         .iter()
@@ -368,9 +374,9 @@ fn the_file_systems_own_options() {
 #[test]
 fn labels_go_where_they_are_taken() {
     let defaults = default_mounts();
-    let mut input = input(&defaults);
-    input.mount_label = Some("system_u:object_r:container_file_t:s0:c1,c2");
-    for step in plan(&input).unwrap().enter {
+    let mut request = request(&defaults);
+    request.mount_label = Some("system_u:object_r:container_file_t:s0:c1,c2");
+    for step in plan(&request).unwrap().enter {
         let Step::Mount(mount) = step else { continue };
         let kind = mount.kind.to_str().unwrap();
         let context = mount.data.iter().any(|d| d.key.as_c_str() == c"context");
@@ -382,20 +388,20 @@ fn labels_go_where_they_are_taken() {
 #[test]
 fn paths_are_cleaned_and_doubles_dropped() {
     let readonly = strings(&["/proc/sys", "/proc/sys", "proc/../sys//fs/./"]);
-    let mut input = input(&[]);
-    input.readonly_paths = &readonly;
-    let text = lines(&plan(&input).unwrap().restrict);
+    let mut request = request(&[]);
+    request.readonly_paths = &readonly;
+    let text = lines(&plan(&request).unwrap().restrict);
     assert_eq!(text, "read-only /proc/sys\nread-only /sys/fs\n");
     let relative = mounts(r#"[{"destination":"tmp","type":"tmpfs","source":"tmpfs"}]"#);
-    input.mounts = &relative;
-    let plan = plan(&input).unwrap();
+    request.mounts = &relative;
+    let plan = plan(&request).unwrap();
     assert_eq!(plan.warnings, ["mount destination tmp is not absolute: using \"/tmp\""]);
 }
 
 #[test]
 fn relative_sources_are_the_bundles() {
     let all = mounts(r#"[{"destination":"/a","type":"bind","options":["bind"],"source":"data"}]"#);
-    let text = lines(&plan(&input(&all)).unwrap().enter[3..4]);
+    let text = lines(&plan(&request(&all)).unwrap().enter[3..4]);
     assert_eq!(text, "bind /bundle/data on /a (bind)\n");
 }
 
@@ -406,9 +412,9 @@ fn a_sysfs_of_the_hosts_network_is_bound() {
             r#"[{{"destination":"/sys","type":"sysfs","source":"sysfs","options":[{options}]}}]"#
         );
         let mounts = mounts(&sysfs);
-        let mut input = input(&mounts);
-        (input.user_namespace, input.foreign_network) = (true, foreign);
-        lines(&plan(&input).unwrap().enter)
+        let mut request = request(&mounts);
+        (request.user_namespace, request.foreign_network) = (true, foreign);
+        lines(&plan(&request).unwrap().enter)
     };
     let bound = "bind /sys on /sys (nosuid,ro,rbind,rro)\n";
     assert!(text(r#""nosuid","ro""#, true).contains(bound));
@@ -423,9 +429,9 @@ fn the_mount_of_the_rootfs_is_private_unless_it_is_to_be_a_slave() {
             r#"[{{"destination":"/a","type":"bind","source":"/x","options":[{options}]}}]"#
         );
         let all = mounts(&bind);
-        let mut input = input(&all);
-        input.propagation = propagation;
-        let steps = plan(&input).unwrap().enter;
+        let mut request = request(&all);
+        request.propagation = propagation;
+        let steps = plan(&request).unwrap().enter;
         let isolated = steps.iter().find_map(|step| match step {
             Step::Isolate { slave, .. } => Some(*slave),
             _ => None,
@@ -453,9 +459,9 @@ fn hierarchies_of_version_one() {
         name: "cpu,cpuacct".into(),
         aliases: vec!["cpu".into(), "cpuacct".into()],
     }];
-    let mut input = input(&defaults);
-    input.cgroup = CgroupView::Legacy(&views);
-    let plan = plan(&input).unwrap();
+    let mut request = request(&defaults);
+    request.cgroup = CgroupView::Legacy(&views);
+    let plan = plan(&request).unwrap();
     let Step::CgroupLegacy(mount) = &plan.enter[8] else { panic!("{:?}", plan.enter[8]) };
     assert_eq!(mount.hierarchies[0].source.as_c_str(), c"/sys/fs/cgroup/cpu,cpuacct/c1");
     assert_eq!(mount.hierarchies[0].aliases, [c"cpu", c"cpuacct"].map(CString::from));
