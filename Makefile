@@ -31,8 +31,8 @@ CARGO  ?= cargo
 
 # Everything that the tests call and a bare Debian does not have: what skips name, and no less (tidy.rs compares).
 PACKAGES := apparmor attr busybox-static conmon containerd containernetworking-plugins crun curl docker.io \
-	e2fsprogs g++ iproute2 jq mmdebstrap mount nftables passt podman procps python3 python3-minimal \
-	python3-seccomp qemu-system-x86 runc strace stress-ng tar uidmap umoci util-linux xz-utils zstd
+	e2fsprogs fish g++ iproute2 jq mmdebstrap mount nftables passt podman procps python3 python3-minimal \
+	python3-seccomp qemu-system-x86 runc strace stress-ng tar uidmap umoci util-linux xz-utils zsh zstd
 # Engines need what they recommend: Debian 13 has the command docker in a package of its own, both have networks so.
 ENGINES := containerd docker.io podman
 

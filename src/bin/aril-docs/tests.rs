@@ -1,5 +1,7 @@
 use std::process::Command as Process;
 
+use runtime_tests::skip;
+
 use super::*;
 
 fn file(name: &str) -> String {
@@ -92,19 +94,19 @@ fn man_pages_are_well_formed() {
 fn shells_accept_their_completions() {
     let directory = std::env::temp_dir().join(format!("aril-docs-{}", std::process::id()));
     write(&directory).expect("written");
-    for (shell, flag, name) in [
-        ("zsh", "-n", "share/zsh/site-functions/_aril"),
-        ("fish", "-n", "share/fish/vendor_completions.d/aril.fish"),
-        ("bash", "-n", "share/bash-completion/completions/aril"),
+    for (shell, name) in [
+        (skip::tool("zsh", "zsh"), "share/zsh/site-functions/_aril"),
+        (skip::tool("fish", "fish"), "share/fish/vendor_completions.d/aril.fish"),
+        (Some("bash".into()), "share/bash-completion/completions/aril"),
     ] {
-        match Process::new(shell).arg(flag).arg(directory.join(name)).output() {
-            Err(_) => eprintln!("skipped: there is no {shell}"),
-            Ok(out) => assert!(
-                out.status.success() && out.stderr.is_empty(),
-                "{shell}: {}",
-                String::from_utf8_lossy(&out.stderr)
-            ),
-        }
+        let Some(shell) = shell else { continue };
+        let out = Process::new(&shell).arg("-n").arg(directory.join(name)).output().expect("runs");
+        assert!(
+            out.status.success() && out.stderr.is_empty(),
+            "{}: {}",
+            shell.display(),
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
     std::fs::remove_dir_all(directory).expect("removed");
 }

@@ -189,6 +189,8 @@ mod tests {
     use std::fs::File;
     use std::process::Command;
 
+    use runtime_tests::skip;
+
     use super::*;
     use crate::sys::pidfd::Ended;
     use crate::sys::spawn::in_child;
@@ -207,8 +209,8 @@ mod tests {
 
     /// Runs `body` in a network namespace with devices, with a second namespace to move them to.
     fn between(body: impl FnOnce(BorrowedFd<'_>)) {
-        if !nix::unistd::geteuid().is_root() {
-            return eprintln!("skipped: not root");
+        if !skip::is_root() {
+            return;
         }
         let end = in_child(|| {
             sys::namespace::unshare(libc::CLONE_NEWNET).unwrap();

@@ -1,13 +1,14 @@
 use std::process::Command;
 
+use runtime_tests::skip;
+
 use super::*;
 use crate::network::publish::Published;
 use crate::sys::pidfd::Ended;
 use crate::sys::spawn::in_child;
 
 fn in_new_network_namespace(body: impl FnOnce(&mut Socket)) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: these tests need root");
+    if !skip::is_root() {
         return;
     }
     let ended = in_child(|| {
@@ -55,7 +56,8 @@ fn made(socket: &mut Socket) {
 
 /// Output of `nft list ruleset`, if the tool is installed.
 fn shown() -> Option<String> {
-    let output = Command::new("nft").args(["list", "ruleset"]).output().ok()?;
+    let nft = skip::tool("nft", "nftables")?;
+    let output = Command::new(nft).args(["list", "ruleset"]).output().unwrap();
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
@@ -91,10 +93,7 @@ fn nft_lists_all_rules_and_elements() {
             ],
         )
         .unwrap();
-        let Some(text) = shown() else {
-            eprintln!("skipped: nft is missing: apt-get install nftables");
-            return;
-        };
+        let Some(text) = shown() else { return };
         for part in [
             "tcp . 8080 : 10.0.0.2 . 80",
             "tcp . 7001 : 10.0.0.2 . 71",
@@ -154,10 +153,7 @@ fn remove(socket: &mut Socket, ports: &[&str], removal: Removal) -> Result<(), R
 #[test]
 fn an_expired_port_can_be_published_again() {
     if Removal::of_this_kernel() == Removal::Delete {
-        eprintln!(
-            "skipped: this kernel cannot change the timeout of an element (since Linux 6.12)"
-        );
-        return;
+        return skip::inapplicable("this kernel cannot change an element's timeout: Linux 6.12");
     }
     in_new_network_namespace(|socket| {
         made(socket);
@@ -181,8 +177,7 @@ fn an_expired_port_can_be_published_again() {
 
 #[test]
 fn a_table_without_its_rules_is_not_whole() {
-    if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("skipped: nft is missing: apt-get install nftables");
+    if skip::tool("nft", "nftables").is_none() {
         return;
     }
     in_new_network_namespace(|socket| {

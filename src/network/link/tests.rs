@@ -1,3 +1,5 @@
+use runtime_tests::skip;
+
 use super::*;
 use crate::sys::netlink::ROUTE;
 use crate::sys::pidfd::Ended;
@@ -5,8 +7,7 @@ use crate::sys::spawn::in_child;
 
 /// Runs `body` in a new network namespace, or prints why it was skipped.
 fn in_new_network_namespace(body: impl FnOnce(&mut Socket)) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: these tests need root");
+    if !skip::is_root() {
         return;
     }
     let ended = in_child(|| {

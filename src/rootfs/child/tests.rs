@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oci_spec::runtime::Mount;
+use runtime_tests::skip;
 
 use super::*;
 use crate::rootfs::parent::open_trees;
@@ -68,10 +69,6 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).unwrap();
     }
-}
-
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
 }
 
 /// Returns the output of the test `name` in new namespaces on `bundle`.
@@ -208,8 +205,7 @@ fn isolated_more(name: &str, more: &[&str], work: impl FnOnce(&Path)) -> Option<
         work(&bundle);
         return None;
     }
-    if !is_root() {
-        eprintln!("skipped: not root");
+    if !skip::is_root() {
         return None;
     }
     let bundle = Bundle::new(name);
@@ -619,7 +615,7 @@ fn unified_cgroup() -> Option<(String, String)> {
 #[test]
 fn the_view_of_cgroup2_is_that_of_a_new_mount() {
     let Some((place, own)) = unified_cgroup() else {
-        return eprintln!("skipped: no cgroup2");
+        return skip::inapplicable("this host has no cgroup2");
     };
     // In the cgroup namespace, the own cgroup is /.
     let variable = format!("ARIL_TEST_UNIFIED={place}{}", own.trim_end_matches('/'));

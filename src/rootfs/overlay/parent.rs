@@ -363,6 +363,8 @@ mod tests {
     use std::ffi::{CStr, CString};
     use std::os::unix::fs::MetadataExt;
 
+    use runtime_tests::skip;
+
     use super::*;
     use crate::fs::Root;
     use crate::rootfs::IdMap;
@@ -433,17 +435,9 @@ mod tests {
         assert_eq!(fs::read("/proc/self/mountinfo").unwrap(), before);
     }
 
-    fn is_root() -> bool {
-        let root = nix::unistd::geteuid().is_root();
-        if !root {
-            eprintln!("skipped: not root");
-        }
-        root
-    }
-
     #[test]
     fn higher_layers_cover_lower_ones_and_neither_is_written() {
-        if !is_root() {
+        if !skip::is_root() {
             return;
         }
         let directory = TestDirectory::new("order");
@@ -463,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_tmpfs_takes_what_is_written_up_to_its_size() {
-        if !is_root() {
+        if !skip::is_root() {
             return;
         }
         let directory = TestDirectory::new("tmpfs");
@@ -479,7 +473,7 @@ mod tests {
 
     #[test]
     fn the_most_layers_there_can_be() {
-        if !is_root() {
+        if !skip::is_root() {
             return;
         }
         let directory = TestDirectory::new("most");
@@ -494,7 +488,7 @@ mod tests {
 
     #[test]
     fn owners_of_lowers_are_mapped() {
-        if !is_root() {
+        if !skip::is_root() {
             return;
         }
         let directory = TestDirectory::new("idmap");
@@ -532,7 +526,7 @@ mod tests {
         let directory = TestDirectory::new("wrong");
         let mut overlay = directory.overlay(directory.ephemeral());
         overlay.layers.lowers[0] = directory.0.join("missing");
-        if !is_root() {
+        if !skip::is_root() {
             return;
         }
         let fault = mount_in_new_namespace(|| make_attached(&overlay, None)).unwrap_err();

@@ -85,13 +85,14 @@ fn by_number(paths: &[PathBuf], userxattr: bool) -> ChildResult<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use runtime_tests::skip;
+
     use super::*;
     use crate::fs::Tree;
 
     #[test]
     fn both_ways_show_the_same() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: not root");
+        if !skip::is_root() {
             return;
         }
         let base = std::env::temp_dir().join(format!("aril-view-{}", std::process::id()));

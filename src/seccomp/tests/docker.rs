@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxSeccomp};
+use runtime_tests::skip;
 use serde_json::Value;
 
 use super::super::plan::{Facts, compile};
@@ -26,7 +27,7 @@ fn dockers() -> Option<Value> {
     let must = named.is_some();
     let found = named.or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()));
     let Some(path) = found else {
-        eprintln!("skipped: Docker's profile is not here: DOCKER_SECCOMP=FILE names one");
+        skip::inapplicable("Docker's profile is not here: DOCKER_SECCOMP=FILE names one");
         return None;
     };
     let file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -36,7 +37,7 @@ fn dockers() -> Option<Value> {
         .any(|rule| rule["names"][0] == "socket" && rule["args"][0]["op"] == "SCMP_CMP_LT");
     assert!(current || !must, "{}: older than Docker 29", path.display());
     if !current {
-        eprintln!("skipped: {} is older than Docker 29", path.display());
+        skip::inapplicable(&format!("{} is older than Docker 29", path.display()));
     }
     current.then_some(file)
 }
