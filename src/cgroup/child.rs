@@ -1,4 +1,4 @@
-//! Joining v1 cgroups, from the inside.
+//! Joins v1 cgroups, in the container's process.
 
 use std::os::fd::OwnedFd;
 
@@ -8,16 +8,16 @@ use nix::unistd::write;
 use crate::cgroup::Step;
 use crate::error::fault::{Attempt, ChildResult};
 
-/// Runs in the child while it has one thread. Writing *oneself* to `tasks` needs no lock that waits
-/// for a grace period, unlike `cgroup.procs` or a pid.
+/// Joins the cgroups. Runs in the child while it has one thread: writing 0, the process itself, to `tasks` needs no
+/// lock that waits for a grace period, unlike `cgroup.procs` or a pid.
 ///
 /// `tasks` are those of [`super::parent::Created`].
 pub fn run(step: &Step, tasks: &[Option<OwnedFd>]) -> ChildResult<()> {
     let Step::Join { index, .. } = step;
     let Some(tasks) = tasks.get(*index).and_then(Option::as_ref) else {
-        return Ok(()); // A rootless container does without this one.
+        return Ok(()); // A rootless container continues without this cgroup.
     };
     let written = write(tasks, b"0");
-    // v1 answers ENOSPC when a cpuset has no CPU or memory node to run on.
+    // v1 answers ENOSPC if the cpuset has no CPU or memory node to run on.
     written.and_then(|n| if n == 1 { Ok(()) } else { Err(Errno::EIO) }).during("write tasks")
 }

@@ -1,8 +1,8 @@
-//! Device rules -> what the device controller permits, as an eBPF program or as v1 lines.
+//! Compiles device rules to the permissions of the device controller, as an eBPF program or as v1 lines.
 //!
-//! The rules are replayed on a model of the v1 controller, so that both versions permit the same: a
-//! default, and exceptions to it whose order no longer matters. Where the default is to deny, one
-//! exception must cover all that is asked for; where it is to allow, none may touch it.
+//! The rules are replayed on a model of the v1 controller, so that both versions permit the same accesses. The model
+//! is a default and exceptions whose order does not matter. If the default denies, one exception must cover the whole
+//! access; if it allows, no exception may match any part of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Char,
 }
 
-/// `None` is any number.
+/// Major number; `None` is any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Node {
     pub kind: Kind,
@@ -78,7 +78,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// What every container may do whatever its rules say: make nodes, and use the usual ones.
+/// Devices that every container may use, whatever its rules say: it may create any node, and open the standard ones.
 const DEFAULTS: [(Node, u8); 11] = [
     (Node::new(Kind::Char, None, None), MKNOD),
     (Node::new(Kind::Block, None, None), MKNOD),
@@ -93,7 +93,7 @@ const DEFAULTS: [(Node, u8); 11] = [
     (Node::new(Kind::Char, Some(10), Some(200)), ALL), // net/tun
 ];
 
-/// What the device controller permits.
+/// Permissions of the device controller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     allow: bool,
@@ -101,25 +101,25 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The spec's rules in order, from nothing permitted; then the defaults.
+    /// Applies the spec's rules in order, starting with nothing permitted; then the defaults.
     pub fn compile(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
         let mut filter = Self::default();
         for (index, rule) in rules.iter().enumerate() {
             filter.replay(index, rule)?;
         }
         for (node, access) in DEFAULTS {
-            // Fails only where all is allowed: a wider denial of the spec's own then stands.
+            // Fails only if everything is allowed: then a wider denial of the spec takes precedence.
             filter.apply(true, node, access).ok();
         }
         Ok(filter)
     }
 
-    /// Nothing is forbidden: there is nothing to enforce.
+    /// Returns true if nothing is forbidden, so no filter is needed.
     pub fn permits_all(&self) -> bool {
         self.allow && self.exceptions.is_empty()
     }
 
-    /// Each exception to nothing, with its access; nothing if the default is to allow.
+    /// Lists the exceptions to a default of denial, with their access; empty if the default allows.
     pub(super) fn permitted(&self) -> Option<Vec<(Node, String)>> {
         let permitted = |(node, access): (&Node, &u8)| (*node, Access(*access).to_string());
         (!self.allow).then(|| self.exceptions.iter().map(permitted).collect())
@@ -128,7 +128,7 @@ impl Filter {
     fn replay(&mut self, index: usize, rule: &LinuxDeviceCgroup) -> Result<()> {
         let access = access(index, rule.access().as_deref().unwrap_or(""))?;
         let (major, minor) = (number("major", rule.major())?, number("minor", rule.minor())?);
-        // No device has such a number, which is the kernel's own sign for any.
+        // No device has this number, which is the kernel's own value for any number.
         let is_no_device = [major, minor].contains(&Some(u32::MAX));
         if access == 0 || is_no_device {
             return Ok(());
@@ -175,8 +175,8 @@ impl Filter {
         Ok(())
     }
 
-    /// (file, lines) in the order to be written. It starts from nothing permitted, or all: for a
-    /// cgroup without processes.
+    /// Returns pairs of (file, lines) in the order in which they are written, for a cgroup without processes: the
+    /// first line permits nothing, or everything.
     pub fn v1_lines(&self) -> [(&'static str, String); 2] {
         let (default, exception) = if self.allow {
             ("devices.allow", "devices.deny")
@@ -189,13 +189,13 @@ impl Filter {
         [(default, "a".to_owned()), (exception, lines.join("\n"))]
     }
 
-    /// What the kernel runs at each open(2) and mknod(2) on cgroup2.
+    /// eBPF program that the kernel runs at each open(2) and mknod(2) on cgroup v2.
     pub fn program(&self) -> Vec<Insn> {
         program::compile(self.allow, &self.exceptions)
     }
 }
 
-/// `aril plan`: the default, then each exception.
+/// Formats the default, then each exception, for `aril plan`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (default, exception) = if self.allow { ("allow", "deny") } else { ("deny", "allow") };
@@ -215,7 +215,7 @@ fn access(index: usize, text: &str) -> Result<u8> {
     Ok(letters(text))
 }
 
-/// Letters that mean nothing are ignored, as by runc and crun.
+/// Parses the letters of an access. Unknown letters are ignored, as by runc and crun.
 fn letters(text: &str) -> u8 {
     text.chars().fold(0, |access, letter| match letter {
         'r' => access | READ,
@@ -225,7 +225,7 @@ fn letters(text: &str) -> u8 {
     })
 }
 
-/// Engines write -1 for any number, too.
+/// Parses a number. Engines write -1 for any number, too.
 fn number(what: &str, value: Option<i64>) -> Result<Option<u32>> {
     match value {
         None | Some(-1) => Ok(None),
@@ -245,7 +245,8 @@ mod tests {
         Filter::compile(&serde_json::from_value::<Vec<LinuxDeviceCgroup>>(rules).unwrap())
     }
 
-    /// The verifier refuses what no path leads to, and a jump out of the program.
+    /// Checks that every instruction is reachable and no jump leaves the program: the kernel's verifier rejects
+    /// others.
     fn assert_all_reached(program: &[Insn]) {
         let mut reached = vec![false; program.len()];
         let mut paths = vec![0];
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// What the kernel would do with the program.
+    /// Interprets the program as the kernel does.
     fn run(program: &[Insn], kind: Kind, access: u8, major: u32, minor: u32) -> bool {
         let kind: u32 = if kind == Kind::Block { 1 } else { 2 };
         let context = [u32::from(access) << 16 | kind, major, minor];
@@ -413,7 +414,7 @@ mod tests {
     #[test]
     fn everything_allowed_needs_no_filter() {
         assert!(filter(json!([{"allow": true, "access": "rwm"}])).unwrap().permits_all());
-        // -1 is any number; a denial that is allowed again is none.
+        // -1 is any number; a denial that is allowed again is no denial.
         let rules = json!([
             {"allow": true, "type": "a", "major": -1, "minor": -1, "access": "rwm"},
             {"allow": false, "type": "c", "major": 4, "access": "rw"},

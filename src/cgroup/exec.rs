@@ -1,4 +1,4 @@
-//! A place in the container's cgroup for one more process of it.
+//! Chooses the cgroups that a further process of a container joins.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -12,27 +12,26 @@ use super::{Paths, Step, Version, freezer, layout};
 use crate::error::{Error, OsContext, Result};
 use crate::sys::open::open;
 
-/// As [`super::parent::Created`], for a container that runs.
+/// Cgroups for an exec, in the form of [`super::parent::Created`].
 #[derive(Debug)]
 pub struct Target {
-    /// For `CLONE_INTO_CGROUP`.
+    /// Directory for `CLONE_INTO_CGROUP`.
     pub dir: Option<OwnedFd>,
-    /// For [`super::child::run`], with `steps`.
+    /// `tasks` files for [`super::child::run`], with `steps`.
     pub tasks: Vec<Option<OwnedFd>>,
     pub steps: Vec<Step>,
 }
 
 impl Target {
-    /// Where the runtime is.
+    /// Returns a target that leaves the process in the runtime's cgroup.
     pub fn nowhere() -> Self {
         Self { dir: None, tasks: Vec::new(), steps: Vec::new() }
     }
 }
 
-/// `sub` is the value of `exec --cgroup`: a path below the container's cgroup, or on v1
-/// `CONTROLLER[,CONTROLLER]:PATH`, more than once. Without it a cgroup of the container's that was
-/// removed, which takes that the container has left it, is replaced by the cgroup that its init
-/// process `init` is in now.
+/// Opens the target. `sub` is the value of `exec --cgroup`: a path below the container's cgroup, or on v1
+/// `CONTROLLER[,CONTROLLER]:PATH`, more than once. Without it, a removed cgroup of the container, which the container
+/// must have left, is replaced by the present cgroup of its init process `init`.
 pub fn target(paths: &Paths, sub: &[String], init: i32) -> Result<Target> {
     let mut target = Target::nowhere();
     let mut now = None;
@@ -65,10 +64,9 @@ pub fn target(paths: &Paths, sub: &[String], init: i32) -> Result<Target> {
 }
 
 impl Target {
-    /// The same, but on cgroup2 in the cgroup that the container's init process is in: the way out
-    /// where the container's own cgroup admits no process. The kernel answers EBUSY where
-    /// controllers are enabled for its children, EOPNOTSUPP where it is an invalid domain of a
-    /// threaded subtree, ENODEV where it was removed.
+    /// Returns the same target, but on cgroup v2 the cgroup that the container's init process is in. This is for a
+    /// cgroup of the container that accepts no process. The kernel answers EBUSY if controllers are enabled for its
+    /// children, EOPNOTSUPP if it is an invalid domain of a threaded subtree, and ENODEV if it was removed.
     pub fn beside(&self, init: i32) -> Result<Self> {
         let now = layout::paths_of(init)?;
         let dir = now.get("").ok_or_else(|| {
@@ -86,7 +84,7 @@ impl Target {
     }
 }
 
-/// What joins the cgroup: a directory for `CLONE_INTO_CGROUP`, on v1 its `tasks`.
+/// Opens the file by which a process joins the cgroup: a directory for `CLONE_INTO_CGROUP`, on v1 its `tasks` file.
 fn open_in(path: &Path, version: Version) -> std::result::Result<OwnedFd, Errno> {
     match version {
         Version::V2 => open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC),
@@ -94,8 +92,8 @@ fn open_in(path: &Path, version: Version) -> std::result::Result<OwnedFd, Errno>
     }
 }
 
-/// A process that joins a frozen cgroup never gets to the program. The container's status does not
-/// tell of a cgroup that is not its own.
+/// Rejects a frozen cgroup: a process that joins it never executes its program. The container's status does not show
+/// the state of a cgroup that is not the container's own.
 fn refuse_frozen(name: &str, dir: &Path) -> Result<()> {
     let paths = Paths::from([(name.to_owned(), dir.to_owned())]);
     if freezer::is_frozen(&paths)? {
@@ -105,17 +103,17 @@ fn refuse_frozen(name: &str, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Running the process outside of the container's limits is no way out.
+/// Adds the hint that the process is not run outside of the container's limits.
 fn missing(path: &Path, errno: Errno) -> Error {
     not_added(Error::os("open", path.display(), errno))
 }
 
-/// The words that callers know from runc.
+/// Adds the words that callers know from runc.
 pub fn not_added(error: Error) -> Error {
     error.context("error adding pid to cgroups")
 }
 
-/// The cgroups to join, each once, with a name that it has in [`Paths`].
+/// Lists the cgroups to join, each once, with one of its names in [`Paths`].
 fn places<'a>(paths: &'a Paths, sub: &[String]) -> Result<BTreeMap<PathBuf, (&'a str, Version)>> {
     let version = Version::of(paths);
     let subs = parse(sub)?;
@@ -132,7 +130,7 @@ fn places<'a>(paths: &'a Paths, sub: &[String]) -> Result<BTreeMap<PathBuf, (&'a
         .iter()
         .map(|(name, base)| {
             let sub = match subs.get(&**name).or_else(|| subs.get("")) {
-                // Cgroups made inside of the container are made in its v1 hierarchies there.
+                // Cgroups that the container created are in its v1 hierarchies.
                 Some(_) if name.is_empty() && version == Version::V1 => "",
                 Some(sub) => sub,
                 None => "",
@@ -143,7 +141,7 @@ fn places<'a>(paths: &'a Paths, sub: &[String]) -> Result<BTreeMap<PathBuf, (&'a
         .collect()
 }
 
-/// Controller -> path below; the empty name is for all.
+/// Maps controllers to paths below the container's cgroup; the empty name is for all controllers.
 fn parse(sub: &[String]) -> Result<BTreeMap<&str, &str>> {
     let bad = |arg: &str, why: &str| {
         Err(Error::new(

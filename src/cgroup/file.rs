@@ -1,4 +1,4 @@
-//! Reading and writing the kernel's small files, in three system calls each.
+//! Reads and writes the kernel's small files, in three system calls each.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,10 +10,10 @@ use nix::fcntl::OFlag;
 use crate::error::{Error, Result};
 use crate::sys::open::open;
 
-/// Bigger than any file read here but the lists of processes, which are read to their end.
+/// Longer than any file read here except lists of processes, which are read to their end.
 const SMALL: usize = 4096;
 
-/// Its text, or nothing if file or cgroup is gone.
+/// Reads a file. Returns `None` if the file or its cgroup does not exist.
 pub fn read(path: &Path) -> Result<Option<String>> {
     let mut text = vec![0; SMALL];
     let read = open(path, OFlag::O_RDONLY).and_then(|file| nix::unistd::read(&file, &mut text));
@@ -27,7 +27,7 @@ pub fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The same, however long it is.
+/// Reads a file of any length.
 pub fn read_all(path: &Path) -> Result<Option<String>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -36,14 +36,14 @@ pub fn read_all(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The value after `key` in a file of `key value` lines; nothing if there is no such file or line.
+/// Returns the value after `key` in a file of `key value` lines; `None` without such a file or line.
 pub fn read_key(path: &Path, key: &str) -> Result<Option<u64>> {
     let text = read(path)?.unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     Ok(value.and_then(|v| v.trim().parse().ok()))
 }
 
-/// One write(2) for each line.
+/// Writes each line by a write(2) of its own.
 pub fn write(path: &Path, value: &str) -> Result<()> {
     let failed = |call, line: &str, e: std::io::Error| {
         Error::io(call, path.display(), &e).context(format!("failed to write {line:?}"))
@@ -55,7 +55,7 @@ pub fn write(path: &Path, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same, where a cgroup that is gone needs nothing: whether it was there.
+/// Does the same for a cgroup that may have been removed. Returns true if it existed.
 pub fn write_if_there(path: &Path, value: &str) -> Result<bool> {
     match write(path, value) {
         Ok(()) => Ok(true),
@@ -64,7 +64,7 @@ pub fn write_if_there(path: &Path, value: &str) -> Result<bool> {
     }
 }
 
-/// The file is missing, or its cgroup was removed while it was open.
+/// Returns true if the file is missing, or its cgroup was removed while it was open.
 pub fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENODEV)
 }

@@ -1,4 +1,4 @@
-//! The freezer: `pause`, `resume`, and the `paused` of `state`.
+//! Freezes and thaws cgroups, for `pause`, `resume`, and the status `paused`.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -20,14 +20,14 @@ enum Freezer {
 }
 
 impl Freezer {
-    /// On a hybrid host v1's, as long as it is there.
+    /// Directory of the freezer: on a hybrid host that of v1, if it exists.
     fn of(paths: &Paths) -> Option<Self> {
         let v1 = paths.get("freezer").map(|dir| Self::V1(dir.join("freezer.state")));
         v1.or_else(|| paths.get("").map(|dir| Self::V2(dir.clone())))
     }
 }
 
-/// By whomever, and whether the cgroup itself or an ancestor was told to.
+/// Returns true if the cgroup is frozen, by any program, through its own file or that of an ancestor.
 pub fn is_frozen(paths: &Paths) -> Result<bool> {
     match Freezer::of(paths) {
         None => Ok(false),
@@ -38,7 +38,7 @@ pub fn is_frozen(paths: &Paths) -> Result<bool> {
     }
 }
 
-/// The innermost of the directory and its ancestors that was told to freeze.
+/// Returns the innermost frozen cgroup among the directory and its ancestors.
 pub(super) fn frozen_level(is_version2: bool, dir: &Path) -> Result<Option<&Path>> {
     let name = if is_version2 { "cgroup.freeze" } else { "freezer.self_freezing" };
     for level in dir.ancestors().take_while(|level| level.starts_with(layout::MOUNT)) {
@@ -49,12 +49,13 @@ pub(super) fn frozen_level(is_version2: bool, dir: &Path) -> Result<Option<&Path
     Ok(None)
 }
 
-/// The same for a container whose init process is `init`: a cgroup that it has left freezes it no more.
+/// Returns true if the container with init process `init` is frozen. A cgroup that the process has left does not
+/// freeze it.
 pub fn has_frozen(paths: &Paths, init: i32) -> Result<bool> {
     Ok(is_frozen(paths)? && left(paths, init)?.is_none())
 }
 
-/// The cgroup to freeze and the cgroup that `init` is in, if that is another one.
+/// Returns the cgroup to freeze, and the cgroup that `init` is in if that is another one.
 fn left(paths: &Paths, init: i32) -> Result<Option<(PathBuf, PathBuf)>> {
     let name = if paths.contains_key("freezer") { "freezer" } else { "" };
     let own: Paths =
@@ -62,8 +63,8 @@ fn left(paths: &Paths, init: i32) -> Result<Option<(PathBuf, PathBuf)>> {
     layout::left(&own, init)
 }
 
-/// Refuses to freeze a cgroup that the container's init process has left: the kernel calls a cgroup
-/// without processes frozen, while the container goes on elsewhere.
+/// Rejects a cgroup that the container's init process has left: the kernel reports a cgroup without processes as
+/// frozen while the container runs elsewhere.
 pub fn refuse_left(paths: &Paths, init: i32) -> Result<()> {
     match left(paths, init)? {
         None => Ok(()),
@@ -75,7 +76,8 @@ pub fn refuse_left(paths: &Paths, init: i32) -> Result<()> {
     }
 }
 
-/// Returns when every process is frozen. Leaves the container thawed if one cannot be.
+/// Freezes the container and returns when every process is frozen. If a process cannot be frozen, the container is
+/// thawed.
 pub fn freeze(paths: &Paths) -> Result<()> {
     freeze_within(paths, PATIENCE)
 }
@@ -97,7 +99,7 @@ pub(super) fn freeze_within(paths: &Paths, patience: Duration) -> Result<()> {
     frozen.map_err(|e| e.context("failed to freeze"))
 }
 
-/// A cgroup that is gone is not frozen.
+/// Returns true if the cgroup is frozen; false if it does not exist.
 pub fn thaw(paths: &Paths) -> Result<()> {
     match Freezer::of(paths) {
         None => Ok(()),
@@ -111,7 +113,7 @@ fn too_late(patience: Duration) -> Error {
         .hint("a process in an uninterruptible sleep (state D) cannot be frozen")
 }
 
-/// The kernel tells through poll(2) when `cgroup.events` changes.
+/// Waits for a change of `cgroup.events`, which the kernel reports by poll(2).
 fn freeze_v2(dir: &Path, patience: Duration) -> Result<()> {
     let path = dir.join("cgroup.events");
     let mut events = File::open(&path).os("open", path.display())?;
@@ -139,8 +141,8 @@ fn freeze_v2(dir: &Path, patience: Duration) -> Result<()> {
     }
 }
 
-/// v1 can stay half frozen for ever when a process forks at the wrong moment: thawing for an
-/// instant lets it past.
+/// A v1 freezer can stay half frozen if a process forks at the wrong moment. Thawing for an instant lets the fork
+/// finish.
 fn freeze_v1(state: &Path, patience: Duration) -> Result<()> {
     const TRIES_BEFORE_THAW: u32 = 25;
     let deadline = Instant::now() + patience;

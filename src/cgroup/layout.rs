@@ -1,7 +1,7 @@
-//! Which hierarchies are mounted where, and in which cgroup of each the runtime itself is.
+//! Finds the mounted cgroup hierarchies, and the runtime's own cgroup in each.
 //!
-//! On a host with cgroup2 alone this costs one statfs(2); the runtime's own cgroup is read only for
-//! a `cgroupsPath` that is counted from it.
+//! On a host with cgroup v2 alone this costs one statfs(2); the runtime's own cgroup is read only for a `cgroupsPath`
+//! that is relative to it.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,33 +14,32 @@ use super::{Paths, stored};
 use crate::error::{Error, OsContext, Result};
 use crate::path::absolute;
 
-/// Where every distribution mounts cgroups, and the only place we look for cgroup2 alone.
+/// Mount point of cgroups on every distribution, and the only place where a cgroup v2 hierarchy alone is looked for.
 pub const MOUNT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
-    /// cgroup2 alone at [`MOUNT`].
+    /// Cgroup v2 alone, at [`MOUNT`].
     Unified {
-        /// The runtime's own cgroup, absolute within the mount, if the container's is relative to
-        /// it.
+        /// Runtime's own cgroup, absolute within the mount, if the container's path is relative to it.
         own: Option<PathBuf>,
     },
-    /// v1 hierarchies, and on a hybrid host cgroup2 beside them.
+    /// Hierarchies of v1, and on a hybrid host cgroup v2 beside them.
     Legacy { hierarchies: Vec<Hierarchy> },
 }
 
-/// A mounted hierarchy of a [`Layout::Legacy`] host.
+/// Mounted hierarchy of a [`Layout::Legacy`] host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// Its controllers, or `name=...` for one without; the one empty name is that of cgroup2.
+    /// Controllers, or `name=...` for a hierarchy without one; the single empty name is that of cgroup v2.
     pub names: Vec<String>,
     pub mount: PathBuf,
-    /// The runtime's own cgroup, absolute within the mount.
+    /// Runtime's own cgroup, absolute within the mount.
     pub own: PathBuf,
 }
 
 impl Layout {
-    /// Looks at the host on behalf of a container with this `linux.cgroupsPath`.
+    /// Reads the layout for a container with this `linux.cgroupsPath`.
     pub fn observe(cgroups_path: Option<&Path>) -> Result<Self> {
         let unified = statfs(MOUNT).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
         if !unified {
@@ -52,7 +51,7 @@ impl Layout {
         Ok(Self::Unified { own })
     }
 
-    /// The same for another process, with its cgroups in the place of the runtime's own.
+    /// Reads the layout with the cgroups of another process instead of the runtime's own.
     fn of_process(pid: i32) -> Result<Self> {
         let membership = visible(&read(&format!("/proc/{pid}/cgroup"))?);
         let unified = statfs(MOUNT).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
@@ -77,12 +76,13 @@ impl Layout {
     }
 }
 
-/// The directories of the cgroups that a process is in.
+/// Lists the directories of the cgroups that a process is in.
 pub fn paths_of(pid: i32) -> Result<Paths> {
     Ok(directories(Layout::of_process(pid)?, |own| own))
 }
 
-/// The directories that there are of the cgroup of this name, or, as systemd's driver names them, of a slice.
+/// Lists the existing directories of the cgroup of this name; a name in the form of the systemd driver is that of a
+/// slice.
 pub fn paths_at(cgroup: &Path) -> Result<Paths> {
     let slice = cgroup.file_name().and_then(|name| name.to_str());
     let wanted = match slice.filter(|name| name.ends_with(".slice")) {
@@ -94,7 +94,7 @@ pub fn paths_at(cgroup: &Path) -> Result<Paths> {
     Ok(paths)
 }
 
-/// Moves a process into the cgroups of this path, from the roots of all hierarchies that have it.
+/// Moves a process into the cgroups of this path, in all hierarchies in which it exists.
 pub fn join_existing(cgroup: &Path, pid: i32) -> Result<()> {
     let wanted = clean(cgroup);
     let mut paths = directories(Layout::of_process(pid)?, |_| wanted.clone());
@@ -105,7 +105,7 @@ pub fn join_existing(cgroup: &Path, pid: i32) -> Result<()> {
     stored::join(&paths, pid)
 }
 
-/// By controller; `place` says where in a hierarchy, given the process's own place.
+/// Returns directories by controller. `place` maps the process's own cgroup in a hierarchy to the wanted one.
 fn directories(layout: Layout, place: impl Fn(PathBuf) -> PathBuf) -> Paths {
     let within = |mount: &Path, own: PathBuf| {
         let place = place(own);
@@ -125,8 +125,8 @@ fn directories(layout: Layout, place: impl Fn(PathBuf) -> PathBuf) -> Paths {
     }
 }
 
-/// Returns the lines of a `/proc/PID/cgroup` whose cgroup is inside the runtime's own cgroup
-/// namespace. The path of any other starts with `/..`, and leads to a cgroup that has no path here.
+/// Returns the lines of a `/proc/PID/cgroup` with a cgroup inside the runtime's own cgroup namespace. The path of any
+/// other cgroup starts with `/..`, and has no path in this namespace.
 fn visible(membership: &str) -> String {
     let outside = |line: &str| {
         line.split_once(":/..").is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with('/'))
@@ -134,9 +134,8 @@ fn visible(membership: &str) -> String {
     membership.lines().filter(|line| !outside(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Whether process `pid` is still in these cgroups, or in one below them. A container that has
-/// write access to the cgroup tree can move itself to any other cgroup. True where the kernel does
-/// not show a cgroup of the process.
+/// Returns true if process `pid` is in these cgroups, or in one below them, or if the kernel shows no cgroup of it. A
+/// container with write access to the cgroup tree can move itself to any other cgroup.
 pub fn holds(paths: &Paths, pid: i32) -> Result<bool> {
     Ok(left(paths, pid)?.is_none())
 }
@@ -144,7 +143,7 @@ pub fn holds(paths: &Paths, pid: i32) -> Result<bool> {
 /// Returns a cgroup of `paths` that process `pid` has left, and the cgroup that it is in now.
 pub fn left(paths: &Paths, pid: i32) -> Result<Option<(PathBuf, PathBuf)>> {
     let now = match paths_of(pid) {
-        // It has ended in the meantime.
+        // The process has ended in the meantime.
         Err(e) if matches!(e.errno(), Some(Errno::ENOENT | Errno::ESRCH)) => return Ok(None),
         now => now?,
     };
@@ -155,26 +154,25 @@ pub fn left(paths: &Paths, pid: i32) -> Result<Option<(PathBuf, PathBuf)>> {
 }
 
 fn read(path: &str) -> Result<String> {
-    // In two reads: std's own start with 32 bytes where a file has no size.
+    // Two reads; std starts with 32 bytes for a file without a size.
     let mut text = String::with_capacity(4096);
     std::fs::File::open(path).and_then(|mut f| f.read_to_string(&mut text)).os("read", path)?;
     Ok(text)
 }
 
-/// The cgroup2 line of a `/proc/PID/cgroup`.
+/// Returns the cgroup v2 line of a `/proc/PID/cgroup`.
 pub(super) fn own_unified(membership: &str) -> Option<PathBuf> {
     membership.lines().find_map(|line| line.strip_prefix("0::")).map(|own| clean(Path::new(own)))
 }
 
-/// Absolute and without `.` or `..`, by the text alone: `..` never leads above the root.
+/// Returns the path as absolute text without `.` or `..`; `..` never leads above the root.
 pub(super) fn clean(path: &Path) -> PathBuf {
     absolute(Path::new("/"), path)
 }
 
-/// A cgroup mount in `/proc/self/mountinfo`.
+/// Cgroup mount in `/proc/self/mountinfo`.
 struct Mount<'a> {
-    /// The part of the hierarchy that is mounted: not `/` in a container without a cgroup
-    /// namespace.
+    /// Mounted part of the hierarchy: not `/` in a container without a cgroup namespace.
     root: &'a str,
     point: PathBuf,
     version2: bool,
@@ -192,7 +190,7 @@ impl<'a> Mount<'a> {
             "cgroup2" => true,
             _ => return None,
         };
-        // Others are somebody's private views, such as those of a container's rootfs.
+        // Others are private views, such as those in a container's rootfs.
         if !point.starts_with(MOUNT) {
             return None;
         }
@@ -207,13 +205,13 @@ impl<'a> Mount<'a> {
         }
     }
 
-    /// `/proc/self/cgroup` counts from the hierarchy's root, a path from the mounted part.
+    /// Converts a path of `/proc/self/cgroup`, which starts at the hierarchy's root, to one within the mounted part.
     fn within(&self, own: &str) -> PathBuf {
         clean(Path::new(own).strip_prefix(self.root).unwrap_or(Path::new(own)))
     }
 }
 
-/// For `runtime-tests/fuzz/`: whatever the two files hold, no cgroup is outside of its mount.
+/// Checks for `runtime-tests/fuzz/` that no cgroup is outside of its mount, for any content of the two files.
 #[cfg(fuzzing)]
 pub fn check_files(mountinfo: &str, membership: &str) {
     let Layout::Legacy { hierarchies } = Layout::legacy(mountinfo, membership) else { return };
@@ -257,7 +255,7 @@ mod tests {
             seen,
             [
                 ("name=systemd".into(), "/sys/fs/cgroup/systemd", "/user.slice"),
-                // pids is mounted elsewhere only; memory is counted from the mounted part.
+                // pids is mounted elsewhere only; the path of memory starts at the mounted part.
                 ("memory".into(), "/sys/fs/cgroup/memory", "/own"),
                 ("cpu,cpuacct".into(), "/sys/fs/cgroup/cpu,cpuacct", "/a:b"),
                 (String::new(), "/sys/fs/cgroup/unified", "/user.slice"),

@@ -1,8 +1,8 @@
-//! The memory limits of a container that is being made.
+//! Sets the memory limits of a container that is being created.
 //!
-//! They come last, when the container's process has set everything up and waits to be let go: the
-//! copies of pages that it made on its way do not count against the limit then, and are given
-//! back when the program takes their place. What it still holds at that moment must fit.
+//! They are set last, when the container's process has finished its setup and waits. Pages that it copied during setup
+//! do not count against the limit then, and are released when the program replaces them. The memory that it still uses
+//! at that moment must fit.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -12,7 +12,7 @@ use super::parent::{Created, number, set};
 use super::{Driver, Paths, Plan, Version, file, stored, systemd};
 use crate::error::{Error, Result};
 
-/// The container's program must not run before it has returned.
+/// Sets the limits. The container's program must not run before this returns.
 pub fn limit(plan: &Plan, created: &Created) -> Result<()> {
     if let (Version::V2, Some(limit), Some(dir)) =
         (plan.version, plan.memory_limit(), created.paths.get(""))
@@ -33,8 +33,8 @@ fn set_all(plan: &Plan, created: &Created) -> Result<()> {
     set(&created.paths, plan.writes.iter().filter(|w| w.is_memory()))
 }
 
-/// Until systemd has come to a unit that it has accepted, it may take the controller away again,
-/// because another unit beside it has ended.
+/// Waits until the memory controller is available. Before systemd processes a unit that it has accepted, it may
+/// disable the controller because another unit beside it has ended.
 fn wait_for_controller(plan: &Plan, created: &Created) {
     const TRIES: u32 = 200;
     let Some(dir) = created.paths.get("") else { return };
@@ -47,9 +47,8 @@ fn wait_for_controller(plan: &Plan, created: &Created) {
     }
 }
 
-/// Each CPU sets memory aside for the cgroup, 64 pages at a time, which counts as used. cgroup2 asks
-/// for it back when a limit is set, but does not wait for the answer before it kills; `memory.high`
-/// asks, too, and kills nobody.
+/// Releases memory that each CPU has charged to the cgroup in advance, 64 pages at a time. When a limit is set, cgroup
+/// v2 releases it but does not wait before it kills; `memory.high` releases it, too, and kills no process.
 fn make_room(dir: &Path, limit: u64) -> Result<()> {
     const TRIES: u32 = 50;
     let used = || number(dir, "memory.current");
@@ -73,7 +72,7 @@ fn make_room(dir: &Path, limit: u64) -> Result<()> {
     .hint("raise linux.resources.memory.limit"))
 }
 
-/// The kernel's OOM killer leaves no other trace than a counter: what there is to say if it counts.
+/// Returns an error if the kernel's OOM killer killed a process of the cgroup. A counter is its only trace.
 pub fn why_killed(plan: &Plan, paths: &Paths) -> Option<Error> {
     if stored::oom_kills(paths).ok()? == 0 {
         return None;
@@ -88,7 +87,7 @@ pub fn why_killed(plan: &Plan, paths: &Paths) -> Option<Error> {
     })
 }
 
-/// What may be behind the end of a process of a container that was made by an earlier call.
+/// Returns a hint that the OOM killer may have ended a process, for a container that an earlier call created.
 pub fn what_oom_ended(paths: &Paths) -> Option<String> {
     let kills = stored::oom_kills(paths).ok().filter(|kills| *kills > 0)?;
     let (dir, name) = match (paths.get("memory"), paths.get("")) {

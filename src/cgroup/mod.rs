@@ -1,39 +1,37 @@
-//! The container's cgroup: where it is, its limits, its device filter, its freezer and its end.
+//! The container's cgroup: its path, limits, device filter, freezer and removal.
 //!
 //! # Theory of operation
 //!
-//! `create` decides first ([`plan`]: pure, all input errors) and then works in this order:
+//! `create` decides first ([`plan`]: pure, with all input errors) and then works in this order:
 //!
-//! 1. [`parent::create`] makes the directories and gives a place to be cloned into: on cgroup2 a
-//!    directory descriptor for `CLONE_INTO_CGROUP`, on v1 one open `tasks` file per hierarchy.
-//! 2. On v1 the child writes `0` to each of them ([`child`]), as its first step and before it makes
-//!    a cgroup namespace, whose root is the cgroup at that moment.
-//! 3. [`parent::complete`] writes limits and attaches the device filter while the child sets up its
-//!    mounts. The child must not be let through the gate before it has returned.
-//! 4. [`memory::limit`] writes those of memory when the child is set up: what that took is not
+//! 1. [`parent::create`] creates the directories and opens them: on cgroup v2 a directory descriptor for
+//!    `CLONE_INTO_CGROUP`, on v1 one `tasks` file per hierarchy.
+//! 2. On v1 the child writes `0` to each of them ([`child`]), as its first step and before it creates a cgroup
+//!    namespace, whose root is its cgroup at that moment.
+//! 3. [`parent::complete`] writes limits and attaches the device filter while the child sets up its mounts. The
+//!    child's program must not run before this returns.
+//! 4. [`memory::limit`] writes the memory limits when the child is set up, so that memory used by the setup is not
 //!    charged to them.
 //!
-//! **The rule of the grace period.** Moving a process by its pid takes the write side of the
-//! kernel's `cgroup_threadgroup_rwsem`, which sleeps for an RCU grace period: 8 to 16 ms on an idle
-//! host. Neither of the two ways above does; nothing on the way to a started process may write a
-//! pid. See `docs/decisions/0002-cgroup-join.md`.
+//! **No grace period.** Moving a process by its pid takes the write side of the kernel's `cgroup_threadgroup_rwsem`,
+//! which sleeps for an RCU grace period: 8 to 16 ms on an idle host. Neither of the two ways above does. No code
+//! between the clone and the program may write a pid to a cgroup. See `docs/decisions/0002-cgroup-join.md`.
 //!
-//! With `--systemd-cgroup` the directories are the same, and a unit of systemd's is made around them:
-//! see [`systemd`].
+//! With `--systemd-cgroup` the directories are the same, and systemd creates a unit around them: see [`systemd`].
 //!
-//! **Stored paths.** Later verbs know nothing but [`Paths`], as the record has them: one entry with
-//! the empty name on cgroup2, one entry per controller on v1, both on a hybrid host. Operations on
-//! them are in [`stored`], [`freezer`] and [`exec`]; a cgroup that is gone is no error there.
+//! **Stored paths.** Later verbs have only the [`Paths`] of the record: one entry with the empty name on cgroup v2,
+//! one entry per controller on v1, both on a hybrid host. [`stored`], [`freezer`] and [`exec`] work on them; a missing
+//! cgroup is no error there.
 
-mod below;
 pub mod child;
+pub mod clone;
+mod descendants;
 pub mod devices;
 pub mod exec;
 mod file;
 pub mod freezer;
 pub mod layout;
 pub mod memory;
-pub mod newborn;
 pub mod oom;
 pub mod parent;
 pub mod plan;
@@ -52,21 +50,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use layout::Layout;
-pub use plan::{Input, Plan, plan};
+pub use plan::{CgroupRequest, Plan, plan};
 
-/// Controller -> directory of the container, as in the `cgroup_paths` of runc's `state.json`. The
-/// empty name is cgroup2.
+/// Directory of the container by controller, as in the `cgroup_paths` of runc's `state.json`. The empty name is cgroup
+/// v2.
 pub type Paths = BTreeMap<String, PathBuf>;
 
-/// Who makes the cgroup.
+/// Creator of the cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Driver {
-    /// We do, in the cgroup file system.
+    /// Aril, in the cgroup file system.
     Cgroupfs,
     Systemd(systemd::Unit),
 }
 
-/// Whose files the limits are written to.
+/// Version whose files the limits are written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     V1,
@@ -74,7 +72,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// v1 files are used wherever a v1 hierarchy is: cgroup2 is then only a place to be.
+    /// v1 files are used if any v1 hierarchy is mounted; cgroup v2 then has no limits.
     pub fn of(paths: &Paths) -> Self {
         if paths.keys().all(String::is_empty) { Self::V2 } else { Self::V1 }
     }
@@ -85,33 +83,33 @@ impl Version {
 pub struct Write {
     pub controller: Cow<'static, str>,
     pub file: Cow<'static, str>,
-    /// Each line is written by itself, as the kernel takes one setting per write(2).
+    /// True if each line needs a write(2) of its own, because the kernel accepts one setting per write.
     pub value: String,
     pub absent: Absent,
-    /// Refused with EINVAL, it is tried again after the next write: some pairs of files constrain
-    /// each other, and which must go first depends on the values in force.
+    /// True if a write that fails with EINVAL is repeated after the next one: some pairs of files constrain each
+    /// other, and the order depends on the present values.
     pub again: bool,
     pub guard: Option<Guard>,
-    /// Came in `linux.resources.unified`: its refusals have texts of their own.
+    /// True for a limit of `linux.resources.unified`, whose errors have texts of their own.
     pub unified: bool,
 }
 
-/// What a missing file means.
+/// Meaning of a missing file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
     Refuse,
-    /// The value is what holds without the file anyway.
+    /// The value is in effect without the file, too.
     Ignore,
-    /// This is the file's name on the other kernels.
+    /// Name of the file on other kernels.
     Instead(Box<Write>),
 }
 
-/// `checkBeforeUpdate`: refuses a limit below what is in use.
+/// `checkBeforeUpdate`: rejects a limit below the present usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
     pub what: &'static str,
     pub limit: u64,
-    /// Files whose sum is in use.
+    /// Files whose sum is the present usage.
     pub usage: &'static [&'static str],
 }
 
@@ -148,12 +146,12 @@ impl Write {
         Self { again: true, ..self }
     }
 
-    /// Set after all others: see [`memory`].
+    /// True for a limit that is set after all others: see [`memory`].
     fn is_memory(&self) -> bool {
         self.controller == "memory"
     }
 
-    /// The container cannot be had as asked without the controller.
+    /// True if the requested container is not possible without the controller.
     fn needs_controller(&self) -> bool {
         self.absent != Absent::Ignore
     }
@@ -170,10 +168,10 @@ impl fmt::Display for Write {
     }
 }
 
-/// What the child does.
+/// Action of the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Joins a v1 cgroup by itself, through the `tasks` file that [`parent::create`] opened.
+    /// Join a v1 cgroup, through the `tasks` file that [`parent::create`] opened.
     Join { index: usize, path: PathBuf },
 }
 
@@ -185,7 +183,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The directories, each once: on v1 several controllers may share one.
+/// Lists the directories, each once: on v1 several controllers may share one.
 fn directories(paths: &Paths) -> Vec<&Path> {
     let mut all: Vec<&Path> = paths.values().map(PathBuf::as_path).collect();
     all.sort_unstable();

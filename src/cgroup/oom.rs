@@ -1,4 +1,4 @@
-//! Being told when the kernel ends processes of the container for want of memory.
+//! Watches for processes of the container that the kernel ends because memory is exhausted.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,8 +11,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::{Paths, Version, file, stored};
 use crate::error::{OsContext, Result};
 
-/// Readable when there may be news. On cgroup2 the counter of kills says what they are; v1 tells of
-/// each time that memory ran out.
+/// Descriptor that is readable when there may be a new event. On cgroup v2 a counter tells the kills; v1 reports each
+/// time that memory was exhausted.
 #[derive(Debug)]
 pub enum Watch {
     V1 { told: EventFd, control: PathBuf },
@@ -20,7 +20,7 @@ pub enum Watch {
 }
 
 impl Watch {
-    /// None without a memory controller.
+    /// Opens the watch. `None` without a memory controller.
     pub fn begin(paths: &Paths) -> Result<Option<Self>> {
         let (key, name) = match Version::of(paths) {
             Version::V1 => ("memory", "memory.oom_control"),
@@ -56,11 +56,11 @@ impl Watch {
         Ok(Self::V2 { changed, paths: paths.clone(), kills: stored::oom_kills(paths)? })
     }
 
-    /// Whether it has happened since the last look. Never waits.
+    /// Returns true if there was a kill since the last call. Never waits.
     pub fn happened(&mut self) -> Result<bool> {
         match self {
             Self::V1 { told, control } => match told.read() {
-                // The end of the cgroup is told in the same way.
+                // The removal of the cgroup is reported in the same way.
                 Ok(_) => Ok(control.exists()),
                 Err(Errno::EAGAIN) => Ok(false),
                 Err(errno) => Err(errno).os("read", "eventfd"),

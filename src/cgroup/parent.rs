@@ -1,4 +1,4 @@
-//! Making the container's cgroup, and setting its limits.
+//! Creates the container's cgroup, and sets its limits.
 
 use std::fs::{self, TryLockError};
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use nix::unistd::{AccessFlags, access, mkdir};
 
 use super::plan::Target;
 use super::{
-    Absent, Driver, Paths, Plan, Version, Write, file, freezer, layout, newborn, stored, systemd,
+    Absent, Driver, Paths, Plan, Version, Write, clone, file, freezer, layout, stored, systemd,
 };
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::process::in_user_namespace;
@@ -23,42 +23,43 @@ use crate::id::HostPid;
 use crate::sys::bpf;
 use crate::sys::open::open;
 
-/// A place for the container's first process.
+/// Cgroup for the container's first process.
 #[derive(Debug, Default)]
 pub struct Created {
-    /// For `CLONE_INTO_CGROUP`; on a hybrid host too.
+    /// Directory for `CLONE_INTO_CGROUP`, on a hybrid host, too.
     pub dir: Option<OwnedFd>,
-    /// For [`super::child::run`].
+    /// `tasks` files for [`super::child::run`].
     pub tasks: Vec<Option<OwnedFd>>,
-    /// Where the container really is: less than planned if it is rootless and was not permitted.
+    /// Actual cgroups of the container: fewer than planned if it is rootless and some are not permitted.
     pub paths: Paths,
     pub warnings: Vec<String>,
-    /// The first process cannot be born there: it waits until [`complete`] has had it moved.
+    /// True if the first process cannot be cloned into the cgroup: it waits until [`complete`] has moved it.
     pub moves: bool,
     has_unit: bool,
-    /// Why there is no cgroup in some hierarchy.
+    /// Reason for a missing cgroup in some hierarchy.
     refused: Option<Error>,
-    /// See [`take`]. Where the first hierarchy is cgroup2, `dir` is the lock.
+    /// Lock of [`take`]. If the first hierarchy is cgroup v2, `dir` is the lock.
     lock: Option<OwnedFd>,
     taken: bool,
-    /// Outermost first.
+    /// Directories that were created, outermost first.
     made: Vec<PathBuf>,
 }
 
 impl Created {
-    /// For the clone.
-    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+    /// Returns the directory for the clone.
+    pub fn clone_target(&self) -> Option<BorrowedFd<'_>> {
         self.dir.as_ref().filter(|_| !self.moves).map(AsFd::as_fd)
     }
 
-    /// The first process has died: whether it is to be tried again, and moved.
+    /// Returns true if the first process died because it was cloned into the cgroup. It is then to be cloned again,
+    /// and moved.
     pub fn moves_instead(&mut self) -> bool {
-        let dies = !self.moves && self.dir.as_ref().is_some_and(newborn::dies_in);
+        let dies = !self.moves && self.dir.as_ref().is_some_and(clone::kills_child);
         self.moves |= dies;
         dies
     }
 
-    /// Nothing but what we made, and of that only what nobody else uses by now.
+    /// Removes what was created, except what others use in the meantime.
     fn undo(self) -> Result<()> {
         if self.has_unit {
             systemd::parent::stop(&self.paths);
@@ -68,15 +69,15 @@ impl Created {
         removed
     }
 
-    /// The directories that were made, with those above the container's, which no record lists; of them only what
-    /// nobody else uses by now.
+    /// Removes the directories that were created, also those above the container's, which no record lists. The kernel
+    /// keeps those that others use in the meantime.
     pub fn remove_made(&self) {
         for dir in self.made.iter().rev() {
             file::rmdir(dir).ok();
         }
     }
 
-    /// Whether systemd has made a unit around the first process.
+    /// Returns true if systemd has created a unit around the first process.
     pub fn has_unit(&self) -> bool {
         self.has_unit
     }
@@ -86,13 +87,13 @@ impl Created {
     }
 }
 
-/// Makes the directories and opens them for the clone. What was made is removed on failure.
+/// Creates the directories and opens them for the clone. On failure, what was created is removed.
 pub fn create(plan: &Plan) -> Result<Created> {
     let mut created = Created::default();
     match create_all(plan, &mut created) {
         Ok(()) => Ok(created),
         Err(e) => {
-            // A cgroup that was there before us is in use: it stays.
+            // A cgroup that existed before is in use: it stays.
             let Created { ref made, ref mut paths, .. } = created;
             paths.retain(|_, dir| made.contains(dir));
             created.undo().ok();
@@ -103,9 +104,9 @@ pub fn create(plan: &Plan) -> Result<Created> {
 
 fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
     if let Driver::Systemd(unit) = &plan.driver {
-        systemd::parent::let_go_of_the_last(unit, stored::pids(&plan.paths)?.is_empty());
+        systemd::parent::remove_previous(unit, stored::pids(&plan.paths)?.is_empty());
         if unit.user && !may_clone_into(&plan.targets)? {
-            // systemd would move the process into what another container has, or what is frozen.
+            // systemd would move the process into a cgroup that another container uses, or that is frozen.
             for target in &plan.targets {
                 if target.dir.exists() {
                     refuse_used(target)?;
@@ -118,7 +119,7 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
             return Ok(());
         }
     }
-    // The same one is the first of each create.
+    // The same hierarchy is the first of each create.
     let (unified, others): (Vec<_>, Vec<_>) = plan.targets.iter().partition(|t| t.is_version2());
     for target in unified.into_iter().chain(others) {
         let made = match created.taken {
@@ -156,13 +157,13 @@ fn make(target: &Target, made: &mut Vec<PathBuf>) -> Result<()> {
         .map_err(|(dir, errno)| Error::os("mkdir", dir.display(), errno))
 }
 
-/// The innermost first, as its parent mostly is there.
+/// Creates the directory: the innermost first, because its parent mostly exists.
 fn make_below(
     dir: &Path,
     mount: &Path,
     made: &mut Vec<PathBuf>,
 ) -> std::result::Result<(), (PathBuf, Errno)> {
-    // A create beside this one that fails removes the parents that it made, and so does systemd.
+    // Another create that fails at the same time removes the parents that it created, and so does systemd.
     const TRIES: u32 = 20;
     for _ in 0..TRIES {
         match mkdir(dir, Mode::from_bits_truncate(0o755)) {
@@ -186,8 +187,8 @@ fn is_not_permitted(errno: Errno) -> bool {
     matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
 }
 
-/// The kernel's rule for both a move and a clone: write access to the `cgroup.procs` of the common
-/// ancestor of where we are and where it goes.
+/// Returns true if the kernel permits a move or a clone: it requires write access to the `cgroup.procs` of the common
+/// ancestor of the runtime's cgroup and the target.
 fn may_clone_into(targets: &[Target]) -> Result<bool> {
     const MEMBERSHIP: &str = "/proc/self/cgroup";
     let text = fs::read_to_string(MEMBERSHIP).os("read", MEMBERSHIP)?;
@@ -200,34 +201,33 @@ fn may_clone_into(targets: &[Target]) -> Result<bool> {
     }))
 }
 
-/// All of the cgroup but limits of memory: its unit if systemd is to make one, which moves the
-/// process if it is not there yet; limits; the device filter. The container's program must not run
-/// before it has returned.
+/// Completes the cgroup except for memory limits: its unit, which systemd creates, moving a process that is not there
+/// yet; limits; the device filter. The container's program must not run before this returns.
 pub fn complete(plan: &Plan, created: &mut Created, pid: HostPid) -> Result<()> {
     let Driver::Systemd(unit) = &plan.driver else {
         if let (true, Some(dir)) = (created.moves, &created.dir) {
-            newborn::join(dir, pid.0)?;
+            clone::move_into(dir, pid.0)?;
         }
         return apply(plan, created);
     };
     let settled = unit.settles || created.moves;
     if !settled {
-        // First, as systemd then sleeps with the kernel's lock on all cgroups in its hand.
+        // First, because systemd then sleeps with the kernel's lock on all cgroups.
         apply(plan, created)?;
     }
     systemd::parent::start(unit, pid, settled)
         .context(|| "unable to apply cgroup configuration".to_owned())?;
     created.has_unit = true;
-    // From here on the slices are systemd's to remove.
+    // From now on systemd removes the slices.
     created.made.retain(|dir| plan.targets.iter().any(|target| target.dir == *dir));
     if settled { apply_to_unit(plan, created) } else { Ok(()) }
 }
 
-/// What systemd has made needs what [`prepare`] would have done.
+/// Prepares the cgroups that systemd has created, as [`create`] does for others.
 fn apply_to_unit(plan: &Plan, created: &mut Created) -> Result<()> {
     if plan.version == Version::V2 {
         for target in &plan.targets {
-            // Its own needs may be fewer than ours.
+            // systemd may enable fewer controllers than Aril needs.
             controllers::enable(target, &plan.writes)?;
             if created.moves {
                 created.dir = Some(open_directory(&target.dir)?);
@@ -238,7 +238,7 @@ fn apply_to_unit(plan: &Plan, created: &mut Created) -> Result<()> {
     apply(plan, created)
 }
 
-/// Rootless, and nobody asked for this place.
+/// Returns true if a rootless container may continue without this cgroup: no path was requested.
 fn do_without(plan: &Plan, created: &mut Created, refused: Error) -> Result<()> {
     if plan.version == Version::V2 && plan.writes.iter().any(Write::needs_controller) {
         return Err(refused.context(
@@ -265,20 +265,20 @@ fn require_joined(plan: &Plan, created: &Created) -> Result<()> {
     }
 }
 
-/// Makes the cgroup, or finds it, and locks it by flock(2) on its directory: of two creates that want the same
-/// cgroup at the same moment, both would find it empty. The lock is held until the first process is inside.
+/// Creates the cgroup, or finds it, and locks it by flock(2) on its directory: two creates with the same cgroup at the
+/// same moment would both find it empty. The lock is held until the first process is inside.
 fn take(target: &Target, created: &mut Created) -> Result<()> {
     loop {
         make(target, &mut created.made)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = match open(&target.dir, flags) {
-            // The create that held it has failed.
+            // The create that held the lock has failed.
             Err(Errno::ENOENT | Errno::ENODEV) => continue,
             other => fs::File::from(other.os("open", target.dir.display())?),
         };
         match directory.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                // The directory is the other's from now on, even if this create has made it.
+                // The directory belongs to the other create from now on, even if this one has created it.
                 created.made.retain(|dir| *dir != target.dir);
                 return refuse_used(target).and(Err(being_created(target)));
             }
@@ -299,7 +299,7 @@ fn being_created(target: &Target) -> Error {
         .hint(format!("give the container another cgroupsPath than {}", target.dir.display()))
 }
 
-/// Another container's, or what is left of one.
+/// Rejects a cgroup with processes: of another container, or left from one.
 fn refuse_used(target: &Target) -> Result<()> {
     let paths: Paths = target.names.iter().map(|n| (n.clone(), target.dir.clone())).collect();
     let processes = stored::pids(&paths)?.len();
@@ -315,8 +315,8 @@ fn refuse_used(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// A process in a cgroup that is frozen, or that has a frozen ancestor, does not run: the create would wait
-/// until the cgroup is thawed. `dir` is the target's, or the innermost of its ancestors that is there.
+/// Rejects a frozen target, or one with a frozen ancestor: a process there does not run, and the create would wait
+/// until the cgroup is thawed. `dir` is the target's directory, or its innermost existing ancestor.
 fn refuse_frozen(target: &Target, dir: &Path) -> Result<()> {
     let name = match (target.is_version2(), target.carries("freezer")) {
         (true, _) => "",
@@ -331,9 +331,9 @@ fn refuse_frozen(target: &Target, dir: &Path) -> Result<()> {
     Err(Error::state(text).hint("thaw it, or give the container another cgroupsPath"))
 }
 
-/// Into a cgroup whose `cgroup.kill` was ever written, nobody can be cloned: Linux (6.12 and 6.18,
-/// at least) takes the child for one that the kill missed. A new one has never been killed. One
-/// with cgroups below stays as it is.
+/// Replaces an existing, empty cgroup by a new one. No process can be cloned into a cgroup whose `cgroup.kill` was
+/// ever written: Linux (6.12 and 6.18, at least) kills the child as one that the kill missed. A cgroup with cgroups
+/// below it stays.
 fn renew(target: &Target, created: &mut Created) -> Result<()> {
     match file::rmdir(&target.dir) {
         Ok(()) if created.lock.is_some() => take(target, created),
@@ -372,17 +372,17 @@ fn prepare(plan: &Plan, target: &Target, created: &mut Created) -> Result<()> {
     Ok(())
 }
 
-/// The container's user makes cgroups of its own below: the directory, and the files that the kernel
-/// says are its to write, become its.
+/// Delegates the cgroup to the container's user, which creates cgroups below it: changes the owner of the directory and
+/// of the files that the kernel lists as delegatable.
 fn delegate(plan: &Plan, dir: &Path, owner: u32) -> Result<()> {
     const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
     let names = fs::read_to_string(DELEGATE).os("read", DELEGATE)?;
     let files = names.lines().map(|name| dir.join(name));
     for path in std::iter::once(dir.to_owned()).chain(files) {
         match chown(&path, Some(owner), None) {
-            // Each file is of some controller, or of some kernel.
+            // Each file belongs to some controller, or exists on some kernels.
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            // The container's user may be another than ours, to whom we cannot give what is ours.
+            // An ordinary user cannot give files to another user.
             Err(e) if plan.rootless && e.kind() == ErrorKind::PermissionDenied => return Ok(()),
             other => other.os("chown", path.display()).context(|| "delegate the cgroup".into())?,
         }
@@ -395,7 +395,7 @@ fn open_directory(dir: &Path) -> Result<OwnedFd> {
     open(dir, flags).os("open", dir.display())
 }
 
-/// A new cpuset is empty, and an empty one admits nobody. Its ancestors may be new, too.
+/// Initializes a new cpuset: an empty one admits no process. Its ancestors may be new, too.
 fn inherit_cpuset(dir: &Path, mount: &Path) -> Result<()> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         inherit(dir, mount, name)?;
@@ -416,10 +416,10 @@ fn inherit(dir: &Path, mount: &Path, name: &str) -> Result<String> {
     }
 }
 
-/// While nobody is inside, as the lines first forbid everything.
+/// Writes the v1 device rules while no process is inside: the first lines forbid everything.
 fn forbid_devices(plan: &Plan, new: bool, dir: &Path) -> Result<()> {
     if new && plan.devices.permits_all() {
-        return Ok(()); // It has just inherited what its parent permits.
+        return Ok(()); // The new cgroup has just inherited what its parent permits.
     }
     for (name, lines) in plan.devices.v1_lines() {
         match file::write(&dir.join(name), &lines) {
@@ -430,19 +430,20 @@ fn forbid_devices(plan: &Plan, new: bool, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// In a user namespace nobody may set device rules, and nobody needs them: mknod(2) is refused.
+/// Returns true in a user namespace: device rules cannot be set there and are not needed, because mknod(2) is
+/// rejected.
 fn device_refusal_matters(plan: &Plan, e: &Error) -> bool {
     !(plan.rootless || e.errno() == Some(Errno::EPERM) && in_user_namespace())
 }
 
-/// Limits, but those of memory, and device filter. The first process may be inside already.
+/// Sets the limits, except for memory, and the device filter. The first process may be inside already.
 fn apply(plan: &Plan, created: &Created) -> Result<()> {
     set(&created.paths, plan.writes.iter().filter(|w| !w.is_memory()))?;
     if plan.version == Version::V2
         && let Some(dir) = &created.dir
         && let Some(path) = created.paths.get("")
     {
-        // systemd has attached the filter that it made of our rules: ours replaces it.
+        // systemd has attached a filter that it made of Aril's rules: Aril's replaces it.
         let bare = created.is_new(path) && plan.driver == Driver::Cgroupfs;
         let filtered = filter_devices(plan, dir, bare);
         if let Err(e) = filtered.os("bpf", path.display())
@@ -522,8 +523,8 @@ fn set_one(paths: &Paths, write: &Write) -> Result<()> {
     }
 }
 
-/// A limit of memory is refused while more is in use, which includes what CPUs have set aside. v1
-/// asks for that back, but does not wait for the answer.
+/// Sets a v1 memory limit. It is rejected while more is in use, which includes pages that CPUs have charged in
+/// advance. v1 releases those but does not wait for the release, so the write is repeated.
 fn write_patiently(path: &Path, write: &Write) -> Result<()> {
     const TRIES: u32 = 20;
     let busy = |e: &Error| write.is_memory() && e.errno() == Some(Errno::EBUSY);
@@ -536,8 +537,8 @@ fn write_patiently(path: &Path, write: &Write) -> Result<()> {
     file::write(path, &write.value)
 }
 
-/// Refuses limits below what is in use, where `checkBeforeUpdate` asks for it: before systemd, which
-/// does not ask, sets them.
+/// Rejects limits below the present usage if `checkBeforeUpdate` requests it, before systemd, which does not check,
+/// sets them.
 pub fn check_usage(paths: &Paths, writes: &[Write]) -> Result<()> {
     for write in writes.iter().filter(|write| write.guard.is_some()) {
         let key = if Version::of(paths) == Version::V2 { "" } else { &*write.controller };
@@ -565,7 +566,7 @@ pub(super) fn number(dir: &Path, name: &str) -> u64 {
     text.and_then(|t| t.trim().parse().ok()).unwrap_or(0)
 }
 
-/// What the refusal of this file means.
+/// Explains the rejection of this file.
 fn explain(dir: &Path, write: &Write, e: Error) -> Error {
     match e.errno() {
         Some(Errno::EBUSY) if write.file == "memory.limit_in_bytes" => {
@@ -585,7 +586,7 @@ fn explain(dir: &Path, write: &Write, e: Error) -> Error {
     }
 }
 
-/// Never the kernel's `no such file or directory`, by which engines know a missing command.
+/// Returns an error other than `no such file or directory`, by which engines recognize a missing command.
 fn explain_absence(dir: &Path, write: &Write, e: Error) -> Error {
     if !dir.exists() {
         return e.context("cgroup not exist");
@@ -626,12 +627,12 @@ fn explain_absence(dir: &Path, write: &Write, e: Error) -> Error {
     }
 }
 
-/// `cgroup.subtree_control`, from the mount down to the container.
+/// Enables controllers in `cgroup.subtree_control`, from the mount down to the container.
 mod controllers {
     use super::*;
 
-    /// Every available controller, as callers read statistics of controllers that no limit needs.
-    /// The kernel's list of a new cgroup tells whether all is well already: the common case.
+    /// Enables every available controller, because callers read statistics of controllers that no limit needs. Mostly
+    /// all are enabled already, which the kernel's list in the new cgroup shows.
     pub fn enable(target: &Target, writes: &[Write]) -> Result<()> {
         const TRIES: u32 = 40;
         let root = list(&target.mount, "cgroup.controllers")?;
@@ -647,7 +648,7 @@ mod controllers {
             });
             match missing {
                 None => return Ok(()),
-                // It was there a moment ago: systemd takes it away as another unit beside this one ends.
+                // The controller was there a moment ago: systemd disables it when another unit beside this one ends.
                 Some(_) if refusal.as_ref().and_then(Error::errno) == Some(Errno::ENOENT) => {
                     sleep(Duration::from_millis(5));
                 }
@@ -666,7 +667,7 @@ mod controllers {
         }
     }
 
-    /// What is available in the container's cgroup in the end, and the last refusal on the way.
+    /// Returns the controllers that are available in the container's cgroup in the end, and the last rejection.
     fn descend(
         target: &Target,
         mut available: Vec<String>,
@@ -684,7 +685,7 @@ mod controllers {
             let file = level.join("cgroup.subtree_control");
             match add(&file, &missing) {
                 Ok(()) => {}
-                // One of them: realtime processes forbid the cpu controller, for instance.
+                // One of them fails: for example, realtime processes prevent the cpu controller.
                 Err(e) if e.errno() == Some(Errno::EINVAL) && missing.len() > 1 => {
                     for controller in &missing {
                         if let Err(e) = add(&file, &[controller]) {

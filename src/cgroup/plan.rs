@@ -1,4 +1,4 @@
-//! `linux.cgroupsPath` and `linux.resources` -> what to make and to write. Pure.
+//! Compiles `linux.cgroupsPath` and `linux.resources` to directories and writes. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,57 +11,57 @@ use super::layout::{Hierarchy, MOUNT, clean};
 use super::{Driver, Layout, Paths, Step, Version, Write, systemd, v1, v2};
 use crate::error::{Error, Result};
 
-pub struct Input<'a> {
+pub struct CgroupRequest<'a> {
     pub id: &'a str,
     pub cgroups_path: Option<&'a Path>,
     pub resources: Option<&'a LinuxResources>,
     pub layout: &'a Layout,
-    /// Host user to whom the container's cgroup is delegated, on cgroup2.
+    /// Host user to which the container's cgroup is delegated, on cgroup v2.
     pub owner: Option<u32>,
-    /// Cgroups are rootless (`--rootless`): go without where they are not permitted.
+    /// True with rootless cgroups (`--rootless`): the container continues without cgroups that are not permitted.
     pub rootless: bool,
-    /// None is to be made: the container stays in its caller's.
+    /// True if no cgroup is created: the container stays in its caller's.
     pub none: bool,
-    /// The caller can make and open device nodes: root of the initial user namespace.
+    /// True if the caller can create and open device nodes: root of the initial user namespace.
     pub may_use_devices: bool,
-    /// `--systemd-cgroup`.
-    pub systemd: Option<systemd::plan::Input<'a>>,
+    /// systemd and annotations for `--systemd-cgroup`.
+    pub systemd: Option<systemd::plan::UnitRequest<'a>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub driver: Driver,
     pub version: Version,
-    /// As recorded, before anything is made.
+    /// Paths for the record of intent.
     pub paths: Paths,
-    /// The directories to make, one in each hierarchy.
+    /// Directories to create, one in each hierarchy.
     pub targets: Vec<Target>,
-    /// For the child, in order: [`super::child::run`].
+    /// Steps of the child, in order: [`super::child::run`].
     pub steps: Vec<Step>,
-    /// Before the first process joins.
+    /// Writes before the first process joins.
     pub before_join: Vec<Write>,
-    /// Before the container's program runs.
+    /// Writes before the container's program runs.
     pub writes: Vec<Write>,
     pub devices: Filter,
     pub owner: Option<u32>,
     pub rootless: bool,
-    /// Nobody asked for this very place: without the permission to make it, there is none.
+    /// True if no path was requested: without the permission to create the cgroup, the container has none.
     pub optional: bool,
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    /// In bytes. The last one counts, as in the kernel.
+    /// Returns the memory limit in bytes. The last write counts, as in the kernel.
     pub fn memory_limit(&self) -> Option<u64> {
         let is_limit = |w: &&Write| matches!(&*w.file, "memory.max" | "memory.limit_in_bytes");
         self.writes.iter().rfind(is_limit)?.value.parse().ok()
     }
 }
 
-/// The container's directory in one hierarchy.
+/// Directory of the container in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its names in [`Paths`].
+    /// Names of the hierarchy in [`Paths`].
     pub names: Vec<String>,
     pub mount: PathBuf,
     pub dir: PathBuf,
@@ -77,7 +77,7 @@ impl Target {
     }
 }
 
-/// The limits that `update` changes: devices are never among them.
+/// Compiles the limits that `update` changes; device rules are never among them.
 pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>> {
     match version {
         Version::V2 => v2::writes(resources),
@@ -89,7 +89,7 @@ pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>
     }
 }
 
-pub fn plan(input: &Input) -> Result<Plan> {
+pub fn plan(input: &CgroupRequest) -> Result<Plan> {
     if input.none {
         return Ok(nowhere(input));
     }
@@ -158,8 +158,8 @@ fn version(layout: &Layout) -> Version {
     }
 }
 
-/// Without a cgroup of its own: what needs one is left out, and told.
-fn nowhere(input: &Input) -> Plan {
+/// Plans a container without a cgroup of its own: settings that need one are left out, with a warning.
+fn nowhere(input: &CgroupRequest) -> Plan {
     let asked = input.resources.is_some_and(|resources| {
         let mut limits = resources.clone();
         limits.set_devices(None);
@@ -182,11 +182,11 @@ fn nowhere(input: &Input) -> Plan {
     }
 }
 
-fn targets(input: &Input, path: Option<&Path>) -> Result<Vec<Target>> {
+fn targets(input: &CgroupRequest, path: Option<&Path>) -> Result<Vec<Target>> {
     let hierarchies = match input.layout {
         Layout::Unified { own } => {
-            // The runtime's own cgroup holds processes, so that no controller can be enabled for
-            // children of it: what is relative to it goes beside it.
+            // The runtime's own cgroup contains processes, so no controller can be enabled for its children. A path
+            // that is relative to it is resolved beside it.
             let own = own.as_deref().unwrap_or(Path::new("/"));
             let base = own.parent().unwrap_or(own);
             &[Hierarchy { names: vec![String::new()], mount: MOUNT.into(), own: base.into() }][..]
@@ -214,7 +214,7 @@ fn targets(input: &Input, path: Option<&Path>) -> Result<Vec<Target>> {
         .collect()
 }
 
-/// Below `base`, whatever the path says.
+/// Returns the path below `base`; the path cannot lead out of it.
 fn join(base: &Path, path: &Path) -> PathBuf {
     let path = clean(path);
     base.join(path.strip_prefix("/").unwrap_or(&path))
@@ -225,7 +225,7 @@ fn steps(targets: &[Target]) -> Vec<Step> {
     legacy.enumerate().map(|(index, t)| Step::Join { index, path: t.dir.clone() }).collect()
 }
 
-/// On v1 a controller is there if, and only if, a hierarchy is mounted for it.
+/// Returns true if the controller is available. On v1 it is, if a hierarchy is mounted for it.
 fn require_mounted<'a>(writes: impl Iterator<Item = &'a Write>, paths: &Paths) -> Result<()> {
     for write in writes.filter(|w| w.needs_controller()) {
         let controller = &*write.controller;
@@ -242,8 +242,8 @@ fn require_mounted<'a>(writes: impl Iterator<Item = &'a Write>, paths: &Paths) -
     Ok(())
 }
 
-/// Without a place to set its rules a container, which may make device nodes by default, could open
-/// every device of the host.
+/// Rejects a container without a device filter: by default it may create device nodes, so it could open every device
+/// of the host.
 fn require_device_controller(paths: &Paths) -> Result<()> {
     if paths.contains_key("devices") {
         return Ok(());
@@ -269,13 +269,13 @@ fn warnings(version: Version, resources: Option<&LinuxResources>) -> Vec<String>
     }
 }
 
-/// Warns, in runc's words, of limits that exclude each other.
+/// Returns warnings, in runc's words, for limits that exclude each other.
 pub fn contradiction(version: Version, resources: &LinuxResources) -> Option<String> {
     let given_up = version == Version::V2 && v2::gives_up_weight(resources);
     given_up.then(|| "unable to apply both cpu.weight and cpu.idle, ignoring cpu.weight".to_owned())
 }
 
-/// One line for each effect, in order.
+/// Formats one line for each effect, in order.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directories: BTreeMap<&Path, ()> =
@@ -326,7 +326,7 @@ mod tests {
 
     fn planned(layout: &Layout, path: Option<&str>, resources: serde_json::Value) -> Result<Plan> {
         let resources: LinuxResources = serde_json::from_value(resources).unwrap();
-        plan(&Input {
+        plan(&CgroupRequest {
             id: "box",
             cgroups_path: path.map(Path::new),
             resources: Some(&resources),
@@ -408,7 +408,7 @@ mod tests {
             "cannot set pids limit: container could not join or create cgroup"
         );
         assert!(e.advice().unwrap().contains("take pids.max out of linux.resources"));
-        // Nothing is asked for that does not hold anyway.
+        // No requests for what is so anyway.
         let lifted = json!({"memory": {"limit": -1}});
         assert!(planned(&hybrid(), None, lifted).is_ok());
     }
@@ -423,7 +423,7 @@ mod tests {
         assert!(e.advice().unwrap().contains("mount -t cgroup -o devices"));
         let all = json!({"devices": [{"allow": true, "access": "rwm"}]});
         assert!(planned(&layout, None, all).is_ok());
-        let unprivileged = Input {
+        let unprivileged = CgroupRequest {
             id: "box",
             cgroups_path: None,
             resources: None,
@@ -442,7 +442,7 @@ mod tests {
         let none = Layout::Legacy { hierarchies: vec![] };
         let e = planned(&none, None, json!({})).unwrap_err();
         assert_eq!(e.to_string(), "no cgroup mount found in mountinfo");
-        let rootless = Input {
+        let rootless = CgroupRequest {
             id: "box",
             cgroups_path: None,
             resources: None,
@@ -455,7 +455,8 @@ mod tests {
         };
         assert!(plan(&rootless).unwrap().paths.is_empty());
         let limited = serde_json::from_value(json!({"pids": {"limit": 1}})).unwrap();
-        let disabled = Input { rootless: false, none: true, resources: Some(&limited), ..rootless };
+        let disabled =
+            CgroupRequest { rootless: false, none: true, resources: Some(&limited), ..rootless };
         let nowhere = plan(&disabled).unwrap();
         assert!(
             nowhere.paths.is_empty() && nowhere.writes.is_empty() && nowhere.targets.is_empty()

@@ -1,9 +1,9 @@
-//! A device filter as an eBPF program: 1 permits.
+//! Compiles a device filter to an eBPF program; its result 1 permits.
 //!
-//! It is a decision tree (kind, then major, then minor) and no list of rules, because the kernel's
-//! verifier follows every path at load time: a tree has as many as it has leaves, and loads in a
-//! fraction of the time. Jumps lead to a match and the way straight on to the next test, so that
-//! the verifier learns nothing on its way that would make two visits of one test differ.
+//! The program is a decision tree (kind, then major, then minor) and not a list of rules, because the kernel's
+//! verifier follows every path at load time: a tree has as many paths as leaves, and loads in a fraction of the time.
+//! A jump leads to a match, and the path without a jump to the next test, so the verifier's knowledge is the same at
+//! each visit of a test.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::sys::bpf::Insn;
 /// `BPF_DEVCG_DEV_BLOCK`; all other requests are for character devices.
 const BLOCK: u32 = 1;
 
-/// `allow` is the verdict unless an exception matches.
+/// Compiles the program. `allow` is the verdict if no exception matches.
 pub fn compile(allow: bool, exceptions: &BTreeMap<Node, u8>) -> Vec<Insn> {
     let of = |kind| -> Vec<(Node, u8)> {
         exceptions.iter().filter(|(n, _)| n.kind == kind).map(|(n, a)| (*n, *a)).collect()
@@ -36,7 +36,7 @@ pub fn compile(allow: bool, exceptions: &BTreeMap<Node, u8>) -> Vec<Insn> {
 
 #[derive(Clone, Copy)]
 enum Register {
-    /// r0, which also is the verdict.
+    /// Register r0, which also returns the verdict.
     Scratch = 0,
     Context = 1,
     Kind = 2,
@@ -45,7 +45,7 @@ enum Register {
     Minor = 5,
 }
 
-/// An index into `Program::labels`.
+/// Index into `Program::labels`.
 #[derive(Clone, Copy)]
 struct Label(usize);
 
@@ -53,7 +53,7 @@ struct Label(usize);
 struct Program {
     insns: Vec<Insn>,
     jumps: Vec<(usize, Label)>,
-    /// Where each is placed; all jumps lead forward.
+    /// Instruction of each label; all jumps lead forward.
     labels: Vec<usize>,
 }
 
@@ -69,7 +69,7 @@ impl Program {
         ]);
     }
 
-    /// All exceptions of one kind of device, which come sorted: any number goes first.
+    /// Emits all exceptions of one kind of device. They are sorted: any number comes first.
     fn section(&mut self, allow: bool, exceptions: &[(Node, u8)], matched: Label) {
         let (any, numbered): (Vec<_>, Vec<_>) =
             exceptions.iter().partition(|(node, _)| node.major.is_none());
@@ -91,19 +91,19 @@ impl Program {
         }
     }
 
-    /// Whether one of them matches whatever comes: the verifier refuses what cannot be reached
-    /// after it.
+    /// Returns true if one of them always matches: the verifier rejects instructions after it, which cannot be
+    /// reached.
     fn tests(&mut self, allow: bool, exceptions: &[(Node, u8)], matched: Label) -> bool {
         for (node, access) in exceptions {
             let next = self.label();
             if *access != ALL {
                 self.insns.push(copy(Register::Scratch, Register::Access));
                 if allow {
-                    // Any of it is denied.
+                    // Any part of the access is denied.
                     self.insns.push(and(Register::Scratch, (*access).into()));
                     self.jump(if_equal(Register::Scratch, 0), next);
                 } else {
-                    // All of it is permitted.
+                    // All of the access is permitted.
                     self.insns.push(and(Register::Scratch, (!access & ALL).into()));
                     self.jump(unless_equal(Register::Scratch, 0), next);
                 }
@@ -151,7 +151,7 @@ fn insn(code: u8, to: Register, from: u8, offset: i16, immediate: u32) -> Insn {
     Insn { code, registers: from << 4 | to as u8, offset, immediate: immediate as i32 }
 }
 
-/// A 32-bit member of `struct bpf_cgroup_dev_ctx`.
+/// Loads a 32-bit member of `struct bpf_cgroup_dev_ctx`.
 fn load(to: Register, offset: i16) -> Insn {
     insn(0x61, to, Register::Context as u8, offset, 0)
 }
@@ -172,7 +172,7 @@ fn always() -> Insn {
     insn(0x05, Register::Scratch, 0, 0, 0)
 }
 
-/// Compares 32 bits, as device numbers are unsigned.
+/// Compares 32 bits: device numbers are unsigned.
 fn if_equal(what: Register, value: u32) -> Insn {
     insn(0x16, what, 0, 0, value)
 }

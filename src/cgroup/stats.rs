@@ -1,8 +1,8 @@
-//! What a container uses: one picture of its cgroup.
+//! Reads the resource usage of a container's cgroup, in one snapshot.
 //!
-//! Names, units and nesting are those of runc's `events`, which engines decode whatever the host's
-//! cgroup version: bytes, nanoseconds, and on cgroup2 the values where v1 would have them. Numbers
-//! without a limit are [`UNLIMITED`], as v1 has no word for it. [`v1`] and [`v2`] read, [`text`] understands.
+//! Names, units and nesting are those of runc's `events`, which engines decode for both cgroup versions: bytes,
+//! nanoseconds, and on cgroup v2 the values in the fields of v1. A missing limit is [`UNLIMITED`], because v1 has no
+//! other value for it. [`v1`] and [`v2`] read files, [`text`] parses them.
 
 mod text;
 mod v1;
@@ -26,7 +26,7 @@ pub struct Stats {
     pub memory: Memory,
     pub pids: Pids,
     pub blkio: BlkIo,
-    /// By page size, such as `2MB`.
+    /// Huge pages by size, such as `2MB`.
     pub hugetlb: BTreeMap<String, Counter>,
 }
 
@@ -38,7 +38,7 @@ pub struct Cpu {
     pub psi: Option<Pressure>,
 }
 
-/// Nanoseconds.
+/// CPU times in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CpuUsage {
     #[serde(skip_serializing_if = "is_zero")]
@@ -64,7 +64,7 @@ pub struct Throttling {
     pub throttled_time: u64,
 }
 
-/// Of v1; on cgroup2 all zero.
+/// Statistics of v1; on cgroup v2 all are zero.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CpuSet {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -84,16 +84,16 @@ pub struct CpuSet {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Memory {
-    /// Of files.
+    /// Page cache in bytes.
     #[serde(skip_serializing_if = "is_zero")]
     pub cache: u64,
     pub usage: LimitedCounter,
-    /// Of memory and swap together.
+    /// Memory and swap together.
     pub swap: LimitedCounter,
     pub kernel: LimitedCounter,
     #[serde(rename = "kernelTCP")]
     pub kernel_tcp: LimitedCounter,
-    /// `memory.stat`.
+    /// Values of `memory.stat`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +101,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// What would not go away by itself if memory got scarce: without idle pages of files.
+    /// Memory that is not reclaimed easily: without inactive pages of files.
     pub fn working_set(&self) -> u64 {
         let names = ["total_inactive_file", "inactive_file"];
         let idle = names.iter().find_map(|name| self.raw.get(*name)).copied().unwrap_or(0);
@@ -130,7 +130,7 @@ pub struct Counter {
     pub usage: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub max: u64,
-    /// How often the limit was hit.
+    /// Number of times that the limit was reached.
     pub failcnt: u64,
 }
 
@@ -138,7 +138,7 @@ pub struct Counter {
 pub struct Pids {
     #[serde(skip_serializing_if = "is_zero")]
     pub current: u64,
-    /// 0 is none.
+    /// Limit; 0 is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub limit: u64,
 }
@@ -167,7 +167,7 @@ pub struct BlkIo {
 }
 
 impl BlkIo {
-    /// Bytes of all devices, `Read` or `Write`.
+    /// Bytes of all devices by operation: `Read` or `Write`.
     pub fn bytes(&self, op: &str) -> u64 {
         self.io_service_bytes_recursive.iter().filter(|e| e.op == op).map(|e| e.value).sum()
     }
@@ -185,14 +185,14 @@ pub struct IoEntry {
     pub value: u64,
 }
 
-/// Pressure stall information: how much of the time some, or all, tasks waited.
+/// Pressure stall information: share of the time in which some, or all, tasks waited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Pressure {
     pub some: Stalled,
     pub full: Stalled,
 }
 
-/// Percentages of the last seconds, and microseconds in all.
+/// Percentages of the last 10, 60 and 300 seconds, and the total in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Stalled {
     pub avg10: f64,
@@ -205,13 +205,13 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// What is gone, or never was there, counts as zero.
+/// Reads the statistics. A file that does not exist counts as zero.
 pub fn read(paths: &Paths) -> Result<Stats> {
     let mut stats = match Version::of(paths) {
         Version::V1 => v1::read(paths)?,
         Version::V2 => v2::read(paths)?,
     };
-    // Every cgroup of cgroup2 has these, that of a hybrid host's container, too.
+    // Every cgroup of v2 has these files, also that of a container on a hybrid host.
     if let Some(unified) = paths.get("").map(|dir| Files(dir)) {
         stats.cpu.psi = unified.pressure("cpu.pressure")?;
         stats.memory.psi = unified.pressure("memory.pressure")?;
@@ -220,15 +220,15 @@ pub fn read(paths: &Paths) -> Result<Stats> {
     Ok(stats)
 }
 
-/// The files of one cgroup.
+/// Files of one cgroup.
 #[derive(Clone, Copy)]
 struct Files<'a>(&'a Path);
 
 impl Files<'_> {
-    /// Empty if there is no such file.
+    /// Reads a file; empty if it does not exist.
     fn text(self, name: &str) -> Result<String> {
         match file::read_all(&self.0.join(name)) {
-            // Accounting that was switched off at boot.
+            // Accounting was switched off at boot.
             Err(e) if e.errno() == Some(Errno::EOPNOTSUPP) => Ok(String::new()),
             other => Ok(other?.unwrap_or_default()),
         }
@@ -242,7 +242,7 @@ impl Files<'_> {
         Ok(text::pressure(&self.text(name)?))
     }
 
-    /// The page sizes of `hugetlb.SIZE.<suffix>`.
+    /// Lists the page sizes of `hugetlb.SIZE.<suffix>`.
     fn page_sizes(self, suffix: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.0).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,4 +1,4 @@
-//! What later verbs do to the cgroup of a record. It may be gone, wholly or in part.
+//! Operates on the cgroups of a record, for later verbs. Some or all of them may not exist any more.
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -8,17 +8,17 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Paths, Version, below, directories, file, freezer};
+use super::{Paths, Version, descendants, directories, file, freezer};
 use crate::error::{Error, OsContext, Result};
 use crate::fs::process;
 use crate::id::HostPid;
 
-/// Every process of the container, in cgroups that it made itself, too; in our numbers.
+/// Lists every process of the container by host pid, also in cgroups that the container created.
 pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
     let Some(top) = process_directory(paths) else { return Ok(Vec::new()) };
     let mut pids = Vec::new();
-    below::read(top, c"cgroup.procs", |text| {
-        // 0 is a process of another pid namespace: it has no number here.
+    descendants::read(top, c"cgroup.procs", |text| {
+        // 0 is a process of another pid namespace, without a pid in this one.
         pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
     })
     .os("read cgroup.procs", format_args!("in {} and below", top.display()))?;
@@ -30,16 +30,16 @@ pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// Whether the container, or its engine, has made the cgroup a threaded one: its `cgroup.procs`
-/// cannot be read, and the kernel refuses `cgroup.kill`.
+/// Returns true if the container, or its engine, has made the cgroup threaded: its `cgroup.procs` cannot be read, and
+/// the kernel rejects `cgroup.kill`.
 fn is_threaded(top: &Path) -> Result<bool> {
     Ok(file::read(&top.join("cgroup.type"))?.is_some_and(|kind| kind.trim() == "threaded"))
 }
 
-/// The processes of the threads in a threaded cgroup and below.
+/// Lists the processes of the threads in a threaded cgroup and below it.
 fn processes_of_threads(top: &Path) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
-    below::read(top, c"cgroup.threads", |text| {
+    descendants::read(top, c"cgroup.threads", |text| {
         let threads = text.lines().filter_map(|line| line.parse().ok()).filter(|tid| *tid > 0);
         pids.extend(threads.filter_map(|tid| process::of_thread(HostPid(tid))).map(|pid| pid.0));
     })
@@ -47,14 +47,13 @@ fn processes_of_threads(top: &Path) -> Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// Any hierarchy would do; processes are moved least in these.
+/// Chooses the hierarchies to list. Any would do; processes are moved least in these.
 fn process_directory(paths: &Paths) -> Option<&Path> {
     let preferred = ["devices", "freezer", "pids", ""].into_iter().find_map(|n| paths.get(n));
     preferred.or_else(|| paths.values().next()).map(PathBuf::as_path)
 }
 
-/// Every process of the container, frozen or not. It returns when all have been signalled, not when
-/// all are gone.
+/// Kills every process of the container, frozen or not. Returns when all have been signalled, before all are dead.
 pub fn kill_all(paths: &Paths) -> Result<()> {
     let at_once = match paths.get("") {
         Some(dir) => match file::write_if_there(&dir.join("cgroup.kill"), "1") {
@@ -67,7 +66,7 @@ pub fn kill_all(paths: &Paths) -> Result<()> {
     if at_once && Version::of(paths) == Version::V2 {
         return Ok(());
     }
-    // A kernel before 5.14, a threaded cgroup, or v1: stop them from forking away meanwhile, if they can be stopped.
+    // A kernel before 5.14, a threaded cgroup, or v1: freeze the processes, if possible, so that they do not fork.
     const PATIENCE: Duration = Duration::from_millis(500);
     if !at_once && process_directory(paths).is_some_and(Path::exists) {
         freezer::freeze_within(paths, PATIENCE).ok();
@@ -76,7 +75,7 @@ pub fn kill_all(paths: &Paths) -> Result<()> {
     freezer::thaw(paths).and(killed)
 }
 
-/// Until none is found that has not been killed before.
+/// Kills until every process that is found has been killed before.
 fn kill_each(paths: &Paths) -> Result<()> {
     const ROUNDS: usize = 100;
     let mut killed = Vec::new();
@@ -97,12 +96,12 @@ fn kill_each(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Whether any of them is there.
+/// Returns true if any of the cgroups exists.
 pub fn exist(paths: &Paths) -> bool {
     directories(paths).into_iter().any(Path::exists)
 }
 
-/// Cgroups of this name, or of the last part of this `cgroupsPath`: by themselves they prove nothing.
+/// Lists cgroups of this name, or of the last part of this `cgroupsPath`. They may belong to another container.
 pub fn named(id: &str, cgroups_path: Option<&Path>) -> Vec<PathBuf> {
     let last = cgroups_path.and_then(Path::file_name).map(|name| name.to_string_lossy());
     let last = last.as_deref().map(|name| name.rsplit(':').next().unwrap_or(name).to_owned());
@@ -114,7 +113,7 @@ pub fn named(id: &str, cgroups_path: Option<&Path>) -> Vec<PathBuf> {
 }
 
 fn look_for(names: &[String], dir: &Path, depth: u32, found: &mut Vec<PathBuf>) {
-    // Containers make cgroups of any depth.
+    // Containers create cgroups of any depth.
     const DEEPEST: u32 = 12;
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
@@ -132,8 +131,8 @@ fn look_for(names: &[String], dir: &Path, depth: u32, found: &mut Vec<PathBuf>) 
     }
 }
 
-/// Removes the container's cgroups and those below. Dying processes hold one up for an instant: it
-/// waits a second in all, whatever the number of cgroups.
+/// Removes the container's cgroups and those below. Dying processes delay that for an instant: waits at most one
+/// second in all, for any number of cgroups.
 pub fn remove(paths: &Paths) -> Result<()> {
     const LAST_PAUSE: Duration = Duration::from_millis(512);
     let mut left = directories(paths);
@@ -149,7 +148,7 @@ pub fn remove(paths: &Paths) -> Result<()> {
             }
         }
         if busy.is_empty() || pause > LAST_PAUSE {
-            // On v1 the others are busy with the same processes.
+            // On v1 the other hierarchies wait for the same processes.
             errors.extend(busy.into_iter().next().map(|(_, e)| e));
             return all_of(errors).map_err(|e| e.hint(who_is_there(paths)));
         }
@@ -168,14 +167,14 @@ fn who_is_there(paths: &Paths) -> String {
     }
 }
 
-/// Mostly there is nothing below.
+/// Removes a cgroup; mostly there is none below it.
 fn remove_tree(top: &Path) -> Result<()> {
     match file::rmdir(top) {
         Err(Errno::EBUSY) => {}
         Err(errno) if file::is_gone(errno) => return Ok(()),
         other => return other.os("rmdir", top.display()),
     }
-    below::remove(top).os("rmdir", format_args!("below {}", top.display()))?;
+    descendants::remove(top).os("rmdir", format_args!("below {}", top.display()))?;
     match file::rmdir(top) {
         Err(errno) if file::is_gone(errno) => Ok(()),
         other => other.os("rmdir", top.display()),
@@ -193,7 +192,7 @@ fn all_of(mut errors: Vec<Error>) -> Result<()> {
     }
 }
 
-/// How many of its processes the kernel killed for want of memory.
+/// Returns the number of processes that the kernel killed because memory was exhausted.
 pub fn oom_kills(paths: &Paths) -> Result<u64> {
     let file = match (paths.get("memory"), paths.get("")) {
         (Some(dir), _) => dir.join("memory.oom_control"),
@@ -203,8 +202,8 @@ pub fn oom_kills(paths: &Paths) -> Result<u64> {
     Ok(file::read_key(&file, "oom_kill")?.unwrap_or(0))
 }
 
-/// Moves a process that is not ours to make, such as a restored one. Never on the way to a started
-/// process: the kernel sleeps for a grace period.
+/// Moves a process that Aril did not clone, such as a restored one. Not for a process that is being started: the
+/// kernel sleeps for a grace period.
 pub fn join(paths: &Paths, pid: i32) -> Result<()> {
     for dir in directories(paths) {
         file::write(&dir.join("cgroup.procs"), &pid.to_string())?;

@@ -1,17 +1,16 @@
-//! `update`: what somebody asks for, on top of the limits that the container has. Pure.
+//! Merges the limits of an `update` into the limits that the container has. Pure.
 //!
-//! As runc does it, which engines count on: some fields that are absent keep their value, and some
-//! are forgotten. A forgotten limit stays in force, as nothing is written for it; but it is not
-//! written again by the next update either.
+//! The rules are runc's, on which engines rely: some absent fields keep their value, and others are forgotten. A
+//! forgotten limit stays in force, because nothing is written for it, but the next update does not write it again.
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice, LinuxWeightDevice,
 };
 
-/// The fields of `linux.resources` that an update changes.
+/// Fields of `linux.resources` that an update changes.
 pub const FIELDS: [&str; 5] = ["memory", "cpu", "blockIO", "pids", "unified"];
 
-/// The rest, devices above all, is as it is stored.
+/// Merges the limits. Other fields, such as devices, stay as stored.
 pub fn merge(stored: &LinuxResources, asked: &LinuxResources) -> LinuxResources {
     let mut merged = stored.clone();
     merged
@@ -45,7 +44,7 @@ fn cpu(stored: Option<&LinuxCpu>, asked: Option<&LinuxCpu>) -> Option<LinuxCpu> 
     let kept_shares = if asked.idle().is_some() || is_idle { None } else { before.shares() };
     let bandwidth = match (asked.quota(), asked.period()) {
         (None, None) => (None, None),
-        // Half of a pair: the other half is the one in force.
+        // One half of a pair: the other half is the one in force.
         (quota, period) => (quota.or(before.quota()), period.or(before.period())),
     };
     let mut cpu = asked.clone();
@@ -88,7 +87,7 @@ impl OfDevice for LinuxThrottleDevice {
     }
 }
 
-/// What is asked for a device replaces what is stored for it.
+/// Replaces the stored setting of each device by the requested one.
 fn upserted<T: OfDevice>(stored: &Option<Vec<T>>, asked: &Option<Vec<T>>) -> Option<Vec<T>> {
     let Some(asked) = asked else { return stored.clone() };
     let mut all = stored.clone().unwrap_or_default();
@@ -96,7 +95,7 @@ fn upserted<T: OfDevice>(stored: &Option<Vec<T>>, asked: &Option<Vec<T>>) -> Opt
         match all.iter().position(|old| old.device() == new.device()) {
             Some(first) => {
                 all[first] = *new;
-                // Of a device that the config names twice the last one counts.
+                // If the config names a device twice, the last setting counts.
                 let mut index = 0;
                 all.retain(|old| {
                     index += 1;

@@ -1,4 +1,4 @@
-//! `linux.resources` -> the files of cgroup v1.
+//! Compiles `linux.resources` to the files of cgroup v1.
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxResources,
@@ -9,8 +9,8 @@ use super::value::{bytes, cpuset, page_size, rdma, sorted, weight};
 use super::{Guard, Write};
 use crate::error::{Error, Result};
 
-/// What must hold before the first process joins: a cpuset without CPUs admits none, and a realtime
-/// process is admitted only where there is realtime to give.
+/// Returns the writes before the first process joins: a cpuset without CPUs admits no process, and a realtime process
+/// is admitted only with realtime runtime.
 pub fn before_join(resources: &LinuxResources) -> Vec<Write> {
     let Some(cpu) = resources.cpu() else { return Vec::new() };
     let mut writes = cpuset(cpu);
@@ -74,7 +74,7 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
             usage: &["memory.usage_in_bytes"],
         };
         let guarded = limit > 0 && memory.check_before_update() == Some(true);
-        // Above the memory+swap limit in force it is refused, and goes after that one then.
+        // The kernel rejects it above the memory+swap limit in force; it is then written after that limit.
         writes.push(Write {
             guard: guarded.then_some(guard),
             ..Write::new("memory", "memory.limit_in_bytes", limit).again()
@@ -84,7 +84,7 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
         (Some(swap), _) => {
             writes.push(Write::new("memory", SWAP, swap).or_nothing_if(swap == -1));
         }
-        // Lifting the one lifts the other.
+        // Removing the one limit removes the other.
         (None, Some(-1)) => writes.push(Write::new("memory", SWAP, -1).or_nothing()),
         (None, _) => {}
     }
@@ -111,12 +111,12 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
 
 fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
-    // First: the kernel refuses the shares of a cgroup that is idle.
+    // First: the kernel rejects the shares of an idle cgroup.
     if let Some(idle) = cpu.idle() {
         writes.push(Write::new("cpu", "cpu.idle", idle));
     }
     if let Some(shares) = cpu.shares().filter(|s| *s != 0) {
-        // The kernel would silently clamp.
+        // The kernel would clamp it without an error.
         match shares {
             1 => return Err(Error::config("the minimum allowed cpu-shares is 2")),
             262_145.. => return Err(Error::config("the maximum allowed cpu-shares is 262144")),
@@ -124,7 +124,7 @@ fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
             _ => writes.push(Write::new("cpu", "cpu.shares", shares)),
         }
     }
-    // Period and burst are refused while they contradict the quota in force.
+    // Period and burst are rejected while they contradict the quota in force.
     if let Some(burst) = cpu.burst() {
         let write = Write::new("cpu", "cpu.cfs_burst_us", burst);
         writes.push(write.again().or_nothing_if(burst == 0));

@@ -1,4 +1,4 @@
-//! `linux.resources` -> the files of cgroup2.
+//! Compiles `linux.resources` to the files of cgroup v2.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +40,8 @@ pub fn writes(resources: &LinuxResources) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// The last `cpu.idle` is the only one and goes first: the kernel refuses the weight of a cgroup that is
-/// idle, even one that is about to be idle no longer.
+/// Keeps the last `cpu.idle` and moves it to the front: the kernel rejects the weight of an idle cgroup, even if the
+/// cgroup is about to leave that state.
 fn settle_idle(writes: &mut Vec<Write>) {
     let Some(last) = writes.iter().rposition(|write| write.file == "cpu.idle") else { return };
     let idle = writes.remove(last);
@@ -53,14 +53,14 @@ fn settle_idle(writes: &mut Vec<Write>) {
     writes.insert(0, idle);
 }
 
-/// The files of a weight, which an idle cgroup does not have.
+/// Files of a weight, which an idle cgroup does not have.
 const WEIGHTS: [&str; 2] = ["cpu.weight", "cpu.weight.nice"];
 
 fn makes_idle(value: &str) -> bool {
     value.trim() == "1"
 }
 
-/// Whether a weight is given up for `cpu.idle`.
+/// Returns true for a weight that is left out because of `cpu.idle`.
 pub fn gives_up_weight(resources: &LinuxResources) -> bool {
     let unified = |file: &str| resources.unified().as_ref().and_then(|unified| unified.get(file));
     let cpu = resources.cpu().as_ref();
@@ -72,7 +72,7 @@ pub fn gives_up_weight(resources: &LinuxResources) -> bool {
     is_idle && (shares.is_some() || WEIGHTS.iter().any(|file| unified(file).is_some()))
 }
 
-/// What cgroup2 has no file for, and is accepted and left out.
+/// Lists accepted settings for which cgroup v2 has no file, and which are left out.
 pub fn ignored(resources: &LinuxResources) -> Vec<&'static str> {
     let cpu = resources.cpu().as_ref();
     let memory = resources.memory().as_ref();
@@ -97,7 +97,7 @@ pub fn ignored(resources: &LinuxResources) -> Vec<&'static str> {
 fn pids_max(limit: i64) -> String {
     match limit {
         ..0 => "max".to_owned(),
-        // A container of no process at all cannot start.
+        // A container without any process cannot start.
         0 => "1".to_owned(),
         n => n.to_string(),
     }
@@ -112,7 +112,7 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
         Some(Guard { what, limit, usage })
     };
     let mut writes = Vec::new();
-    // Swap first: the kernel then never sees a limit whose overflow it may still swap out.
+    // Swap first: the kernel then never sees a limit whose excess it may still swap out.
     if let Some(max) = swap_max(swap, limit)? {
         let nothing_special = max <= 0;
         let write = Write::new("memory", "memory.swap.max", number_or_max(max));
@@ -133,10 +133,10 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// cgroup2 limits swap alone, the spec limits memory and swap together.
+/// Converts the limit: cgroup v2 limits swap alone, the specification limits memory and swap together.
 fn swap_max(swap: Option<i64>, limit: Option<i64>) -> Result<Option<i64>> {
     match (swap, limit) {
-        // As on v1, lifting the one lifts the other.
+        // As on v1, removing the one limit removes the other.
         (None, Some(-1)) => Ok(Some(-1)),
         (None, _) => Ok(None),
         (Some(-1), _) => Ok(Some(-1)),
@@ -162,7 +162,7 @@ fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
         writes.push(Write::new("cpu", "cpu.weight", weight));
     }
     if let Some(burst) = cpu.burst() {
-        // A burst beyond the quota in force is refused until the quota is raised.
+        // A burst beyond the quota in force is rejected until the quota is raised.
         let write = Write::new("cpu", "cpu.max.burst", burst);
         writes.push(write.again().or_nothing_if(burst == 0));
     }
@@ -176,8 +176,7 @@ fn cpu(cpu: &LinuxCpu) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// Maps shares 2, 1024, 262144 to weights 1, 100, 10000: a quadratic through the three in
-/// logarithms.
+/// Maps shares 2, 1024, 262144 to weights 1, 100, 10000: a quadratic function through the three points in logarithms.
 pub(super) fn cpu_weight(shares: u64) -> Option<u64> {
     match shares {
         0 => None,
@@ -207,7 +206,7 @@ fn io(block: &LinuxBlockIo) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// One line for each device, as io.max takes all four limits at once.
+/// Returns one line for each device, because io.max takes all four limits at once.
 fn io_max(block: &LinuxBlockIo) -> Vec<String> {
     let mut devices: BTreeMap<(i64, i64), String> = BTreeMap::new();
     let mut add = |key: &str, throttles: &Option<Vec<LinuxThrottleDevice>>| {
@@ -226,7 +225,7 @@ fn io_max(block: &LinuxBlockIo) -> Vec<String> {
     devices.into_values().collect()
 }
 
-/// 10..=1000 -> 1..=10000, and what is less than 10 to 1.
+/// Maps 10..=1000 to 1..=10000, and values below 10 to 1.
 fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
@@ -339,7 +338,7 @@ mod tests {
             (lines(r.clone()), gives_up_weight(&resources(r)))
         };
         let idle = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect::<Vec<_>>();
-        // The map overrides the field.
+        // The map has precedence over the field.
         assert_eq!(
             both(json!({"idle": 1, "shares": 1024}), json!({"cpu.idle": "0"})),
             (idle(&["cpu.idle = 0", "pids.max = 3", "cpu.weight = 100"]), false)

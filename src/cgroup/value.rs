@@ -1,4 +1,4 @@
-//! Values that both versions take alike, and what is wrong with them.
+//! Checks values that both cgroup versions share.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxRdma};
 use super::Write;
 use crate::error::{Error, Result};
 
-/// Absent and 0 leave the limit alone, -1 lifts it.
+/// Returns the value of a signed limit: absent and 0 change nothing, -1 removes the limit.
 pub fn bytes(what: &str, value: Option<i64>) -> Result<Option<i64>> {
     match value {
         None | Some(0) => Ok(None),
@@ -19,13 +19,13 @@ pub fn bytes(what: &str, value: Option<i64>) -> Result<Option<i64>> {
 pub fn weight(value: Option<u16>) -> Result<Option<u16>> {
     match value {
         None | Some(0) => Ok(None),
-        // The kernel's range. The specification begins at 10, and BFQ's and CFQ's predecessor did.
+        // The kernel's range. The specification begins at 10, as did BFQ's and CFQ's predecessor.
         some @ Some(1..=1000) => Ok(some),
         Some(w) => Err(Error::config(format!("invalid blkio weight: {w} (valid range is 1-1000)"))),
     }
 }
 
-/// The size becomes part of a file's name.
+/// Checks the size, which becomes part of a file's name.
 pub fn page_size(size: &str) -> Result<&str> {
     let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
     if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
@@ -54,7 +54,7 @@ pub fn rdma(device: &str, limit: &LinuxRdma) -> String {
     line
 }
 
-/// JSON objects have no order; our writes have one.
+/// Sorts the entries: JSON objects have no order, Aril's writes have one.
 pub fn sorted<T>(map: &Option<HashMap<String, T>>) -> Vec<(&String, &T)> {
     let mut entries: Vec<_> = map.iter().flatten().collect();
     entries.sort_unstable_by_key(|(key, _)| *key);

@@ -173,7 +173,7 @@ impl Entering<'_> {
         }
         let first = self.enter(target, console, false);
         match &target.dir {
-            Some(dir) if first.is_err() && cgroup::newborn::dies_in(dir) => {
+            Some(dir) if first.is_err() && cgroup::clone::kills_child(dir) => {
                 self.enter(target, console, true)
             }
             _ => first,
@@ -280,7 +280,7 @@ impl Entering<'_> {
         }
         .map_err(|e| self.stopped_meanwhile(e))?;
         if let (true, Some(dir)) = (held, &target.dir) {
-            cgroup::newborn::join(dir, init.pid.0)?;
+            cgroup::clone::move_into(dir, init.pid.0)?;
             init.proceed()?;
         }
         if let Some(group) = &self.record.intel_rdt {

@@ -52,8 +52,11 @@ impl Creation<'_> {
         };
         let cgroup = &self.host.cgroup;
         let notifies = self.prepared.plan.script.notifies();
-        let init =
-            parent::spawn(&self.prepared.plan.namespaces, cgroup.birthplace(), notifies, |link| {
+        let init = parent::spawn(
+            &self.prepared.plan.namespaces,
+            cgroup.clone_target(),
+            notifies,
+            |link| {
                 child::main(Child {
                     link,
                     script: &self.prepared.plan.script,
@@ -72,7 +75,8 @@ impl Creation<'_> {
                     hooks: &hooks,
                     clock: self.clock.as_ref(),
                 })
-            })?;
+            },
+        )?;
         self.give_pipes();
         self.host.time.mark_clone();
         self.set_up(&proc, &init)?;

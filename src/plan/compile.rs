@@ -62,7 +62,7 @@ pub fn container(
         return Err(Error::config("process and linux must be specified"));
     };
     let namespaces = namespaces(spec, linux, facts)?;
-    let cgroup = cgroup::plan(&cgroup::Input {
+    let cgroup = cgroup::plan(&cgroup::CgroupRequest {
         id: id.as_str(),
         cgroups_path: linux.cgroups_path().as_deref(),
         resources: linux.resources().as_ref(),
@@ -71,10 +71,10 @@ pub fn container(
         rootless: options.rootless_cgroups,
         none: options.no_cgroup,
         may_use_devices: !facts.process.rootless && !facts.in_user_namespace,
-        systemd: facts
-            .systemd
-            .as_ref()
-            .map(|manager| cgroup::systemd::plan::Input { manager, annotations: &grant.systemd }),
+        systemd: facts.systemd.as_ref().map(|manager| cgroup::systemd::plan::UnitRequest {
+            manager,
+            annotations: &grant.systemd,
+        }),
     })?;
     let names = network::names::plan(&network::names::NamesRequest {
         extensions: grant,

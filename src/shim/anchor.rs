@@ -1,9 +1,8 @@
-//! The process that stands for a pod where the shim cannot: where containers share their processes, which
-//! takes a living init, or where the pod has a user namespace, which one cannot leave.
+//! Process that keeps a pod's namespaces where the shim cannot: if the containers share a pid namespace, which needs a
+//! living init process, or if the pod has a user namespace, which a process cannot leave.
 //!
-//! It is this program once more, from a binary that no container can write (containers that share its pid
-//! namespace may find `/proc/1/exe`), in an empty root of its own. It reaps what others leave and does
-//! nothing else; when the shim ends, so does it.
+//! It executes this program from a binary that no container can write (containers that share its pid namespace may
+//! find `/proc/1/exe`), in an empty root. It reaps orphans and does nothing else, and ends with the shim.
 
 use std::ffi::{CString, OsString};
 use std::io::{Read, Write};
@@ -26,11 +25,11 @@ use crate::sys::process::{self, Vector};
 use crate::sys::spawn::{Image, SpawnOptions, pipe, spawn_with};
 use crate::sys::{namespace, open, pidfd, signal};
 
-/// Of one that is on its way.
+/// Anchor process that is starting.
 pub struct Started {
-    /// Says its pid, in two parts, or ends.
+    /// Pipe on which the process writes its pid, then `ready`; end of file if it ends.
     pub ready: OwnedFd,
-    /// What went wrong, if something did.
+    /// Pipe with the reason of a failure.
     pub errors: OwnedFd,
 }
 
@@ -51,7 +50,8 @@ pub fn start(pod: &Pod) -> Result<Started> {
 }
 
 impl Started {
-    /// None: it is not there yet. The pid is the first line; that its writer lives, the second.
+    /// Reads the answer. `None` before it is complete. The first line is the pid; the second shows that the process is
+    /// ready.
     pub fn answer(&self, said: &mut String) -> Option<Result<i32>> {
         let mut buffer = [0; 64];
         match nix::unistd::read(&self.ready, &mut buffer) {
@@ -67,7 +67,7 @@ impl Started {
     }
 }
 
-/// The action: what [`start`] has started.
+/// Runs the anchor's action, in the process that [`start`] has started.
 pub fn anchor(command_line: &[OsString]) -> std::result::Result<(), Status> {
     const LIMIT: u64 = 1 << 20;
     seal(command_line)?;
@@ -81,9 +81,9 @@ pub fn anchor(command_line: &[OsString]) -> std::result::Result<(), Status> {
         say(&std::process::id().to_string())?;
         return Ok(stand()?);
     }
-    // A brother: the shim is its parent, and adopts it when we are gone.
+    // A sibling: the shim is its parent, and adopts it when this process ends.
     let init = clone3(libc::CLONE_PARENT as u64, None, || {
-        // The status says that it failed, and stderr why.
+        // The exit status reports the failure, stderr the reason.
         let failed = stand().err();
         if let Some(error) = failed {
             let _ = writeln!(std::io::stderr(), "{error}");
@@ -107,14 +107,14 @@ fn say(line: &str) -> Result<()> {
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).os("write", "stdout")
 }
 
-/// For ever.
+/// Keeps the namespaces until the process is killed.
 fn stand() -> Result<()> {
     signal::block_all().os("sigprocmask", "")?;
     let children = signal::descriptor().os("signalfd", "")?;
     empty_root().context(|| "make an empty root".to_owned())?;
     process::set_dumpable(false).os("prctl", "PR_SET_DUMPABLE")?;
     process::set_parent_death_signal(libc::SIGKILL).os("prctl", "PR_SET_PDEATHSIG")?;
-    // Too late for that signal, nobody would read this.
+    // If the parent ended before the signal was set, the write fails.
     say("ready")?;
     let last = children.as_raw_fd() as u32;
     process::close_range(0, last - 1).os("close_range", "")?;
@@ -128,14 +128,14 @@ fn stand() -> Result<()> {
     }
 }
 
-/// Where one who looks through `/proc/1/root` finds nothing.
+/// Enters an empty root, so that `/proc/1/root` shows nothing.
 fn empty_root() -> Result<()> {
     const NONE: Option<&str> = None;
     namespace::unshare(libc::CLONE_NEWNS).os("unshare", "mount namespace")?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).os("mount", "/")?;
     let options = Some("size=0,nr_inodes=1,mode=555");
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // Any directory that is on every host will do.
+    // Any directory that exists on every host will do.
     mount(Some("tmpfs"), "/proc", Some("tmpfs"), flags, options).os("mount", "/proc")?;
     nix::unistd::chdir("/proc").os("chdir", "/proc")?;
     nix::unistd::pivot_root(".", ".").os("pivot_root", "/proc")?;

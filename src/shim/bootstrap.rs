@@ -1,4 +1,4 @@
-//! What `start` is told on stdin, and how it answers: in the form in which it was asked.
+//! Decodes the request that `start` reads from stdin, and encodes the answer in the form of the request.
 
 use super::flags::Flags;
 use super::status::Status;
@@ -13,7 +13,7 @@ const PROTOBUF_VERSION: u64 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
-    /// Before containerd 1.7: an address and no more.
+    /// Before containerd 1.7: only an address.
     Address,
     /// containerd 1.7 to 2.2.
     Json,
@@ -24,17 +24,17 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
     pub form: Form,
-    /// The runtime's options, if any came.
+    /// Options of the runtime, if the request has any.
     pub options: Option<Any>,
-    /// Where sockets are to be, if that was said.
+    /// Directory for sockets; empty if the request names none.
     pub socket_dir: String,
 }
 
 impl Asked {
-    /// `grpc`: whether there is GRPC_ADDRESS, which daemons set since they read JSON.
+    /// Decodes the request. `grpc`: GRPC_ADDRESS is set, which daemons do since they read JSON.
     pub fn parse(stdin: &[u8], flags: &Flags, grpc: bool) -> Result<Self, Status> {
         let message = Message::parse(stdin)?;
-        // Options decode as parameters, too: id and namespace would then be a type and its value.
+        // Options decode as parameters, too: their type and value would be id and namespace.
         let named = message.bytes(1) == flags.id.as_bytes()
             && message.bytes(2) == flags.namespace.as_bytes();
         if named {
@@ -51,7 +51,7 @@ impl Asked {
         match self.form {
             Form::Address => address.as_bytes().to_vec(),
             Form::Json => {
-                // An address is a path of ours, with nothing in it to be escaped.
+                // The address is a path made by the shim, and contains no character to escape.
                 format!(r#"{{"version":{JSON_VERSION},"address":"{address}","protocol":"ttrpc"}}"#)
                     .into_bytes()
             }
@@ -64,7 +64,7 @@ impl Asked {
     }
 }
 
-/// The one extension that is the runtime's options.
+/// Returns the runtime's options from an extension.
 fn options_of(wrapped: &[u8]) -> Option<Any> {
     let any = Any::parse(Message::parse(wrapped).ok()?.bytes(1)).ok()?;
     any.type_url.ends_with("Options").then_some(any)

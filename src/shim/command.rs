@@ -1,4 +1,4 @@
-//! The runtime as a command: its words, its streams, and what it said.
+//! Runs the runtime as a command: its arguments, its streams, and what it printed.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -20,18 +20,18 @@ use crate::sys::pidfd::Ended;
 use crate::sys::process::Vector;
 use crate::sys::spawn::{Image, Refusal, SpawnOptions, spawn_with};
 
-/// The most of an answer that is read.
+/// Maximum length of an answer that is read, in bytes.
 const LONGEST: usize = 4 << 20;
 
-/// One call of the runtime. It dies with the shim: whoever cleans up after us must not race it.
+/// A call of the runtime. The command is killed with the shim, so that it does not run beside a cleanup.
 pub struct Command<'a> {
     pub options: &'a Options,
     pub namespace: &'a str,
     pub bundle: &'a Path,
-    /// The log of this call alone: a record of another would be taken for its error.
+    /// Log of this call alone: an entry of another call would be taken for its error.
     pub log: Option<&'a Path>,
     pub words: &'a [&'a str],
-    /// Where it begins, if we are elsewhere ourselves.
+    /// Namespaces in which the command starts, if the shim has left them.
     pub home: &'a Home,
 }
 
@@ -57,7 +57,7 @@ impl Command<'_> {
         Ok(words)
     }
 
-    /// The pid of what was started; it is reaped as every child is.
+    /// Starts the command and returns its pid; the server reaps it like every child.
     pub fn spawn(&self, stdio: [BorrowedFd; 3]) -> Result<i32> {
         let argv = self.argv()?;
         let cwd = c_path("bundle", self.bundle)?;
@@ -94,7 +94,7 @@ fn refused(program: &CString, cwd: &Path, refusal: Refusal) -> Error {
     }
 }
 
-/// Starts any other program, with these words, variables and further descriptors from 3 on.
+/// Starts another program, with these arguments, variables and descriptors from 3 on.
 pub fn spawn_logger(
     argv: &[CString],
     env: &[CString],
@@ -110,7 +110,7 @@ pub fn spawn_logger(
         .map_err(|refusal| refused(&argv[0], Path::new("/"), refusal))
 }
 
-/// Ours, but for the way to tell our own service manager that we are ready.
+/// Returns the shim's environment, without NOTIFY_SOCKET, by which the shim's own service manager is notified.
 pub fn environment() -> Vec<CString> {
     let keep = std::env::vars_os().filter(|(key, _)| key != "NOTIFY_SOCKET");
     keep.filter_map(|(key, value)| {
@@ -119,7 +119,7 @@ pub fn environment() -> Vec<CString> {
     .collect()
 }
 
-/// A file in memory: nobody has to read it while the command runs.
+/// Creates a file in memory, which needs no reader while the command runs.
 pub fn scratch(text: &[u8]) -> Result<OwnedFd> {
     let fd = memfd_create(c"aril-shim", MFdFlags::MFD_CLOEXEC).os("memfd_create", "")?;
     if !text.is_empty() {
@@ -130,13 +130,13 @@ pub fn scratch(text: &[u8]) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// All that was written to a [`scratch`] file.
+/// Reads all that was written to a [`scratch`] file.
 pub fn said(scratch: &OwnedFd) -> String {
     let mut bytes = Vec::new();
     if let Ok(copy) = scratch.try_clone() {
         let mut file = File::from(copy);
         let read = file.seek(SeekFrom::Start(0));
-        // What cannot be read was not said.
+        // An unreadable file counts as empty.
         let _ = read.and_then(|_| file.take(LONGEST as u64).read_to_end(&mut bytes));
     }
     String::from_utf8_lossy(&bytes).trim().to_owned()
@@ -154,13 +154,13 @@ fn records(log: &Path) -> Vec<Record> {
     log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// What a command warned of, such as annotations that it ignored.
+/// Lists the warnings of a command, such as ignored annotations.
 pub fn warnings(log: &Path) -> Vec<String> {
     let warnings = records(log).into_iter().filter(|record| record.level == "warning");
     warnings.map(|record| record.msg).collect()
 }
 
-/// Why a command failed: the last error of its log, else what it printed, else how it ended.
+/// Returns why a command failed: the last error of its log, otherwise its output, otherwise how it ended.
 pub fn why(log: Option<&Path>, output: &str, ended: Ended) -> String {
     let last = log
         .map(records)
@@ -175,7 +175,7 @@ pub fn why(log: Option<&Path>, output: &str, ended: Ended) -> String {
     }
 }
 
-/// The number in a pid file of the runtime's.
+/// Reads the number in a pid file of the runtime.
 pub fn read_pid(path: &Path) -> Result<i32> {
     let text = record::read(path, 32)?;
     let text = String::from_utf8_lossy(&text);
@@ -183,12 +183,12 @@ pub fn read_pid(path: &Path) -> Result<i32> {
     pid.ok_or_else(|| Error::system(format!("{}: no pid: {text:?}", path.display())))
 }
 
-/// The path of a file in the bundle that belongs to one call.
+/// Returns the path of a file in the bundle that belongs to one call.
 pub fn file_of_call(bundle: &Path, name: &str, number: u64) -> PathBuf {
     bundle.join(format!("{name}-{number}.json"))
 }
 
-/// The errno's own words, for messages that are put together here.
+/// Returns the text of an errno, for messages that the shim composes.
 pub fn errno(errno: nix::errno::Errno) -> String {
     text::errno(errno).into_owned()
 }

@@ -1,5 +1,5 @@
-//! The socket over which the runtime hands back a terminal's master. It is beside the shim's own, in a
-//! directory of root's: a bundle's path may be too long for an address.
+//! Socket over which the runtime sends a terminal's master. It is beside the shim's socket, in a directory of root,
+//! because a bundle's path may be too long for an address.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -10,14 +10,14 @@ use crate::console::parent::receive_master;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::process::set_nonblocking;
 
-/// Gone from the file system when it is dropped.
+/// Socket whose file is removed on drop.
 pub struct ConsoleSocket {
     listener: UnixListener,
     pub path: PathBuf,
 }
 
 impl ConsoleSocket {
-    /// `number`: of the call.
+    /// Creates the socket. `number`: that of the call.
     pub fn bind(shim: &Path, number: u64) -> Result<Self> {
         let path = PathBuf::from(format!("{}.{number}", shim.display()));
         let listener = UnixListener::bind(&path).os("bind", path.display())?;
@@ -27,7 +27,7 @@ impl ConsoleSocket {
         Ok(Self { listener, path })
     }
 
-    /// After the command's end: it has sent by then, or never will.
+    /// Receives the master. The command has ended: it has sent the master, or failed.
     pub fn receive(&self) -> Result<OwnedFd> {
         let (connection, _) = self
             .listener
@@ -43,12 +43,12 @@ impl ConsoleSocket {
 
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
-        // Nothing is left to do for a path that is gone.
+        // A missing path needs no removal.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Those that a shim left which was killed.
+/// Removes the sockets of a shim that was killed.
 pub fn remove_left(shim: &Path) -> Result<()> {
     let (Some(dir), Some(name)) = (shim.parent(), shim.file_name()) else {
         return Err(Error::system(format!("{}: not a socket's path", shim.display())));

@@ -1,4 +1,4 @@
-//! `delete`: removes what a shim has left that is no more. It must succeed where nothing is left.
+//! `delete`: removes what a shim that has ended has left. It must succeed if nothing is left.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -18,9 +18,9 @@ use super::wire::Writer;
 use crate::error::{Context, OsContext, Result};
 use crate::sys::pidfd::{self, Ended};
 
-/// Of a command that is killed itself.
+/// Number of attempts for a command that is killed itself.
 pub const ATTEMPTS: u32 = 5;
-/// As of a process that was killed.
+/// Exit status of a process that was killed.
 const KILLED: u64 = 128 + libc::SIGKILL as u64;
 
 pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
@@ -32,9 +32,9 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
         start::stored_address(&bundle).unwrap_or_else(|| start::address("", flags, &bundle));
     if !start::is_served(&socket)? {
         console::remove_left(&socket)?;
-        // Of these nobody else is told, with containerd 2.x.
+        // With containerd 2.x no other call names these containers.
         for (id, Member { bundle, options }) in members::all(&bundle) {
-            // One that cannot be removed keeps none of the others.
+            // A container that cannot be removed does not stop the removal of the others.
             removed = removed.and(remove_container(flags, &id, &bundle, &options));
         }
     }
@@ -48,7 +48,7 @@ pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     print(&response)
 }
 
-/// The container, then the mounts of its rootfs, whatever became of the container.
+/// Removes the container, then the mounts of its rootfs, even if the container cannot be removed.
 fn remove_container(
     flags: &Flags,
     id: &str,
@@ -79,14 +79,14 @@ fn delete_by_force(flags: &Flags, id: &str, options: &Options) -> std::result::R
         match ended {
             Ended::Exited(0) => return Ok(()),
             _ if reason.contains("does not exist") => return Ok(()),
-            // By whoever killed the shim, perhaps: nobody asks a second time.
+            // The command may have been killed together with the shim: containerd does not ask a second time.
             Ended::Signaled(_) if attempts < ATTEMPTS => {}
             _ => return Err(Status::unknown(format!("OCI runtime delete failed: {reason}"))),
         }
     }
 }
 
-/// To its end, with what it said.
+/// Runs the command to its end, and returns its output.
 fn run(call: &Command) -> Result<(Ended, String)> {
     let output = command::scratch(b"")?;
     let input = command::scratch(b"")?;

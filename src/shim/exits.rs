@@ -1,14 +1,14 @@
-//! The ends of processes: who is told of them, in which order, and what is removed then.
+//! Reports the ends of processes in order, and removes what is no longer needed.
 //!
-//! TaskExit follows TaskStart, that of an exec comes before init's, and an OOM event before the exit
-//! that it explains. So an end that has been seen waits in [`Process::ended`] until its turn.
+//! TaskExit follows TaskStart, the TaskExit of an exec precedes that of init, and an OOM event precedes the exit that
+//! it explains. An end that was observed is therefore kept in [`Process::ended`] until it can be reported.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::members;
 use super::metrics;
-use super::model::{Exit, Phase, Process, Removal, Reply, Who};
+use super::model::{Exit, Phase, Process, ProcessKey, Removal, Reply};
 use super::rootfs;
 use super::server::Server;
 use super::status::Status;
@@ -16,7 +16,7 @@ use super::stdio::Unopened;
 use super::wire::Writer;
 
 impl Server {
-    /// Tells of the ends whose turn it is.
+    /// Reports the ends that can be reported now.
     pub(super) fn settle(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let ripe = |process: &Process| process.ended.is_some() && process.phase == Phase::Running;
@@ -25,7 +25,7 @@ impl Server {
         let init = &container.init;
         let init_ended = init.ended.is_some() && init.phase != Phase::Starting;
         for exec in execs {
-            self.tell_of_exit(&Who { id: id.to_owned(), exec });
+            self.tell_of_exit(&ProcessKey { id: id.to_owned(), exec });
         }
         if init_ended {
             self.init_ended(id);
@@ -47,11 +47,11 @@ impl Server {
             }
         }
         if self.containers.get(id).is_some_and(|container| !container.has_live_execs()) {
-            self.tell_of_exit(&Who::init(id));
+            self.tell_of_exit(&ProcessKey::init(id));
         }
     }
 
-    /// systemd removes the cgroup of a scope when its last process has ended.
+    /// Reads the metrics before systemd removes the cgroup of a scope whose last process has ended.
     fn take_last_picture(&mut self, id: &str) {
         if let Some(container) = self.containers.get_mut(id)
             && let Some(paths) = &container.cgroup
@@ -61,8 +61,8 @@ impl Server {
         }
     }
 
-    fn tell_of_exit(&mut self, who: &Who) {
-        let process = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec));
+    fn tell_of_exit(&mut self, target: &ProcessKey) {
+        let process = self.containers.get_mut(&target.id).and_then(|c| c.process(&target.exec));
         let Some((process, exit)) = process.and_then(|p| p.ended.take().map(|exit| (p, exit)))
         else {
             return;
@@ -74,9 +74,9 @@ impl Server {
         for reply in waiters {
             self.answer(reply, Ok(wait_response(exit)));
         }
-        let name = if who.is_init() { &who.id } else { &who.exec };
+        let name = if target.is_init() { &target.id } else { &target.exec };
         let event = Writer::new()
-            .bytes(1, &who.id)
+            .bytes(1, &target.id)
             .bytes(2, name)
             .number(3, pid)
             .number(4, exit.status.into())
@@ -84,8 +84,10 @@ impl Server {
         self.publish("exit", "TaskExit", event);
     }
 
-    pub(super) fn relay_ended(&mut self, who: &Who, token: u64, sink: OwnedFd) {
-        if let Some(process) = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec)) {
+    pub(super) fn relay_ended(&mut self, target: &ProcessKey, token: u64, sink: OwnedFd) {
+        if let Some(process) =
+            self.containers.get_mut(&target.id).and_then(|c| c.process(&target.exec))
+        {
             process.outputs.retain(|output| *output != token);
             process.input = process.input.filter(|input| *input != token);
             if process.held.close_reader(&sink) {
@@ -97,7 +99,7 @@ impl Server {
         self.finish_removals(now);
     }
 
-    /// Closes the outputs that have ended and that a client has open: it reads to their end.
+    /// Closes the outputs that have ended and that a client has open: the client reads to their end.
     pub(super) fn close_opened(&mut self, now: Instant) {
         for container in self.containers.values_mut() {
             for process in [&mut container.init].into_iter().chain(container.execs.values_mut()) {
@@ -106,9 +108,9 @@ impl Server {
         }
     }
 
-    // Delete.
+    // Deletion.
 
-    /// The runtime's part of it is done.
+    /// Handles the end of the runtime's `delete`.
     pub(super) fn deleted(&mut self, id: &str, outcome: Result<(), Status>) {
         let Some(container) = self.containers.get_mut(id) else { return };
         match outcome {
@@ -127,59 +129,59 @@ impl Server {
         }
     }
 
-    /// Removes the processes for which everything that a Delete waits for has happened.
+    /// Removes the processes for which all conditions of a Delete are met.
     pub(super) fn finish_removals(&mut self, now: Instant) {
         let mut ready = Vec::new();
         for (id, container) in &self.containers {
             let execs = container.execs.iter().map(|(exec, process)| (exec.as_str(), process));
             for (exec, process) in [("", &container.init)].into_iter().chain(execs) {
                 if process.removal.as_ref().is_some_and(|removal| is_ready(process, removal, now)) {
-                    ready.push(Who { id: id.clone(), exec: exec.to_owned() });
+                    ready.push(ProcessKey { id: id.clone(), exec: exec.to_owned() });
                 }
             }
         }
-        for who in ready {
-            self.remove(&who);
+        for target in ready {
+            self.remove(&target);
         }
     }
 
-    fn remove(&mut self, who: &Who) {
-        let Some(container) = self.containers.get_mut(&who.id) else { return };
-        if !who.is_init() {
-            let Some(mut process) = container.execs.remove(&who.exec) else { return };
-            let _ = std::fs::remove_file(container.bundle.join(format!("{}.pid", who.exec)));
+    fn remove(&mut self, target: &ProcessKey) {
+        let Some(container) = self.containers.get_mut(&target.id) else { return };
+        if !target.is_init() {
+            let Some(mut process) = container.execs.remove(&target.exec) else { return };
+            let _ = std::fs::remove_file(container.bundle.join(format!("{}.pid", target.exec)));
             if let Some(reply) = self.release(&mut process) {
                 self.answer(reply, Ok(delete_response(&process)));
             }
             return;
         }
         if let Err(error) = rootfs::unmount(&container.bundle) {
-            // The bundle is the engine's to remove: not while there is somebody's file system in it.
+            // The engine removes the bundle, but not while a file system is mounted in it.
             if let Some(removal) = container.init.removal.take() {
                 self.answer(removal.reply, Err(error.into()));
             }
             return;
         }
-        let Some(mut container) = self.containers.remove(&who.id) else { return };
+        let Some(mut container) = self.containers.remove(&target.id) else { return };
         for process in container.execs.values_mut() {
             self.release(process);
         }
         let reply = self.release(&mut container.init);
         let exit = container.init.exit;
         let event = Writer::new()
-            .bytes(1, &who.id)
+            .bytes(1, &target.id)
             .number(2, container.init.pid as u64)
             .number(3, exit.map_or(0, |exit| exit.status.into()))
             .time(4, exit.map(|exit| exit.at));
         self.publish("delete", "TaskDelete", event);
-        members::remove(&self.bundle, &who.id);
+        members::remove(&self.bundle, &target.id);
         if let Some(reply) = reply {
             self.answer(reply, Ok(delete_response(&container.init)));
         }
         self.settle_sandbox();
     }
 
-    /// What a process that is forgotten had of ours.
+    /// Releases relays, logger and waiting calls of a removed process.
     fn release(&mut self, process: &mut Process) -> Option<Reply> {
         for token in process.outputs.drain(..).chain(process.input.take()) {
             self.end_relay(token);

@@ -1,4 +1,4 @@
-//! The command line that containerd gives a shim: Go's flags, with one dash, before or after the action.
+//! Parses the command line that containerd gives a shim: Go's flags, with one dash, before or after the action.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,9 +11,9 @@ pub enum Action {
     Delete,
     Info,
     Version,
-    /// A pod's own process, as the server starts it.
+    /// Anchor process of a pod, which the server starts.
     Anchor,
-    /// None: the server itself, as `start` starts it.
+    /// No action: the server itself, as `start` starts it.
     Serve,
 }
 
@@ -22,10 +22,10 @@ pub struct Flags {
     pub action: Action,
     pub namespace: String,
     pub id: String,
-    /// containerd's socket.
+    /// Path of containerd's socket.
     pub address: String,
     pub bundle: PathBuf,
-    /// Of the server's own listener.
+    /// Path of the server's own socket.
     pub socket: PathBuf,
 }
 
@@ -60,7 +60,7 @@ impl Flags {
                 "address" => flags.address = value()?,
                 "bundle" => flags.bundle = value()?.into(),
                 "socket" => flags.socket = value()?.into(),
-                // What newer daemons may add concerns others.
+                // Flags of newer daemons are ignored.
                 "publish-binary" => drop(value()?),
                 _ => return Err(usage(format!("flag provided but not defined: -{name}"))),
             }

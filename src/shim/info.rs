@@ -1,4 +1,4 @@
-//! `-info`: what this runtime is, as `containerd.types.RuntimeInfo`.
+//! `-info`: prints the description of this runtime as `containerd.types.RuntimeInfo`.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -27,14 +27,14 @@ pub fn info() -> Result<(), Status> {
     if !any.type_url.is_empty() {
         info = info.any(3, &any);
     }
-    // A runtime without them can do without.
+    // A runtime may lack features.
     if let Some(features) = features(&options)? {
         info = info.any(4, &Any::new(FEATURES, features));
     }
     print(&info.finish())
 }
 
-/// The document that the runtime prints, as it is.
+/// Returns the document that the runtime prints.
 fn features(options: &Options) -> Result<Option<String>, Status> {
     let call = Command {
         options,

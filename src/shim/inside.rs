@@ -1,8 +1,8 @@
-//! Which rootfs the runtime mounts itself, inside of the container alone. The host's mount table is then
-//! never locked for it, never grows, and has nothing in it that could stay behind.
+//! Decides if the runtime mounts the rootfs, in the container's mount namespace alone. The host's mount table is then
+//! not locked, does not grow, and contains no mount that could stay.
 //!
-//! It must be an overlay of directories and no more, of our own runtime, and nobody may want to see it:
-//! hooks of the host do. `io.aril.rootfs.show`, where the operator allows it, lets the host see it all the same.
+//! The rootfs must be an overlay of directories only, the runtime must be Aril, and no hook of the host may need to
+//! see it. `io.aril.rootfs.show`, if the operator allows it, shows the rootfs to the host in this case, too.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::cli::policy::policy;
 use crate::error::Result;
 use crate::spec::Extensions;
 
-/// The words of `create` by which it mounts the rootfs; none if that is for us to do.
+/// Returns the options of `create` by which the runtime mounts the rootfs; `None` if the shim mounts it.
 pub fn words(mounts: &[Mount], options: &Options, config: &Config) -> Option<Vec<String>> {
     let [mount] = mounts else { return None };
     let ours = options.binary_name.is_empty() && !options.no_pivot_root && !options.rootfs_on_host;
@@ -25,8 +25,8 @@ pub fn words(mounts: &[Mount], options: &Options, config: &Config) -> Option<Vec
     overlay(mount)
 }
 
-/// Whether the runtime will show the rootfs to the host. An error is the runtime's to report, which reads
-/// the same.
+/// Returns true if the runtime will show the rootfs to the host. The runtime reads the same annotation and reports
+/// errors.
 fn shown(options: &Options, config: &Config) -> Result<bool> {
     let policy = policy(options.rules()?);
     let admitted = policy.admit(&config.annotations, &Extensions::default(), false)?;
@@ -49,7 +49,7 @@ fn overlay(mount: &Mount) -> Option<Vec<String>> {
             _ => return None,
         }
     }
-    // The kernel wants the topmost first.
+    // The kernel expects the topmost layer first.
     let layers = layers?.rsplit(':').flat_map(|layer| ["--layer".to_owned(), layer.to_owned()]);
     let upper = json!({"upper": upper?, "work": work?}).to_string();
     Some(layers.chain(["--upper".to_owned(), upper]).collect())

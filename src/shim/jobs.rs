@@ -1,4 +1,4 @@
-//! Commands of the runtime that are under way, and what follows when they have ended.
+//! Starts commands of the runtime, and continues when they have ended.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::command::{self, Command, errno};
 use super::console::ConsoleSocket;
 use super::delete::ATTEMPTS;
-use super::model::{Phase, Reply, Who};
+use super::model::{Phase, ProcessKey, Reply};
 use super::server::{Server, kill};
 use super::status::{Code, Status};
 use super::stdio::{self, Logger, Open, Relayed, Terminal, Wanted};
@@ -21,15 +21,15 @@ use crate::sys::pidfd::Ended;
 use crate::sys::spawn::pipe;
 use crate::sys::tty;
 
-/// How long a logger may take to say that it is ready.
+/// Time limit for a logger to report that it is ready.
 const LOGGER: Duration = Duration::from_secs(10);
 
-/// A command under way.
+/// Running command.
 pub struct Job {
-    who: Who,
+    target: ProcessKey,
     reply: Option<Reply>,
     verb: Verb,
-    /// What it prints; of `create` and `exec` these are the container's own streams.
+    /// Output of the command; for `create` and `exec` the container's own streams.
     output: Option<OwnedFd>,
     log: PathBuf,
 }
@@ -40,18 +40,18 @@ enum Verb {
     Start,
     Delete,
     Kill,
-    /// Of what an init without a pid namespace of its own has left.
+    /// Kills processes that outlived an init without a pid namespace of its own.
     KillRest,
     Pids,
     Pause,
     Resume,
     Update,
-    /// After a `create` that was killed itself: what it left is removed before the failure is told. It
-    /// may be killed as well, and is begun again for so many times.
+    /// Follows a `create` that was killed itself: its leftovers are removed before the failure is reported. This
+    /// command may be killed as well, and is repeated up to this number of times.
     Undo(Status, u32),
 }
 
-/// What a process that is being made will have.
+/// Streams of a process that is being created.
 struct Made {
     pid_file: PathBuf,
     console: Option<(ConsoleSocket, Terminal)>,
@@ -61,15 +61,15 @@ struct Made {
 }
 
 impl Job {
-    /// Whether its end tells us the pid of a process that may have ended by then.
+    /// Returns true if the end of the command reports the pid of a process that may have ended already.
     pub fn makes_process(&self) -> bool {
         matches!(self.verb, Verb::Create(_) | Verb::Exec(_))
     }
 }
 
-/// A process whose logger is not ready yet.
+/// Process that waits until its logger is ready.
 pub struct Prepared {
-    who: Who,
+    target: ProcessKey,
     reply: Reply,
     open: Open,
     must_answer: bool,
@@ -83,7 +83,7 @@ impl Prepared {
     }
 }
 
-/// A call of the runtime for a container, with its answer on the way.
+/// Call of the runtime for a container, whose answer is pending.
 pub struct Request<'a> {
     pub id: &'a str,
     pub reply: Option<Reply>,
@@ -94,30 +94,33 @@ pub struct Request<'a> {
 impl Server {
     // Processes.
 
-    /// Opens the streams, starts the logger if there is one, and then the runtime.
-    pub(super) fn make(&mut self, who: &Who, reply: Reply) -> Result<(), Status> {
-        let container = self.containers.get_mut(&who.id).ok_or_else(not_created)?;
+    /// Opens the streams, starts the logger if there is one, then the runtime.
+    pub(super) fn make(&mut self, target: &ProcessKey, reply: Reply) -> Result<(), Status> {
+        let container = self.containers.get_mut(&target.id).ok_or_else(not_created)?;
         let owner = (container.options.io_uid, container.options.io_gid);
         let relayed = match container.config.is_labelled() {
             true => Relayed::All,
-            false if who.is_init() => Relayed::Nothing,
+            false if target.is_init() => Relayed::Nothing,
             false => Relayed::OutputFifos,
         };
-        let process = container.process(&who.exec).ok_or_else(not_created)?;
+        let process = container.process(&target.exec).ok_or_else(not_created)?;
         let mut open = stdio::open(&Wanted { stdio: &process.stdio, owner, relayed })?;
         let Some((logger, readers)) = open.logger.take() else {
-            return self.launch(who, reply, open);
+            return self.launch(target, reply, open);
         };
         let (ready, writer) = pipe().os("pipe2", "logger")?;
         let descriptors = [readers[0].as_fd(), readers[1].as_fd(), writer.as_fd()];
-        let env = self.logger_environment(&who.id)?;
+        let env = self.logger_environment(&target.id)?;
         let pid = command::spawn_logger(&logger.argv, &env, &descriptors, &self.home)?;
-        if let Some(process) = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec)) {
+        if let Some(process) =
+            self.containers.get_mut(&target.id).and_then(|c| c.process(&target.exec))
+        {
             process.logger = Some(pid);
         }
         let Logger { must_answer, .. } = logger;
         let deadline = Instant::now() + LOGGER;
-        let prepared = Prepared { who: who.clone(), reply, open, must_answer, ready, deadline };
+        let prepared =
+            Prepared { target: target.clone(), reply, open, must_answer, ready, deadline };
         Ok(self.await_logger(prepared)?)
     }
 
@@ -129,7 +132,7 @@ impl Server {
     }
 
     pub(super) fn logger_ready(&mut self, prepared: Prepared, late: bool) {
-        let Prepared { who, reply, open, must_answer, ready, .. } = prepared;
+        let Prepared { target, reply, open, must_answer, ready, .. } = prepared;
         let mut byte = [0];
         let answered = !late && nix::unistd::read(&ready, &mut byte) == Ok(1);
         let outcome = if late {
@@ -137,14 +140,14 @@ impl Server {
         } else if must_answer && !answered {
             Err(Status::unknown("logging binary did not call ready"))
         } else {
-            self.launch(&who, reply, open)
+            self.launch(&target, reply, open)
         };
         if let Err(status) = outcome {
-            self.not_made(&who, reply, status);
+            self.not_made(&target, reply, status);
         }
     }
 
-    fn launch(&mut self, who: &Who, reply: Reply, open: Open) -> Result<(), Status> {
+    fn launch(&mut self, target: &ProcessKey, reply: Reply, open: Open) -> Result<(), Status> {
         self.calls += 1;
         let number = self.calls;
         let Open { child, held, input, outputs, terminal, .. } = open;
@@ -152,32 +155,32 @@ impl Server {
             ConsoleSocket::bind(&self.socket, number).map(|socket| (socket, terminal))
         });
         let console = console.transpose()?;
-        let container = self.containers.get(&who.id).ok_or_else(not_created)?;
+        let container = self.containers.get(&target.id).ok_or_else(not_created)?;
         let bundle = container.bundle.clone();
         let bundle_text = bundle.display().to_string();
-        let pid_file = if who.is_init() {
+        let pid_file = if target.is_init() {
             bundle.join("init.pid")
         } else {
-            bundle.join(format!("{}.pid", who.exec))
+            bundle.join(format!("{}.pid", target.exec))
         };
         let pid_text = pid_file.display().to_string();
         let socket = console.as_ref().map(|(socket, _)| socket.path.display().to_string());
         let spec = command::file_of_call(&bundle, "process", number).display().to_string();
         let mut words: Vec<&str> = Vec::new();
-        if who.is_init() {
+        if target.is_init() {
             words.extend(["create", "--bundle", &bundle_text, "--pid-file", &pid_text]);
             words.extend(socket.as_deref().into_iter().flat_map(|s| ["--console-socket", s]));
             words.extend(container.inside.iter().flatten().map(String::as_str));
             words.extend(container.options.no_pivot_root.then_some("--no-pivot"));
             words.extend(container.options.no_new_keyring.then_some("--no-new-keyring"));
         } else {
-            let process = container.execs.get(&who.exec).ok_or_else(no_exec)?;
+            let process = container.execs.get(&target.exec).ok_or_else(no_exec)?;
             record::write(spec.as_ref(), 0o600, &process.spec)?;
             words.extend(["exec", "--process", &spec]);
             words.extend(socket.as_deref().into_iter().flat_map(|s| ["--console-socket", s]));
             words.extend(["--detach", "--pid-file", &pid_text]);
         }
-        words.push(&who.id);
+        words.push(&target.id);
         let log = command::file_of_call(&bundle, "log", number);
         let call = Command {
             options: &container.options,
@@ -190,30 +193,32 @@ impl Server {
         let spawned = call.spawn(child.each_ref().map(AsFd::as_fd));
         let pid = spawned.inspect_err(|_| drop(std::fs::remove_file(&spec)))?;
         let made = Made { pid_file, console, held, input, outputs };
-        let verb = if who.is_init() { Verb::Create(made) } else { Verb::Exec(made) };
-        let job = Job { who: who.clone(), reply: Some(reply), verb, output: None, log };
+        let verb = if target.is_init() { Verb::Create(made) } else { Verb::Exec(made) };
+        let job = Job { target: target.clone(), reply: Some(reply), verb, output: None, log };
         self.jobs.insert(pid, job);
         Ok(())
     }
 
-    /// What a failed `create` or `exec` leaves of the process.
-    pub(super) fn not_made(&mut self, who: &Who, reply: Reply, status: Status) {
-        if let Some(process) = self.containers.get_mut(&who.id).and_then(|c| c.process(&who.exec)) {
+    /// Releases what a failed `create` or `exec` leaves of the process.
+    pub(super) fn not_made(&mut self, target: &ProcessKey, reply: Reply, status: Status) {
+        if let Some(process) =
+            self.containers.get_mut(&target.id).and_then(|c| c.process(&target.exec))
+        {
             process.phase = Phase::Created;
             process.held = stdio::Held::default();
             if let Some(logger) = process.logger.take() {
                 self.part_with_logger(logger);
             }
         }
-        if who.is_init()
-            && let Some(container) = self.containers.remove(&who.id)
+        if target.is_init()
+            && let Some(container) = self.containers.remove(&target.id)
         {
-            self.forget_bundle(&who.id, &container.bundle);
+            self.forget_bundle(&target.id, &container.bundle);
         }
         self.answer(reply, Err(status));
-        if !who.is_init() {
-            // Init may have waited for it.
-            return self.settle(&who.id);
+        if !target.is_init() {
+            // Init's exit may have waited for it.
+            return self.settle(&target.id);
         }
         self.settle_sandbox();
     }
@@ -236,8 +241,8 @@ impl Server {
         let output = command::scratch(b"")?;
         let input = command::scratch(request.input)?;
         let pid = call.spawn([input.as_fd(), output.as_fd(), output.as_fd()])?;
-        let who = Who::init(request.id);
-        let job = Job { who, reply: request.reply, verb, output: Some(output), log };
+        let target = ProcessKey::init(request.id);
+        let job = Job { target, reply: request.reply, verb, output: Some(output), log };
         self.jobs.insert(pid, job);
         Ok(())
     }
@@ -286,10 +291,10 @@ impl Server {
         self.ask(&Request { id, reply: Some(reply), words: &words, input: json }, Verb::Update)
     }
 
-    // Their ends.
+    // Ends of commands.
 
     pub(super) fn finished(&mut self, job: Job, ended: Ended) {
-        let Job { who, reply, verb, output, log } = job;
+        let Job { target, reply, verb, output, log } = job;
         let success = ended == Ended::Exited(0);
         let output = output.as_ref().map(command::said).unwrap_or_default();
         let reason = || command::why(Some(&log), &output, ended);
@@ -298,18 +303,18 @@ impl Server {
         match verb {
             Verb::Create(made) => {
                 for warning in command::warnings(&log) {
-                    self.log.warn(&format!("{}: {warning}", who.id));
+                    self.log.warn(&format!("{}: {warning}", target.id));
                 }
                 let outcome = if success { Ok(made) } else { Err(failure("create")) };
-                self.created(&who, reply, outcome, ended);
+                self.created(&target, reply, outcome, ended);
             }
             Verb::Exec(made) => {
                 let outcome = if success { Ok(made) } else { Err(failure("exec")) };
-                self.executed(&who, reply, outcome);
+                self.executed(&target, reply, outcome);
             }
             Verb::Start => {
                 let outcome = if success { Ok(()) } else { Err(failure("start")) };
-                self.started(&who, reply, outcome);
+                self.started(&target, reply, outcome);
             }
             Verb::Delete => {
                 let reason = reason();
@@ -319,7 +324,7 @@ impl Server {
                 } else {
                     Err(Status::unknown(format!("OCI runtime delete failed: {reason}")))
                 };
-                self.deleted(&who.id, outcome);
+                self.deleted(&target.id, outcome);
             }
             Verb::Kill => {
                 self.finish(reply, if success { Ok(vec![]) } else { Err(kill_failed(&reason())) })
@@ -331,17 +336,17 @@ impl Server {
             }
             Verb::Pids => {
                 let answer =
-                    if success { self.processes(&who.id, &output) } else { Err(failure("ps")) };
+                    if success { self.processes(&target.id, &output) } else { Err(failure("ps")) };
                 self.finish(reply, answer);
             }
             Verb::Pause => self.paused(
-                &who.id,
+                &target.id,
                 reply,
                 true,
                 if success { Ok(()) } else { Err(failure("pause")) },
             ),
             Verb::Resume => self.paused(
-                &who.id,
+                &target.id,
                 reply,
                 false,
                 if success { Ok(()) } else { Err(failure("resume")) },
@@ -352,7 +357,7 @@ impl Server {
             Verb::Undo(status, more) => {
                 if let Some(reply) = reply {
                     let again = matches!(ended, Ended::Signaled(_)).then_some(more);
-                    self.undo(&who, reply, status, again.unwrap_or_default());
+                    self.undo(&target, reply, status, again.unwrap_or_default());
                 }
             }
         }
@@ -369,41 +374,41 @@ impl Server {
 
     fn created(
         &mut self,
-        who: &Who,
+        target: &ProcessKey,
         reply: Option<Reply>,
         outcome: Result<Made, Status>,
         ended: Ended,
     ) {
-        let adopted = outcome.and_then(|made| self.adopt(who, made));
+        let adopted = outcome.and_then(|made| self.adopt(target, made));
         let Some(reply) = reply else { return };
         let status = match adopted {
             Ok(pid) => {
-                let event = self.creation(&who.id, pid);
+                let event = self.creation(&target.id, pid);
                 self.publish("create", "TaskCreate", event);
-                if let Err(error) = self.watch_memory(&who.id) {
+                if let Err(error) = self.watch_memory(&target.id) {
                     self.note("watch memory", &error.into());
                 }
                 self.answer(reply, Ok(Writer::new().number(1, pid as u64).finish()));
-                return self.settle(&who.id);
+                return self.settle(&target.id);
             }
             Err(status) => status,
         };
-        // It said why itself, and left nothing. One that was killed could do neither; nor could one
-        // that came to its end and whose container we cannot take over.
+        // The command has reported its failure and left nothing. A command that was killed could do neither, nor a
+        // command that succeeded and whose container the shim cannot adopt.
         if matches!(ended, Ended::Exited(code) if code != 0) {
-            return self.not_made(who, reply, status);
+            return self.not_made(target, reply, status);
         }
-        self.undo(who, reply, status, ATTEMPTS);
+        self.undo(target, reply, status, ATTEMPTS);
     }
 
-    /// `attempts`: how often the runtime may still be called for it.
-    fn undo(&mut self, who: &Who, reply: Reply, status: Status, attempts: u32) {
-        let words = ["delete", "--force", &who.id];
-        let request = Request { id: &who.id, reply: Some(reply), words: &words, input: b"" };
+    /// Removes the leftovers. `attempts`: number of times that the runtime may still be called.
+    fn undo(&mut self, target: &ProcessKey, reply: Reply, status: Status, attempts: u32) {
+        let words = ["delete", "--force", &target.id];
+        let request = Request { id: &target.id, reply: Some(reply), words: &words, input: b"" };
         let begun =
             attempts > 0 && self.ask(&request, Verb::Undo(status.clone(), attempts - 1)).is_ok();
         if !begun {
-            self.not_made(who, reply, status);
+            self.not_made(target, reply, status);
         }
     }
 
@@ -414,21 +419,26 @@ impl Server {
         event.message(4, container.io()).bytes(5, &container.checkpoint).number(6, pid as u64)
     }
 
-    fn executed(&mut self, who: &Who, reply: Option<Reply>, outcome: Result<Made, Status>) {
+    fn executed(
+        &mut self,
+        target: &ProcessKey,
+        reply: Option<Reply>,
+        outcome: Result<Made, Status>,
+    ) {
         let Some(reply) = reply else { return };
-        match outcome.and_then(|made| self.adopt(who, made)) {
+        match outcome.and_then(|made| self.adopt(target, made)) {
             Ok(pid) => {
-                let event = Writer::new().bytes(1, &who.id).bytes(2, &who.exec);
+                let event = Writer::new().bytes(1, &target.id).bytes(2, &target.exec);
                 self.publish("exec-started", "TaskExecStarted", event.number(3, pid as u64));
                 self.answer(reply, Ok(Writer::new().number(1, pid as u64).finish()));
-                self.settle(&who.id);
+                self.settle(&target.id);
             }
-            Err(status) => self.not_made(who, reply, status),
+            Err(status) => self.not_made(target, reply, status),
         }
     }
 
-    /// Takes over the process that a command has made.
-    fn adopt(&mut self, who: &Who, made: Made) -> Result<i32, Status> {
+    /// Adopts the process that a command has created.
+    fn adopt(&mut self, target: &ProcessKey, made: Made) -> Result<i32, Status> {
         let pid = command::read_pid(&made.pid_file)?;
         let console = match made.console {
             Some((socket, terminal)) => Some((socket.receive()?, terminal)),
@@ -443,19 +453,19 @@ impl Server {
             if let Some(stdin) = terminal.stdin {
                 input = Some((stdin, copy()?));
             }
-            // Somebody has to read what a terminal says, or its programs wait for ever.
+            // A terminal needs a reader, or its programs block.
             let sink = terminal.stdout.map_or_else(stdio::null_device, Ok)?;
             outputs.push((copy()?, sink));
             master = Some(console);
         }
-        let input = input.map(|ends| self.begin_relay(who, ends)).transpose()?;
-        let outputs = outputs.into_iter().map(|ends| self.begin_relay(who, ends));
+        let input = input.map(|ends| self.begin_relay(target, ends)).transpose()?;
+        let outputs = outputs.into_iter().map(|ends| self.begin_relay(target, ends));
         let outputs = outputs.collect::<crate::error::Result<Vec<u64>>>()?;
-        let container = self.containers.get_mut(&who.id).ok_or_else(not_created)?;
-        if who.is_init() {
+        let container = self.containers.get_mut(&target.id).ok_or_else(not_created)?;
+        if target.is_init() {
             container.cgroup = layout::paths_of(pid).ok();
         }
-        let process = container.process(&who.exec).ok_or_else(no_exec)?;
+        let process = container.process(&target.exec).ok_or_else(no_exec)?;
         process.pid = pid;
         process.ended = ended;
         process.held = made.held;
@@ -464,7 +474,7 @@ impl Server {
         }
         process.input = input;
         process.outputs = outputs;
-        process.phase = if who.is_init() { Phase::Created } else { Phase::Running };
+        process.phase = if target.is_init() { Phase::Created } else { Phase::Running };
         if let (Some(size), Some(master)) = (process.size, &master) {
             let _ = tty::set_size(master.as_fd(), size);
         }
@@ -472,15 +482,15 @@ impl Server {
         Ok(pid)
     }
 
-    fn started(&mut self, who: &Who, reply: Option<Reply>, outcome: Result<(), Status>) {
-        let Some(container) = self.containers.get_mut(&who.id) else { return };
+    fn started(&mut self, target: &ProcessKey, reply: Option<Reply>, outcome: Result<(), Status>) {
+        let Some(container) = self.containers.get_mut(&target.id) else { return };
         let pid = container.init.pid as u64;
         container.init.phase = if outcome.is_ok() { Phase::Running } else { Phase::Created };
         if outcome.is_ok() {
-            self.publish("start", "TaskStart", Writer::new().bytes(1, &who.id).number(2, pid));
+            self.publish("start", "TaskStart", Writer::new().bytes(1, &target.id).number(2, pid));
         }
         self.finish(reply, outcome.map(|()| Writer::new().number(1, pid).finish()));
-        self.settle(&who.id);
+        self.settle(&target.id);
     }
 
     fn paused(
@@ -501,7 +511,7 @@ impl Server {
         self.finish(reply, outcome.map(|()| vec![]));
     }
 
-    /// `ps --format json`, as containerd.v1.types.ProcessInfo.
+    /// Converts the output of `ps --format json` to containerd.v1.types.ProcessInfo.
     fn processes(&self, id: &str, output: &str) -> Answer {
         let pids: Vec<u64> = serde_json::from_str(output)
             .map_err(|e| Status::unknown(format!("OCI runtime ps: {e}: {output:?}")))?;
@@ -519,7 +529,7 @@ impl Server {
         Ok(all.finish())
     }
 
-    /// An exec's process is a child of ours until it is reaped, so its pid is nobody else's.
+    /// Sends a signal to an exec's process. It is the shim's child and not reaped, so its pid is not reused.
     pub(super) fn kill_exec(pid: i32, signal: u64) -> Answer {
         let signal = i32::try_from(signal).map_err(|_| Status::invalid("no such signal"))?;
         match kill(pid, signal) {
@@ -530,7 +540,7 @@ impl Server {
     }
 }
 
-/// The runtime's words, as containerd has always understood them.
+/// Errors in runc's words, which containerd understands.
 fn kill_failed(reason: &str) -> Status {
     let ended = ["os: process already finished", "container not running"];
     if ended.iter().any(|text| reason.contains(text))

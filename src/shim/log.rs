@@ -1,4 +1,4 @@
-//! The shim's own log: the `log` fifo of its bundle, whose lines the daemon copies to its own.
+//! The shim's own log: the `log` fifo of its bundle, whose lines the daemon copies to its own log.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::time::rfc3339;
 pub struct Log(Option<File>);
 
 impl Log {
-    /// Nobody reads, nothing is written: no log is no reason to fail.
+    /// Log, which is empty without a reader: a missing log is no reason to fail.
     pub fn open(bundle: &Path) -> Self {
         let mut options = OpenOptions::new();
         let open = options.write(true).custom_flags(libc::O_NONBLOCK).open(bundle.join("log"));
@@ -29,13 +29,13 @@ impl Log {
     fn write(&mut self, level: &str, message: &str) {
         if let Some(file) = &mut self.0 {
             let line = line(SystemTime::now(), level, message);
-            // A daemon that is away, or slow, loses lines.
+            // A daemon that is stopped, or slow, loses lines.
             let _ = file.write_all(line.as_bytes());
         }
     }
 }
 
-/// In the form of logrus, which the daemon's other shims use.
+/// Formats a line like logrus, which the daemon's other shims use.
 fn line(time: SystemTime, level: &str, message: &str) -> String {
     let time = rfc3339(time);
     format!("time={time:?} level={level} msg={message:?} runtime=io.containerd.aril.v2\n")

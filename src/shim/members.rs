@@ -1,5 +1,5 @@
-//! Who else is in a shim, as a record in the bundle that it was started for: a file for each container, with
-//! all that it takes to remove that, for its own bundle may be gone by then.
+//! Records the containers of a shim in the bundle that the shim was started for: a file for each container, with all
+//! that its removal needs, because the container's own bundle may be gone then.
 
 use std::path::{Path, PathBuf};
 
@@ -21,18 +21,18 @@ fn file(home: &Path, id: &str) -> PathBuf {
     home.join(format!("{PREFIX}{id}"))
 }
 
-/// Before there is anything of it.
+/// Records a container, before anything of it exists.
 pub fn add(home: &Path, id: &str, member: &Member) -> Result<()> {
     let text = serde_json::to_vec(member).map_err(|e| Error::system(e.to_string()))?;
     record::write(&file(home, id), 0o600, &text)
 }
 
 pub fn remove(home: &Path, id: &str) {
-    // It may have been the home's own, or the home is gone.
+    // The container may be the one that the shim was started for, or the bundle is gone.
     let _ = std::fs::remove_file(file(home, id));
 }
 
-/// By their ids.
+/// Lists the containers by their ids.
 pub fn all(home: &Path) -> Vec<(String, Member)> {
     const LONGEST: usize = 1 << 16;
     let entries = std::fs::read_dir(home).into_iter().flatten().flatten();

@@ -1,8 +1,8 @@
-//! Being in a pod's namespaces: how the one that stands for a pod gets there, and, where that is the shim
-//! itself, how it and its commands get home.
+//! Enters a pod's namespaces, for the anchor or for the shim itself, and returns the shim and its commands to their
+//! own namespaces.
 //!
 //! containerd's interface for Kubernetes names a pod's namespaces by the pid that the sandbox reports
-//! (`/proc/PID/ns/net`). So whoever has that pid has to be in them; a descriptor would not be found.
+//! (`/proc/PID/ns/net`), so the process with that pid must be in them; open descriptors would not be found.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,7 +16,7 @@ use crate::namespace::{Step, child};
 use crate::sys::namespace::{setns, unshare};
 use crate::sys::open::open;
 
-/// The namespaces of the host's that the shim has left. Its commands begin there.
+/// Namespaces of the host that the shim has left. Its commands start in them.
 #[derive(Default)]
 pub struct Home(Vec<OwnedFd>);
 
@@ -25,7 +25,7 @@ impl Home {
         self.0.iter().map(AsFd::as_fd).collect()
     }
 
-    /// Leaves for those of a pod; after a failure it is where it was.
+    /// Enters the namespaces of a pod. After a failure the shim is in its own namespaces again.
     pub fn leave_for(&mut self, pod: &Pod) -> Result<()> {
         let plan = pod.plan(None)?;
         let own = [c"/proc/self/ns/net", c"/proc/self/ns/ipc", c"/proc/self/ns/uts"];
@@ -35,7 +35,7 @@ impl Home {
         enter(&plan).inspect_err(|_| self.come_back())
     }
 
-    /// Where all of them were, that is always allowed.
+    /// Returns to the own namespaces, which is always permitted because the shim was in all of them.
     pub fn come_back(&mut self) {
         for namespace in self.0.drain(..) {
             let _ = setns(namespace.as_fd(), 0);
@@ -43,7 +43,7 @@ impl Home {
     }
 }
 
-/// All that is planned, in this process.
+/// Executes the whole plan in this process.
 pub fn enter(plan: &Plan) -> Result<()> {
     let proc = Proc::of_the_host()?;
     let joins = plan.joined_before_clone.iter().cloned().map(Step::Join);

@@ -1,5 +1,5 @@
-//! What a container uses, as containerd's clients decode it: `io.containerd.cgroups.v1.Metrics` or
-//! `v2.Metrics`, by the host. The numbers are fields of these messages; the names are the kernel's.
+//! Encodes the resource usage of a container for containerd's clients: `io.containerd.cgroups.v1.Metrics` or
+//! `v2.Metrics`, by the host's cgroup version. Numbers are fields of these messages; names are the kernel's.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::error::Result;
 const V1: &str = "io.containerd.cgroups.v1.Metrics";
 const V2: &str = "io.containerd.cgroups.v2.Metrics";
 
-/// Fields 1 to 31 of v2's MemoryStat, in `memory.stat`.
+/// Names in `memory.stat` for fields 1 to 31 of v2's MemoryStat.
 const MEMORY_STAT: [&str; 31] = [
     "anon",
     "file",
@@ -47,7 +47,7 @@ const MEMORY_STAT: [&str; 31] = [
     "thp_collapse_alloc",
 ];
 
-/// Fields 1 to 32 of v1's MemoryStat, in `memory.stat`.
+/// Names in `memory.stat` for fields 1 to 32 of v1's MemoryStat.
 const MEMORY_STAT_V1: [&str; 32] = [
     "cache",
     "rss",
@@ -83,7 +83,7 @@ const MEMORY_STAT_V1: [&str; 32] = [
     "total_unevictable",
 ];
 
-/// None: the cgroup is gone.
+/// Reads the metrics. `None` if the cgroup does not exist.
 pub fn read(paths: &Paths) -> Result<Option<Any>> {
     if !paths.values().any(|dir| dir.exists()) {
         return Ok(None);
@@ -96,7 +96,7 @@ pub fn read(paths: &Paths) -> Result<Option<Any>> {
     }))
 }
 
-/// Numbers in the order of their fields, from 1.
+/// Writes numbers in the order of their fields, from 1.
 fn numbers(names: &[&str], values: &BTreeMap<String, u64>) -> Writer {
     let value = |name: &str| values.get(name).copied().unwrap_or_default();
     (1..).zip(names).fold(Writer::new(), |writer, (field, name)| writer.number(field, value(name)))
@@ -167,7 +167,7 @@ fn blkio(stats: &Stats) -> Writer {
     all.fold(Writer::new(), |writer, (field, e)| writer.message(field, entry(e)))
 }
 
-/// The files that [`Stats`] has no place for.
+/// Files of cgroup v2 without a field in [`Stats`].
 struct Files<'a>(&'a Path);
 
 impl Files<'_> {
@@ -246,9 +246,9 @@ fn pressure(pressure: &Pressure) -> Writer {
     )
 }
 
-/// None where there is no such device, or no such controller.
+/// Reads the adapters. `None` without a device or without the controller.
 fn rdma(current: &str, limit: &str) -> Option<Writer> {
-    // Of 32 bits: what does not fit is without a limit.
+    // The message has 32 bits: larger numbers count as no limit.
     let number = |word: &str| word.parse::<u32>().unwrap_or(u32::MAX);
     let entry = |line: &str| {
         let (device, rest) = line.split_once(' ')?;
@@ -266,7 +266,7 @@ fn rdma(current: &str, limit: &str) -> Option<Writer> {
     (all != Writer::new()).then_some(all)
 }
 
-/// One entry for each device.
+/// Writes one entry for each device.
 fn io(bytes: &[IoEntry], operations: &[IoEntry]) -> Writer {
     let mut devices: BTreeMap<(u64, u64), [u64; 4]> = BTreeMap::new();
     for (first, table) in [(0, bytes), (2, operations)] {

@@ -2,17 +2,22 @@
 //!
 //! # Theory of operation
 //!
-//! containerd runs `start` ([`start`]), which finds or makes the one shim of a pod and prints its
-//! address. That shim ([`server`]) is one thread in one loop. It answers the calls of the task service
-//! ([`task`]) over ttrpc ([`ttrpc`], [`wire`]), runs the runtime as a command for each ([`jobs`],
-//! [`command`]), is told of the ends of all processes, for it adopts them, and tells containerd of them
-//! in an order that can be relied on ([`exits`], [`publisher`]). It copies nothing but what terminals
-//! say ([`stdio`], [`relay`]). When containerd finds that a shim has died it runs `delete` ([`delete`]).
-//! For containerd 2.x it may also be the whole of a pod without a container of its own ([`sandbox`],
+//! containerd runs `start` ([`start`]), which finds or starts the one shim of a pod and prints its address. That shim
+//! ([`server`]) has one thread and one event loop. It answers the calls of the task service ([`task`]) over ttrpc
+//! ([`ttrpc`], [`wire`]), runs the runtime as a command for each ([`jobs`], [`command`]), reaps all processes of its
+//! containers, which it adopts, and reports their ends to containerd in a fixed order ([`exits`], [`publisher`]). It
+//! copies only the data of terminals and a few pipes ([`stdio`], [`relay`]). If a shim dies, containerd runs `delete`
+//! ([`delete`]). For containerd 2.x the shim may also serve a pod without a container of its own ([`sandbox`],
 //! [`pod`], [`membership`], [`anchor`]).
 //!
-//! What must not be lost when a shim is killed is in the bundle before the effect that it describes:
-//! the options by which the runtime is called, and the runtime's own pid file.
+//! ```text
+//! containerd -- ttrpc --> server -- starts --> aril create, start, delete ...
+//!      ^                    |  ^                  |
+//!      +------ events ------+  +---- SIGCHLD -----+-- orphaned init: adopted by the shim
+//! ```
+//!
+//! Data that must survive a killed shim is in the bundle before the effect that it describes: the options by which the
+//! runtime is called, and the runtime's pid file.
 
 pub mod anchor;
 pub mod bootstrap;
@@ -54,12 +59,12 @@ use status::Status;
 use crate::error::OsContext;
 use crate::sys::{process, socket};
 
-/// The whole program: the command line, our own name first, to an exit code.
+/// Runs the program. The command line has the program's name first. Returns the exit status.
 pub fn main(words: Vec<OsString>) -> u8 {
     match run(&words) {
         Ok(()) => 0,
         Err(Status { message, .. }) => {
-            // The error itself is about to be told; that nobody listens is no news.
+            // The error itself is about to be printed.
             let _ = writeln!(std::io::stderr(), "{}: {message}", info::NAME);
             1
         }
@@ -81,15 +86,15 @@ fn run(words: &[OsString]) -> Result<(), Status> {
     }
 }
 
-/// As [`start`] starts it: in the bundle, with the listener as descriptor 3.
+/// Runs the server as [`start`] starts it: in the bundle, with the listener as descriptor 3.
 fn serve(flags: &Flags) -> Result<(), Status> {
     let listener = socket::inherited(3)
         .map_err(|_| Status::unknown("no action given, and no socket inherited to serve at"))?;
-    // What others forgot to close.
+    // Descriptors that the caller left open.
     process::close_range(4, u32::MAX).os("close_range", "")?;
     let bundle = std::env::current_dir().os("getcwd", "")?;
     let log = Log::open(&bundle);
-    // The bundle is removed before we end, perhaps with what is mounted in it.
+    // containerd removes the bundle before the server ends, perhaps with file systems mounted in it.
     nix::unistd::chdir("/").os("chdir", "/")?;
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")?;
     if std::env::var_os("SCHED_CORE").is_some() {
@@ -103,7 +108,7 @@ fn serve(flags: &Flags) -> Result<(), Status> {
     Ok(outcome?)
 }
 
-/// At once: there is no standard library's own end of the program that would see to it.
+/// Ends the process at once, without the standard library's cleanup.
 fn print(bytes: &[u8]) -> Result<(), Status> {
     let mut stdout = std::io::stdout();
     Ok(stdout.write_all(bytes).and_then(|()| stdout.flush()).os("write", "stdout")?)

@@ -1,4 +1,4 @@
-//! What the shim knows of containers and of the processes in them.
+//! The shim's data on containers and their processes.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -15,14 +15,14 @@ use crate::cgroup::{Paths, oom};
 use crate::fs::record;
 use crate::sys::tty::Size;
 
-/// A process of a container; no exec id: its init.
+/// Identifies a process of a container; without an exec id, its init.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
+pub struct ProcessKey {
     pub id: String,
     pub exec: String,
 }
 
-impl Who {
+impl ProcessKey {
     pub fn init(id: &str) -> Self {
         Self { id: id.to_owned(), exec: String::new() }
     }
@@ -32,19 +32,19 @@ impl Who {
     }
 }
 
-/// Where an answer goes.
+/// Address of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     pub connection: u64,
     pub stream: u32,
 }
 
-/// Where a process is in its life. While a command is under way that will change it, nothing else may.
+/// Phase in the life of a process. While a command that will change it runs, no other may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// An init: `create` is under way.
+    /// Init whose `create` runs.
     Creating,
-    /// An init that waits for `start`; an exec of which only its description is there.
+    /// Init that waits for `start`; exec of which only the description exists.
     Created,
     Starting,
     Running,
@@ -57,18 +57,18 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
-/// A Delete that waits for the last of its conditions.
+/// Delete call that waits for its conditions.
 #[derive(Debug)]
 pub struct Removal {
     pub reply: Reply,
-    /// The runtime has deleted what it had.
+    /// True if the runtime has deleted the container.
     pub deleted: bool,
-    /// Until then the rest of the output is waited for.
+    /// End of the wait for the rest of the output.
     pub deadline: Instant,
 }
 
 impl Removal {
-    /// Of what goes with its pod.
+    /// Returns the removal of a container that is deleted with its pod.
     pub fn unasked() -> Self {
         // No connection has this number.
         let reply = Reply { connection: 0, stream: 0 };
@@ -81,20 +81,20 @@ pub struct Process {
     pub stdio: Stdio,
     pub phase: Phase,
     pub pid: i32,
-    /// Reaped, and not yet told of: others have to be told first.
+    /// End of the process, which is reaped but not reported: other ends must be reported first.
     pub ended: Option<Exit>,
-    /// As everybody was told.
+    /// End of the process, as it was reported.
     pub exit: Option<Exit>,
     pub waiters: Vec<Reply>,
     pub held: Held,
-    /// CloseIO may come before there is anything to close.
+    /// True if CloseIO came, which may be before the stream is open.
     pub stdin_closed: bool,
-    /// The outputs that are still being copied, by their tokens.
+    /// Tokens of the outputs that are still being copied.
     pub outputs: Vec<u64>,
     pub unopened: Vec<Unopened>,
     pub input: Option<u64>,
     pub console: Option<OwnedFd>,
-    /// Asked for before there was a terminal.
+    /// Size that was requested before there was a terminal.
     pub size: Option<Size>,
     /// process.json of an exec.
     pub spec: Vec<u8>,
@@ -124,12 +124,12 @@ impl Process {
         }
     }
 
-    /// Whose exit others may have to wait for.
+    /// Returns true if other exits may have to wait for the exit of this process.
     pub fn is_alive(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running)
     }
 
-    /// Known by its pid, and not reaped yet.
+    /// Returns true if this is the process of that pid, and it is not reaped yet.
     pub fn is_expected(&self, pid: i32) -> bool {
         self.pid == pid && self.ended.is_none() && self.exit.is_none()
     }
@@ -139,17 +139,17 @@ pub struct Container {
     pub bundle: PathBuf,
     pub options: Options,
     pub mounts: Vec<Mount>,
-    /// The words by which the runtime mounts them, where that is for it to do.
+    /// Options by which the runtime mounts the rootfs; `None` if the shim mounts it.
     pub inside: Option<Vec<String>>,
     pub checkpoint: String,
     pub config: Config,
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
     pub paused: bool,
-    /// Where its first process was born; none if that could not be told.
+    /// Cgroups in which its first process started; `None` if they are unknown.
     pub cgroup: Option<Paths>,
     pub oom: Option<(u64, oom::Watch)>,
-    /// Its last picture, for who asks after the end.
+    /// Last metrics, for a request after the end.
     pub metrics: Option<Any>,
 }
 
@@ -158,7 +158,7 @@ impl Container {
         if exec.is_empty() { Some(&mut self.init) } else { self.execs.get_mut(exec) }
     }
 
-    /// Init's exit is told when no other process can end any more.
+    /// Returns true while an exec may still end: init's exit is reported last.
     pub fn has_live_execs(&self) -> bool {
         self.execs.values().any(Process::is_alive)
     }
@@ -170,7 +170,7 @@ impl Container {
     }
 }
 
-/// What matters to the shim in a config.json, whatever else is in it.
+/// Fields of config.json that the shim uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -202,14 +202,14 @@ struct Labelled {
 }
 
 impl Config {
-    /// One that cannot be read says nothing; the runtime will say why.
+    /// Reads the config. An unreadable one counts as empty: the runtime reports why.
     pub fn read(bundle: &Path) -> Self {
         const LIMIT: usize = 16 << 20;
         let text = record::read(&bundle.join("config.json"), LIMIT).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Whether the kernel ends the other processes when init ends.
+    /// Returns true if the kernel ends the other processes when init ends.
     pub fn has_own_pids(&self) -> bool {
         self.linux.namespaces.iter().any(|ns| ns.r#type == "pid" && ns.path.is_empty())
     }
@@ -218,7 +218,8 @@ impl Config {
         self.linux.namespaces.iter().any(|ns| ns.r#type == "user")
     }
 
-    /// Whether the cgroup path has the systemd driver's form, `slice:prefix:name`. An empty slice means the default one.
+    /// Returns true if the cgroup path has the systemd driver's form, `slice:prefix:name`. An empty slice means the
+    /// default one.
     pub fn has_systemd_cgroup(&self) -> bool {
         let path = self.linux.cgroups_path.as_deref().unwrap_or_default();
         let parts: Vec<&str> = path.split(':').collect();
@@ -236,8 +237,9 @@ impl Config {
         !self.process.selinux_label.is_empty()
     }
 
-    /// The containers of one group share a shim. containerd writes the id of a container's pod itself, over
-    /// whatever the pod's author wrote, so that counts first; the other is for clients of containerd.
+    /// Returns the group of the container: containers of one group share a shim. containerd writes the id of a
+    /// container's pod itself, over the value of the pod's author, so that annotation has precedence; the other is for
+    /// clients of containerd.
     pub fn group(&self) -> Option<&str> {
         const GROUPS: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.containerd.runc.v2.group"];
         GROUPS.iter().find_map(|key| self.annotations.get(*key)).map(String::as_str)
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!(config("{}").group(), None);
         let of_client = r#"{"annotations":{"io.containerd.runc.v2.group":"g"}}"#;
         assert_eq!(config(of_client).group(), Some("g"));
-        // The author of a pod does not choose the shim of another.
+        // The author of a pod does not choose the shim of another pod.
         let hostile = r#"{"annotations":{"io.containerd.runc.v2.group":"other",
             "io.kubernetes.cri.sandbox-id":"s"}}"#;
         assert_eq!(config(hostile).group(), Some("s"));

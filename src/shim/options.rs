@@ -1,7 +1,7 @@
-//! The runtime's options: `containerd.runc.v1.Options`, or what containerd makes of a configuration
-//! whose runtime it does not know, `runtimeoptions.v1.Options` with the same options as TOML.
+//! Decodes the runtime's options: `containerd.runc.v1.Options`, or containerd's `runtimeoptions.v1.Options` for the
+//! configuration of an unknown runtime, which has the same options as TOML.
 //!
-//! They belong to one container and are stored in its bundle, for `delete` gets none.
+//! Options belong to one container. They are stored in its bundle, because `delete` receives none.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -15,11 +15,12 @@ use crate::error::{Error, Result};
 use crate::fs::record;
 use crate::spec::grant::Rules;
 
-/// Where containerd's shim for runc keeps its state when not told.
+/// Default directory for state, that of containerd's shim for runc.
 const ROOT: &str = "/run/containerd/runc";
 const FILE: &str = "options.json";
 const RUNC: &str = "containerd.runc.v1.Options";
-/// What clients of containerd 1.x send for a runtime that is not `io.containerd.runc`, to name the owner of streams.
+/// Type that clients of containerd 1.x send for a runtime other than `io.containerd.runc`, to name the owner of
+/// streams.
 const LEGACY: &str = "containerd.linux.runc.CreateOptions";
 const GENERIC: &str = "runtimeoptions.v1.Options";
 
@@ -31,12 +32,12 @@ pub struct Options {
     pub shim_cgroup: String,
     pub io_uid: u32,
     pub io_gid: u32,
-    /// Empty: `aril`, beside the shim or in PATH.
+    /// Runtime's binary; if empty, `aril` beside the shim or in PATH.
     pub binary_name: String,
-    /// Empty: [`ROOT`].
+    /// State directory; if empty, [`ROOT`].
     pub root: String,
     pub systemd_cgroup: bool,
-    /// Ours alone, `RootfsOnHost` in TOML: see [`super::inside`].
+    /// `RootfsOnHost` in TOML, an option of Aril's shim: see [`super::inside`].
     pub rootfs_on_host: bool,
     /// `AllowAnnotations`, `DenyAnnotations`, `StrictAnnotations`: the runtime's options of these names.
     pub allow_annotations: Vec<String>,
@@ -46,7 +47,7 @@ pub struct Options {
 
 impl Options {
     pub fn decode(any: &Any) -> std::result::Result<Self, Status> {
-        // Clients may put a host in front of the name.
+        // Clients may put a host before the name.
         let name = any.type_url.rsplit('/').next().unwrap_or_default();
         if name.is_empty() {
             return Ok(Self::default());
@@ -101,7 +102,7 @@ impl Options {
         Self::from_toml(&String::from_utf8_lossy(&text))
     }
 
-    /// The flat table that the options are. What is not known is somebody else's.
+    /// Parses the flat table of options. Unknown keys are ignored.
     fn from_toml(text: &str) -> std::result::Result<Self, Status> {
         let mut options = Self::default();
         let mut lines = text.lines().map(str::trim);
@@ -121,7 +122,7 @@ impl Options {
         Ok(options)
     }
 
-    /// What the operator lets annotations do.
+    /// Returns the rules of the operator for annotations.
     pub fn rules(&self) -> Result<Rules> {
         let mut rules = Rules::default();
         self.allow_annotations.iter().try_for_each(|text| rules.allow(text))?;
@@ -132,7 +133,7 @@ impl Options {
         Ok(rules)
     }
 
-    /// The same as options of the runtime's `create`.
+    /// Returns the rules as options of the runtime's `create`.
     pub fn annotation_words(&self) -> impl Iterator<Item = String> {
         let words = |option: &'static str, keys: &[String]| {
             keys.iter().map(|key| format!("{option}={key}")).collect::<Vec<_>>()
@@ -144,7 +145,7 @@ impl Options {
             .chain(strict)
     }
 
-    /// None: the value is of another kind than the key's.
+    /// Sets an option. `None` if the value has the wrong type for the key.
     fn set(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "NoPivotRoot" => self.no_pivot_root = value.parse().ok()?,
@@ -169,13 +170,13 @@ impl Options {
         record::write(&bundle.join(FILE), 0o600, &text)
     }
 
-    /// The defaults, if none were ever stored.
+    /// Reads the stored options; the defaults if none were stored.
     pub fn load(bundle: &Path) -> Self {
         let text = record::read(&bundle.join(FILE), 1 << 16).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Of the containers of a namespace of containerd's.
+    /// Returns the state root for the containers of a namespace of containerd.
     pub fn state_root(&self, namespace: &str) -> PathBuf {
         let root = if self.root.is_empty() { ROOT } else { &self.root };
         Path::new(root).join(namespace)
@@ -191,7 +192,7 @@ impl Options {
     }
 }
 
-/// A basic or a literal string of TOML, without the escapes that no path needs.
+/// Parses a basic or a literal string of TOML, without escapes, which no path needs.
 fn string(value: &str) -> Option<String> {
     ['"', '\''].iter().find_map(|quote| {
         let inner = value.strip_prefix(*quote)?.strip_suffix(*quote)?;
@@ -199,7 +200,7 @@ fn string(value: &str) -> Option<String> {
     })
 }
 
-/// An array of them.
+/// Parses an array of strings.
 fn strings(value: &str) -> Option<Vec<String>> {
     let inner = value.strip_prefix('[')?.strip_suffix(']')?.trim();
     let inner = inner.strip_suffix(',').unwrap_or(inner).trim();
@@ -209,7 +210,7 @@ fn strings(value: &str) -> Option<Vec<String>> {
     inner.split(',').map(|item| string(item.trim())).collect()
 }
 
-/// Our own aril is the one beside us.
+/// Finds the binary; `aril` itself is beside the shim.
 fn find(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(name.into());

@@ -1,8 +1,8 @@
-//! What a pod without a process of its own is to be, and what its containers get of it.
+//! Decodes the description of a pod without a process of its own, and adds the pod's settings to its containers.
 //!
-//! containerd hands over the kubelet's PodSandboxConfig as it is. The pod's files are in its bundle, and what
-//! its containers share as /dev/shm is mounted on the bundle's own `rootfs`, where containerd's removal of
-//! the bundle would unmount it, too.
+//! containerd passes on the kubelet's PodSandboxConfig. The pod's files are in its bundle. The file system that its
+//! containers share as /dev/shm is mounted on the bundle's own `rootfs`, where containerd's removal of the bundle
+//! would unmount it, too.
 
 use std::collections::HashMap;
 use std::os::unix::fs::chown;
@@ -21,7 +21,7 @@ use crate::namespace::parent;
 use crate::namespace::plan::{Input, Plan, plan};
 
 const CONFIG: &str = "runtime.v1.PodSandboxConfig";
-/// runtime.v1.NamespaceMode.
+/// Values of runtime.v1.NamespaceMode.
 const POD: u64 = 0;
 const CONTAINER: u64 = 1;
 const NODE: u64 = 2;
@@ -30,19 +30,19 @@ const TARGET: u64 = 3;
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     hostname: String,
-    /// None: it is the host's, and so is the host's name.
+    /// Network namespace; with `None` the pod has the host's network and the host's name.
     netns: Option<PathBuf>,
     host_ipc: bool,
     shares_pids: bool,
-    /// That which owns the network namespace.
+    /// True if the pod has a user namespace, which owns the network namespace.
     has_user_namespace: bool,
-    /// The user and the group ID on the host that are 0 in the pod's user namespace: owners of the pod's files.
+    /// User and group ID on the host that are 0 in the pod's user namespace: owners of the pod's files.
     #[serde(default)]
     root: Option<[u32; 2]>,
     sysctls: HashMap<String, String>,
-    /// The text of resolv.conf; none: the host's.
+    /// Text of resolv.conf; with `None` the host's.
     dns: Option<String>,
-    /// Of the pod; empty if that was not said.
+    /// Cgroup of the pod; empty if the request has none.
     pub cgroup: PathBuf,
 }
 
@@ -77,7 +77,8 @@ impl Pod {
         Ok(pod)
     }
 
-    /// A pid namespace lives as long as its first process, and a user namespace cannot be entered and left.
+    /// Returns true if a process must keep the namespaces: a pid namespace ends with its first process, and a user
+    /// namespace cannot be entered and left.
     pub fn needs_anchor(&self) -> bool {
         self.shares_pids || self.has_user_namespace
     }
@@ -86,12 +87,12 @@ impl Pod {
         self.shares_pids
     }
 
-    /// The network namespace, if the user namespace is to be found by it.
+    /// Returns the network namespace, if the user namespace is found through it.
     pub fn user_namespace_by(&self) -> Option<&Path> {
         self.netns.as_deref().filter(|_| self.has_user_namespace)
     }
 
-    /// What whoever stands for the pod has to do.
+    /// Plans the namespaces of the process that keeps them.
     pub fn plan(&self, user: Option<&Path>) -> Result<Plan> {
         let namespace = |kind, path: Option<&Path>| {
             let mut namespace = LinuxNamespace::default();
@@ -121,14 +122,14 @@ impl Pod {
         })
     }
 
-    /// The files of the pod, and its shared memory.
+    /// Creates the files of the pod, and its shared memory.
     pub fn furnish(&self, bundle: &Path) -> Result<()> {
         let own = nix::unistd::gethostname().os("gethostname", "")?;
         let hostname = match self.hostname.as_str() {
             "" => own.to_string_lossy().into_owned(),
             name => name.to_owned(),
         };
-        // A host without such a file has nothing to say.
+        // A host without such a file gives the pod none.
         let of_the_host = |path| std::fs::read_to_string(path).unwrap_or_default();
         let dns = self.dns.clone().unwrap_or_else(|| of_the_host("/etc/resolv.conf"));
         let texts = [format!("{hostname}\n"), of_the_host("/etc/hosts"), dns];
@@ -152,7 +153,7 @@ impl Pod {
         rootfs::mount(bundle, &[memory])
     }
 
-    /// Adds to a container's config.json what the pod has for it, where nothing else is wanted there.
+    /// Adds the pod's settings to a container's config.json, except where the config has its own.
     pub fn share(&self, pod: &Path, container: &Path) -> Result<()> {
         const LIMIT: usize = 16 << 20;
         let path = container.join("config.json");
@@ -188,7 +189,7 @@ impl Pod {
     }
 }
 
-/// What a runtime.v1.UserNamespace asks for, with the refusals of containerd's own sandboxer.
+/// Reads a runtime.v1.UserNamespace, with the rejections of containerd's own sandboxer.
 fn in_user_namespace(user: &Message) -> std::result::Result<bool, Status> {
     let refused =
         |why: String| Err(Status::invalid(format!("user namespace configuration: {why}")));
@@ -208,7 +209,7 @@ fn in_user_namespace(user: &Message) -> std::result::Result<bool, Status> {
     }
 }
 
-/// The host's user and group ID that a runtime.v1.UserNamespace maps to 0, if it maps both.
+/// Returns the host's user and group ID that a runtime.v1.UserNamespace maps to 0, if it maps both.
 fn root_of(user: &Message) -> std::result::Result<Option<[u32; 2]>, Status> {
     let find = |field: u64| {
         let mappings = user.all(field).map(Message::parse);
@@ -219,18 +220,18 @@ fn root_of(user: &Message) -> std::result::Result<Option<[u32; 2]>, Status> {
     Ok(find(2)?.zip(find(3)?).map(|(uid, gid)| [uid, gid]))
 }
 
-/// In the bundle of a pod, and where its containers see them.
+/// Files in the bundle of a pod, and their paths in its containers.
 const FILES: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
 const MEMORY: &str = "/dev/shm";
 
-/// Of a map.
+/// Decodes an entry of a map.
 fn entry(bytes: &[u8]) -> std::result::Result<(String, String), Status> {
     let entry = Message::parse(bytes)?;
     Ok((entry.text(1)?.to_owned(), entry.text(2)?.to_owned()))
 }
 
-/// runtime.v1.DNSConfig as resolv.conf(5) has it.
+/// Formats a runtime.v1.DNSConfig as resolv.conf(5).
 fn resolv_conf(bytes: &[u8]) -> std::result::Result<String, Status> {
     let config = Message::parse(bytes)?;
     let mut text = String::new();
@@ -265,7 +266,7 @@ mod tests {
         Pod::parse(&Any::new(CONFIG, config.finish()), netns)
     }
 
-    /// pid CONTAINER.
+    /// Mode CONTAINER for the pid namespace.
     fn own_pids() -> Writer {
         Writer::new().number(2, 1)
     }

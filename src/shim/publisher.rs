@@ -1,7 +1,7 @@
-//! Events to containerd: one at a time and in order, whether it listens just now or not.
+//! Sends events to containerd, one at a time and in order, also after the daemon was away.
 //!
-//! While the daemon is away they wait, up to [`ROOM`] of them; then the oldest give way: who comes back
-//! asks for the state anyway. One that is answered with an error is given up after [`ATTEMPTS`].
+//! While the daemon is away, up to [`ROOM`] events are kept; then the oldest are dropped: a daemon that returns asks
+//! for the state anyway. An event that is answered with an error is given up after [`ATTEMPTS`].
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use std::os::fd::AsRawFd;
 
 const ROOM: usize = 2048;
 const ATTEMPTS: u32 = 5;
-/// For one call.
+/// Time limit of one call.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -25,9 +25,9 @@ pub struct Publisher {
     address: PathBuf,
     queue: VecDeque<Event>,
     connection: Option<Connection>,
-    /// The first of the queue is on its way until this moment.
+    /// Deadline for the answer to the first event of the queue, which was sent.
     sent: Option<Instant>,
-    /// Not before.
+    /// Earliest time of the next attempt.
     retry: Option<Instant>,
     stream: u32,
 }
@@ -63,11 +63,11 @@ impl Publisher {
             payload: Writer::new().message(1, envelope).finish(),
         };
         if self.address.as_os_str().is_empty() {
-            // Nobody has ever asked for them.
+            // No daemon has ever asked for events.
             return;
         }
         if self.queue.len() >= ROOM {
-            // Not the one that is on its way: its answer is still to come.
+            // The event that was sent stays: its answer is still to come.
             self.queue.remove(usize::from(self.sent.is_some()));
         }
         self.queue.push_back(Event { call: call.encode(PATIENCE), attempts: 0 });
@@ -81,12 +81,12 @@ impl Publisher {
         self.connection.as_ref()
     }
 
-    /// When [`Publisher::advance`] is to be called even if nothing happens.
+    /// Returns the time at which [`Publisher::advance`] is to be called even without an event.
     pub fn deadline(&self) -> Option<Instant> {
         self.sent.or(self.retry).filter(|_| !self.queue.is_empty())
     }
 
-    /// Sends the next event, if none is on its way. True: there is a new connection to be watched.
+    /// Sends the next event, unless one is waiting for its answer. Returns true if there is a new connection to watch.
     pub fn advance(&mut self, now: Instant) -> bool {
         if self.sent.is_some_and(|deadline| deadline <= now) {
             self.failed(now);
@@ -101,7 +101,7 @@ impl Publisher {
             self.connection = dial(&self.address);
             new = self.connection.is_some();
         }
-        // Odd, as a client's are.
+        // Odd, as a client's numbers are.
         self.stream = self.stream.wrapping_add(2);
         let sent = match &mut self.connection {
             Some(connection) => connection.send(self.stream, REQUEST, &event.call).is_ok(),
@@ -117,7 +117,7 @@ impl Publisher {
         new
     }
 
-    /// The connection has something to say, or takes more.
+    /// Reads and writes, when the connection is ready.
     pub fn ready(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         let read = connection.flush().and_then(|()| connection.fill());
@@ -134,7 +134,7 @@ impl Publisher {
         }
         if read == Err(Closed) {
             self.connection = None;
-            // The daemon went away: that is not the event's fault.
+            // The daemon went away: this does not count as a failed attempt.
             self.retry = self.sent.take().map(|_| now + PAUSE).or(self.retry);
         }
     }
@@ -163,7 +163,7 @@ impl Publisher {
 fn dial(address: &std::path::Path) -> Option<Connection> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let end = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-    // The error is the same every time, and the daemon's own to tell of.
+    // The error is the same every time, and the daemon reports it.
     connect(end.as_fd().as_raw_fd(), &UnixAddr::new(address).ok()?).ok()?;
     Some(Connection::new(end))
 }
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Takes one call and answers it; says of what topic the event was.
+    /// Accepts one call and answers it; returns the topic of the event.
     fn serve(connection: &mut Connection, answer: Result<Vec<u8>, Status>) -> String {
         connection.fill().unwrap();
         let frame = connection.frame().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Copies one stream to another within the loop: of terminals, which have to be, and of pipes.
+//! Copies one stream to another in the event loop: for terminals and for pipes.
 
 use std::os::fd::OwnedFd;
 
@@ -9,16 +9,16 @@ use nix::unistd::{read, write};
 pub struct Relay {
     pub source: OwnedFd,
     pub sink: OwnedFd,
-    /// Read and not yet written.
+    /// Bytes that were read and are not yet written.
     pending: Vec<u8>,
 }
 
-/// What the relay waits for now.
+/// Event that the relay waits for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Waits {
     ForSource,
     ForSink,
-    /// The source has ended, or nobody takes what comes of it.
+    /// The source has ended, or the sink has no reader.
     Ended,
 }
 
@@ -27,7 +27,7 @@ impl Relay {
         Self { source, sink, pending: Vec::new() }
     }
 
-    /// Moves what can be moved, for a while: others want to be served, too.
+    /// Moves what can be moved without waiting, up to a limit: other events are due, too.
     pub fn advance(&mut self) -> Waits {
         const ROUNDS: usize = 16;
         let mut buffer = [0; 8192];
@@ -42,7 +42,7 @@ impl Relay {
                 Ok(length) if length > 0 => self.pending.extend_from_slice(&buffer[..length]),
                 Err(Errno::EAGAIN) => return Waits::ForSource,
                 Err(Errno::EINTR) => {}
-                // EIO is how a terminal's master says that all slaves are closed.
+                // A terminal's master reports by EIO that all slaves are closed.
                 Ok(_) | Err(_) => return Waits::Ended,
             }
         }

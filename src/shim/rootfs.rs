@@ -1,5 +1,5 @@
-//! The mounts that make a container's rootfs, as containerd hands them over: on `<bundle>/rootfs` of
-//! the host, from before `create` until after `delete`.
+//! Mounts a container's rootfs, as containerd describes it, on `<bundle>/rootfs` of the host, from before `create`
+//! until after `delete`.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ use crate::sys::open::open;
 pub struct Mount {
     pub kind: String,
     pub source: String,
-    /// Below the rootfs.
+    /// Path below the rootfs.
     pub target: String,
     pub options: Vec<String>,
 }
@@ -55,19 +55,20 @@ pub fn directory(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
-/// All of them, or none.
+/// Mounts all of them, or none.
 pub fn mount(bundle: &Path, mounts: &[Mount]) -> Result<()> {
     let rootfs = directory(bundle);
     for one in mounts {
         mount_one(&rootfs, one).inspect_err(|_| {
-            // The first failure is the one to tell of.
+            // The first error is the one to report.
             let _ = unmount(bundle);
         })?;
     }
     Ok(())
 }
 
-/// Where in the rootfs a mount goes. What is mounted there already may have links that lead out of it.
+/// Returns the directory in the rootfs that a mount covers. A file system that is mounted there already may have links
+/// that lead out of it.
 fn target_of(rootfs: &Path, mount: &Mount) -> Result<PathBuf> {
     if mount.target.is_empty() {
         return Ok(rootfs.to_owned());
@@ -103,7 +104,7 @@ fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
         let bind = MsFlags::MS_BIND | if tree { MsFlags::MS_REC } else { MsFlags::empty() };
         nix_mount(Some(mount.source.as_str()), &target, NONE, bind, NONE).map_err(failed)?;
         if !flags.is_empty() {
-            // A bind takes its flags by a second call only.
+            // A bind mount gets its flags by a second call only.
             flags |= MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
             nix_mount(NONE, &target, NONE, flags, NONE).map_err(failed)?;
         }
@@ -118,8 +119,8 @@ fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
 
 const NONE: Option<&str> = None;
 
-/// The mapping that containerd 2 asks for by `uidmap=` and `gidmap=`, as its own mount code understands them: triplets
-/// *container id:host id:count*, comma separated. The second value is the options without them.
+/// Parses the mapping that containerd 2 requests by `uidmap=` and `gidmap=`, as containerd's own mount code does:
+/// triplets *container id:host id:count*, separated by commas. The second value is the options without them.
 fn id_map_of(options: &[String]) -> Result<(Option<IdMap>, Vec<&str>)> {
     let (mut uids, mut gids, mut rest) = (None, None, Vec::new());
     for option in options {
@@ -150,8 +151,8 @@ fn ranges(option: &str, value: &str) -> Result<Vec<[u32; 3]>> {
     })
 }
 
-/// Mounts with owners as the map shows them: the lower layers of an overlay, whose upper directory the snapshotter has
-/// given to the mapped root (Linux 5.19), or else the source itself.
+/// Mounts with owners that the map converts: the lower layers of an overlay, whose upper directory the snapshotter has
+/// given to the mapped root (Linux 5.19), otherwise the source itself.
 fn mount_mapped(mount: &Mount, target: &Path, options: &Options, map: &IdMap) -> Result<()> {
     let failed = |error: Error| error.context("failed to mount rootfs component".to_owned());
     let place = open(target, OFlag::O_PATH | OFlag::O_DIRECTORY).os("open", target.display())?;
@@ -180,8 +181,8 @@ fn mapped_bind(source: &Path, options: &Options, map: &IdMap) -> Result<OwnedFd>
     Ok(tree)
 }
 
-/// The layers, of which overlayfs takes no detached mount before Linux 6.15, are mapped at the target in a mount
-/// namespace of its own: the host never sees them.
+/// Maps the layers at the target in a separate mount namespace, which the host does not see: before Linux 6.15
+/// overlayfs accepts no detached mount.
 fn mapped_overlay(mount: &Mount, target: &Path, options: &Options, map: &IdMap) -> Result<OwnedFd> {
     let lower = options.data.iter().find_map(|option| option.strip_prefix("lowerdir="));
     let layers: Vec<&Path> = lower.into_iter().flat_map(|l| l.split(':')).map(Path::new).collect();
@@ -228,8 +229,8 @@ fn mapped_layers(common: &std::ffi::CStr, namespace: BorrowedFd<'_>) -> ChildRes
     Ok(tree)
 }
 
-/// The kernel takes a page of options. An overlay of many layers says less when the directory that all
-/// of them are in is the current one.
+/// Mounts with options that fit in a page, the kernel's limit. The options of an overlay with many layers are shorter
+/// if the common directory of the layers is the current directory.
 fn shortened(options: &[String]) -> (Option<PathBuf>, String) {
     const PAGE: usize = 4096;
     let data = options.join(",");
@@ -242,7 +243,7 @@ fn shortened(options: &[String]) -> (Option<PathBuf>, String) {
     (Some(common.clone()), relative(options, &layers, &common))
 }
 
-/// The options as text, with the layers named from the directory `common`.
+/// Formats the options with paths of layers relative to the directory `common`.
 fn relative(options: &[String], layers: &[&Path], common: &Path) -> String {
     let short: Vec<String> = layers
         .iter()
@@ -253,7 +254,7 @@ fn relative(options: &[String], layers: &[&Path], common: &Path) -> String {
     rest.cloned().collect::<Vec<_>>().join(",")
 }
 
-/// The nearest directory above all of them.
+/// Returns the nearest common directory.
 fn common(layers: &[&Path]) -> Option<PathBuf> {
     let mut common = layers.first()?.parent()?;
     while !layers.iter().all(|layer| layer.starts_with(common) && *layer != common) {
@@ -262,7 +263,7 @@ fn common(layers: &[&Path]) -> Option<PathBuf> {
     common.is_absolute().then(|| common.to_owned())
 }
 
-/// The current directory for a moment: there is one thread.
+/// Calls `act` with another current directory: the process has one thread.
 struct Within;
 
 impl Within {
@@ -274,19 +275,19 @@ impl Within {
 
 impl Drop for Within {
     fn drop(&mut self) {
-        // The root is always there.
+        // The root always exists.
         let _ = nix::unistd::chdir("/");
     }
 }
 
-/// Whatever is mounted there, however often. None is fine, and so is no bundle.
+/// Unmounts everything that is mounted there. A missing mount or bundle is no error.
 pub fn unmount(bundle: &Path) -> Result<()> {
     let rootfs = directory(bundle);
-    // A bundle belongs to the engine, but what is in its rootfs does not.
+    // A bundle belongs to the engine, but file systems in its rootfs do not.
     let nofollow = MntFlags::UMOUNT_NOFOLLOW;
     loop {
         let result = match umount2(&rootfs, nofollow) {
-            // Somebody looks at it just now: it goes when they have done.
+            // Another process uses it now: it is unmounted when that ends.
             Err(Errno::EBUSY) => umount2(&rootfs, nofollow | MntFlags::MNT_DETACH),
             other => other,
         };

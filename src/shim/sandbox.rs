@@ -1,7 +1,7 @@
-//! `containerd.runtime.sandbox.v1.Sandbox`: a pod that has no container of its own (containerd 2.x with
-//! `sandboxer = "shim"`). The shim is its namespaces' first member, or has an [`anchor`] be that.
+//! Serves `containerd.runtime.sandbox.v1.Sandbox`: a pod without a container of its own (containerd 2.x with
+//! `sandboxer = "shim"`). The shim, or an [`anchor`], is the first process in the pod's namespaces.
 //!
-//! A pod stops when its containers have ended, and only then leaves its namespaces.
+//! A pod stops when its containers have ended, and only then are its namespaces left.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -26,15 +26,15 @@ pub struct Sandbox {
     pub bundle: PathBuf,
     pub pod: Pod,
     phase: Phase,
-    /// The anchor's, or our own.
+    /// Process ID of the anchor, or of the shim.
     pid: i32,
     anchor: Option<i32>,
     started: Option<SystemTime>,
     exit: Option<Exit>,
     waiters: Vec<Reply>,
-    /// Who wants it to stop,
+    /// Calls of StopSandbox that wait for the stop.
     stopping: Vec<Reply>,
-    /// and to be gone.
+    /// Calls of ShutdownSandbox that wait for the removal.
     leaving: Vec<Reply>,
 }
 
@@ -100,10 +100,10 @@ impl Server {
             return Err(Status::invalid(format!("bundle {bundle:?}: not an absolute path")));
         }
         let pod = Pod::parse(&Any::parse(message.bytes(4))?, message.text(5)?)?;
-        // What is wrong with it is said before there is anything.
+        // Errors of the configuration are reported before anything is created.
         pod.plan(None)?;
         if let Err(error) = pod.furnish(&bundle) {
-            // The first failure is the one to tell of.
+            // The first error is the one to report.
             let _ = rootfs::unmount(&bundle);
             return Err(error.into());
         }
@@ -141,7 +141,7 @@ impl Server {
         Ok(Some(self.sandbox(id)?.begin(std::process::id() as i32)))
     }
 
-    /// It has said something, or ended.
+    /// Handles output, or the end, of a starting anchor.
     pub(super) fn hear_anchor(&mut self) {
         let Some(sandbox) = &mut self.sandbox else { return };
         let Phase::Starting(start) = &mut sandbox.phase else { return };
@@ -158,7 +158,7 @@ impl Server {
         self.settle_sandbox();
     }
 
-    /// True: it was the anchor, and with it the pod has ended.
+    /// Handles the end of the anchor, with which the pod has stopped. Returns false for another process.
     pub(super) fn anchor_ended(&mut self, pid: i32, exit: Exit) -> bool {
         let Some(sandbox) = self.sandbox.as_mut().filter(|s| s.anchor == Some(pid)) else {
             return false;
@@ -180,7 +180,7 @@ impl Server {
 
     pub(super) fn shut_down_sandbox(&mut self, id: &str, reply: Reply) -> Outcome {
         if self.sandbox.is_none() {
-            // One that could not be created: containerd sees us out.
+            // A sandbox that could not be created: containerd shuts the shim down.
             if self.containers.is_empty() {
                 self.last = Some(reply.connection);
                 self.shut_down();
@@ -192,7 +192,7 @@ impl Server {
         Ok(None)
     }
 
-    /// Goes on with what is wanted of the pod, as far as its containers have come.
+    /// Continues a requested stop or removal of the pod, as far as the state of its containers allows.
     pub(super) fn settle_sandbox(&mut self) {
         let Some(sandbox) = &self.sandbox else { return };
         let starting = matches!(sandbox.phase, Phase::Starting(_));
@@ -223,7 +223,7 @@ impl Server {
         }
     }
 
-    /// Whether no container of the pod runs any more; those that do are killed.
+    /// Kills the containers of the pod. Returns true if none runs any more.
     fn all_killed(&mut self) -> bool {
         let mut paused = Vec::new();
         let mut all = true;
@@ -238,12 +238,12 @@ impl Server {
             }
             match container.paused {
                 true => paused.push(id.clone()),
-                // Our child and not reaped: the pid is nobody else's.
+                // The process is a child and not reaped, so its pid is not reused.
                 false => drop(kill(init.pid, libc::SIGKILL)),
             }
         }
         for id in paused {
-            // The runtime knows how to wake what is to be killed.
+            // The runtime can thaw a container to kill it.
             if let Err(status) = self.ask_kill_rest(&id) {
                 self.note("kill what is paused", &status);
             }
@@ -251,7 +251,7 @@ impl Server {
         all
     }
 
-    /// As a Delete that nobody waits for.
+    /// Deletes a container as by a Delete call without an answer.
     fn remove_unasked(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         if container.init.removal.is_some() {
@@ -263,7 +263,8 @@ impl Server {
         }
     }
 
-    /// A container cannot be removed: whoever wants the pod gone is told, and may ask again.
+    /// Reports that a container cannot be removed to the calls that wait for the removal of the pod; containerd may
+    /// repeat them.
     pub(super) fn cannot_leave(&mut self, status: &Status) {
         let leaving = self.sandbox.as_mut().map(|s| std::mem::take(&mut s.leaving));
         for reply in leaving.into_iter().flatten() {
@@ -277,7 +278,7 @@ impl Server {
         sandbox.phase = Phase::Stopped;
         sandbox.exit = Some(exit);
         if let Some(anchor) = sandbox.anchor.take() {
-            // Our child and not reaped: the pid is nobody else's.
+            // The process is a child and not reaped, so its pid is not reused.
             let _ = kill(anchor, libc::SIGKILL);
         }
         let unmounted = rootfs::unmount(&sandbox.bundle);
@@ -320,7 +321,7 @@ impl Server {
         Ok(Some(response.finish()))
     }
 
-    /// Of the pod's cgroup, which the kubelet makes and which holds all of its containers.
+    /// Reads the metrics of the pod's cgroup, which the kubelet creates and which contains all of its containers.
     fn sandbox_metrics(&mut self, id: &str) -> Outcome {
         let none = || Status::not_found("the pod has no cgroup");
         let cgroup = &self.sandbox(id)?.pod.cgroup;
@@ -335,7 +336,7 @@ impl Server {
 }
 
 impl Sandbox {
-    /// From now on containers may join.
+    /// Marks the sandbox as ready: from now on containers may join.
     fn begin(&mut self, pid: i32) -> Vec<u8> {
         let now = SystemTime::now();
         (self.phase, self.pid, self.started) = (Phase::Ready, pid, Some(now));
@@ -343,7 +344,7 @@ impl Sandbox {
     }
 }
 
-/// containerd.types.Platform, in Go's words.
+/// Returns containerd.types.Platform, with Go's names of architectures.
 fn platform() -> Vec<u8> {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",

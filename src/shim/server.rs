@@ -1,7 +1,7 @@
-//! The loop: one thread that waits for everything at once, and does little of anything at a time.
+//! Event loop: one thread that waits for all events at once.
 //!
-//! Nothing here ever waits for one thing alone. A command of the runtime is a child whose end is told
-//! by SIGCHLD; what is to be done then is its [`Job`]. A request that needs one is answered then.
+//! No code here waits for a single event. A command of the runtime is a child whose end is reported by SIGCHLD; the
+//! [`Job`] holds what follows. A request that needs a command is answered then.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use super::jobs::{Job, Prepared};
 use super::log::Log;
 use super::membership::Home;
-use super::model::{Container, Exit, Process, Reply, Who};
+use super::model::{Container, Exit, Process, ProcessKey, Reply};
 use super::publisher::Publisher;
 use super::relay::{Relay, Waits};
 use super::sandbox::Sandbox;
@@ -26,38 +26,38 @@ use crate::error::{OsContext, Result};
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::signal;
 
-/// A shim without containers ends after this time if nobody is connected,
+/// A shim without containers ends after this time without a connection,
 const FORGOTTEN: Duration = Duration::from_secs(10);
-/// and after this if somebody is: a daemon that was killed between `start` and `Create` connects when
-/// it is back, and asks for nothing ever.
+/// and after this time with one: a daemon that was killed between `start` and `Create` connects when it is back, and
+/// never sends a request.
 const UNUSED: Duration = Duration::from_secs(60);
-/// What is still to be told at the end gets so much time.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Time limit for sending the last answers and events.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// What a descriptor in the loop belongs to.
+/// Owner of a descriptor in the loop.
 #[derive(Debug, Clone)]
 enum Source {
     Children,
     Listener,
     Connection,
     Publisher,
-    /// Of the container of this id.
+    /// Memory events of the container with this id.
     Oom(String),
     Relay,
-    /// Of the relay of this token.
+    /// Sink of the relay with this token.
     Sink(u64),
     Logger,
     Anchor,
 }
 
 struct Flow {
-    who: Who,
+    target: ProcessKey,
     relay: Relay,
-    /// The sink's token while it is waited for; then the source is not.
+    /// Token of the sink while it is waited for; the source is not watched then.
     blocked: Option<u64>,
 }
 
-/// A logger that has lost its input and gets time to write what it has.
+/// Logger whose input was closed, and which gets time to write the rest.
 struct Leaving {
     pid: i32,
     deadline: Instant,
@@ -77,30 +77,30 @@ pub struct Server {
     publisher: Publisher,
     publishing: Option<u64>,
     flows: BTreeMap<u64, Flow>,
-    /// Where the shim was started; what belongs to all of its containers is there.
+    /// Bundle that the shim was started for. It has the files that concern all containers of the shim.
     pub(super) bundle: PathBuf,
-    /// Of containerd 2.x, if it is the shim that it asks for one.
+    /// Sandbox of containerd 2.x, if containerd has created one in this shim.
     pub(super) sandbox: Option<Sandbox>,
     pub(super) home: Home,
     pub(super) containers: BTreeMap<String, Container>,
     pub(super) jobs: BTreeMap<i32, Job>,
-    /// Started when the logger says that it is ready.
+    /// Processes that start when their logger is ready.
     pub(super) prepared: BTreeMap<u64, Prepared>,
     leaving: Vec<Leaving>,
-    /// Ends of processes whose pid nobody has told us yet.
+    /// Ends of processes whose pid no command has reported yet.
     unclaimed: BTreeMap<i32, Exit>,
-    /// Since when there has been nothing to do for us.
+    /// Time since which the shim has had nothing to do.
     idle: Option<Instant>,
-    /// Shutdown: when to end at the latest,
-    farewell: Option<Instant>,
-    /// and whose end of the connection is waited for: Go's client of ttrpc may take the end of ours for an
+    /// End of the shim at the latest, after Shutdown.
+    ends_at: Option<Instant>,
+    /// Connection whose close is waited for at the end: Go's client of ttrpc may take a close by the shim for an
     /// error, even if it has the answer.
     pub(super) last: Option<u64>,
     pub(super) calls: u64,
 }
 
 impl Server {
-    /// All signals are blocked from here on.
+    /// Creates the server. All signals are blocked from here on.
     pub fn new(
         namespace: &str,
         socket: PathBuf,
@@ -132,7 +132,7 @@ impl Server {
             leaving: Vec::new(),
             unclaimed: BTreeMap::new(),
             idle: Some(Instant::now()),
-            farewell: None,
+            ends_at: None,
             last: None,
             calls: 0,
         };
@@ -147,7 +147,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Until the end of the shim.
+    /// Runs until the end of the shim.
     pub fn run(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 16];
         while !self.is_over(Instant::now()) {
@@ -164,7 +164,7 @@ impl Server {
         Ok(())
     }
 
-    // What is waited for.
+    // Deadlines.
 
     fn token(&mut self, source: Source) -> u64 {
         self.tokens += 1;
@@ -180,7 +180,7 @@ impl Server {
     }
 
     fn unwatch(&mut self, fd: BorrowedFd, token: u64) {
-        // A copy of the descriptor elsewhere would keep a closed one in the set.
+        // A copy of the descriptor in another process would keep a closed one in the set.
         let _ = self.epoll.delete(fd);
         self.sources.remove(&token);
     }
@@ -192,12 +192,12 @@ impl Server {
         let processes = || self.containers.values().flat_map(processes);
         let unopened = processes().flat_map(|p| &p.unopened).map(|output| output.look_at);
         let removals = processes().filter_map(|p| p.removal.as_ref());
-        // One that waits for something else than time is woken by that.
+        // A process that waits for another event than time is woken by that event.
         let removals = removals.map(|removal| removal.deadline).filter(|at| *at > now);
-        let all = [self.publisher.deadline(), idle, self.farewell].into_iter().flatten();
+        let all = [self.publisher.deadline(), idle, self.ends_at].into_iter().flatten();
         let next = all.chain(leaving).chain(prepared).chain(removals).chain(unopened).min();
         next.map_or(EpollTimeout::NONE, |at| {
-            // Rounded up: not to spin through the last millisecond.
+            // Rounded up, to avoid a busy loop in the last millisecond.
             let left = at.saturating_duration_since(now).as_millis() + 1;
             EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
         })
@@ -225,17 +225,17 @@ impl Server {
         let unsent = self.connections.values().any(Connection::is_unsent);
         let heard = self.last.is_none_or(|token| !self.connections.contains_key(&token));
         let idle = self.idle.is_some_and(|since| since + self.patience() <= now);
-        idle || self.farewell.is_some_and(|latest| (told && !unsent && heard) || latest <= now)
+        idle || self.ends_at.is_some_and(|latest| (told && !unsent && heard) || latest <= now)
     }
 
-    /// Nobody shall find us any more, not even while the last is told.
+    /// Removes the socket: no client may connect while the last answers are sent.
     pub(super) fn shut_down(&mut self) {
         let _ = std::fs::remove_file(&self.socket);
-        self.farewell = Some(Instant::now() + FAREWELL);
+        self.ends_at = Some(Instant::now() + LAST_ANSWERS);
     }
 
     fn attend(&mut self, token: u64) {
-        // Gone since the kernel told of it: the token is nobody else's.
+        // Removed after the kernel reported it; tokens are not reused.
         let Some(source) = self.sources.get(&token).cloned() else { return };
         match source {
             Source::Children => self.reap(),
@@ -254,7 +254,7 @@ impl Server {
 
     fn accept(&mut self) {
         while let Ok(socket) = crate::sys::socket::accept(self.listener.as_fd()) {
-            // The socket's mode says the same; this holds even if somebody changed it.
+            // The socket's mode has the same effect; this check also holds if the mode was changed.
             let own = nix::unistd::geteuid().as_raw();
             match getsockopt(&socket, PeerCredentials) {
                 Ok(peer) if peer.uid() == 0 || peer.uid() == own => {}
@@ -294,7 +294,7 @@ impl Server {
         }
     }
 
-    /// Whoever waits on this connection is told nothing any more; commands for it go on.
+    /// Forgets a closed connection: its calls get no answer, and their commands continue.
     fn hang_up(&mut self, token: u64) {
         let Some(connection) = self.connections.remove(&token) else { return };
         self.unwatch(connection.as_fd(), token);
@@ -310,7 +310,7 @@ impl Server {
 
     pub(super) fn answer(&mut self, reply: Reply, answer: Answer) {
         let Some(connection) = self.connections.get_mut(&reply.connection) else { return };
-        // One that is closed is noticed by the loop.
+        // The loop notices a connection that is closed.
         if connection.send(reply.stream, RESPONSE, &response(&answer)).is_ok() {
             self.want_output(reply.connection);
         }
@@ -347,7 +347,7 @@ impl Server {
         }
     }
 
-    /// The connection itself is closed, and with it out of the set.
+    /// The connection itself is closed, which removes it from the set.
     fn forget_publisher(&mut self) {
         if let Some(token) = self.publishing.take() {
             self.sources.remove(&token);
@@ -373,7 +373,7 @@ impl Server {
         if let Some(job) = self.jobs.remove(&pid) {
             self.finished(job, ended);
             if !self.jobs.values().any(Job::makes_process) {
-                // Whatever it was, nobody will ask for it.
+                // No later request concerns it.
                 self.unclaimed.clear();
             }
             return;
@@ -403,21 +403,25 @@ impl Server {
         }
     }
 
-    /// The end of a process that ended before we were told its pid.
+    /// Takes the end of a process that ended before its pid was known.
     pub(super) fn claim(&mut self, pid: i32) -> Option<Exit> {
         let exit = self.unclaimed.remove(&pid)?;
-        // The number may have been given to another process since.
+        // Another process may have the pid in the meantime.
         let again = std::path::Path::new(&format!("/proc/{pid}")).exists();
         (!again).then_some(exit)
     }
 
     // Streams.
 
-    /// Copies from now on; the token is that of the relay.
-    pub(super) fn begin_relay(&mut self, who: &Who, ends: (OwnedFd, OwnedFd)) -> Result<u64> {
+    /// Starts a relay and returns its token.
+    pub(super) fn begin_relay(
+        &mut self,
+        target: &ProcessKey,
+        ends: (OwnedFd, OwnedFd),
+    ) -> Result<u64> {
         let relay = Relay::new(ends);
         let token = self.watch(relay.source.as_fd(), EpollFlags::EPOLLIN, Source::Relay)?;
-        self.flows.insert(token, Flow { who: who.clone(), relay, blocked: None });
+        self.flows.insert(token, Flow { target: target.clone(), relay, blocked: None });
         Ok(token)
     }
 
@@ -441,9 +445,9 @@ impl Server {
                 self.flows.insert(token, flow);
             }
             Waits::Ended => {
-                let who = flow.who.clone();
+                let target = flow.target.clone();
                 let sink = self.drop_flow(token, flow);
-                self.relay_ended(&who, token, sink);
+                self.relay_ended(&target, token, sink);
             }
         }
     }
@@ -478,7 +482,7 @@ impl Server {
         }
     }
 
-    /// Those whose logger has not answered in time.
+    /// Fails processes whose logger was not ready in time.
     fn start_overdue(&mut self, now: Instant) {
         let overdue = self.prepared.iter().find(|(_, prepared)| prepared.deadline <= now);
         if let Some(token) = overdue.map(|(token, _)| *token)
@@ -489,7 +493,7 @@ impl Server {
         }
     }
 
-    /// It has no input any more: it gets time to write what it has, then it is asked, then told.
+    /// Parts with a logger whose input is closed: it gets time to write the rest, then SIGTERM, then SIGKILL.
     pub(super) fn part_with_logger(&mut self, pid: i32) {
         const GRACE: Duration = Duration::from_secs(2);
         self.leaving.push(Leaving { pid, deadline: Instant::now() + GRACE, asked: false });
@@ -499,13 +503,13 @@ impl Server {
         const LAST: Duration = Duration::from_secs(10);
         for logger in self.leaving.iter_mut().filter(|logger| logger.deadline <= now) {
             let signal = if logger.asked { libc::SIGKILL } else { libc::SIGTERM };
-            // Our child and not reaped: the pid is nobody else's.
+            // The process is a child and not reaped, so its pid is not reused.
             let _ = kill(logger.pid, signal);
             (logger.asked, logger.deadline) = (true, now + LAST);
         }
     }
 
-    // A pod's own process.
+    // Anchor of a pod.
 
     pub(super) fn await_anchor(&mut self, ready: BorrowedFd) -> Result<u64> {
         self.watch(ready, EpollFlags::EPOLLIN, Source::Anchor)
@@ -537,7 +541,7 @@ impl Server {
         match watch.happened() {
             Ok(true) => self.publish("oom", "TaskOOM", Writer::new().bytes(1, id)),
             Ok(false) => {}
-            // The cgroup is gone, or going.
+            // The cgroup is removed, or about to be.
             Err(_) => self.forget_memory(id),
         }
     }
@@ -549,7 +553,7 @@ impl Server {
         }
     }
 
-    /// An error that has nobody to be told to.
+    /// Logs an error that no call can report.
     pub(super) fn note(&mut self, what: &str, status: &Status) {
         self.log.error(&format!("{what}: {}", status.message));
     }

@@ -1,8 +1,8 @@
-//! `start`: finds the shim of a container's group, or makes one; prints where it listens.
+//! `start`: finds the shim of a container's group, or starts one, and prints its address.
 //!
-//! All starts of a host are one after the other while they look for the socket: two for one pod must
-//! find one shim, and a stale socket must not be taken away under somebody who has just replaced it.
-//! The listener is handed to the server, so that whoever reads the address can connect at once.
+//! All starts of a host look for the socket one after the other: two starts for one pod must find one shim, and a
+//! stale socket must not be removed while another start replaces it. The server inherits the listener, so a client
+//! that reads the address can connect at once.
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
@@ -37,7 +37,7 @@ use crate::sys::process::Vector;
 use crate::sys::spawn::{Image, SpawnOptions, spawn_with};
 use std::os::fd::AsRawFd;
 
-/// Where containerd's shims have always been.
+/// Directory of all sockets of containerd's shims.
 const SOCKETS: &str = "/run/containerd/s";
 const ADDRESS: &str = "address";
 
@@ -52,19 +52,19 @@ pub fn start(flags: &Flags) -> std::result::Result<(), Status> {
     let path = address(&asked.socket_dir, flags, &bundle);
     serve(flags, &options, &bundle, &path)?;
     let address = format!("unix://{}", path.display());
-    // Where a daemon before 1.7 looks when it comes back.
+    // A daemon before 1.7 reads the address there when it returns.
     record::write(&bundle.join(ADDRESS), 0o600, address.as_bytes())?;
     let answer = asked.answer(&address);
     print(&answer)
 }
 
-/// What `start` answered for this bundle.
+/// Reads the answer of `start` for this bundle.
 pub fn stored_address(bundle: &Path) -> Option<PathBuf> {
     let address = record::read(&bundle.join(ADDRESS), 4096).ok()?;
     str::from_utf8(&address).ok()?.strip_prefix("unix://").map(PathBuf::from)
 }
 
-/// The socket of the shim that serves a container's group.
+/// Returns the socket of the shim that serves a container's group.
 pub fn address(socket_dir: &str, flags: &Flags, bundle: &Path) -> PathBuf {
     let config = Config::read(bundle);
     let group = config.group().unwrap_or(&flags.id);
@@ -73,7 +73,7 @@ pub fn address(socket_dir: &str, flags: &Flags, bundle: &Path) -> PathBuf {
     Path::new(dir).join(format!("{name:032x}"))
 }
 
-/// FNV-1a of 128 bits: tells the groups of a host apart, and is the same in every release.
+/// Computes FNV-1a with 128 bits, which separates the groups of a host, and is the same in every release.
 fn digest(parts: &[&str]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -90,7 +90,7 @@ fn serve(flags: &Flags, options: &Options, bundle: &Path, path: &Path) -> Result
     }
     let listener = listen_at(path)?;
     spawn_server(flags, options, bundle, path, &listener)
-        // Else the next start would take it for a shim's that died.
+        // Otherwise the next start would take it for the socket of a shim that died.
         .inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
@@ -100,9 +100,9 @@ fn lock(dir: &Path) -> Result<Flock<File>> {
         .map_err(|(_, errno)| Error::os("flock", dir.display(), errno))
 }
 
-/// Removes the sockets of shims that are no more. Of one that is killed before containerd has connected to it
-/// nobody is told, so this is for whoever comes by. The kernel's list is asked, for a connection would
-/// wake each shim of the host.
+/// Removes the sockets of shims that have ended. No call follows for a shim that is killed before containerd has
+/// connected to it, so every start and delete does this. It reads the kernel's list, because a connection would wake
+/// each shim of the host.
 pub fn sweep(dir: &Path) -> Result<()> {
     let entries = || std::fs::read_dir(dir).into_iter().flatten().flatten();
     if entries().next().is_none() {
@@ -113,7 +113,7 @@ pub fn sweep(dir: &Path) -> Result<()> {
     let bound: Vec<&str> = bound.lines().filter_map(|line| line.split(' ').next_back()).collect();
     for path in entries().map(|entry| entry.path()) {
         let listens = bound.iter().any(|other| Path::new(other) == path);
-        // The list is that of our network namespace: one of another may listen all the same.
+        // The list is that of this network namespace: a shim in another one may still listen.
         if is_name(&path) && !listens && !answers(&path)? {
             console::remove_left(&path)?;
         }
@@ -121,19 +121,19 @@ pub fn sweep(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// As [`address`] makes them: others' shims have sockets in the same directory.
+/// Returns true for a name that [`address`] makes: other shims have sockets in the same directory.
 fn is_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_bytes();
     name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// Whether a shim listens there. A socket that nobody listens at is removed.
+/// Returns true if a shim listens there. A socket without a listener is removed.
 pub fn answers(path: &Path) -> Result<bool> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let end = socket(AddressFamily::Unix, SockType::Stream, flags, None).os("socket", "")?;
     let address = UnixAddr::new(path).os("connect", path.display())?;
     match connect(end.as_fd().as_raw_fd(), &address) {
-        // Busy is alive.
+        // A full queue has a listener.
         Ok(()) | Err(Errno::EAGAIN) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
         Err(Errno::ECONNREFUSED) => {
@@ -144,8 +144,8 @@ pub fn answers(path: &Path) -> Result<bool> {
     }
 }
 
-/// The same, asked of the shim itself: of one that is being killed the connections may be closed, which
-/// containerd has noticed, while its listener still is there.
+/// Returns true if the shim there answers. The connections of a shim that is being killed may be closed, which
+/// containerd has noticed, while its listener still exists.
 pub fn is_served(path: &Path) -> Result<bool> {
     const PATIENCE: Duration = Duration::from_secs(2);
     if !answers(path)? {
@@ -161,12 +161,12 @@ pub fn is_served(path: &Path) -> Result<bool> {
     };
     match ask() {
         Ok(length) => Ok(length > 0),
-        // Stuck is alive.
+        // A stuck shim is alive.
         Err(error) => Ok(error.kind() == std::io::ErrorKind::WouldBlock),
     }
 }
 
-/// Never in the abstract namespace, which containers with the host's network can reach
+/// Creates the listener. It is never in the abstract namespace, which containers with the host's network can reach
 /// (CVE-2020-15257).
 fn listen_at(path: &Path) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -175,7 +175,7 @@ fn listen_at(path: &Path) -> Result<OwnedFd> {
         .os("bind", path.display())
         .map_err(|e| e.hint("the directory of sockets must have a short path"))?;
     bind(listener.as_fd().as_raw_fd(), &address).os("bind", path.display())?;
-    // Before anybody can connect.
+    // Before any client can connect.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).os("chmod", path.display())?;
     listen(&listener, Backlog::MAXCONN).os("listen", path.display())?;
     Ok(listener)
@@ -210,13 +210,13 @@ fn spawn_server(
     })
 }
 
-/// One step easier to kill than the daemon, and in the cgroup that the options name.
+/// Makes the shim one step easier for the OOM killer than the daemon, and moves it to the cgroup of the options.
 fn place(pid: i32, cgroup: &str) -> Result<()> {
     let parent = nix::unistd::getppid();
     let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj"));
     if let Ok(score) = score.unwrap_or_default().trim().parse::<i32>() {
         let score = (score + 1).clamp(-999, 1000);
-        // Below what it is already only somebody privileged may go.
+        // Only a privileged process may lower its score.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
     }
     if cgroup.is_empty() {
@@ -242,7 +242,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("aril-served-{}", std::process::id()));
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let server = std::thread::spawn(move || {
-            // Every other one only looks; the second is closed unheard, the fourth is answered.
+            // Every second connection only tests the listener; the second is closed unread, the fourth is answered.
             let next = || listener.accept().unwrap().0;
             drop(next());
             drop(next());
@@ -255,7 +255,7 @@ mod tests {
         assert!(!is_served(&path).unwrap());
         assert!(is_served(&path).unwrap());
         server.join().unwrap();
-        assert!(!is_served(&path).unwrap(), "nobody listens");
+        assert!(!is_served(&path).unwrap(), "no process listens");
         assert!(!path.exists());
     }
 

@@ -1,4 +1,4 @@
-//! How a call fails: gRPC's codes, which containerd acts on, and a text, which it shows.
+//! Errors of calls: gRPC's codes, on which containerd acts, and a text, which it shows.
 
 use crate::error::Error;
 
@@ -42,7 +42,7 @@ impl Status {
     }
 }
 
-/// The hint goes with it: an engine's error is all that its user sees.
+/// Adds the hint to the text: users see nothing but the engine's error.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let hint = error.advice().map(|hint| format!(" ({hint})")).unwrap_or_default();

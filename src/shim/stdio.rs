@@ -1,12 +1,11 @@
-//! The standard streams of a process, as containerd names them.
+//! Opens the standard streams of a process, as containerd names them.
 //!
-//! Nothing is copied where nothing has to be: the container gets the fifo, the file or the logger's
-//! pipe itself. Of a fifo the shim keeps the end that is the client's, so that a client may go and come
-//! back without the container seeing an end of its input or a broken output. Three cases are relayed
-//! ([`super::relay`]): a terminal; streams of a container with an SELinux label, which may use
-//! pipes of its runtime but not engines' fifos; and the fifos that an exec writes to. A process that an exec leaves
-//! behind inherits its outputs: with a fifo itself, the client would see no end of it even after Delete, and
-//! containerd waits for that end (`drain_exec_sync_io_timeout` works by Delete).
+//! Data is copied only where that is necessary: the container gets the fifo, the file or the logger's pipe itself. The
+//! shim keeps the client's end of a fifo open, so that a client may disconnect and return without an end of file or a
+//! broken pipe in the container. Three cases are relayed ([`super::relay`]): a terminal; streams of a container with
+//! an SELinux label, which may use pipes of its runtime but not fifos of engines; and the fifos that an exec writes
+//! to. A process that an exec leaves behind inherits its outputs: with the fifo itself, the client would see no end of
+//! file even after Delete, and containerd waits for it (`drain_exec_sync_io_timeout` works by Delete).
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -23,7 +22,7 @@ use crate::error::{Error, OsContext, Result};
 use crate::sys::process;
 use crate::sys::spawn::pipe;
 
-/// What a request says of streams; empty texts mean none.
+/// Streams of a request; an empty text means none.
 #[derive(Debug, Clone, Default)]
 pub struct Stdio {
     pub stdin: String,
@@ -32,7 +31,7 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
-/// Where one stream leads.
+/// Destination of one stream.
 #[derive(Debug, PartialEq, Eq)]
 enum Stream {
     Null,
@@ -41,11 +40,11 @@ enum Stream {
     Logger(Logger),
 }
 
-/// A program that takes both outputs: descriptors 3 and 4, and 5 to say that it is ready.
+/// Program that reads both outputs: on descriptors 3 and 4. It reports on 5 that it is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logger {
     pub argv: Vec<CString>,
-    /// `binary-v2`: an end of 5 without a byte is a failure.
+    /// True for `binary-v2`, where closing 5 without a byte is a failure.
     pub must_answer: bool,
 }
 
@@ -65,7 +64,7 @@ impl Stream {
     }
 }
 
-/// `PATH?KEY=VALUE&...`: the pairs are the arguments.
+/// Parses `PATH?KEY=VALUE&...`; the pairs are the arguments.
 fn logger(rest: &str, must_answer: bool) -> std::result::Result<Logger, Status> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -79,7 +78,7 @@ fn logger(rest: &str, must_answer: bool) -> std::result::Result<Logger, Status> 
     Ok(Logger { argv: argv.map_err(|_| Status::invalid("logger: NUL in its words"))?, must_answer })
 }
 
-/// `%XX` as the byte.
+/// Decodes `%XX` to a byte.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -93,30 +92,30 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Open streams: what the runtime is started with, and what the shim does with the rest.
+/// Open streams: those of the runtime, and those that the shim keeps.
 #[derive(Debug)]
 pub struct Open {
     /// Standard input, output and error of the runtime, and so of the container.
     pub child: [OwnedFd; 3],
     pub held: Held,
-    /// Source and sink of what has to be copied: input first.
+    /// Source and sink of a stream to relay.
     pub input: Option<(OwnedFd, OwnedFd)>,
     pub outputs: Vec<(OwnedFd, OwnedFd)>,
     pub logger: Option<(Logger, [OwnedFd; 2])>,
-    /// Of a terminal: what its master is to be joined to.
+    /// Streams to connect to the master of a terminal.
     pub terminal: Option<Terminal>,
 }
 
 /// The shim's ends of fifos.
 #[derive(Debug, Default)]
 pub struct Held {
-    /// While it is open the container's input does not end.
+    /// Writing end of stdin: while it is open, the container's input does not end.
     pub stdin: Option<OwnedFd>,
     readers: Vec<OwnedFd>,
 }
 
 impl Held {
-    /// Closes the shim's reading end of the fifo that `sink` writes to. False: the shim has none.
+    /// Closes the shim's reading end of the fifo that `sink` writes to. Returns false if there is none.
     pub fn close_reader(&mut self, sink: &OwnedFd) -> bool {
         let file = |end: &OwnedFd| fstat(end).map(|status| (status.st_dev, status.st_ino));
         let found = self.readers.iter().position(
@@ -126,9 +125,9 @@ impl Held {
     }
 }
 
-/// The writing end of a fifo whose output has ended before a client opened it. It stays open until a client has: without a
-/// writer, open(2) of the client would not return, and without any end the kernel drops what the fifo holds. No event tells
-/// of the open, so the shim looks again and again.
+/// Writing end of a fifo whose output has ended before a client opened it. It stays open until a client has opened the
+/// fifo: without a writer, the client's open(2) would not return, and without any open end the kernel discards the
+/// content. No event reports the open, so the shim polls.
 #[derive(Debug)]
 pub struct Unopened {
     sink: OwnedFd,
@@ -141,7 +140,7 @@ impl Unopened {
         Self { sink, look_at: Instant::now(), pause: Duration::from_millis(1) }
     }
 
-    /// Whether no client reads. The shim has closed its own reading end.
+    /// Returns true if no client reads. The shim has closed its own reading end.
     pub fn is_unread(&mut self, now: Instant) -> bool {
         const LONGEST: Duration = Duration::from_secs(1);
         if now < self.look_at {
@@ -152,7 +151,7 @@ impl Unopened {
         let events = sink[0].revents().unwrap_or(PollFlags::empty());
         self.pause = (self.pause * 2).min(LONGEST);
         self.look_at = now + self.pause;
-        // A fifo without a reader is an error to its writer.
+        // Writing to a fifo without a reader fails.
         polled.is_ok() && events.contains(PollFlags::POLLERR)
     }
 }
@@ -165,7 +164,7 @@ pub struct Terminal {
 
 pub struct Wanted<'a> {
     pub stdio: &'a Stdio,
-    /// Whom the container's ends belong to.
+    /// Owner of the container's ends.
     pub owner: (u32, u32),
     pub relayed: Relayed,
 }
@@ -184,7 +183,7 @@ pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
         [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(|uri| Stream::parse(uri));
     let (stdin, stdout, mut stderr) = (stdin?, stdout?, stderr?);
     if stdio.terminal {
-        // One terminal, one output.
+        // A terminal has one output.
         stderr = Stream::Null;
     }
     let fifos = [&stdout, &stderr].map(|stream| matches!(stream, Stream::Fifo(_)));
@@ -261,7 +260,7 @@ fn with_both(program: Logger, readers: Vec<OwnedFd>) -> Result<(Logger, [OwnedFd
     let mut readers = readers.into_iter();
     let mut next = || match readers.next() {
         Some(reader) => Ok(reader),
-        // A terminal, or another destination of stderr: this logger has one output only.
+        // A terminal, or another destination for stderr: this logger reads one output only.
         None => null_device(),
     };
     Ok((program, [next()?, next()?]))
@@ -272,8 +271,7 @@ pub fn null_device() -> Result<OwnedFd> {
     null.map(OwnedFd::from).os("open", "/dev/null")
 }
 
-/// Opens without ever waiting for the other side. A directory of an engine's is not looked through a
-/// link at its end.
+/// Opens a fifo without waiting for the other side. A link in the last part of the path is not followed.
 fn open_fifo(path: &Path, flags: i32) -> Result<OwnedFd> {
     let read = flags & libc::O_ACCMODE != libc::O_WRONLY;
     let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
@@ -283,8 +281,8 @@ fn open_fifo(path: &Path, flags: i32) -> Result<OwnedFd> {
     file.map(OwnedFd::from).os("open", path.display())
 }
 
-/// The writing end for the container; the reading end is held, without which the first could not even
-/// be opened, and later a client that goes would be a broken pipe.
+/// Opens the writing end for the container. The shim keeps the reading end open: without it, the open would fail, and
+/// later a client that disconnects would break the pipe.
 fn output(path: &Path, held: &mut Held) -> Result<OwnedFd> {
     let kind = std::fs::metadata(path).os("stat", path.display())?.file_type();
     if !kind.is_fifo() {
@@ -312,7 +310,7 @@ fn set_blocking(fd: &OwnedFd) -> crate::sys::Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(flags & !OFlag::O_NONBLOCK)).map(drop)
 }
 
-/// Files of a log keep their owner.
+/// Changes the owner of a stream. Files of a log keep their owner.
 fn give(end: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
     let copy = end.try_clone().os("dup", "standard stream")?;
     let is_file = File::from(copy).metadata().os("fstat", "standard stream")?.is_file();
@@ -378,7 +376,7 @@ mod tests {
         client.read_exact(&mut bytes).unwrap();
         drop(client);
         stdout.write_all(b"alone").unwrap();
-        // The input ends with the last of the client and the shim.
+        // Stdin ends when both the client and the shim have closed it.
         std::fs::write(&stdio.stdin, "hello").unwrap();
         drop(open.held);
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `containerd.task.v2.Task` and `v3.Task`, which are the same under two names.
+//! Serves `containerd.task.v2.Task` and `v3.Task`, which are the same under two names.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::inside;
 use super::jobs::{already_finished, no_exec, not_created};
 use super::members::{self, Member};
 use super::metrics;
-use super::model::{Config, Container, Phase, Process, Removal, Reply, Who};
+use super::model::{Config, Container, Phase, Process, ProcessKey, Removal, Reply};
 use super::options::Options;
 use super::rootfs::{self, Mount};
 use super::sandbox;
@@ -22,10 +22,10 @@ use super::ttrpc::Call;
 use super::wire::{Any, Message, Writer};
 use crate::sys::tty::{self, Size};
 
-/// How long a Delete waits for the rest of an output that somebody else keeps open.
+/// Time limit for a Delete to wait for the rest of an output that another process keeps open.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Answered now, or by what was begun.
+/// Result of a call: an answer, or `None` if a command that was started will give it.
 pub type Outcome = Result<Option<Vec<u8>>, Status>;
 
 pub const EMPTY: Outcome = Ok(Some(Vec::new()));
@@ -49,8 +49,8 @@ impl Server {
 
     fn task(&mut self, reply: Reply, method: &str, message: &Message) -> Outcome {
         let id = message.text(1)?;
-        let addressed = || -> Result<Who, Status> {
-            Ok(Who { id: id.to_owned(), exec: message.text(2)?.to_owned() })
+        let addressed = || -> Result<ProcessKey, Status> {
+            Ok(ProcessKey { id: id.to_owned(), exec: message.text(2)?.to_owned() })
         };
         match method {
             "Create" => self.create(id, message, reply).inspect_err(|_| self.never_joined(id)),
@@ -84,11 +84,11 @@ impl Server {
         self.containers.get_mut(id).ok_or_else(not_created)
     }
 
-    fn process(&mut self, who: &Who) -> Result<&mut Process, Status> {
-        self.container(&who.id)?.process(&who.exec).ok_or_else(no_exec)
+    fn process(&mut self, target: &ProcessKey) -> Result<&mut Process, Status> {
+        self.container(&target.id)?.process(&target.exec).ok_or_else(no_exec)
     }
 
-    /// Begins a command for a container that has a process.
+    /// Starts a command for a container that has a process.
     fn with_init(
         &mut self,
         id: &str,
@@ -118,13 +118,13 @@ impl Server {
         }
         let mounts = message.all(3).map(Mount::parse).collect::<Result<Vec<_>, Status>>()?;
         let mut options = Options::decode(&Any::parse(message.bytes(10))?)?;
-        // containerd passes options to shims of its own only where a pod has a user namespace, and Docker none to a
-        // shim that it knows by name alone.
+        // containerd passes options to other shims than its own only if no pod has a user namespace, and Docker passes
+        // none to a shim that it knows by name alone.
         let mut config = Config::read(&bundle);
         options.systemd_cgroup |= config.has_systemd_cgroup();
         self.join_pod(id, &bundle, &options)?;
         if self.sandbox.is_some() {
-            // join_pod has written what the pod adds to it.
+            // `join_pod` has added the pod's settings to the file.
             config = Config::read(&bundle);
         }
         let container = Container {
@@ -141,19 +141,19 @@ impl Server {
             options,
             bundle,
         };
-        // Before there is anything to clean up.
+        // Before anything exists that a cleanup needs them for.
         container.options.store(&container.bundle)?;
         if container.inside.is_none() {
             rootfs::mount(&container.bundle, &container.mounts)?;
         }
         let bundle = container.bundle.clone();
         self.containers.insert(id.to_owned(), container);
-        self.make(&Who::init(id), reply).inspect_err(|_| self.never_made(id, &bundle))?;
+        self.make(&ProcessKey::init(id), reply).inspect_err(|_| self.never_made(id, &bundle))?;
         Ok(None)
     }
 
-    /// What a container has of others in the same shim. When that is killed, containerd asks to clean up
-    /// after the one that the shim was started for, who thus has to know of the others.
+    /// Adds the container to the pod of this shim. If the shim is killed, containerd requests a cleanup only for the
+    /// container that the shim was started for, so that container's bundle lists the others.
     fn join_pod(&mut self, id: &str, bundle: &Path, options: &Options) -> Result<(), Status> {
         if bundle != self.bundle && self.bundle.is_dir() {
             let member = Member { bundle: bundle.to_owned(), options: options.clone() };
@@ -168,7 +168,7 @@ impl Server {
         }
     }
 
-    /// A Create failed, and not because there is such a container.
+    /// Undoes `join_pod` after a failed Create, unless the container existed before.
     fn never_joined(&self, id: &str) {
         if !self.containers.contains_key(id) {
             members::remove(&self.bundle, id);
@@ -184,7 +184,7 @@ impl Server {
         self.forget_bundle(id, bundle);
     }
 
-    /// What we have put into and beside the bundle of a container that was not made.
+    /// Removes what the shim has added to the bundle of a container that was not created.
     pub(super) fn forget_bundle(&mut self, id: &str, bundle: &Path) {
         if let Err(error) = rootfs::unmount(bundle) {
             self.note("unmount rootfs", &error.into());
@@ -192,23 +192,26 @@ impl Server {
         members::remove(&self.bundle, id);
     }
 
-    fn start(&mut self, who: &Who, reply: Reply) -> Outcome {
-        let init = &self.container(&who.id)?.init;
-        if !who.is_init() && (init.ended.is_some() || init.exit.is_some()) {
-            let text = format!("container {} init process is not running", who.id);
+    fn start(&mut self, target: &ProcessKey, reply: Reply) -> Outcome {
+        let init = &self.container(&target.id)?.init;
+        if !target.is_init() && (init.ended.is_some() || init.exit.is_some()) {
+            let text = format!("container {} init process is not running", target.id);
             return Err(Status::refused(text));
         }
-        let process = self.process(who)?;
+        let process = self.process(target)?;
         match process.phase {
             Phase::Created if process.removal.is_none() => process.phase = Phase::Starting,
             Phase::Stopped => return Err(Status::refused("cannot start a stopped process")),
             Phase::Running => return Err(Status::refused("cannot start a running process")),
             _ => return Err(Status::refused("the process is just being made or removed")),
         }
-        let begun =
-            if who.is_init() { self.ask_start(&who.id, reply) } else { self.make(who, reply) };
+        let begun = if target.is_init() {
+            self.ask_start(&target.id, reply)
+        } else {
+            self.make(target, reply)
+        };
         if let Err(status) = begun {
-            if let Ok(process) = self.process(who) {
+            if let Ok(process) = self.process(target) {
                 process.phase = Phase::Created;
             }
             return Err(status);
@@ -216,34 +219,34 @@ impl Server {
         Ok(None)
     }
 
-    fn exec(&mut self, who: &Who, message: &Message) -> Outcome {
-        check_name(&who.exec)?;
-        let container = self.container(&who.id)?;
+    fn exec(&mut self, target: &ProcessKey, message: &Message) -> Outcome {
+        check_name(&target.exec)?;
+        let container = self.container(&target.id)?;
         if container.init.ended.is_some() || container.init.exit.is_some() {
-            let text = format!("container {} init process is not running", who.id);
+            let text = format!("container {} init process is not running", target.id);
             return Err(Status::refused(text));
         }
-        if container.execs.contains_key(&who.exec) {
-            let text = format!("exec {} already exists", who.exec);
+        if container.execs.contains_key(&target.exec) {
+            let text = format!("exec {} already exists", target.exec);
             return Err(Status::new(Code::AlreadyExists, text));
         }
         let spec = Any::parse(message.bytes(7))?;
         let stdio = stdio(message, 3)?;
         let spec = with_terminal(spec.value, stdio.terminal);
         let process = Process::new(stdio, Phase::Created, spec);
-        container.execs.insert(who.exec.clone(), process);
-        let event = Writer::new().bytes(1, &who.id).bytes(2, &who.exec);
+        container.execs.insert(target.exec.clone(), process);
+        let event = Writer::new().bytes(1, &target.id).bytes(2, &target.exec);
         self.publish("exec-added", "TaskExecAdded", event);
         EMPTY
     }
 
-    fn state(&mut self, who: &Who) -> Outcome {
-        let container = self.container(&who.id)?;
+    fn state(&mut self, target: &ProcessKey) -> Outcome {
+        let container = self.container(&target.id)?;
         let (paused, bundle) = (container.paused, container.bundle.display().to_string());
-        let process = container.process(&who.exec).ok_or_else(no_exec)?;
+        let process = container.process(&target.exec).ok_or_else(no_exec)?;
         let (stdio, exit) = (&process.stdio, process.exit);
         let response = Writer::new()
-            .bytes(1, &who.id)
+            .bytes(1, &target.id)
             .bytes(2, bundle)
             .number(3, process.pid as u64)
             .number(4, status(process, paused))
@@ -253,12 +256,12 @@ impl Server {
             .number(8, stdio.terminal.into())
             .number(9, exit.map_or(0, |exit| exit.status.into()))
             .time(10, exit.map(|exit| exit.at))
-            .bytes(11, &who.exec);
+            .bytes(11, &target.exec);
         Ok(Some(response.finish()))
     }
 
-    fn delete(&mut self, who: &Who, reply: Reply) -> Outcome {
-        let process = self.process(who)?;
+    fn delete(&mut self, target: &ProcessKey, reply: Reply) -> Outcome {
+        let process = self.process(target)?;
         let created = process.phase == Phase::Created && process.ended.is_none();
         if process.exit.is_none() && !created {
             return Err(Status::refused("cannot delete a running process"));
@@ -266,14 +269,14 @@ impl Server {
         if process.removal.is_some() {
             return Err(Status::refused("the process is just being removed"));
         }
-        // An exec is ours alone, and so is an init that was never made.
-        let deleted = !who.is_init();
+        // The runtime does not know an exec that has not started, nor an init that was never created.
+        let deleted = !target.is_init();
         let deadline = Instant::now() + DRAIN;
         process.removal = Some(Removal { reply, deleted, deadline });
-        if who.is_init()
-            && let Err(status) = self.ask_delete(&who.id, created)
+        if target.is_init()
+            && let Err(status) = self.ask_delete(&target.id, created)
         {
-            if let Ok(process) = self.process(who) {
+            if let Ok(process) = self.process(target) {
                 process.removal = None;
             }
             return Err(status);
@@ -282,13 +285,13 @@ impl Server {
         Ok(None)
     }
 
-    fn kill(&mut self, who: &Who, message: &Message, reply: Reply) -> Outcome {
+    fn kill(&mut self, target: &ProcessKey, message: &Message, reply: Reply) -> Outcome {
         let (signal, all) = (message.number(3), message.flag(4));
-        let process = self.process(who)?;
+        let process = self.process(target)?;
         if process.exit.is_some() || process.ended.is_some() {
             return Err(already_finished());
         }
-        if !who.is_init() {
+        if !target.is_init() {
             let pid = process.pid;
             return match process.phase {
                 Phase::Running => Self::kill_exec(pid, signal).map(Some),
@@ -298,12 +301,12 @@ impl Server {
         if process.phase == Phase::Creating {
             return Err(Status::refused("process not created"));
         }
-        self.ask_kill(&who.id, signal, all, reply)?;
+        self.ask_kill(&target.id, signal, all, reply)?;
         Ok(None)
     }
 
-    fn wait(&mut self, who: &Who, reply: Reply) -> Outcome {
-        let process = self.process(who)?;
+    fn wait(&mut self, target: &ProcessKey, reply: Reply) -> Outcome {
+        let process = self.process(target)?;
         if let Some(exit) = process.exit {
             return Ok(Some(wait_response(exit)));
         }
@@ -311,21 +314,21 @@ impl Server {
         Ok(None)
     }
 
-    fn resize(&mut self, who: &Who, message: &Message) -> Outcome {
+    fn resize(&mut self, target: &ProcessKey, message: &Message) -> Outcome {
         let clip = |number: u64| number.min(u16::MAX.into()) as u16;
         let size = Size { columns: clip(message.number(3)), rows: clip(message.number(4)) };
-        let process = self.process(who)?;
+        let process = self.process(target)?;
         match &process.console {
             Some(master) => tty::set_size(master.as_fd(), size)
                 .map_err(|e| Status::unknown(format!("resize: {}", super::command::errno(e))))?,
-            // Applied when there is one; nothing to be done for what has none.
+            // Applied when there is a terminal.
             None => process.size = Some(size),
         }
         EMPTY
     }
 
-    fn close_io(&mut self, who: &Who, message: &Message) -> Outcome {
-        let process = self.process(who)?;
+    fn close_io(&mut self, target: &ProcessKey, message: &Message) -> Outcome {
+        let process = self.process(target)?;
         if message.flag(3) {
             process.stdin_closed = true;
             process.held.stdin = None;
@@ -342,8 +345,8 @@ impl Server {
         self.with_init(id, |server| server.ask_pause(id, pause, reply))
     }
 
-    /// Of a container that has ended, its init: containerd 1.7 deletes a shim without processes when it starts again,
-    /// and with it the exit status that the shim keeps.
+    /// Lists the processes. For a container that has ended it lists init: containerd 1.7 deletes a shim without
+    /// processes when the daemon restarts, and with it the exit status that the shim keeps.
     fn pids(&mut self, id: &str, reply: Reply) -> Outcome {
         let init = &self.container(id)?.init;
         if init.exit.is_some() {
@@ -362,15 +365,15 @@ impl Server {
         Ok(Some(Writer::new().any(1, &picture).finish()))
     }
 
-    /// Never fails: who asks wants to know that there is somebody.
+    /// Never fails: the caller tests if the shim answers.
     fn connect(&mut self, id: &str) -> Outcome {
         let pid = self.containers.get(id).map_or(0, |container| container.init.pid);
         let own = u64::from(std::process::id());
         Ok(Some(Writer::new().number(1, own).number(2, pid as u64).finish()))
     }
 
-    /// Of the last container's: the others of a group need us. In the name of a sandbox it comes from a
-    /// containerd that was killed while it made that, and does not know of it any more.
+    /// Ends the shim after its last container; other containers of the group keep it. A call with the name of the
+    /// sandbox comes from a containerd that was killed while it created the sandbox, and does not know it any more.
     fn shutdown(&mut self, id: &str, reply: Reply) -> Outcome {
         match &self.sandbox {
             Some(sandbox) if sandbox.id == id => return self.shut_down_sandbox(id, reply),
@@ -381,15 +384,15 @@ impl Server {
     }
 }
 
-/// The streams are in four fields in a row, of which the first says whether they are a terminal.
+/// Decodes the streams from four fields in a row; the first is true for a terminal.
 fn stdio(message: &Message, first: u64) -> Result<Stdio, Status> {
     let text = |field: u64| message.text(first + field).map(str::to_owned);
     let (stdin, stdout, stderr) = (text(1)?, text(2)?, text(3)?);
     Ok(Stdio { stdin, stdout, stderr, terminal: message.flag(first) })
 }
 
-/// process.json with the request's `terminal`, which decides: a client may send the container's own process, whose
-/// field says what init has. A document that cannot be read stays as it is: the runtime says why.
+/// Sets `terminal` in process.json to that of the request, which decides: a client may send the container's own
+/// process, whose field describes init. A document that cannot be parsed stays as it is: the runtime reports why.
 fn with_terminal(spec: Vec<u8>, terminal: bool) -> Vec<u8> {
     let Ok(Value::Object(mut process)) = serde_json::from_slice(&spec) else { return spec };
     let said = process.get("terminal").and_then(Value::as_bool).unwrap_or_default();
@@ -400,7 +403,7 @@ fn with_terminal(spec: Vec<u8>, terminal: bool) -> Vec<u8> {
     Value::Object(process).to_string().into_bytes()
 }
 
-/// containerd.v1.types.Status.
+/// Returns containerd.v1.types.Status.
 fn status(process: &Process, paused: bool) -> u64 {
     const CREATED: u64 = 1;
     const RUNNING: u64 = 2;
@@ -414,7 +417,7 @@ fn status(process: &Process, paused: bool) -> u64 {
     }
 }
 
-/// It becomes part of the names of files in the bundle.
+/// Checks an id, which becomes part of the names of files in the bundle.
 pub fn check_name(name: &str) -> Result<(), Status> {
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c));
     if name.is_empty() || name.len() > 128 || name.starts_with('.') || name.contains(odd) {

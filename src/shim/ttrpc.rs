@@ -1,5 +1,5 @@
-//! ttrpc, the server's and the client's side of a connection: a header of ten bytes (length, stream,
-//! type, flags), then a protobuf message. Only unary calls: the task service has no others.
+//! ttrpc, for the server's and the client's side of a connection: a header of ten bytes (length, stream, type, flags),
+//! then a protobuf message. Only unary calls: the task service has no others.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,15 +10,15 @@ use super::status::Status;
 use super::wire::{Message, Writer};
 
 const HEADER: usize = 10;
-/// As large as containerd's own side allows.
+/// Maximum length of a message, as in containerd.
 const LONGEST: usize = 4 << 20;
-/// A peer that calls and never reads its answers is not served any more.
+/// Limit of unsent answers: a peer that does not read them is disconnected.
 const UNREAD: usize = 4 * LONGEST;
 
 pub const REQUEST: u8 = 1;
 pub const RESPONSE: u8 = 2;
 
-/// One end of a stream socket that does not block.
+/// One end of a non-blocking stream socket.
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
@@ -26,7 +26,7 @@ pub struct Connection {
     output: Vec<u8>,
 }
 
-/// A message as it came.
+/// Received message.
 #[derive(Debug, PartialEq)]
 pub struct Frame {
     pub stream: u32,
@@ -34,7 +34,7 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// The peer is gone, or speaks something else.
+/// The peer has disconnected, or speaks another protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -43,7 +43,7 @@ impl Connection {
         Self { socket, input: Vec::new(), output: Vec::new() }
     }
 
-    /// Reads what there is.
+    /// Reads the available bytes.
     pub fn fill(&mut self) -> Result<(), Closed> {
         let mut buffer = [0; 8192];
         loop {
@@ -65,7 +65,7 @@ impl Connection {
         }
     }
 
-    /// The next whole frame among what was read.
+    /// Returns the next whole frame.
     pub fn frame(&mut self) -> Result<Option<Frame>, Closed> {
         let Some(header) = self.input.get(..HEADER) else { return Ok(None) };
         let word = |at: usize| {
@@ -82,13 +82,13 @@ impl Connection {
         let payload = self.input[HEADER..end].to_vec();
         self.input.drain(..end);
         if self.input.is_empty() {
-            // A large call is rare: its room is not kept.
+            // Large calls are rare: their memory is released.
             self.input = Vec::new();
         }
         Ok(Some(Frame { stream, kind, payload }))
     }
 
-    /// Writes as much as the peer takes now; the rest waits for [`Connection::flush`].
+    /// Writes as much as the peer accepts now; the rest waits for [`Connection::flush`].
     pub fn send(&mut self, stream: u32, kind: u8, payload: &[u8]) -> Result<(), Closed> {
         if self.output.len() > UNREAD {
             return Err(Closed);
@@ -115,7 +115,7 @@ impl Connection {
     }
 }
 
-/// As it is sent.
+/// Encodes a frame.
 pub fn frame(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&stream.to_be_bytes());
@@ -130,7 +130,7 @@ impl AsFd for Connection {
     }
 }
 
-/// A call, as it came.
+/// Received call.
 #[derive(Debug, PartialEq)]
 pub struct Call {
     pub service: String,
@@ -158,7 +158,7 @@ impl Call {
     }
 }
 
-/// What a call is answered with.
+/// Encodes the answer to a call.
 pub type Answer = Result<Vec<u8>, Status>;
 
 pub fn response(answer: &Answer) -> Vec<u8> {

@@ -1,8 +1,7 @@
-//! Protocol Buffers as they are on the wire: the part of the encoding that containerd's messages use.
+//! Encodes and decodes Protocol Buffers: the part of the format that containerd's messages use.
 //!
-//! A message is read into its fields once, and a handler takes those it knows by their numbers, as
-//! containerd's `.proto` files give them; unknown ones do no harm. What is zero or empty is not
-//! written, as proto3 has it.
+//! A message is parsed into its fields once, and handlers read fields by their numbers in containerd's `.proto` files.
+//! Unknown fields are ignored. As in proto3, zero and empty values are not written.
 
 use super::status::{Code, Status};
 
@@ -17,7 +16,7 @@ enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of one message, borrowed from its bytes.
+/// Fields of one message, borrowed from its bytes.
 #[derive(Debug, Default)]
 pub struct Message<'a>(Vec<(u64, Value<'a>)>);
 
@@ -33,7 +32,7 @@ impl<'a> Message<'a> {
         Ok(Self(fields))
     }
 
-    /// The last of a field's values counts.
+    /// Returns the last value of a field, which counts.
     fn last(&self, field: u64) -> Option<Value<'a>> {
         self.0.iter().rev().find(|(number, _)| *number == field).map(|(_, value)| *value)
     }
@@ -57,7 +56,7 @@ impl<'a> Message<'a> {
         text(self.bytes(field))
     }
 
-    /// The values of a repeated field.
+    /// Returns the values of a repeated field.
     pub fn all(&self, field: u64) -> impl Iterator<Item = &'a [u8]> {
         self.0.iter().filter_map(move |(number, value)| match value {
             Value::Bytes(bytes) if *number == field => Some(*bytes),
@@ -109,7 +108,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// A message on its way out.
+/// Message that is being encoded.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Writer(Vec<u8>);
 
@@ -134,7 +133,7 @@ impl Writer {
         self
     }
 
-    /// A double.
+    /// Writes a double.
     pub fn fraction(mut self, field: u64, number: f64) -> Self {
         if number != 0.0 {
             self.varint(field << 3 | FIXED64);
@@ -147,7 +146,7 @@ impl Writer {
         if bytes.as_ref().is_empty() { self } else { self.present(field, bytes.as_ref()) }
     }
 
-    /// Even if it is empty: a message that is there differs from one that is not.
+    /// Writes a field even if it is empty: an empty message differs from a missing one.
     fn present(mut self, field: u64, bytes: &[u8]) -> Self {
         self.varint(field << 3 | LENGTH);
         self.varint(bytes.len() as u64);
@@ -155,7 +154,7 @@ impl Writer {
         self
     }
 
-    /// A repeated number.
+    /// Writes a repeated number.
     pub fn packed(self, field: u64, numbers: &[u64]) -> Self {
         let mut all = Self::new();
         numbers.iter().for_each(|number| all.varint(*number));
@@ -166,7 +165,7 @@ impl Writer {
         self.present(field, &message.0)
     }
 
-    /// One that may not be there.
+    /// Writes a message if there is one.
     pub fn optional(self, field: u64, message: Option<Writer>) -> Self {
         match message {
             Some(message) => self.message(field, message),
@@ -178,7 +177,7 @@ impl Writer {
         self.message(field, any.writer())
     }
 
-    /// google.protobuf.Timestamp; none for an event that has not been.
+    /// Writes a google.protobuf.Timestamp, if the event has occurred.
     pub fn time(self, field: u64, time: Option<std::time::SystemTime>) -> Self {
         match time {
             Some(time) => self.message(field, timestamp(time)),

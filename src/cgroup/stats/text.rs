@@ -1,11 +1,10 @@
-//! The texts of the kernel's statistics. A line that makes no sense is left out: a newer kernel may
-//! know more.
+//! Parses the texts of the kernel's statistics. Unknown lines are left out: a newer kernel may have more.
 
 use std::collections::BTreeMap;
 
 use super::{IoEntry, Pressure, Stalled, UNLIMITED};
 
-/// A number, or `max`.
+/// Parses a number or `max`.
 pub fn number(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(UNLIMITED),
@@ -13,7 +12,7 @@ pub fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// Lines of `key value`.
+/// Parses lines of `key value`.
 pub fn keyed(text: &str) -> BTreeMap<String, u64> {
     let pair = |line: &str| {
         let (key, value) = line.split_once(' ')?;
@@ -22,12 +21,12 @@ pub fn keyed(text: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(pair).collect()
 }
 
-/// Numbers in a row.
+/// Parses numbers that are separated by white space.
 pub fn row(text: &str) -> Vec<u64> {
     text.split_whitespace().filter_map(|n| n.parse().ok()).collect()
 }
 
-/// `0-2,7`.
+/// Parses a list such as `0-2,7`.
 pub fn list(text: &str) -> Vec<u16> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -36,7 +35,7 @@ pub fn list(text: &str) -> Vec<u16> {
     text.trim().split(',').filter_map(range).flatten().collect()
 }
 
-/// Two lines of `some|full avg10=.. avg60=.. avg300=.. total=..`.
+/// Parses two lines of `some|full avg10=.. avg60=.. avg300=.. total=..`.
 pub fn pressure(text: &str) -> Option<Pressure> {
     let mut pressure = Pressure::default();
     let mut found = false;
@@ -69,7 +68,7 @@ fn device(text: &str) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// v1: lines of `MAJOR:MINOR [OP] VALUE`, and a total without a device, which is left out.
+/// Parses v1's lines of `MAJOR:MINOR [OP] VALUE`. A total without a device is left out.
 pub fn blkio(text: &str) -> Vec<IoEntry> {
     let entry = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -85,7 +84,7 @@ pub fn blkio(text: &str) -> Vec<IoEntry> {
     text.lines().filter_map(entry).collect()
 }
 
-/// cgroup2: lines of `MAJOR:MINOR key=value...`; (bytes, operations).
+/// Parses cgroup v2's lines of `MAJOR:MINOR key=value...` to (bytes, operations).
 pub fn io_stat(text: &str) -> (Vec<IoEntry>, Vec<IoEntry>) {
     let (mut bytes, mut operations) = (Vec::new(), Vec::new());
     for line in text.lines() {

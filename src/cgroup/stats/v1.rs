@@ -1,4 +1,4 @@
-//! From the files of cgroup v1.
+//! Reads statistics from the files of cgroup v1.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{
 use crate::cgroup::Paths;
 use crate::error::Result;
 
-/// What `cpuacct.stat` counts in: the kernel's USER_HZ is 100 on every architecture of ours.
+/// Unit of `cpuacct.stat`: the kernel's USER_HZ is 100 on every supported architecture.
 const TICK: u64 = 1_000_000_000 / 100;
 
 pub fn read(paths: &Paths) -> Result<Stats> {
@@ -53,7 +53,7 @@ fn usage(files: Files<'_>) -> Result<CpuUsage> {
     })
 }
 
-/// A head, then a line of `CPU USER SYSTEM` each: the times in user mode and in the kernel.
+/// Parses a head, then lines of `CPU USER SYSTEM`: the times in user mode and in the kernel.
 fn per_cpu(usage_all: &str) -> (Vec<u64>, Vec<u64>) {
     let times = usage_all.lines().skip(1).filter_map(|line| match text::row(line)[..] {
         [_, user, system] => Some((user, system)),
@@ -126,8 +126,8 @@ fn pids(files: Files<'_>) -> Result<Pids> {
     })
 }
 
-/// Which files count depends on the scheduler of the disk: BFQ has its own, and without a scheduler
-/// that counts there is what throttling counts.
+/// Reads the files of block I/O. The disk's scheduler decides which files count: BFQ has files of its own, and with a
+/// scheduler that does not count, the files of throttling do.
 fn blkio(files: Files<'_>) -> Result<BlkIo> {
     let entries = |name: &str| Ok(text::blkio(&files.text(name)?));
     for scheduler in ["blkio.bfq", "blkio"] {
@@ -158,7 +158,7 @@ fn hugetlb(files: Files<'_>) -> Result<BTreeMap<String, Counter>> {
     let sizes = files.page_sizes("usage_in_bytes").into_iter();
     sizes
         .map(|size| {
-            // Since Linux 5.7 what counts is what was reserved.
+            // Since Linux 5.7 reserved pages count.
             let reserved = format!("hugetlb.{size}.rsvd");
             let has = files.number(&format!("{reserved}.usage_in_bytes"))?.is_some();
             let prefix = if has { reserved } else { format!("hugetlb.{size}") };

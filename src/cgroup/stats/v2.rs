@@ -1,4 +1,4 @@
-//! From the files of cgroup2, in the terms of v1.
+//! Reads statistics from the files of cgroup v2, in the terms of v1.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ fn with_swap(memory: &LimitedCounter, swap: (Option<u64>, Option<u64>)) -> Limit
 fn pids(files: Files<'_>) -> Result<Pids> {
     let current = match files.number("pids.current")? {
         Some(current) => current,
-        // Without the controller, those that can be seen.
+        // Without the controller, the visible processes are counted.
         None => files.text("cgroup.procs")?.lines().count() as u64,
     };
     Ok(Pids { current, limit: files.text("pids.max")?.trim().parse().unwrap_or(0) })
@@ -94,7 +94,7 @@ fn hugetlb(files: Files<'_>) -> Result<BTreeMap<String, Counter>> {
     let sizes = files.page_sizes("current").into_iter();
     sizes
         .map(|size| {
-            // Since Linux 5.7 what counts is what was reserved.
+            // Since Linux 5.7 reserved pages count.
             let reserved = files.number(&format!("hugetlb.{size}.rsvd.current"))?;
             let plain = files.number(&format!("hugetlb.{size}.current"))?;
             let events = text::keyed(&files.text(&format!("hugetlb.{size}.events"))?);

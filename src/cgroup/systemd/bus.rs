@@ -1,11 +1,11 @@
-//! A connection to systemd's D-Bus interface, for one exchange.
+//! Connects to systemd's D-Bus interface, for one exchange.
 //!
-//! Whoever may connect to systemd's own socket does: what systemctl does as root. Else it is the
-//! bus, whose daemon passes everything on, and where a greeting goes before the first call.
+//! A caller that may connect to systemd's private socket does so, as systemctl does for root. Otherwise it connects to
+//! the bus, whose daemon forwards messages, and sends a greeting before the first call.
 //!
-//! The authentication is one write and one read. It needs no user id, as the peer has it from the
-//! kernel (and knows it better than we, in a user namespace). The call waits for its end: systemd
-//! forgets about a message that it has read together with the authentication, until another comes.
+//! The authentication is one write and one read. It needs no user id, because the peer has it from the kernel (also in
+//! a user namespace, where Aril sees another id). The call waits for the end of the authentication: systemd does not
+//! process a message that it has read together with it until another message arrives.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ use super::Value;
 use super::message::{self, ERROR, FIXED, Incoming, METHOD_RETURN, Method};
 use crate::error::{Error, OsContext, Result};
 
-/// In all, from the connection to the end of a job.
+/// Time limit from the connection to the end of a job.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const AUTHENTICATION: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n";
@@ -33,17 +33,17 @@ const MANAGER: Method = Method {
     interface: "org.freedesktop.systemd1.Manager",
     member: "",
 };
-/// On a bus, signals come to who asked for them.
+/// True on a bus, which sends signals only to clients that have asked for them.
 const JOBS: &str = "type='signal',sender='org.freedesktop.systemd1',\
     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
-/// How a call ended that reached systemd.
+/// Result of a call that reached systemd.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The answer's first string.
+    /// First string of the answer.
     Done(String),
     Refused {
-        /// Of the error: `org.freedesktop.systemd1.UnitExists`.
+        /// Name of the error: `org.freedesktop.systemd1.UnitExists`.
         name: String,
         text: String,
     },
@@ -51,15 +51,15 @@ pub enum Answer {
 
 pub struct Bus {
     stream: UnixStream,
-    /// For errors.
+    /// Socket, for errors.
     address: PathBuf,
     deadline: Instant,
     serial: u32,
-    /// To be written before the next call.
+    /// Bytes to write before the next call.
     unsent: Vec<u8>,
-    /// Read, but not yet taken.
+    /// Bytes that were read and not processed.
     unread: Vec<u8>,
-    /// Job and result, of jobs that ended before they were asked for.
+    /// Job and result of jobs that ended before they were waited for.
     ended: Vec<(String, String)>,
 }
 
@@ -112,7 +112,7 @@ impl Bus {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        // Bounded like the reading: a stopped systemd takes nothing once the socket is full.
+        // A time limit as for reading: a stopped systemd reads nothing, and the socket is full at some time.
         self.stream.set_write_timeout(self.left()).os("setsockopt", self.address.display())?;
         self.stream.write_all(bytes).map_err(|e| self.failed("write", &e))
     }
@@ -128,7 +128,7 @@ impl Bus {
                 METHOD_RETURN if message.answers == serial => {
                     return Ok(Answer::Done(message.text().unwrap_or_default().to_owned()));
                 }
-                // A refused greeting is the end of all that follows, too.
+                // A rejected greeting ends the connection, too.
                 ERROR if message.answers <= serial => {
                     let text = message.text().unwrap_or(&message.error).to_owned();
                     return Ok(Answer::Refused { name: message.error, text });
@@ -138,7 +138,7 @@ impl Bus {
         }
     }
 
-    /// The result of a job that a call has started.
+    /// Waits for the result of a job that a call has started.
     pub fn wait_for(&mut self, job: &str) -> Result<String> {
         loop {
             if let Some(at) = self.ended.iter().position(|(ended, _)| ended == job) {
@@ -182,7 +182,7 @@ impl Bus {
         }
     }
 
-    /// Until that many bytes are there to be taken.
+    /// Reads until that many bytes are available.
     fn fill(&mut self, length: usize) -> Result<()> {
         let mut buffer = [0; 4096];
         while self.unread.len() < length {
@@ -197,7 +197,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Never zero, which would be for ever.
+    /// Returns the remaining time; never zero, which would mean no limit.
     fn left(&self) -> Option<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         Some(left.max(Duration::from_millis(1)))
@@ -218,7 +218,7 @@ impl Bus {
     }
 }
 
-/// The paths, and whether systemd itself listens there.
+/// Lists the paths. True if systemd itself listens there.
 fn system_addresses() -> Vec<(PathBuf, bool)> {
     let bus = bus_address("DBUS_SYSTEM_BUS_ADDRESS")
         .unwrap_or_else(|| "/run/dbus/system_bus_socket".into());
@@ -241,7 +241,7 @@ fn user_addresses() -> Result<Vec<(PathBuf, bool)>> {
     Ok(addresses)
 }
 
-/// The first of an address list that is a socket in the file system.
+/// Returns the first address of a list that is a socket in the file system.
 fn bus_address(variable: &str) -> Option<PathBuf> {
     socket_path(&std::env::var(variable).ok()?)
 }

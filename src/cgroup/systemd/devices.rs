@@ -1,15 +1,15 @@
-//! A device filter as the properties `DevicePolicy` and `DeviceAllow`.
+//! Converts a device filter to the properties `DevicePolicy` and `DeviceAllow`.
 //!
-//! systemd makes a filter of its own of them, which permits at least what ours does: ours decides,
-//! and a container keeps its devices when systemd realizes the cgroup again.
+//! systemd makes a filter of these properties that permits at least as much as Aril's. Aril's filter decides. The
+//! properties keep the container's devices when systemd realizes the cgroup again.
 
 use super::{Property, Value};
 use crate::cgroup::devices::{Filter, Kind, Node};
 
-/// `known` is the text of `/proc/devices`.
+/// Converts the filter. `known` is the text of `/proc/devices`.
 pub fn properties(filter: &Filter, known: &str) -> [Property; 2] {
     let (policy, allowed) = match filter.permitted() {
-        // It cannot express "all but".
+        // The properties cannot express "all but".
         None => ("auto", Vec::new()),
         Some(permitted) => {
             let entry = |(node, access): (Node, String)| {
@@ -35,12 +35,12 @@ fn pattern(node: &Node, known: &str) -> String {
             Some(group) => format!("{kind}-{group}"),
             None => format!("{kind}-{major}"),
         },
-        // One minor of every major is more than it can say.
+        // One minor number of every major cannot be expressed.
         (None, _) => format!("{kind}-*"),
     }
 }
 
-/// What the kernel calls a major number: older versions take no number.
+/// Returns the kernel's name of a major number: older versions of systemd accept no number.
 fn group(kind: Kind, major: u32, known: &str) -> Option<&str> {
     let section = match kind {
         Kind::Block => "Block devices:",

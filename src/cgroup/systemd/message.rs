@@ -1,10 +1,10 @@
-//! D-Bus messages as bytes: the wire format of the D-Bus specification, little-endian.
+//! Encodes and decodes D-Bus messages in the wire format of the D-Bus specification, little-endian.
 
 use super::Value;
 
-/// What the specification allows a message to be.
+/// Maximum length of a message by the specification.
 const MAXIMUM: usize = 128 << 20;
-/// Length of what every header begins with, up to the array of its fields.
+/// Length of the fixed part of every header, up to the array of its fields.
 pub const FIXED: usize = 16;
 const LITTLE_ENDIAN: u8 = b'l';
 const VERSION: u8 = 1;
@@ -22,7 +22,7 @@ const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
-/// A method of an object.
+/// Method of an object.
 #[derive(Debug, Clone, Copy)]
 pub struct Method {
     pub destination: &'static str,
@@ -111,7 +111,7 @@ impl Writer {
         self.bytes.push(0);
     }
 
-    /// Its length does not count the padding before the first element.
+    /// Writes an array. Its length does not include the padding before the first element.
     fn array(&mut self, element: &str, values: &[Value]) {
         self.aligned(0_u32.to_le_bytes());
         let length = self.bytes.len() - 4;
@@ -132,23 +132,23 @@ fn alignment(kind: Option<u8>) -> usize {
     }
 }
 
-/// A message that came, as far as it matters here.
+/// Received message, with the fields that Aril needs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Incoming {
     pub kind: u8,
     pub member: String,
     pub error: String,
-    /// The serial of the call that it answers.
+    /// Serial of the call that the message answers.
     pub answers: u32,
     body: Vec<u8>,
 }
 
 impl Incoming {
-    /// The length of the message that begins with `head`, of [`FIXED`] bytes.
+    /// Returns the length of the message that begins with `head`, of [`FIXED`] bytes.
     pub fn length(head: &[u8]) -> Option<usize> {
         let mut reader = Reader { bytes: head, at: 0 };
         if reader.byte()? != LITTLE_ENDIAN {
-            return None; // systemd and the bus are of this machine.
+            return None; // systemd and the bus run on this machine, and have its byte order.
         }
         reader.at = 4;
         let body = reader.u32()? as usize;
@@ -158,7 +158,7 @@ impl Incoming {
         (length <= MAXIMUM).then_some(length)
     }
 
-    /// `bytes` is one whole message.
+    /// Decodes `bytes`, one whole message.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader { bytes, at: 12 };
         let end = reader.u32()? as usize + FIXED;
@@ -186,12 +186,12 @@ impl Incoming {
         Some(message)
     }
 
-    /// The body's first argument, if that is a string or an object's path: an error's text, a job.
+    /// Returns the first argument of the body, if it is a string or an object path: an error's text, or a job.
     pub fn text(&self) -> Option<&str> {
         Reader { bytes: &self.body, at: 0 }.string()
     }
 
-    /// Job and result of a JobRemoved, whose body is `uoss`.
+    /// Returns job and result of a JobRemoved signal, whose body is `uoss`.
     pub fn removed_job(&self) -> Option<(&str, &str)> {
         if self.kind != SIGNAL || self.member != "JobRemoved" {
             return None;
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn an_array_is_as_long_as_its_elements() {
         assert_eq!(body(&[Value::bytes(&[5, 6])]), [2, 0, 0, 0, 5, 6]);
-        // The first structure is padded to, empty or not.
+        // The first structure is padded, even in an empty array.
         assert_eq!(body(&[Value::Array("(s)".into(), vec![])]), [0; 8]);
         let one = Value::Array("t".into(), vec![Value::Uint64(1)]);
         assert_eq!(body(&[one]), [8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);

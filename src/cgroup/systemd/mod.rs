@@ -2,34 +2,31 @@
 //!
 //! # Theory of operation
 //!
-//! systemd owns the cgroup tree of its host and gives parts of it away: a scope with `Delegate=yes`
-//! is a cgroup that it makes, keeps and removes, and whose inside it leaves alone. `cgroupsPath` is
-//! `slice:prefix:name` and names the scope `prefix-name.scope`.
+//! systemd owns the host's cgroup tree and delegates parts of it: a scope with `Delegate=yes` is a cgroup that systemd
+//! creates, keeps and removes, without changing its content. `cgroupsPath` is `slice:prefix:name` and names the scope
+//! `prefix-name.scope`.
 //!
-//! A scope is made around a process that exists: systemd moves it by its pid, and sleeps for an RCU
-//! grace period (8 to 16 ms on an idle host). It is refused without a process to move, even if that
-//! is there already. But it is systemd's sleep, and none of ours:
+//! systemd creates a scope around an existing process, which it moves by pid, and sleeps for an RCU grace period (8 to
+//! 16 ms on an idle host). It requires a process even if that is in the cgroup already. systemd sleeps, but Aril does
+//! not:
 //!
-//! 1. The cgroup is made by us, where systemd will look for it, and the first process is born in it:
-//!    exactly as without systemd ([`super::parent::create`]).
-//! 2. [`parent::start`] asks for the scope around that process, which has begun with its mounts
-//!    meanwhile. One message, with all properties; the limits are among them, so that systemd never
-//!    writes others than we do.
-//! 3. systemd answers when it has the unit, and goes on to move the process, which we do not wait
-//!    for. Only where it would write a limit that is not ours do we wait for the end of its job,
-//!    and have the last word ([`Unit::settles`]).
+//! 1. Aril creates the cgroup at the path that systemd will use, and clones the first process into it, as without
+//!    systemd ([`super::parent::create`]).
+//! 2. [`parent::start`] requests the scope around that process, which sets up its mounts at the same time. One message
+//!    contains all properties, with the limits, so that systemd never writes other limits than Aril.
+//! 3. systemd answers when it has the unit, then moves the process. Aril waits for the end of that job only if systemd
+//!    would write a different limit, and writes its own limit after it ([`Unit::settles`]).
 //!
-//! A user may not clone into a cgroup if they may not move a process from their own to it: from a
-//! login session to their systemd's tree, for one. There the first process is born beside us, and
-//! held until systemd has moved it ([`super::parent::Created::moves`]).
+//! A user may not clone into a cgroup without permission to move a process there from the user's own cgroup, for
+//! example from a login session to the tree of the user's systemd. Then the first process is cloned in the runtime's
+//! cgroup, and waits until systemd has moved it ([`super::parent::Created::moves`]).
 //!
-//! **The end.** A scope goes by itself when its cgroup is empty, and with `CollectMode` a failed one
-//! too. `delete` sees whether it has gone, by the unit's file, and only if not asks for it, before it
-//! removes the cgroup: systemd hears of no cgroup's end that is removed before it has looked. A
-//! systemd that is dead is no hindrance.
+//! **Removal.** systemd removes a scope when its cgroup is empty, and with `CollectMode` also a failed one. `delete`
+//! looks for the unit's file; if it exists, `delete` requests the removal before it removes the cgroup, because
+//! systemd does not notice a cgroup that is removed before it has looked. A systemd that does not answer is no error.
 //!
-//! **The connection** ([`bus`]) leads to systemd itself where it may, so that no bus daemon is in
-//! between. It is used for one exchange and closed.
+//! **Connection.** [`bus`] connects to systemd itself if that is permitted, without a bus daemon. A connection is used
+//! for one exchange and closed.
 
 pub mod bus;
 mod devices;
@@ -45,28 +42,27 @@ use std::path::PathBuf;
 
 pub use value::Value;
 
-/// The systemd that makes the scope.
+/// systemd instance that creates the scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manager {
-    /// That of a user rather than that of the host.
+    /// True for the systemd of a user, false for that of the host.
     pub user: bool,
-    /// Its cgroup, within the hierarchy.
+    /// Cgroup of systemd, within the hierarchy.
     pub cgroup: PathBuf,
-    /// The text of `/proc/devices`, by which it calls groups of devices.
+    /// Text of `/proc/devices`, which has the names of groups of devices.
     pub devices: String,
 }
 
-/// The scope of a container, or a slice if its name says so.
+/// Scope of a container, or slice if its name says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     pub name: String,
-    /// Of a user's systemd.
+    /// True for a unit of a user's systemd.
     pub user: bool,
     pub properties: Vec<Property>,
-    /// Limits of memory that setting up would not fit into: see [`super::memory`].
+    /// Memory limits that the setup would exceed: see [`super::memory`].
     pub tight: Vec<Property>,
-    /// systemd will write something that is not ours to a file of ours: what it does must be over
-    /// before we write.
+    /// True if systemd will write a different value to one of Aril's files: its job must end before Aril writes.
     pub settles: bool,
 }
 
@@ -74,7 +70,7 @@ pub struct Unit {
 pub struct Property {
     pub name: String,
     pub value: Value,
-    /// Left out if this systemd is too old for it.
+    /// Properties that are left out if this systemd is too old for them.
     pub recent: bool,
 }
 
@@ -95,7 +91,7 @@ impl fmt::Display for Property {
 }
 
 impl Unit {
-    /// A slice is made around nothing.
+    /// A slice contains no process of its own.
     fn is_slice(&self) -> bool {
         self.name.ends_with(".slice")
     }
@@ -108,7 +104,7 @@ impl Unit {
     }
 }
 
-/// `aril plan`: the unit, then its properties.
+/// Formats the unit, then its properties, for `aril plan`.
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.user { "the user's systemd" } else { "systemd" };

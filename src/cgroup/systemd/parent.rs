@@ -1,4 +1,4 @@
-//! Asking systemd.
+//! Sends requests to systemd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::cgroup::{Paths, Write, layout};
 use crate::error::{Error, Kind, OsContext, Result};
 use crate::id::HostPid;
 
-/// The systemd of this host, or of this user.
+/// Finds the systemd of this host, or of this user.
 pub fn find(user: bool) -> Result<Manager> {
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(Error::system(
@@ -25,7 +25,7 @@ pub fn find(user: bool) -> Result<Manager> {
     Ok(Manager { user, cgroup, devices })
 }
 
-/// That of `user@UID.service`, which mostly is an ancestor of ours.
+/// Returns the cgroup of `user@UID.service`, which mostly is an ancestor of the runtime's.
 fn cgroup_of_user() -> Result<PathBuf> {
     let read = |path: &str| fs::read_to_string(path).os("read", path);
     let own = own_unified(&read("/proc/self/cgroup")?).unwrap_or_default();
@@ -50,7 +50,7 @@ fn is_manager(dir: &Path) -> bool {
     name.is_some_and(|name| name.starts_with("user@") && name.ends_with(".service"))
 }
 
-/// Who we are outside of our user namespace.
+/// Returns the runtime's uid outside of its user namespace.
 fn outer_uid(map: &str) -> u32 {
     let own = nix::unistd::geteuid().as_raw();
     let outer = map.lines().find_map(|line| {
@@ -62,9 +62,9 @@ fn outer_uid(map: &str) -> u32 {
     outer.unwrap_or(own)
 }
 
-/// Makes way for `unit`: the last one of this name may have failed, or may have lost its cgroup
-/// behind systemd's back, which it would keep for ever. `vacant`: nobody is in its cgroup.
-pub fn let_go_of_the_last(unit: &Unit, vacant: bool) {
+/// Removes an earlier unit of this name: it may have failed, or may have lost its cgroup without systemd's knowledge,
+/// and would stay. `vacant`: there is no process in its cgroup.
+pub fn remove_previous(unit: &Unit, vacant: bool) {
     let Some((file, slice)) = existing(&unit.name, unit.user) else { return };
     let ours = unit.slice() == Some(&*slice);
     if let Ok(mut bus) = Bus::connect(unit.user) {
@@ -77,12 +77,12 @@ pub fn let_go_of_the_last(unit: &Unit, vacant: bool) {
     wait_for_end(&file);
 }
 
-/// Removes the unit whose cgroup this is, and whose processes have ended. Mostly systemd has done so
-/// by then, which its file tells; it does not, if the cgroup is removed before it has looked. A
-/// systemd that cannot be asked is no error, as there is a cgroup to be removed nevertheless.
+/// Removes the unit of this cgroup, whose processes have ended. Mostly systemd has removed it already, and its file is
+/// gone; it has not, if the cgroup is removed before systemd has looked. A systemd that does not answer is no error,
+/// because the cgroup is removed in any case.
 pub fn stop(paths: &Paths) {
     let Some((name, user)) = unit_of(paths) else { return };
-    // One of the same name in another slice is not ours.
+    // A unit of the same name in another slice belongs to another container.
     let ours = |slice: &str| paths.values().any(|dir| slice_of(dir) == Some(slice));
     if existing(name, user).is_some_and(|(_, slice)| ours(&slice))
         && let Ok(mut bus) = Bus::connect(user)
@@ -91,7 +91,7 @@ pub fn stop(paths: &Paths) {
     }
 }
 
-/// By the name of the directory that it is in.
+/// Returns the slice, by the name of the directory that contains the cgroup.
 fn slice_of(dir: &Path) -> Option<&str> {
     let name = dir.parent()?.file_name()?.to_str()?;
     Some(if name.ends_with(".slice") { name } else { "-.slice" })
@@ -104,14 +104,14 @@ fn stop_on(bus: &mut Bus, name: &str) -> Result<()> {
     bus.call("ResetFailedUnit", &[name.into()]).map(drop)
 }
 
-/// Its name, and whether it is of a user's systemd.
+/// Returns the unit's name, and true for the systemd of a user.
 fn unit_of(paths: &Paths) -> Option<(&str, bool)> {
     let dir = paths.values().next()?;
     let name = dir.file_name()?.to_str()?;
     Some((name, dir.ancestors().any(is_manager)))
 }
 
-/// The file that each transient unit has for as long as systemd knows it, and the unit's slice.
+/// Returns the file of a transient unit, which exists as long as systemd knows the unit, and the unit's slice.
 fn existing(name: &str, user: bool) -> Option<(PathBuf, String)> {
     let directory = if user {
         PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?)
@@ -132,8 +132,8 @@ fn wait_for_end(file: &Path) {
     }
 }
 
-/// Makes the unit around `pid`. With `settled` it returns when systemd has moved it there and written
-/// what it writes, else as soon as systemd has accepted the unit.
+/// Creates the unit around `pid`. With `settled`, returns when systemd has moved the process and written its values,
+/// otherwise as soon as systemd has accepted the unit.
 pub fn start(unit: &Unit, pid: HostPid, settled: bool) -> Result<()> {
     let mut bus = Bus::connect(unit.user)?;
     start_on(&mut bus, unit, pid, settled)
@@ -179,8 +179,8 @@ fn ask(bus: &mut Bus, unit: &Unit, pid: HostPid, recent: bool) -> Result<Answer>
     )
 }
 
-/// Has `pid` moved into the unit whose cgroup this is (systemd 238), by who may: a user's systemd asks
-/// that of the host where it may not itself.
+/// Moves `pid` into the unit of this cgroup (systemd 238). A user's systemd asks the systemd of the host if it lacks
+/// permission.
 pub fn attach(paths: &Paths, pid: HostPid) -> Result<()> {
     let Some((name, user)) = unit_of(paths) else { return Ok(()) };
     let pids = Value::Array("u".into(), vec![Value::Uint32(pid.0.unsigned_abs())]);
@@ -203,7 +203,7 @@ fn is_error(answer: &Answer, suffix: &str) -> bool {
     matches!(answer, Answer::Refused { name, .. } if name.ends_with(suffix))
 }
 
-/// What older versions say to a property, or a value, that they do not know.
+/// Errors of older versions for unknown properties or values.
 fn is_unknown_property(answer: &Answer) -> bool {
     ["DBus.Error.PropertyReadOnly", "DBus.Error.InvalidArgs", "DBus.Error.UnknownProperty"]
         .iter()
@@ -221,9 +221,9 @@ fn done(answer: Answer) -> Result<String> {
     }
 }
 
-/// For `update`: the limits of a running container, as properties of its unit. Devices are never
-/// among them. Returns when systemd has written them: it may write something else than `writes`, so
-/// that the caller writes the files after it.
+/// Sets the limits of a running container as properties of its unit, for `update`; device rules are never among them.
+/// Returns when systemd has written them. systemd may write other values than `writes`, so the caller writes the files
+/// afterwards.
 pub fn set(paths: &Paths, writes: &[Write]) -> Result<()> {
     let Some((name, user)) = unit_of(paths) else { return Ok(()) };
     let properties = properties::of_writes(writes);
@@ -232,11 +232,11 @@ pub fn set(paths: &Paths, writes: &[Write]) -> Result<()> {
     }
     let bus = &mut Bus::connect(user)?;
     set_on(bus, name, &properties)?;
-    // It answers first and writes then, but before it takes another call.
+    // systemd answers first and writes then, but before it processes another call.
     bus.call("GetUnit", &[name.into()]).map(drop)
 }
 
-/// The limits of memory that had to wait for the container to be set up.
+/// Sets the memory limits that were delayed until the end of the setup.
 pub fn tighten(unit: &Unit) -> Result<()> {
     if unit.tight.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `cgroupsPath` and annotations -> the unit and its place. Pure.
+//! Compiles `cgroupsPath` and annotations to the unit and its place. Pure.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use crate::cgroup::{Version, Write};
 use crate::error::{Error, Result};
 use crate::spec::annotation::SYSTEMD;
 
-/// What a container asks of its unit, besides limits.
-pub struct Input<'a> {
+/// Requests of a container for its unit, besides limits.
+pub struct UnitRequest<'a> {
     pub manager: &'a Manager,
-    /// Those that set properties and may act.
+    /// Annotations that set properties and are allowed.
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// Where a unit is to be.
+/// Place of a unit.
 pub struct Place {
     pub slice: String,
-    /// What the container is called there.
+    /// Name of the container in the unit's name.
     pub container: String,
-    /// Of the unit.
+    /// Name of the unit.
     pub name: String,
-    /// Absolute, within a hierarchy.
+    /// Cgroup, absolute within a hierarchy.
     pub cgroup: PathBuf,
 }
 
@@ -53,8 +53,7 @@ pub fn place(id: &str, cgroups_path: Option<&Path>, manager: &Manager) -> Result
     Ok(Place { slice: slice.to_owned(), container: container.to_owned(), name, cgroup })
 }
 
-/// The directories of a slice, whose name holds those of its ancestors: `a-b.slice` is in
-/// `a.slice`.
+/// Returns the directories of a slice. Its name contains those of its ancestors: `a-b.slice` is in `a.slice`.
 pub fn levels(slice: &str) -> Result<Vec<String>> {
     let invalid = || Error::config(format!("invalid slice name: {slice}"));
     let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/'));
@@ -69,7 +68,7 @@ pub fn levels(slice: &str) -> Result<Vec<String>> {
     Ok(ends.map(|end| format!("{}.slice", &stem[..end])).collect())
 }
 
-/// systemd's rule; it also keeps a name from leading elsewhere.
+/// Checks the name by systemd's rule, which also excludes paths.
 fn check_name(name: &str) -> Result<()> {
     const LONGEST: usize = 255;
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
@@ -80,10 +79,10 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The unit at `place`, but for the process that it is made around.
+/// Plans the unit at `place`, without the process.
 pub fn unit<'a>(
     place: &Place,
-    input: &Input,
+    input: &UnitRequest,
     version: Version,
     writes: impl IntoIterator<Item = &'a Write>,
     filter: &Filter,
@@ -95,7 +94,7 @@ pub fn unit<'a>(
     } else {
         all.push(Property::new("Slice", &*place.slice));
         all.push(Property::new("Delegate", true));
-        // The default is to stop the container when the kernel has killed one of its processes.
+        // By default systemd stops the scope when the kernel has killed one of its processes.
         all.push(Property::new("OOMPolicy", "continue").recent());
     }
     let io = match version {
@@ -105,9 +104,9 @@ pub fn unit<'a>(
     for accounting in ["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"] {
         all.push(Property::new(accounting, true));
     }
-    // Not stopped in an early phase of a shutdown, by which engines would lose it.
+    // The scope is not stopped early in a shutdown: engines would lose the container.
     all.push(Property::new("DefaultDependencies", false));
-    // A failed unit would stay, and its name with it.
+    // A failed unit would stay, and block its name.
     all.push(Property::new("CollectMode", "inactive-or-failed"));
     for property in annotated(input.annotations)? {
         properties::set(&mut all, property);
@@ -116,7 +115,7 @@ pub fn unit<'a>(
     let is_tight = writes.iter().any(|w| properties::is_tight(w));
     let (late, early): (Vec<_>, Vec<_>) =
         writes.into_iter().partition(|w| is_tight && w.is_memory());
-    // On v1 it moves the process in hierarchies in which we write limits meanwhile.
+    // On v1 systemd moves the process in hierarchies in which Aril writes limits at the same time.
     let settles = version == Version::V1
         || !late.is_empty()
         || early.iter().any(|w| properties::disagrees(w));
@@ -147,7 +146,7 @@ fn annotation(key: &str, name: &str, value: &str) -> Result<Property> {
     let wrong =
         |why: String| Error::config(format!("annotation {key}={value} value parse error: {why}"));
     let parsed = text::parse(value).map_err(wrong)?;
-    // TimeoutStopSec, but not a name that just ends so.
+    // TimeoutStopSec, but not a name that merely ends in these letters.
     let seconds =
         name.strip_suffix("Sec").filter(|s| s.ends_with(|c: char| c.is_ascii_lowercase()));
     match seconds {
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn tight_memory_is_limited_later() {
         let manager = manager(false);
-        let input = Input { manager: &manager, annotations: &BTreeMap::new() };
+        let input = UnitRequest { manager: &manager, annotations: &BTreeMap::new() };
         let place = place("box", None, &manager).unwrap();
         for (limit, late) in [("1000000", 2), ("100000000", 0), ("max", 0)] {
             let writes = [
@@ -254,7 +253,7 @@ mod tests {
         let annotations: BTreeMap<String, String> =
             annotations.iter().map(|(k, v)| (format!("{SYSTEMD}{k}"), v.to_string())).collect();
         let manager = manager(false);
-        let input = Input { manager: &manager, annotations: &annotations };
+        let input = UnitRequest { manager: &manager, annotations: &annotations };
         let place = place("box", Some(Path::new("a.slice:p:n")), &manager).unwrap();
         let writes = [Write::new("memory", "memory.max", 100_000_000)];
         unit(&place, &input, Version::V2, &writes, &Filter::default())

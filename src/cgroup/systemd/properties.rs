@@ -1,16 +1,16 @@
-//! Limits, planned as writes to the kernel's files, as properties of a unit.
+//! Converts limits, planned as writes to the kernel's files, to properties of a unit.
 //!
-//! systemd then writes the same values, now and whenever it realizes the cgroup again, so that it
-//! never takes back what we have set. What it has no property for is in the files alone.
+//! systemd then writes the same values, also when it realizes the cgroup again, so it never restores other values.
+//! Limits without a property are in the files alone.
 
 use super::{Property, Value};
 use crate::cgroup::Write;
 
-/// The accuracy of CPUQuota=.
+/// Accuracy of CPUQuota=.
 const QUOTA_STEP: u64 = 10_000;
 const SECOND: u64 = 1_000_000;
 
-/// A later one of the same name replaces an earlier one.
+/// Adds properties. A later one of the same name replaces an earlier one.
 pub fn of_writes<'a>(writes: impl IntoIterator<Item = &'a Write>) -> Vec<Property> {
     let mut properties = Vec::new();
     let mut quota = Quota::default();
@@ -20,8 +20,8 @@ pub fn of_writes<'a>(writes: impl IntoIterator<Item = &'a Write>) -> Vec<Propert
             "cpu.max" => {
                 Quota::of_v2(value).properties().into_iter().for_each(|p| set(&mut properties, p))
             }
-            // A unit that is idle has the weight 0, and gets cpu.idle = 1 again whenever systemd comes
-            // to it. The kernel's own answer to 0 is the default weight.
+            // An idle unit has the weight 0, and systemd writes cpu.idle = 1 whenever it realizes the unit. The kernel
+            // replaces a weight of 0 by the default weight.
             "cpu.idle" if value == "0" => {
                 let weights = ["CPUWeight", "CPUShares"];
                 if !properties.iter().any(|p: &Property| weights.contains(&&*p.name)) {
@@ -37,12 +37,12 @@ pub fn of_writes<'a>(writes: impl IntoIterator<Item = &'a Write>) -> Vec<Propert
     properties
 }
 
-/// Whether this may be something else once systemd is done, who writes each file that it knows. Until it has
-/// come to the unit it may also, as another one beside it has ended, take a controller away and give it
-/// back, which loses what only we have written (`io.max`, `cpu.max.burst`).
+/// Returns true if this file may have another value after systemd has written the files that it knows. Before it has
+/// realized the unit, systemd may also disable a controller and enable it again because another unit has ended; that
+/// loses values that only Aril has written (`io.max`, `cpu.max.burst`).
 pub fn disagrees(write: &Write) -> bool {
     match &*write.file {
-        // Controllers that it does not know.
+        // Files of controllers that systemd does not know.
         "rdma.max" | "misc.max" => false,
         file if file.starts_with("hugetlb.") => false,
         "cpu.max" => !Quota::of_v2(&write.value).survives(),
@@ -51,7 +51,7 @@ pub fn disagrees(write: &Write) -> bool {
     }
 }
 
-/// Whether it limits memory to less than setting up may take, generously.
+/// Returns true for a memory limit that the setup may exceed, by a generous estimate.
 pub fn is_tight(write: &Write) -> bool {
     const SET_UP: u64 = 16 << 20;
     let hard = ["memory.max", "memory.high", "memory.limit_in_bytes"].contains(&&*write.file);
@@ -63,7 +63,7 @@ pub fn set(properties: &mut Vec<Property>, property: Property) {
     properties.push(property);
 }
 
-/// A file that is one property.
+/// Converts a file that corresponds to one property.
 fn one(file: &str, value: &str) -> Option<Property> {
     let name = match file {
         "memory.max" => "MemoryMax",
@@ -76,13 +76,13 @@ fn one(file: &str, value: &str) -> Option<Property> {
         "cpu.weight" => "CPUWeight",
         "cpu.shares" => "CPUShares",
         "blkio.weight" => "BlockIOWeight",
-        // 0 is its word for cpu.idle = 1, since v252. Else it writes 0, or nothing.
+        // 0 stands for cpu.idle = 1 since systemd 252. Older versions write 0, or nothing.
         "cpu.idle" => {
             return (value == "1").then(|| Property::new("CPUWeight", 0_u64).recent());
         }
         "cpuset.cpus" => return Some(Property::new("AllowedCPUs", mask(value)?)),
         "cpuset.mems" => return Some(Property::new("AllowedMemoryNodes", mask(value)?)),
-        // For scopes since v253.
+        // For scopes since systemd 253.
         "memory.oom.group" => {
             let policy = if value == "1" { "kill" } else { "continue" };
             return Some(Property::new("OOMPolicy", policy).recent());
@@ -90,12 +90,12 @@ fn one(file: &str, value: &str) -> Option<Property> {
         _ => return None,
     };
     let amount = amount(value)?;
-    // What systemd takes for a mistake is for the kernel to judge.
+    // The kernel decides about values that systemd would reject.
     let refused = amount == 0 && matches!(name, "MemoryMax" | "MemoryHigh" | "TasksMax");
     (!refused).then(|| Property::new(name, amount))
 }
 
-/// A limit that is none is the largest number.
+/// Converts a limit; no limit is the largest number.
 fn amount(value: &str) -> Option<u64> {
     match value.trim() {
         "max" | "-1" => Some(u64::MAX),
@@ -103,23 +103,23 @@ fn amount(value: &str) -> Option<u64> {
     }
 }
 
-/// v1 has a file for each half.
+/// Merges the two files of v1, one for each half.
 #[derive(Default)]
 struct Quota {
-    /// Negative: none.
+    /// Negative: no quota.
     quota: Option<i64>,
     period: Option<u64>,
 }
 
 impl Quota {
-    /// `QUOTA PERIOD`, or QUOTA alone.
+    /// Parses `QUOTA PERIOD`, or QUOTA alone.
     fn of_v2(value: &str) -> Self {
         let mut parts = value.split_whitespace();
         let quota = parts.next().and_then(|q| q.parse().ok());
         Self { quota: quota.or(Some(-1)), period: parts.next().and_then(|p| p.parse().ok()) }
     }
 
-    /// Microseconds of each second, if there is a limit.
+    /// Returns microseconds in each second, if there is a limit.
     fn share(&self) -> Option<u64> {
         let quota = self.quota.filter(|quota| *quota > 0)?.unsigned_abs();
         let period = self.period.filter(|p| *p > 0).unwrap_or(100_000);
@@ -127,8 +127,8 @@ impl Quota {
         Some(u64::try_from(exact).unwrap_or(u64::MAX))
     }
 
-    /// Whether what systemd makes of the share is what it came from: it takes no half percents, no
-    /// period without a quota, and nothing below a millisecond or above a second.
+    /// Returns true if systemd converts the share back to the same values: it accepts no half percents, no period
+    /// without a quota, and no period below a millisecond or above a second.
     fn survives(&self) -> bool {
         const MILLISECOND: u64 = 1_000;
         const DEFAULT_PERIOD: u64 = 100_000;
@@ -155,7 +155,7 @@ impl Quota {
     }
 }
 
-/// A list such as `0-3,7` as a bit mask, the lowest byte first. The kernel refuses what is none.
+/// Converts a list such as `0-3,7` to a bit mask, the lowest byte first. The kernel rejects invalid lists.
 fn mask(list: &str) -> Option<Value> {
     const LAST: usize = 8191; // The kernel has no more CPUs than that.
     let mut bytes: Vec<u8> = Vec::new();

@@ -1,5 +1,5 @@
-//! The GVariant text format, in which annotations give properties: `'text'`, `true`, `uint64 5`,
-//! `['a', 'b']`, `@a(ss) []`, `<byte 1>`.
+//! Parses the GVariant text format, in which annotations give properties: `'text'`, `true`, `uint64 5`, `['a', 'b']`,
+//! `@a(ss) []`, `<byte 1>`.
 
 use std::borrow::Cow;
 use std::num::ParseIntError;
@@ -23,7 +23,7 @@ const KEYWORDS: [(&str, &str); 12] = [
     ("signature", "g"),
 ];
 
-/// Deeper than any property, and far from the end of the stack.
+/// Depth limit: deeper than any property, and far from the end of the stack.
 const DEPTH: usize = 16;
 
 pub fn parse(text: &str) -> Result<Value> {
@@ -64,13 +64,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Letters and digits, up to the next that is none.
+    /// Takes letters and digits, up to the next other character.
     fn word(&self) -> &'a str {
         let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric());
         &self.rest[..end.unwrap_or(self.rest.len())]
     }
 
-    /// With `wanted`, of that type.
+    /// Parses a value, with `wanted` of that type.
     fn value(&mut self, wanted: Option<&str>) -> Result<Value> {
         if self.depth == DEPTH {
             return Err("nested too deeply".to_owned());
@@ -113,7 +113,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What begins with a letter.
+    /// Parses a value that begins with a letter.
     fn named(&mut self) -> Result<Value> {
         let word = self.word();
         let rest = &self.rest[word.len()..];
@@ -173,7 +173,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Values up to `close`, separated by commas, each of the type of the first unless it is known.
+    /// Parses values up to `close`, separated by commas. Each has the type of the first, unless the type is known.
     fn array(&mut self, wanted: Option<&str>) -> Result<Value> {
         self.need("[")?;
         let mut element = wanted.and_then(|w| w.strip_prefix('a')).map(str::to_owned);
@@ -264,7 +264,7 @@ fn escaped(chars: &mut std::str::Chars) -> Result<char> {
         .ok_or_else(|| format!("invalid character {code:?} in a string"))
 }
 
-/// Digits with a point among them. A property with an exponent has yet to be seen.
+/// Parses digits with a decimal point. No property has an exponent.
 fn double(text: &str) -> Option<Value> {
     const PLACES: usize = 15;
     let digits = text.trim_start_matches(['+', '-']);
@@ -304,7 +304,7 @@ fn integer(text: &str, signature: &str) -> std::result::Result<Value, ()> {
     value.map_err(|_| ())
 }
 
-/// The first complete type of a signature, and the rest.
+/// Splits a signature into its first complete type and the rest.
 fn complete_type(signature: &str) -> Option<(&str, &str)> {
     let length = match signature.bytes().next()? {
         b'a' => 1 + complete_type(&signature[1..])?.0.len(),

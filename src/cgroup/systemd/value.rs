@@ -1,4 +1,4 @@
-//! Values of D-Bus: what a message holds and a property is.
+//! Values of D-Bus, which messages and properties contain.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,11 +21,11 @@ pub enum Value {
     Structure(Vec<Value>),
     /// Only within an array.
     Entry(Box<(Value, Value)>),
-    /// The signature of its elements, which there may be none of.
+    /// Signature of the elements, of which there may be none.
     Array(Cow<'static, str>, Vec<Value>),
 }
 
-/// No property of ours is a number that is none.
+/// Values are compared for equality: no property is NaN.
 impl Eq for Value {}
 
 impl Value {
@@ -92,7 +92,7 @@ impl From<String> for Value {
     }
 }
 
-/// As `systemctl show` would have it, nearly.
+/// Formats the value nearly as `systemctl show` does.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, open, values: &[Self], close| {
@@ -112,7 +112,7 @@ impl fmt::Display for Value {
             Self::Int64(value) => value.fmt(f),
             Self::Uint64(u64::MAX) => f.write_str("infinity"),
             Self::Uint64(value) => value.fmt(f),
-            // The library's own way is exact, and a hundredth of our binary.
+            // The exact algorithm of the standard library takes a hundredth of the binary.
             Self::Double(value) => {
                 write!(f, "{}.{:06}", value.trunc() as i64, (value.fract().abs() * 1e6) as u32)
             }

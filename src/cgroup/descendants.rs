@@ -1,5 +1,5 @@
-//! The cgroups below one: a container that may make some makes as many as it likes, and as deep. So they
-//! are visited by descriptor and not by path (`PATH_MAX`), and one at a time.
+//! Visits the cgroups below a cgroup. A container that may create cgroups can create any number of them, at any depth,
+//! so they are visited by descriptor and not by path (`PATH_MAX`), one at a time.
 
 use std::ffi::{CStr, CString};
 use std::io::Read;
@@ -18,7 +18,11 @@ use crate::sys::{Errno, Result};
 const DIRECTORY: OFlag =
     OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Removes what is below `top`, which stays. `EBUSY`: there is a process in one.
+/// Removes the cgroups below `top`, which stays.
+///
+/// # Errors
+///
+/// `EBUSY`: one of them contains a process.
 pub fn remove(top: &Path) -> Result<()> {
     visit(
         top,
@@ -30,7 +34,7 @@ pub fn remove(top: &Path) -> Result<()> {
     )
 }
 
-/// What is in a file of `top` and of each cgroup below it, as far as they have it.
+/// Reads a file of `top` and of each cgroup below it. A cgroup without the file is skipped.
 pub fn read(top: &Path, file: &CStr, mut take: impl FnMut(&str)) -> Result<()> {
     let mut text = String::new();
     let read = |directory: BorrowedFd<'_>| {
@@ -41,7 +45,7 @@ pub fn read(top: &Path, file: &CStr, mut take: impl FnMut(&str)) -> Result<()> {
             read.map_err(|e| super::file::errno(&e))
         });
         match read {
-            // In a threaded cgroup: its processes are listed by the domain's root.
+            // In a threaded cgroup the root of the threaded domain lists the processes.
             Err(Errno::EOPNOTSUPP) => Ok(()),
             Err(errno) if is_gone(errno) => Ok(()),
             Err(errno) => Err(errno),
@@ -54,8 +58,8 @@ pub fn read(top: &Path, file: &CStr, mut take: impl FnMut(&str)) -> Result<()> {
     visit(top, read, |_, _| Ok(()))
 }
 
-/// Calls `each` with every cgroup from `top` down, and `left` with the parent and the name of one when all
-/// below it has been visited. None is no error, nor one that goes meanwhile.
+/// Calls `each` with every cgroup from `top` down, and `left` with the parent and the name of a cgroup when all
+/// cgroups below it have been visited. A missing `top` is no error, nor is a cgroup that is removed during the visit.
 fn visit(
     top: &Path,
     mut each: impl FnMut(BorrowedFd<'_>) -> Result<()>,
@@ -66,7 +70,7 @@ fn visit(
         other => other?,
     };
     each(here.as_fd())?;
-    // Names below, and of each the directories in it that are still to be visited.
+    // Names on the way down, and for each the directories in it that are still to be visited.
     let mut names: Vec<CString> = Vec::new();
     let mut pending = vec![children(&here)?];
     while let Some(siblings) = pending.last_mut() {
@@ -109,7 +113,7 @@ fn children(directory: &OwnedFd) -> Result<Vec<CString>> {
 mod tests {
     use super::*;
 
-    /// Directories of another file system do for cgroups.
+    /// The tests use directories of an ordinary file system instead of cgroups.
     #[test]
     fn deep_and_wide() {
         let top = std::env::temp_dir().join(format!("aril-below-{}", std::process::id()));
@@ -123,12 +127,12 @@ mod tests {
         read(&top, c"procs", |text| pids.extend(text.lines().map(str::to_owned))).unwrap();
         pids.sort();
         assert_eq!(pids, ["1", "2", "3", "4"]);
-        assert_eq!(remove(&top), Err(Errno::ENOTEMPTY), "a file is not ours to remove");
+        assert_eq!(remove(&top), Err(Errno::ENOTEMPTY), "a file is not aril to remove");
         for dir in ["a", "a/b/c"] {
             std::fs::remove_file(top.join(dir).join("procs")).ok();
         }
 
-        // Deeper than a path can be, with few descriptors.
+        // Deeper than `PATH_MAX`, with few descriptors.
         let mut at = open(&top, DIRECTORY).unwrap();
         for _ in 0..2000 {
             nix::sys::stat::mkdirat(&at, "deeper", Mode::S_IRWXU).unwrap();
