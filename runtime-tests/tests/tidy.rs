@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/errors.rs"]
+mod errors;
 #[path = "tidy/makefile.rs"]
 mod makefile;
 #[path = "tidy/mutants.rs"]

@@ -12,6 +12,10 @@ use crate::error::fault::{Attempt, ChildResult};
 /// lock that waits for a grace period, unlike `cgroup.procs` or a pid.
 ///
 /// `tasks` are those of [`super::parent::Created`].
+///
+/// # Errors
+///
+/// A `tasks` file rejects the process: ENOSPC if a cpuset is empty.
 pub fn run(step: &Step, tasks: &[Option<OwnedFd>]) -> ChildResult<()> {
     let Step::Join { index, .. } = step;
     let Some(tasks) = tasks.get(*index).and_then(Option::as_ref) else {

@@ -22,6 +22,10 @@ pub fn kills_child(dir: &OwnedFd) -> bool {
 }
 
 /// Moves a process that waits. The kernel sleeps for a grace period.
+///
+/// # Errors
+///
+/// `cgroup.procs` rejects the process.
 pub fn move_into(dir: &OwnedFd, pid: i32) -> Result<()> {
     const NAME: &str = "cgroup.procs";
     let procs = openat(dir, NAME, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());

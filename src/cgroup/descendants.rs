@@ -35,6 +35,10 @@ pub fn remove(top: &Path) -> Result<()> {
 }
 
 /// Reads a file of `top` and of each cgroup below it. A cgroup without the file is skipped.
+///
+/// # Errors
+///
+/// A directory or file cannot be read. A cgroup that is removed in the meantime is no error.
 pub fn read(top: &Path, file: &CStr, mut take: impl FnMut(&str)) -> Result<()> {
     let mut text = String::new();
     let read = |directory: BorrowedFd<'_>| {

@@ -102,6 +102,10 @@ pub struct Filter {
 
 impl Filter {
     /// Applies the spec's rules in order, starting with nothing permitted; then the defaults.
+    ///
+    /// # Errors
+    ///
+    /// A rule has an unknown type, or a negative number other than -1.
     pub fn compile(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
         let mut filter = Self::default();
         for (index, rule) in rules.iter().enumerate() {

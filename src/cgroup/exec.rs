@@ -32,6 +32,11 @@ impl Target {
 /// Opens the target. `sub` is the value of `exec --cgroup`: a path below the container's cgroup, or on v1
 /// `CONTROLLER[,CONTROLLER]:PATH`, more than once. Without it, a removed cgroup of the container, which the container
 /// must have left, is replaced by the present cgroup of its init process `init`.
+///
+/// # Errors
+///
+/// `sub` names an unknown controller, leads out of the container's cgroup, or names a cgroup that does not exist or is
+/// frozen.
 pub fn target(paths: &Paths, sub: &[String], init: i32) -> Result<Target> {
     let mut target = Target::nowhere();
     let mut now = None;
@@ -67,6 +72,10 @@ impl Target {
     /// Returns the same target, but on cgroup v2 the cgroup that the container's init process is in. This is for a
     /// cgroup of the container that accepts no process. The kernel answers EBUSY if controllers are enabled for its
     /// children, EOPNOTSUPP if it is an invalid domain of a threaded subtree, and ENODEV if it was removed.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, or its cgroup cannot be opened.
     pub fn beside(&self, init: i32) -> Result<Self> {
         let now = layout::paths_of(init)?;
         let dir = now.get("").ok_or_else(|| {

@@ -14,6 +14,10 @@ use crate::sys::open::open;
 const SMALL: usize = 4096;
 
 /// Reads a file. Returns `None` if the file or its cgroup does not exist.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
 pub fn read(path: &Path) -> Result<Option<String>> {
     let mut text = vec![0; SMALL];
     let read = open(path, OFlag::O_RDONLY).and_then(|file| nix::unistd::read(&file, &mut text));
@@ -28,6 +32,10 @@ pub fn read(path: &Path) -> Result<Option<String>> {
 }
 
 /// Reads a file of any length.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
 pub fn read_all(path: &Path) -> Result<Option<String>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -37,6 +45,10 @@ pub fn read_all(path: &Path) -> Result<Option<String>> {
 }
 
 /// Returns the value after `key` in a file of `key value` lines; `None` without such a file or line.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
 pub fn read_key(path: &Path, key: &str) -> Result<Option<u64>> {
     let text = read(path)?.unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
@@ -44,6 +56,10 @@ pub fn read_key(path: &Path, key: &str) -> Result<Option<u64>> {
 }
 
 /// Writes each line by a write(2) of its own.
+///
+/// # Errors
+///
+/// The kernel rejects a line.
 pub fn write(path: &Path, value: &str) -> Result<()> {
     let failed = |call, line: &str, e: std::io::Error| {
         Error::io(call, path.display(), &e).context(format!("failed to write {line:?}"))
@@ -56,6 +72,10 @@ pub fn write(path: &Path, value: &str) -> Result<()> {
 }
 
 /// Does the same for a cgroup that may have been removed. Returns true if it existed.
+///
+/// # Errors
+///
+/// The file exists and the kernel rejects a line.
 pub fn write_if_there(path: &Path, value: &str) -> Result<bool> {
     match write(path, value) {
         Ok(()) => Ok(true),
@@ -73,6 +93,11 @@ pub fn errno(e: &std::io::Error) -> Errno {
     e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
+/// Removes a cgroup's directory.
+///
+/// # Errors
+///
+/// The cgroup contains processes or cgroups. A missing directory is no error.
 pub fn rmdir(dir: &Path) -> std::result::Result<(), Errno> {
     std::fs::remove_dir(dir).map_err(|e| errno(&e))
 }

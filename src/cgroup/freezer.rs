@@ -28,6 +28,10 @@ impl Freezer {
 }
 
 /// Returns true if the cgroup is frozen, by any program, through its own file or that of an ancestor.
+///
+/// # Errors
+///
+/// The state of the freezer cannot be read.
 pub fn is_frozen(paths: &Paths) -> Result<bool> {
     match Freezer::of(paths) {
         None => Ok(false),
@@ -51,6 +55,10 @@ pub(super) fn frozen_level(is_version2: bool, dir: &Path) -> Result<Option<&Path
 
 /// Returns true if the container with init process `init` is frozen. A cgroup that the process has left does not
 /// freeze it.
+///
+/// # Errors
+///
+/// The state of the freezer, or the process's cgroup, cannot be read.
 pub fn has_frozen(paths: &Paths, init: i32) -> Result<bool> {
     Ok(is_frozen(paths)? && left(paths, init)?.is_none())
 }
@@ -65,6 +73,10 @@ fn left(paths: &Paths, init: i32) -> Result<Option<(PathBuf, PathBuf)>> {
 
 /// Rejects a cgroup that the container's init process has left: the kernel reports a cgroup without processes as
 /// frozen while the container runs elsewhere.
+///
+/// # Errors
+///
+/// The process has left the cgroup.
 pub fn refuse_left(paths: &Paths, init: i32) -> Result<()> {
     match left(paths, init)? {
         None => Ok(()),
@@ -78,6 +90,10 @@ pub fn refuse_left(paths: &Paths, init: i32) -> Result<()> {
 
 /// Freezes the container and returns when every process is frozen. If a process cannot be frozen, the container is
 /// thawed.
+///
+/// # Errors
+///
+/// A process is not frozen within the time limit, or there is no freezer.
 pub fn freeze(paths: &Paths) -> Result<()> {
     freeze_within(paths, PATIENCE)
 }
@@ -100,6 +116,10 @@ pub(super) fn freeze_within(paths: &Paths, patience: Duration) -> Result<()> {
 }
 
 /// Returns true if the cgroup is frozen; false if it does not exist.
+///
+/// # Errors
+///
+/// The kernel rejects the change, or there is no freezer.
 pub fn thaw(paths: &Paths) -> Result<()> {
     match Freezer::of(paths) {
         None => Ok(()),

@@ -40,6 +40,10 @@ pub struct Hierarchy {
 
 impl Layout {
     /// Reads the layout for a container with this `linux.cgroupsPath`.
+    ///
+    /// # Errors
+    ///
+    /// The host's cgroup mounts or the runtime's own cgroup cannot be read.
     pub fn observe(cgroups_path: Option<&Path>) -> Result<Self> {
         let unified = statfs(MOUNT).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
         if !unified {
@@ -77,12 +81,20 @@ impl Layout {
 }
 
 /// Lists the directories of the cgroups that a process is in.
+///
+/// # Errors
+///
+/// The process has ended, or the host's cgroup mounts cannot be read.
 pub fn paths_of(pid: i32) -> Result<Paths> {
     Ok(directories(Layout::of_process(pid)?, |own| own))
 }
 
 /// Lists the existing directories of the cgroup of this name; a name in the form of the systemd driver is that of a
 /// slice.
+///
+/// # Errors
+///
+/// The host's cgroup mounts cannot be read.
 pub fn paths_at(cgroup: &Path) -> Result<Paths> {
     let slice = cgroup.file_name().and_then(|name| name.to_str());
     let wanted = match slice.filter(|name| name.ends_with(".slice")) {
@@ -95,6 +107,10 @@ pub fn paths_at(cgroup: &Path) -> Result<Paths> {
 }
 
 /// Moves a process into the cgroups of this path, in all hierarchies in which it exists.
+///
+/// # Errors
+///
+/// A hierarchy rejects the process, or no hierarchy has the cgroup.
 pub fn join_existing(cgroup: &Path, pid: i32) -> Result<()> {
     let wanted = clean(cgroup);
     let mut paths = directories(Layout::of_process(pid)?, |_| wanted.clone());
@@ -136,11 +152,19 @@ fn visible(membership: &str) -> String {
 
 /// Returns true if process `pid` is in these cgroups, or in one below them, or if the kernel shows no cgroup of it. A
 /// container with write access to the cgroup tree can move itself to any other cgroup.
+///
+/// # Errors
+///
+/// The process's cgroups cannot be read.
 pub fn holds(paths: &Paths, pid: i32) -> Result<bool> {
     Ok(left(paths, pid)?.is_none())
 }
 
 /// Returns a cgroup of `paths` that process `pid` has left, and the cgroup that it is in now.
+///
+/// # Errors
+///
+/// The process's cgroups cannot be read.
 pub fn left(paths: &Paths, pid: i32) -> Result<Option<(PathBuf, PathBuf)>> {
     let now = match paths_of(pid) {
         // The process has ended in the meantime.

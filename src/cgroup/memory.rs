@@ -13,6 +13,10 @@ use super::{Driver, Paths, Plan, Version, file, stored, systemd};
 use crate::error::{Error, Result};
 
 /// Sets the limits. The container's program must not run before this returns.
+///
+/// # Errors
+///
+/// The kernel rejects a limit, or systemd does.
 pub fn limit(plan: &Plan, created: &Created) -> Result<()> {
     if let (Version::V2, Some(limit), Some(dir)) =
         (plan.version, plan.memory_limit(), created.paths.get(""))

@@ -21,6 +21,10 @@ pub enum Watch {
 
 impl Watch {
     /// Opens the watch. `None` without a memory controller.
+    ///
+    /// # Errors
+    ///
+    /// The files of the memory controller cannot be opened or watched.
     pub fn begin(paths: &Paths) -> Result<Option<Self>> {
         let (key, name) = match Version::of(paths) {
             Version::V1 => ("memory", "memory.oom_control"),
@@ -57,6 +61,10 @@ impl Watch {
     }
 
     /// Returns true if there was a kill since the last call. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// The counter cannot be read.
     pub fn happened(&mut self) -> Result<bool> {
         match self {
             Self::V1 { told, control } => match told.read() {

@@ -88,6 +88,11 @@ impl Created {
 }
 
 /// Creates the directories and opens them for the clone. On failure, what was created is removed.
+///
+/// # Errors
+///
+/// A cgroup contains processes, is frozen or cannot be created. A rootless container without a requested path
+/// continues without it.
 pub fn create(plan: &Plan) -> Result<Created> {
     let mut created = Created::default();
     match create_all(plan, &mut created) {
@@ -203,6 +208,10 @@ fn may_clone_into(targets: &[Target]) -> Result<bool> {
 
 /// Completes the cgroup except for memory limits: its unit, which systemd creates, moving a process that is not there
 /// yet; limits; the device filter. The container's program must not run before this returns.
+///
+/// # Errors
+///
+/// systemd or the kernel rejects a limit, the device filter, or the process.
 pub fn complete(plan: &Plan, created: &mut Created, pid: HostPid) -> Result<()> {
     let Driver::Systemd(unit) = &plan.driver else {
         if let (true, Some(dir)) = (created.moves, &created.dir) {
@@ -465,6 +474,10 @@ fn filter_devices(plan: &Plan, dir: &OwnedFd, new: bool) -> crate::sys::Result<(
 }
 
 /// Writes limits in order, at `create` or for `update`.
+///
+/// # Errors
+///
+/// The kernel rejects a value, or a file for a limit is missing.
 pub fn set<'a>(paths: &Paths, writes: impl IntoIterator<Item = &'a Write>) -> Result<()> {
     let mut postponed: Vec<(&Write, Error)> = Vec::new();
     for write in writes {
@@ -539,6 +552,10 @@ fn write_patiently(path: &Path, write: &Write) -> Result<()> {
 
 /// Rejects limits below the present usage if `checkBeforeUpdate` requests it, before systemd, which does not check,
 /// sets them.
+///
+/// # Errors
+///
+/// The present usage exceeds a limit.
 pub fn check_usage(paths: &Paths, writes: &[Write]) -> Result<()> {
     for write in writes.iter().filter(|write| write.guard.is_some()) {
         let key = if Version::of(paths) == Version::V2 { "" } else { &*write.controller };
@@ -633,6 +650,10 @@ mod controllers {
 
     /// Enables every available controller, because callers read statistics of controllers that no limit needs. Mostly
     /// all are enabled already, which the kernel's list in the new cgroup shows.
+    ///
+    /// # Errors
+    ///
+    /// The kernel rejects a controller that a limit needs.
     pub fn enable(target: &Target, writes: &[Write]) -> Result<()> {
         const TRIES: u32 = 40;
         let root = list(&target.mount, "cgroup.controllers")?;

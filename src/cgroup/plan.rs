@@ -78,6 +78,10 @@ impl Target {
 }
 
 /// Compiles the limits that `update` changes; device rules are never among them.
+///
+/// # Errors
+///
+/// A value is out of range, or the cgroup version has no equivalent of it.
 pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>> {
     match version {
         Version::V2 => v2::writes(resources),
@@ -89,6 +93,11 @@ pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>
     }
 }
 
+/// Plans the cgroup of a container.
+///
+/// # Errors
+///
+/// The path or a limit is invalid, a controller for a limit is missing, or device rules could not be enforced.
 pub fn plan(input: &CgroupRequest) -> Result<Plan> {
     if input.none {
         return Ok(nowhere(input));

@@ -206,6 +206,10 @@ fn is_zero(n: &u64) -> bool {
 }
 
 /// Reads the statistics. A file that does not exist counts as zero.
+///
+/// # Errors
+///
+/// A file exists and cannot be read.
 pub fn read(paths: &Paths) -> Result<Stats> {
     let mut stats = match Version::of(paths) {
         Version::V1 => v1::read(paths)?,

@@ -14,6 +14,10 @@ use crate::fs::process;
 use crate::id::HostPid;
 
 /// Lists every process of the container by host pid, also in cgroups that the container created.
+///
+/// # Errors
+///
+/// A list of processes cannot be read. A missing cgroup is no error.
 pub fn pids(paths: &Paths) -> Result<Vec<i32>> {
     let Some(top) = process_directory(paths) else { return Ok(Vec::new()) };
     let mut pids = Vec::new();
@@ -54,6 +58,10 @@ fn process_directory(paths: &Paths) -> Option<&Path> {
 }
 
 /// Kills every process of the container, frozen or not. Returns when all have been signalled, before all are dead.
+///
+/// # Errors
+///
+/// A process cannot be signalled, or new processes keep appearing.
 pub fn kill_all(paths: &Paths) -> Result<()> {
     let at_once = match paths.get("") {
         Some(dir) => match file::write_if_there(&dir.join("cgroup.kill"), "1") {
@@ -133,6 +141,10 @@ fn look_for(names: &[String], dir: &Path, depth: u32, found: &mut Vec<PathBuf>) 
 
 /// Removes the container's cgroups and those below. Dying processes delay that for an instant: waits at most one
 /// second in all, for any number of cgroups.
+///
+/// # Errors
+///
+/// A cgroup still contains processes after a second, or cannot be removed.
 pub fn remove(paths: &Paths) -> Result<()> {
     const LAST_PAUSE: Duration = Duration::from_millis(512);
     let mut left = directories(paths);
@@ -193,6 +205,10 @@ fn all_of(mut errors: Vec<Error>) -> Result<()> {
 }
 
 /// Returns the number of processes that the kernel killed because memory was exhausted.
+///
+/// # Errors
+///
+/// The counter cannot be read. A missing cgroup counts as zero.
 pub fn oom_kills(paths: &Paths) -> Result<u64> {
     let file = match (paths.get("memory"), paths.get("")) {
         (Some(dir), _) => dir.join("memory.oom_control"),
@@ -204,6 +220,10 @@ pub fn oom_kills(paths: &Paths) -> Result<u64> {
 
 /// Moves a process that Aril did not clone, such as a restored one. Not for a process that is being started: the
 /// kernel sleeps for a grace period.
+///
+/// # Errors
+///
+/// A hierarchy rejects the process.
 pub fn join(paths: &Paths, pid: i32) -> Result<()> {
     for dir in directories(paths) {
         file::write(&dir.join("cgroup.procs"), &pid.to_string())?;

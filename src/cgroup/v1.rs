@@ -23,6 +23,11 @@ pub fn before_join(resources: &LinuxResources) -> Vec<Write> {
     writes
 }
 
+/// Returns the writes for cgroup v1.
+///
+/// # Errors
+///
+/// A value is out of range, or `unified` is set.
 pub fn writes(resources: &LinuxResources) -> Result<Vec<Write>> {
     if resources.unified().as_ref().is_some_and(|u| !u.is_empty()) {
         return Err(Error::config("invalid configuration: cannot use unified on cgroup v1"));

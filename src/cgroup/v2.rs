@@ -12,6 +12,11 @@ use crate::error::{Error, Result};
 
 const DEFAULT_PERIOD: u64 = 100_000;
 
+/// Returns the writes for cgroup v2.
+///
+/// # Errors
+///
+/// A value is out of range, or a key of `unified` is no file name.
 pub fn writes(resources: &LinuxResources) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
     if let Some(pids) = resources.pids() {

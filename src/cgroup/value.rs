@@ -8,6 +8,10 @@ use super::Write;
 use crate::error::{Error, Result};
 
 /// Returns the value of a signed limit: absent and 0 change nothing, -1 removes the limit.
+///
+/// # Errors
+///
+/// The value is below -1.
 pub fn bytes(what: &str, value: Option<i64>) -> Result<Option<i64>> {
     match value {
         None | Some(0) => Ok(None),
@@ -16,6 +20,11 @@ pub fn bytes(what: &str, value: Option<i64>) -> Result<Option<i64>> {
     }
 }
 
+/// Checks a weight of block I/O: absent and 0 change nothing.
+///
+/// # Errors
+///
+/// The weight exceeds 1000.
 pub fn weight(value: Option<u16>) -> Result<Option<u16>> {
     match value {
         None | Some(0) => Ok(None),
@@ -26,6 +35,10 @@ pub fn weight(value: Option<u16>) -> Result<Option<u16>> {
 }
 
 /// Checks the size, which becomes part of a file's name.
+///
+/// # Errors
+///
+/// The text is not a number with KB, MB or GB.
 pub fn page_size(size: &str) -> Result<&str> {
     let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
     if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {

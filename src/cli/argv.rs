@@ -38,6 +38,11 @@ enum Takes {
     Value,
 }
 
+/// Splits words into flags and operands. Flags become canonical words (`--name=value`).
+///
+/// # Errors
+///
+/// A flag is unknown, lacks its value, or has one that it does not take.
 pub fn split(
     words: impl IntoIterator<Item = OsString>,
     table: &clap::Command,

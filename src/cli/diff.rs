@@ -13,6 +13,11 @@ use crate::lifecycle::diff::{self, Difference};
 use crate::lifecycle::inside::Place;
 use crate::state::Store;
 
+/// Prints the files that a container changed.
+///
+/// # Errors
+///
+/// The container's files cannot be read, or stdout cannot be written.
 pub fn diff(store: &Store, id: &ContainerId, format: Format, place: Place) -> Result<()> {
     let differences = diff::diff(store, id, place)?;
     print(&match format {

@@ -43,6 +43,10 @@ pub struct Caller<'a> {
 const NOT_EXECUTED: u8 = 255;
 
 /// Runs a command and returns the exit status. Error prefixes name the program: callers search for the text after them.
+///
+/// # Errors
+///
+/// The command fails; the failure has its exit status.
 pub fn dispatch(caller: &Caller, command: Command) -> std::result::Result<u8, Failure> {
     match command {
         Command::Create(args) => {
@@ -501,6 +505,10 @@ impl Caller<'_> {
 }
 
 /// Reserves the numbers of descriptors that the container gets, before any file is opened.
+///
+/// # Errors
+///
+/// A number that a variable or option announces is not open.
 pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
     let handover = match command {
         Command::Create(create) => &mut create.handover,

@@ -9,6 +9,11 @@ use crate::explain::{self, Explanation, Facts};
 use crate::lifecycle::prepare::Settled;
 use crate::{identity, landlock};
 
+/// Prints the findings.
+///
+/// # Errors
+///
+/// The grant contains an invalid value, or stdout cannot be written.
 pub fn print(bundle: &Path, settled: &Settled, format: Format) -> Result<()> {
     let facts = Facts {
         rootless: !nix::unistd::geteuid().is_root(),

@@ -71,6 +71,10 @@ impl Sink {
     }
 
     /// Opens the log, and creates its file first: containerd reports a missing file instead of the error.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be created, or the level or format is unknown.
     pub fn open(path: Option<&Path>, format: Format, most: Level) -> Result<Self> {
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
@@ -80,6 +84,10 @@ impl Sink {
     }
 
     /// Logs each step of this process, if debug messages are enabled.
+    ///
+    /// # Errors
+    ///
+    /// A logger is set already.
     pub fn watch_steps(&self) -> Result<()> {
         if self.most < Level::Debug {
             return Ok(());

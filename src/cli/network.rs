@@ -40,6 +40,11 @@ pub fn flags() -> Vec<Arg> {
     ]
 }
 
+/// Parses the command `network`.
+///
+/// # Errors
+///
+/// The action is unknown, or has wrong operands or flags.
 pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
     let action = operands.remove(0);
     let (least, most) = match action.as_str() {
@@ -75,6 +80,11 @@ pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
     }))
 }
 
+/// Runs an action on networks and prints its result.
+///
+/// # Errors
+///
+/// The action fails, or stdout cannot be written.
 pub fn act(action: &Action) -> Result<()> {
     match action {
         Action::Create(wanted) => output::print(&format!("{}\n", parent::create(wanted)?.name)),
@@ -172,6 +182,10 @@ fn one_network(mut names: Vec<String>) -> Result<Option<String>> {
 }
 
 /// Reads the network options of `create` and `run`.
+///
+/// # Errors
+///
+/// A value is not UTF-8.
 pub fn extensions(given: &Given) -> Result<Extensions> {
     let joined = |name| given.texts(name).map(|texts| (!texts.is_empty()).then(|| texts.join(",")));
     Ok(Extensions {

@@ -103,6 +103,11 @@ pub struct Options {
     pub extensions: Extensions,
 }
 
+/// Reads the options of `create` and `run`.
+///
+/// # Errors
+///
+/// An option has an invalid value.
 pub fn read(given: &Given, args: Vec<String>) -> Result<Options> {
     Ok(Options {
         rootfs: given.path("rootfs")?,
@@ -229,6 +234,10 @@ impl Documents<'_> {
 }
 
 /// `state_directory` is the bundle of a container without one.
+///
+/// # Errors
+///
+/// A document cannot be read, or an option contradicts it.
 pub fn resolve(
     options: Options,
     id: &str,

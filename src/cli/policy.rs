@@ -29,6 +29,11 @@ pub fn flags() -> [Arg; 3] {
     ]
 }
 
+/// Reads the options that allow or deny annotations.
+///
+/// # Errors
+///
+/// A pattern is no key or prefix of an annotation.
 pub fn read(given: &Given) -> Result<Rules> {
     let mut rules = Rules::default();
     given.texts("allow-annotation")?.iter().try_for_each(|text| rules.allow(text))?;

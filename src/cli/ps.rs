@@ -14,6 +14,10 @@ pub fn json(pids: &[i32]) -> String {
 }
 
 /// Runs `ps` with `options`, by default `-ef`.
+///
+/// # Errors
+///
+/// `ps` cannot be executed, or prints no column of pids.
 pub fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default } else { options };

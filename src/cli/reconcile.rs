@@ -6,6 +6,11 @@ use crate::error::{Error, Result};
 use crate::lifecycle::reconcile::{self, Action, Finding};
 use crate::state::Store;
 
+/// Finds leftovers, removes them unless `dry_run` is set, and prints each.
+///
+/// # Errors
+///
+/// A search or a removal fails; the others continue.
 pub fn reconcile(store: &Store, dry_run: bool, format: Format) -> Result<()> {
     let (mut findings, mut printed) = (Vec::new(), Ok(()));
     let done = reconcile::reconcile(store, dry_run, &mut |finding| {

@@ -56,6 +56,11 @@ pub fn limit_flags() -> Vec<Arg> {
     ]
 }
 
+/// Reads the options of `update`.
+///
+/// # Errors
+///
+/// An option has an invalid value.
 pub fn read(given: &Given) -> Result<Resources> {
     match given.text("resources")?.filter(|path| !path.is_empty()) {
         Some(path) if path == "-" => Ok(Resources::Stdin),

@@ -33,6 +33,10 @@ pub enum Chosen {
 
 impl StateRoot {
     /// Creates a user's directory. `create` makes the others.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be created, or other users can write to it.
     pub fn prepare(&self) -> Result<()> {
         if !matches!(self.chosen, Chosen::User | Chosen::Fallback) {
             return Ok(());
@@ -108,6 +112,11 @@ impl Caller {
     }
 }
 
+/// Chooses the state root for the caller.
+///
+/// # Errors
+///
+/// There is no directory for an ordinary user.
 pub fn choose(explicit: Option<&OsStr>, caller: &Caller) -> Result<StateRoot> {
     if let Some(given) = explicit.filter(|given| !given.is_empty()) {
         let path = clean(&std::path::absolute(given).os("getcwd", "")?);

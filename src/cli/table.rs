@@ -247,6 +247,11 @@ fn is_verb(name: &str) -> bool {
     VERBS.iter().any(|verb| verb.name == name)
 }
 
+/// Finds a verb by its name.
+///
+/// # Errors
+///
+/// No verb has the name; the hint names a similar one.
 pub fn find(name: &str) -> Result<&'static Verb> {
     VERBS
         .iter()
@@ -255,6 +260,10 @@ pub fn find(name: &str) -> Result<&'static Verb> {
 }
 
 /// Reads the flags before the verb. Returns the words from the verb on, too.
+///
+/// # Errors
+///
+/// A flag is unknown, or has an invalid value.
 pub fn globals(words: Vec<OsString>) -> std::result::Result<(Global, Vec<OsString>), Failure> {
     let table = plain("aril").args(global_flags());
     let split = argv::split(words, &table, Order::FlagsFirst)?;
@@ -285,6 +294,10 @@ pub fn enters_container(verb: &OsStr) -> bool {
 }
 
 /// Reads the verb, its flags and its operands. Builds the table of that verb alone.
+///
+/// # Errors
+///
+/// The verb is unknown, or its words are invalid.
 pub fn command(words: &[OsString]) -> std::result::Result<Command, Failure> {
     let (name, words) = words.split_first().ok_or_else(|| usage("no command given"))?;
     let name = name.to_string_lossy();

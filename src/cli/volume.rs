@@ -53,6 +53,10 @@ impl<'a> From<&'a Volume> for View<'a> {
 }
 
 /// Runs the action and returns the output. Names before one that fails are done.
+///
+/// # Errors
+///
+/// An action fails.
 pub fn act(words: &[String], format: Format) -> Result<String> {
     let (word, names) = words
         .split_first()

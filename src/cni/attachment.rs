@@ -28,6 +28,10 @@ fn lease_of(call: &Call, holder: &Holder) -> Result<Option<Lease>> {
 }
 
 /// Carries out ADD and returns its result. On an error everything is removed again.
+///
+/// # Errors
+///
+/// A part of the attachment cannot be created, or another interface has its name.
 pub fn add(call: &Call) -> Result<String> {
     let holder = holder(call);
     let file = namespace_of(call)?;
@@ -91,6 +95,10 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
 
 /// Removes what this interface of this container holds, on whichever network: the configuration may have changed
 /// since the ADD.
+///
+/// # Errors
+///
+/// A part cannot be removed. A missing attachment is no error.
 pub fn del(call: &Call) -> Result<()> {
     let Environment { container, interface, .. } = &call.environment;
     let addresses = call.ipam.as_ref().map(|kind| delegate::run(kind, "DEL", call));
@@ -109,6 +117,10 @@ fn undo(call: &Call, holder: &Holder) -> Result<()> {
 }
 
 /// Carries out CHECK: fails if a part of the attachment is missing.
+///
+/// # Errors
+///
+/// A part is missing or differs.
 pub fn check(call: &Call) -> Result<()> {
     if let Some(kind) = &call.ipam {
         delegate::run(kind, "CHECK", call)?;
@@ -145,6 +157,10 @@ fn previous_addresses(call: &Call) -> Result<Vec<String>> {
 }
 
 /// Removes all attachments to the network that the engine does not list as valid.
+///
+/// # Errors
+///
+/// An attachment cannot be removed; the others are.
 pub fn collect(call: &Call) -> Result<()> {
     if let Some(kind) = &call.ipam {
         delegate::run(kind, "GC", call)?;
@@ -160,6 +176,10 @@ pub fn collect(call: &Call) -> Result<()> {
 }
 
 /// Checks that an ADD can succeed.
+///
+/// # Errors
+///
+/// The kernel or the caller's privileges allow no network.
 pub fn status(call: &Call) -> Result<()> {
     if let Some(kind) = call.ipam.as_ref().filter(|_| call.version == "1.1.0") {
         delegate::run(kind, "STATUS", call)?;

@@ -56,6 +56,10 @@ impl Environment {
     }
 
     /// Parses `CNI_COMMAND`, and checks the variables that the command needs.
+    ///
+    /// # Errors
+    ///
+    /// A variable is missing or invalid.
     pub fn command(&self) -> Result<Command, Failure> {
         Ok(match self.command.as_str() {
             "ADD" => Command::Add,
@@ -246,6 +250,10 @@ impl Call {
     /// Reads the call of a DEL: only what identifies the attachment, so that no other field can be invalid. The
     /// attachment is removed even if the configuration has become invalid since the ADD; an engine that sends it
     /// again could otherwise never remove its container.
+    ///
+    /// # Errors
+    ///
+    /// The configuration is no JSON object.
     pub fn of_del(environment: &Environment, input: &[u8]) -> Result<Self, Failure> {
         environment.check(Command::Del)?;
         let document = go::parse(input).unwrap_or_default();
@@ -267,6 +275,10 @@ impl Call {
     }
 
     /// Parses a call of ADD, CHECK, GC or STATUS.
+    ///
+    /// # Errors
+    ///
+    /// The configuration has an invalid or missing field.
     pub fn parse(
         command: Command,
         environment: &Environment,

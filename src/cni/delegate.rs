@@ -35,6 +35,10 @@ pub struct Assigned {
 }
 
 /// Runs ADD of the plugin `kind`.
+///
+/// # Errors
+///
+/// The plugin is not found, or fails.
 pub fn add(kind: &str, call: &Call) -> Result<Assigned, Failure> {
     let text = run(kind, "ADD", call)?;
     let answer: Answer = serde_json::from_slice(&text).map_err(|e| {
@@ -48,6 +52,10 @@ pub fn add(kind: &str, call: &Call) -> Result<Assigned, Failure> {
 }
 
 /// Runs the plugin with this process's environment and another `CNI_COMMAND`.
+///
+/// # Errors
+///
+/// The plugin is not found, cannot be executed, or reports an error.
 pub fn run(kind: &str, command: &str, call: &Call) -> Result<Vec<u8>, Failure> {
     let directories = call.environment.path.split(':').filter(|directory| !directory.is_empty());
     let mut programs = directories.map(|directory| Path::new(directory).join(kind));

@@ -17,6 +17,10 @@ pub struct Terminal {
 }
 
 /// Creates a pseudoterminal in the devpts whose root is `devpts`.
+///
+/// # Errors
+///
+/// The devpts has no free terminal, or its root has no `ptmx`.
 pub fn open(devpts: BorrowedFd, size: Option<Size>) -> ChildResult<Terminal> {
     let file_system = fstatfs(devpts).during("fstatfs /dev/pts")?.filesystem_type();
     if file_system != FsType(libc::DEVPTS_SUPER_MAGIC as _) {
@@ -38,6 +42,10 @@ pub fn open(devpts: BorrowedFd, size: Option<Size>) -> ChildResult<Terminal> {
 }
 
 /// Makes `slave` the controlling terminal. The caller leads a session without a terminal.
+///
+/// # Errors
+///
+/// The process does not lead a session, or has a terminal.
 pub fn attach(slave: BorrowedFd) -> ChildResult<()> {
     tty::set_controlling(slave).during("ioctl TIOCSCTTY")?;
     tty::become_stdio(slave).during("dup2")

@@ -28,6 +28,10 @@ pub use relay::Relay;
 const MASTER_NAME: &[u8] = b"/dev/pts/ptmx";
 
 /// Sends a master over a console socket. There is no answer to wait for.
+///
+/// # Errors
+///
+/// The socket is closed.
 pub fn send_master(socket: impl AsFd, master: BorrowedFd) -> sys::Result<()> {
     socket::send(socket.as_fd(), MASTER_NAME, &[master]).map(drop)
 }

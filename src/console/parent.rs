@@ -7,6 +7,10 @@ use crate::error::{Context, Error, OsContext, Result};
 use crate::sys::socket;
 
 /// Connects to `--console-socket` or `--pidfd-socket`, before anything is created.
+///
+/// # Errors
+///
+/// The socket does not exist or does not accept the connection.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     socket::connect(path).os("connect", path.display()).context(|| "dial unix".to_owned())
 }
@@ -19,6 +23,10 @@ pub enum PidfdOwner {
 }
 
 /// Sends a pidfd over a pidfd socket.
+///
+/// # Errors
+///
+/// The socket is closed.
 pub fn send_pidfd(socket: impl AsFd, owner: PidfdOwner, pidfd: BorrowedFd) -> Result<()> {
     let name: &[u8] = match owner {
         PidfdOwner::Init => b"standard",
@@ -31,6 +39,10 @@ pub fn send_pidfd(socket: impl AsFd, owner: PidfdOwner, pidfd: BorrowedFd) -> Re
 }
 
 /// Receives the master that the child sent with [`super::send_master`].
+///
+/// # Errors
+///
+/// The child has ended, or sent no terminal.
 pub fn receive_master(socket: impl AsFd) -> Result<OwnedFd> {
     let mut name = [0; 64];
     let (_, mut fds) = socket::receive(socket.as_fd(), &mut name).os("recvmsg", "console")?;

@@ -31,6 +31,10 @@ pub enum Route {
 }
 
 /// Plans the terminal. `None`: the process has none.
+///
+/// # Errors
+///
+/// A terminal needs a console socket or the foreground, or a console socket is given without a terminal.
 pub fn plan(input: &TerminalRequest) -> Result<Option<Plan>> {
     let terminal = input.process.terminal().unwrap_or(false);
     let route = match (terminal, input.detach, input.socket) {

@@ -48,6 +48,10 @@ struct Flow {
 
 impl Relay {
     /// Creates a relay. `master` belongs to the container's terminal, which gets the size of the caller's terminal.
+    ///
+    /// # Errors
+    ///
+    /// The terminal's settings cannot be changed.
     pub fn new(master: OwnedFd) -> Result<Self> {
         let (tty, settings) = host_terminal()?;
         let (stdin, stdout) = (duplicate(io::stdin())?, duplicate(io::stdout())?);
@@ -64,6 +68,10 @@ impl Relay {
     }
 
     /// Copies the size of the caller's terminal to the container's. To be called on SIGWINCH.
+    ///
+    /// # Errors
+    ///
+    /// The size cannot be set.
     pub fn resize(&self) -> Result<()> {
         let size = tty::size(self.host.tty.as_fd()).os("ioctl TIOCGWINSZ", "")?;
         tty::set_size(self.master.as_fd(), size).os("ioctl TIOCSWINSZ", "console")
@@ -98,6 +106,10 @@ impl Relay {
     }
 
     /// Copies what is available. Returns false once the container's terminal is closed and all its output is written.
+    ///
+    /// # Errors
+    ///
+    /// The caller's terminal fails.
     pub fn advance(&mut self) -> Result<bool> {
         let [stdin, stdout, master] = self.ready()?;
         if stdin && self.input.wants_more() {
@@ -119,6 +131,10 @@ impl Relay {
 
     /// Writes what the terminal still holds, after the container's process has ended. Does not wait for other
     /// processes that hold the terminal open.
+    ///
+    /// # Errors
+    ///
+    /// The caller's terminal fails.
     pub fn drain(&mut self) -> Result<()> {
         loop {
             if self.output.is_pending() {

@@ -7,6 +7,10 @@ use super::{Hook, HookContext, Point, run};
 use crate::error::{Error, Result};
 
 /// Runs hooks in order, up to the first that fails.
+///
+/// # Errors
+///
+/// A hook fails, or exceeds its timeout.
 pub fn run(point: Point, hooks: &[Hook], context: &HookContext) -> Result<()> {
     run::run(point, hooks, context).collect::<std::result::Result<_, _>>().map_err(Error::system)
 }

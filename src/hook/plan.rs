@@ -36,6 +36,10 @@ impl Plan {
 
 // Engines still use the deprecated prestart.
 /// Prepares all hooks. The error names the point and the hook's index.
+///
+/// # Errors
+///
+/// A path is not absolute, a timeout is not positive, or a text contains a NUL byte.
 #[allow(deprecated)]
 pub fn plan(hooks: Option<&Hooks>) -> Result<Plan> {
     let Some(hooks) = hooks else { return Ok(Plan::default()) };

@@ -19,6 +19,10 @@ use crate::sys::{Errno, Result as SysResult};
 const CAPTURE_MAX: usize = 64 << 10;
 
 /// Returns an iterator that runs each hook when its outcome is requested, in order.
+///
+/// # Errors
+///
+/// A hook cannot be started. Its own failure is part of the outcome.
 pub fn run<'a>(
     point: Point,
     hooks: &'a [Hook],

@@ -60,6 +60,10 @@ pub struct ChildEnd {
 const FRAME: usize = 512;
 
 /// Creates the socket pair.
+///
+/// # Errors
+///
+/// No descriptor is free.
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let (a, b) = socket::pair()?;
     Ok((ParentEnd(a, RefCell::default()), ChildEnd { socket: b, relay: None }))
@@ -67,6 +71,10 @@ pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
 
 impl ParentEnd {
     /// Receives the next report. Returns `None` once the child has executed its program, or has ended.
+    ///
+    /// # Errors
+    ///
+    /// The socket fails, or the report cannot be decoded.
     pub fn receive(&self) -> Result<Option<Report>> {
         let mut frame = [0; FRAME];
         let (length, fds) = receive_frame(&self.0, &mut frame)?;
@@ -85,10 +93,19 @@ impl ParentEnd {
     }
 
     /// Answers [`Report::Source`] with the opened mount source.
+    ///
+    /// # Errors
+    ///
+    /// The child has ended.
     pub fn send_source(&self, source: BorrowedFd<'_>) -> Result<()> {
         socket::send(self.0.as_fd(), &[Order::Served as u8], &[source]).map(drop)
     }
 
+    /// Sends a message to the other process.
+    ///
+    /// # Errors
+    ///
+    /// The other process has ended.
     pub fn send(&self, order: Order) -> Result<()> {
         write_frame(&self.0, &[order as u8])
     }
@@ -115,6 +132,11 @@ impl ChildEnd {
         std::iter::once(self.socket.as_raw_fd()).chain(self.relay)
     }
 
+    /// Sends a message to the other process.
+    ///
+    /// # Errors
+    ///
+    /// The other process has ended.
     pub fn send(&self, report: &Report) -> Result<()> {
         let mut frame = [0; FRAME];
         let length = encode(report, &mut frame);
@@ -122,6 +144,10 @@ impl ChildEnd {
     }
 
     /// Asks the parent for the mount source of step `number`, and receives its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The parent cannot open the source, or has ended.
     pub fn request_source(&self, number: u32, descriptors: [BorrowedFd<'_>; 2]) -> Result<OwnedFd> {
         let mut frame = [0; FRAME];
         let length = encode(&Report::Source(number), &mut frame);
@@ -134,6 +160,10 @@ impl ChildEnd {
     }
 
     /// Receives the next order. Returns `None` if the parent has ended.
+    ///
+    /// # Errors
+    ///
+    /// The socket fails, or the report cannot be decoded.
     pub fn receive(&self) -> Result<Option<Order>> {
         let mut frame = [0; 1];
         let length = read_frame(&self.socket, &mut frame)?;
@@ -145,6 +175,10 @@ impl ChildEnd {
     }
 
     /// Waits for `order`. Fails with EPIPE if the parent has ended, and with EPROTO at another order.
+    ///
+    /// # Errors
+    ///
+    /// EPIPE if the parent has ended, EPROTO for another order.
     pub fn expect(&self, order: Order) -> Result<()> {
         match self.receive()? {
             Some(received) if received == order => Ok(()),

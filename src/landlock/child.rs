@@ -12,6 +12,10 @@ use crate::fs::Root;
 use crate::sys::{self, Errno};
 
 /// Creates the ruleset. Paths are opened beneath `root`, and no symbolic link leads out of it.
+///
+/// # Errors
+///
+/// A path cannot be opened, or the kernel has no Landlock.
 pub fn make(ruleset: &Ruleset, root: &Root) -> ChildResult<OwnedFd> {
     let made = sys::landlock::ruleset(&ruleset.handled).during("landlock_create_ruleset")?;
     for rule in &ruleset.paths {
@@ -32,6 +36,10 @@ pub fn make(ruleset: &Ruleset, root: &Root) -> ChildResult<OwnedFd> {
 
 /// Allows reading and executing `program`, regardless of the rules for its path. A program that is on no mounted
 /// file system, such as a copy in memory, needs no rule.
+///
+/// # Errors
+///
+/// The program cannot be opened, or the kernel rejects the rule.
 pub fn allow_program(
     ruleset: &Ruleset,
     made: BorrowedFd<'_>,
@@ -66,6 +74,10 @@ fn is_directory(place: &OwnedFd) -> ChildResult<bool> {
 }
 
 /// Enforces the ruleset on this process and on every program that it executes.
+///
+/// # Errors
+///
+/// The process has neither `no_new_privs` nor CAP_SYS_ADMIN.
 pub fn enforce(ruleset: BorrowedFd<'_>) -> ChildResult<()> {
     sys::landlock::restrict_self(ruleset).during("landlock_restrict_self")
 }

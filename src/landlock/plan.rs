@@ -58,6 +58,10 @@ const ACCESS: [(&str, u64); 3] = [
 ];
 
 /// Plans the ruleset. `text` is the value of [`crate::spec::annotation::LANDLOCK`].
+///
+/// # Errors
+///
+/// The text is no valid ruleset, or needs a later version of Landlock.
 pub fn plan(text: &str, version: std::result::Result<u32, Errno>) -> Result<Plan> {
     let mut wanted = read(text).context(|| crate::spec::annotation::LANDLOCK.to_owned())?;
     let version = match version {

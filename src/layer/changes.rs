@@ -37,6 +37,10 @@ pub struct Trees<'a> {
 }
 
 /// Returns changes in the order of a walk: a directory before its entries.
+///
+/// # Errors
+///
+/// A directory or file cannot be read.
 pub fn changes(trees: &Trees) -> Result<Vec<Change>> {
     let mut search = Search { trees, found: Vec::new(), pending: Vec::new() };
     search.run()?;

@@ -61,6 +61,10 @@ pub struct Entry {
 
 impl Entry {
     /// Reads the metadata of an open file, with the container's IDs.
+    ///
+    /// # Errors
+    ///
+    /// The metadata cannot be read, or an owner has no ID in the container.
     pub fn read(tree: &Tree, path: &[u8], found: &Found, ids: &Ids) -> Result<Self> {
         let stat = &found.stat;
         let form = match found.kind() {

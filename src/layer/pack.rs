@@ -32,6 +32,10 @@ pub struct Content {
 
 impl Content {
     /// Returns the next bytes, and `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
     pub fn chunk(&mut self) -> Result<Option<&[u8]>> {
         let most = self.buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if most == 0 {
@@ -74,6 +78,10 @@ impl<'a> Packer<'a> {
     }
 
     /// Adds an entry. A socket is skipped and noted in `skipped`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or the sink fails.
     pub fn add(&mut self, path: &[u8], found: &Found) -> Result<()> {
         let mut entry = Entry::read(self.tree, path, found, self.ids)?;
         if entry.form == Form::Socket {
@@ -116,11 +124,19 @@ impl<'a> Packer<'a> {
     }
 
     /// Adds a whiteout.
+    ///
+    /// # Errors
+    ///
+    /// The sink fails.
     pub fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         self.sink.whiteout(path)
     }
 
     /// Completes the layer. It is well-formed, but an error if a file changed while it was read.
+    ///
+    /// # Errors
+    ///
+    /// A file changed while it was read, or the sink fails.
     pub fn finish(self) -> Result<Vec<String>> {
         self.sink.finish()?;
         match self.changed.as_slice() {

@@ -27,23 +27,39 @@ impl<'w> Writer<'w> {
     }
 
     /// Writes a header. For a file, [`Writer::data`] of `entry.size` bytes and [`Writer::padding`] follow.
+    ///
+    /// # Errors
+    ///
+    /// The output fails.
     pub fn entry(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
         let size = if matches!(entry.form, Form::File) { entry.size } else { 0 };
         self.header(path, entry, size)
     }
 
     /// Writes data of the current file.
+    ///
+    /// # Errors
+    ///
+    /// The output fails.
     pub fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
 
     /// Writes the padding after the data of a file of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The output fails.
     pub fn padding(&mut self, size: u64) -> io::Result<()> {
         let over = (size % BLOCK as u64) as usize;
         if over == 0 { Ok(()) } else { self.0.write_all(&[0; BLOCK][over..]) }
     }
 
     /// Writes the end of the archive.
+    ///
+    /// # Errors
+    ///
+    /// The output fails.
     pub fn finish(&mut self) -> io::Result<()> {
         self.0.write_all(&[0; 2 * BLOCK])?;
         self.0.flush()

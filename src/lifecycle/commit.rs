@@ -17,6 +17,10 @@ use crate::rootfs::overlay::view::open_directory;
 use crate::state::{Store, observe};
 
 /// Returns the files that were left out. The lock is held, so that no other verb deletes or resumes the container.
+///
+/// # Errors
+///
+/// The container does not exist or has no layers, or its files cannot be read or written.
 pub fn commit(
     store: &Store,
     id: &ContainerId,

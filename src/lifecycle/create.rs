@@ -41,6 +41,10 @@ pub struct Outcome {
 }
 
 /// Creates a container. `warn` gets a message for each odd but accepted value.
+///
+/// # Errors
+///
+/// The config is invalid, the id is in use, or the kernel rejects a step. Every effect is then undone.
 pub fn create(store: &Store, request: &ContainerRequest, warn: &dyn Fn(&str)) -> Result<Outcome> {
     let mut time = Timeline::start();
     let purpose = Purpose::Create { detach: true, seccomp_report: false };
@@ -54,6 +58,10 @@ pub fn create(store: &Store, request: &ContainerRequest, warn: &dyn Fn(&str)) ->
 }
 
 /// Creates a container and executes its program. In the foreground, waits for its end and deletes it.
+///
+/// # Errors
+///
+/// As for [`create`]. The program's own failure is its exit status.
 pub fn run(store: &Store, request: &Run, warn: &dyn Fn(&str)) -> Result<Outcome> {
     if request.subreaper && !request.detach {
         foreground::become_subreaper()?;

@@ -8,6 +8,10 @@ use crate::state::{Observed, Phase, Record, Slot, Store, boot_id, observe};
 
 /// Deletes a container by its state directory; bundle and rootfs may be missing. `force` accepts every status, and a
 /// container that does not exist. `warn` gets a message for each failed hook.
+///
+/// # Errors
+///
+/// The container does not exist, or runs and `force` is false; an effect that cannot be undone.
 pub fn delete(store: &Store, id: &ContainerId, force: bool, warn: &dyn Fn(&str)) -> Result<()> {
     if force {
         interrupt_create(store, id);

@@ -19,6 +19,10 @@ pub struct Difference {
 
 /// Lists changes, without the root itself. The container is not frozen: a file that changes at the same time is listed in
 /// its old or new state.
+///
+/// # Errors
+///
+/// The container does not exist or has no layers, or its files cannot be read.
 pub fn diff(store: &Store, id: &ContainerId, place: Place) -> Result<Vec<Difference>> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;

@@ -49,6 +49,10 @@ pub(super) fn of(record: &Record) -> impl Iterator<Item = Effect<'_>> {
 
 impl Effect<'_> {
     /// Undoes the effect. `record` is the one that lists it.
+    ///
+    /// # Errors
+    ///
+    /// The effect exists and cannot be undone.
     pub fn undo(self, slot: &Slot, record: &Record) -> Result<()> {
         match self {
             Self::Cgroup { paths, unit } => {

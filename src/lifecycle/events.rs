@@ -27,6 +27,11 @@ pub struct Sample {
     pub intel_rdt: rdt::stats::Stats,
 }
 
+/// Reads the resource usage of a running container.
+///
+/// # Errors
+///
+/// The container does not run, or its cgroup cannot be read.
 pub fn sample(store: &Store, id: &ContainerId) -> Result<Sample> {
     let (record, _) = live(store, id)?;
     counted(&record)?;
@@ -62,6 +67,10 @@ fn counted(record: &Record) -> Result<()> {
 }
 
 /// Prints events until the container stops.
+///
+/// # Errors
+///
+/// The container does not run, or `tell` fails.
 pub fn follow(
     store: &Store,
     id: &ContainerId,

@@ -47,6 +47,11 @@ pub enum Source {
     Edited(Box<Edits>),
 }
 
+/// Runs a process in a container. In the foreground, waits for its end.
+///
+/// # Errors
+///
+/// The status of the container does not permit it, the process is invalid, or the kernel rejects a step.
 pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcome> {
     request.handover.passed.check()?;
     let slot = store.open(&request.id)?;

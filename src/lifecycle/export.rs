@@ -26,6 +26,10 @@ pub enum Target {
 
 impl Target {
     /// Archive to write; `-` is stdout.
+    ///
+    /// # Errors
+    ///
+    /// The path is that of a terminal.
     pub fn archive(word: &str) -> Result<Self> {
         match word {
             "-" => Ok(Self::Stdout),
@@ -35,6 +39,10 @@ impl Target {
     }
 
     /// Returns the destination: a directory, unless the path is a file or has the name of an archive.
+    ///
+    /// # Errors
+    ///
+    /// The path cannot be examined.
     pub fn layer(word: &str) -> Result<Self> {
         Ok(match Self::archive(word)? {
             Self::File(path) if path.is_dir() => Self::Folder(path),
@@ -47,6 +55,10 @@ impl Target {
 }
 
 /// Returns the files that were left out. The lock is held, so that no other verb deletes or resumes the container.
+///
+/// # Errors
+///
+/// The container does not exist, or its files cannot be read or written.
 pub fn export(
     store: &Store,
     id: &ContainerId,

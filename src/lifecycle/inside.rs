@@ -26,6 +26,10 @@ pub enum Place {
 }
 
 /// Runs `work` where the files of container `id` can be read.
+///
+/// # Errors
+///
+/// The user namespace cannot be entered, or `work` fails.
 pub fn among_its_files(
     store: &Store,
     id: &ContainerId,

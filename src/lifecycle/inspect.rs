@@ -25,6 +25,11 @@ pub struct View {
     pub ending: Ending,
 }
 
+/// Returns the present state of a container.
+///
+/// # Errors
+///
+/// The container does not exist, or its record cannot be read.
 pub fn state(store: &Store, id: &ContainerId) -> Result<View> {
     let slot = store.open(id)?;
     let (record, observed) = look(&slot, id)?;
@@ -51,6 +56,10 @@ pub(super) fn look(slot: &Slot, id: &ContainerId) -> Result<(Record, Observed)> 
 }
 
 /// Lists the containers of the root, and the errors of those that cannot be read.
+///
+/// # Errors
+///
+/// The state root cannot be read.
 pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
     let (mut views, mut broken) = (Vec::new(), Vec::new());
     for id in store.ids()? {
@@ -66,6 +75,10 @@ pub fn list(store: &Store) -> Result<(Vec<View>, Vec<Error>)> {
 
 /// Lists the processes in the container's cgroups, by host pid. Without a cgroup, or if init has left it, lists those of
 /// its private pid namespace.
+///
+/// # Errors
+///
+/// The container does not exist, or its cgroup cannot be read.
 pub fn pids(store: &Store, id: &ContainerId) -> Result<Vec<HostPid>> {
     let slot = store.open(id)?;
     let record = record(&slot, id)?;

@@ -9,6 +9,10 @@ use crate::sys::{self, Errno};
 use crate::time::step;
 
 /// Sends the signal. `all` accepts a stopped container, and kills the processes that are left in its cgroup.
+///
+/// # Errors
+///
+/// The container does not exist, or does not run and `all` is false.
 pub fn kill(store: &Store, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
     // Without the lock, so that a create with a hanging hook can be killed.
     let slot = store.open(id)?;

@@ -66,6 +66,10 @@ pub struct Monitor {
 }
 
 /// Forks the monitor. In the caller's process it returns when the container runs or its creation has failed.
+///
+/// # Errors
+///
+/// The process cannot be cloned.
 pub fn fork() -> Result<Process> {
     let signals = Signals::block()?;
     let (running, report) = sys::spawn::pipe().os("pipe", "")?;
@@ -112,6 +116,10 @@ fn until_running(monitor: &Spawned, running: &OwnedFd, signals: &Signals) -> Res
 
 impl Monitor {
     /// Reports to the caller that the container runs, then waits for its end. The exit status is the container's.
+    ///
+    /// # Errors
+    ///
+    /// The end cannot be recorded.
     pub fn stay(self, root: &Path, id: &ContainerId, container: Monitored) -> Result<u8> {
         let null = open("/dev/null", OFlag::O_RDWR).os("open", "/dev/null")?;
         nix::unistd::chdir("/").os("chdir", "/")?;

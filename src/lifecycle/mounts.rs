@@ -29,6 +29,10 @@ pub enum Action {
 }
 
 /// Adds or removes the mounts in `file`. If the kernel rejects a mount, those added before are removed.
+///
+/// # Errors
+///
+/// The container does not run or has no mount namespace, the file is invalid, or the kernel rejects a mount.
 pub fn change(
     store: &Store,
     id: &ContainerId,

@@ -40,6 +40,10 @@ impl Shared {
 
 /// Sets the config's network namespace to what the operator granted. The result must live until the container's process
 /// exists.
+///
+/// # Errors
+///
+/// The mode is invalid, contradicts the config, or names a container that does not run.
 pub fn edit(store: &Store, config: &mut Config, grant: &OperatorGrant) -> Result<Option<Shared>> {
     let Some(mode) = plan::mode(grant)? else { return Ok(None) };
     let (shared, path) = match &mode {

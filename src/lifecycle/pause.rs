@@ -8,6 +8,10 @@ use crate::state::{Observed, Store, observe};
 use crate::time::step;
 
 /// Freezes a container, also a created one.
+///
+/// # Errors
+///
+/// The container does not run, or cannot be frozen.
 pub fn pause(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;
@@ -20,6 +24,11 @@ pub fn pause(store: &Store, id: &ContainerId) -> Result<()> {
     }
 }
 
+/// Thaws a paused container.
+///
+/// # Errors
+///
+/// The container is not paused, or cannot be thawed.
 pub fn resume(store: &Store, id: &ContainerId) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;

@@ -93,6 +93,10 @@ pub struct Prepared {
 }
 
 /// Reads the config, decides which annotations have an effect, and sets what options and annotations request in the config.
+///
+/// # Errors
+///
+/// The config cannot be read, or an annotation or option is invalid or contradicts it.
 pub fn settle(store: &Store, request: &ContainerRequest, purpose: Purpose) -> Result<Settled> {
     let mut config = match &request.config {
         Some(config) => config.clone(),
@@ -113,6 +117,10 @@ pub fn settle(store: &Store, request: &ContainerRequest, purpose: Purpose) -> Re
 }
 
 /// Compiles the request. Every error of the config and the options is found here.
+///
+/// # Errors
+///
+/// The config or an option is invalid, or this host cannot run it.
 pub fn prepare(
     store: &Store,
     request: &ContainerRequest,

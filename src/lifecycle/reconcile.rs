@@ -55,6 +55,10 @@ pub enum Action {
 }
 
 /// Reports each finding after its removal.
+///
+/// # Errors
+///
+/// A search or a removal fails; the others continue.
 pub fn reconcile(store: &Store, dry_run: bool, tell: &mut dyn FnMut(Finding)) -> Result<()> {
     for concern in CONCERNS {
         for leftover in concern(store)? {

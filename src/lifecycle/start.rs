@@ -12,6 +12,10 @@ use crate::state::{Created, Observed, Record, Slot, Status, Store, observe};
 use crate::time::step;
 
 /// Starts the container. `warn` gets a message if the host's notify socket does not answer.
+///
+/// # Errors
+///
+/// The container is not created, its process has ended, or a poststart hook fails.
 pub fn start(store: &Store, id: &ContainerId, warn: &dyn Fn(&str)) -> Result<()> {
     let slot = store.lock(id)?;
     let record = inspect::record(&slot, id)?;

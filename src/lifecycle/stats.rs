@@ -50,6 +50,10 @@ pub struct Watcher<'a> {
 
 impl<'a> Watcher<'a> {
     /// Checks that each named container is running.
+    ///
+    /// # Errors
+    ///
+    /// A container does not run.
     pub fn begin(store: &'a Store, named: Vec<ContainerId>) -> Result<Self> {
         let mut watcher = Self { store, named, before: BTreeMap::new() };
         for id in &watcher.named {
@@ -60,6 +64,10 @@ impl<'a> Watcher<'a> {
     }
 
     /// Lists the running containers. `list` reports those that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The state root cannot be read.
     pub fn look(&mut self) -> Result<Vec<Usage>> {
         let ids = if self.named.is_empty() { self.store.ids()? } else { self.named.clone() };
         let now = Instant::now();

@@ -12,6 +12,10 @@ use crate::state::{Record, Slot, Store, observe};
 
 /// Sets new limits. If the kernel rejects one, the old limits are restored. On success the stored config has the new limits,
 /// on which later updates build. Device rules are unchanged. `warn` gets a message for limits that exclude each other.
+///
+/// # Errors
+///
+/// The container does not run or has left its cgroup, a value is invalid, or the kernel rejects it.
 pub fn update(
     store: &Store,
     id: &ContainerId,

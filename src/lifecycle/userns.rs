@@ -22,6 +22,10 @@ pub struct Choice {
 
 /// Chooses ids if the operator asks for it, and writes them to the config. With `exclusive`, no other create chooses the
 /// same ids until the result is dropped; `plan` and `explain` change nothing, and take no lock.
+///
+/// # Errors
+///
+/// The value is invalid, the config has mappings, or no range of ids is free.
 pub fn choose(
     store: &Store,
     config: &mut Config,

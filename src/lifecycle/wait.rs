@@ -8,6 +8,10 @@ use crate::sys;
 
 /// Waits for the container's end and returns it. The process that recorded the end has ended, too, so the container's
 /// network is released.
+///
+/// # Errors
+///
+/// No process records the end of the container, or that process was killed.
 pub fn wait(store: &Store, id: &ContainerId) -> Result<Exit> {
     let slot = store.open(id)?;
     let record = inspect::record(&slot, id)?;

@@ -48,6 +48,10 @@ pub struct Grants {
 }
 
 /// Parses `auto` or `auto:SIZE`. Returns the number of ids.
+///
+/// # Errors
+///
+/// The text has another form, or the size is zero.
 pub fn size(value: &str) -> Result<u32> {
     let size = match value.split_once(':') {
         None if value == "auto" => Some(SIZE),
@@ -78,6 +82,10 @@ fn clamped(count: &str) -> Option<u32> {
 }
 
 /// Chooses ids that no other container has.
+///
+/// # Errors
+///
+/// No range of that size is free.
 pub fn choose(grants: &Grants, taken: &[Claim], size: u32) -> Result<Claim> {
     let wanted = if grants.own.is_some() { size - 1 } else { size };
     let find = |file: &str, ranges: &[Range], of: fn(&Claim) -> Range| {

@@ -13,6 +13,10 @@ use crate::sys::open::open;
 
 /// Runs a step. `proc` is the host's procfs: the kernel resolves sysctls by the namespaces of the task that opens them, and
 /// the container cannot have mounted over it.
+///
+/// # Errors
+///
+/// The kernel rejects the step.
 pub fn run(step: &Step, proc: &Proc) -> ChildResult<()> {
     match step {
         Step::Join(join) => enter(join, &open_namespace(join)?),
@@ -43,16 +47,30 @@ fn new_time(offsets: Option<&str>) -> ChildResult<()> {
 }
 
 /// Becomes root of the user namespace that was entered.
+///
+/// # Errors
+///
+/// The user namespace maps no ID 0.
 pub fn become_root() -> ChildResult<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid).during("setresgid 0")?;
     setresuid(uid, uid, uid).during("setresuid 0")
 }
 
+/// Opens a namespace file.
+///
+/// # Errors
+///
+/// The path cannot be opened.
 pub fn open_namespace(join: &Join) -> ChildResult<OwnedFd> {
     open(join.path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC).during("open")
 }
 
+/// Joins an open namespace.
+///
+/// # Errors
+///
+/// The file is no namespace of the kind, or the process lacks privileges.
 pub fn enter(join: &Join, namespace: &OwnedFd) -> ChildResult<()> {
     sys::namespace::setns(namespace.as_fd(), join.kind.flag()).during("setns")
 }

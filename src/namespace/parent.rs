@@ -17,6 +17,10 @@ use crate::sys;
 
 /// Reads the facts about namespaces that the config names by path. `needs_network` is true if the config has settings for a
 /// network namespace that is not the runtime's.
+///
+/// # Errors
+///
+/// A namespace cannot be opened, or its mappings cannot be read.
 pub fn facts(namespaces: &[LinuxNamespace], needs_network: bool) -> Result<Facts> {
     let path_of = |kind| {
         namespaces
@@ -96,6 +100,10 @@ pub fn uid_map_of(pid: i32) -> Result<Vec<Mapping>> {
 }
 
 /// Reads the id mappings of the process's user namespace.
+///
+/// # Errors
+///
+/// The process has ended.
 pub fn maps_of(pid: i32) -> Result<Maps> {
     Ok(Maps { uid: map_of(pid, "uid_map")?, gid: map_of(pid, "gid_map")? })
 }
@@ -123,6 +131,10 @@ pub fn check_map(text: &str) {
 }
 
 /// Reads the ranges of the caller from /etc/subuid and /etc/subgid.
+///
+/// # Errors
+///
+/// A file exists and cannot be read.
 pub fn grants() -> Result<Grants> {
     let read = |path: &str| match fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
@@ -152,6 +164,10 @@ pub fn grants() -> Result<Grants> {
 }
 
 /// Writes the mappings of the new user namespace of process `pid`.
+///
+/// # Errors
+///
+/// The kernel rejects the mappings; without newuidmap(1), an ordinary user maps only its own ID.
 pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         write(pid, "uid_map", &lines(&maps.uid))?;
@@ -173,6 +189,10 @@ pub fn write_maps(pid: HostPid, maps: &Maps) -> Result<()> {
 }
 
 /// Creates a time namespace for the children of this process. Offsets can be written only before the first child enters it.
+///
+/// # Errors
+///
+/// The kernel has no time namespaces, or rejects an offset.
 pub fn new_time_namespace(offsets: Option<&str>) -> Result<()> {
     sys::namespace::unshare(sys::namespace::TIME)
         .os("unshare", "CLONE_NEWTIME")

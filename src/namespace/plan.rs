@@ -90,6 +90,11 @@ impl Plan {
     }
 }
 
+/// Plans the namespaces of a container.
+///
+/// # Errors
+///
+/// A namespace is listed twice or has a relative path, or a setting needs a namespace that the config lacks.
 pub fn plan(input: &Input<'_>) -> Result<Plan> {
     let mut plan = Plan { hidden: !input.rootless, ..Plan::default() };
     let mut joins = Vec::new();

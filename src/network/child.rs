@@ -4,6 +4,10 @@ use crate::error::fault::{Attempt, ChildResult};
 use crate::sys;
 
 /// Brings up `lo` in this network namespace.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn loopback_up() -> ChildResult<()> {
     sys::namespace::loopback_up().during("ioctl SIOCSIFFLAGS lo")
 }

@@ -130,6 +130,10 @@ pub struct NetworkOptions {
 }
 
 /// Checks a network's name, which is also the name of an interface and of a file.
+///
+/// # Errors
+///
+/// The name is empty, too long, or contains other characters.
 pub fn check_name(name: &str) -> Result<()> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
@@ -143,6 +147,10 @@ pub fn check_name(name: &str) -> Result<()> {
 
 impl NetworkOptions {
     /// Checks the options and returns the network, which has no subnet if the options give none.
+    ///
+    /// # Errors
+    ///
+    /// An option is invalid, or two contradict each other.
     pub fn network(&self) -> Result<Network> {
         check_name(&self.name)?;
         let driver = self.driver.as_deref().unwrap_or("bridge").parse()?;

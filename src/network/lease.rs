@@ -128,6 +128,10 @@ impl Lease {
     }
 
     /// Removes the lease's files. Links and elements must already be gone.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be removed.
     pub fn remove(&self) -> Result<()> {
         names::remove_lines(self, None)?;
         let directory = directory(&self.network);
@@ -137,6 +141,10 @@ impl Lease {
 }
 
 /// Reads the lease, if it exists.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
 pub fn load(reference: &Reference) -> Result<Option<Lease>> {
     let path = reference.path();
     match record::read(&path, LONGEST) {
@@ -149,6 +157,10 @@ pub fn load(reference: &Reference) -> Result<Option<Lease>> {
 }
 
 /// All leases of a network, oldest first.
+///
+/// # Errors
+///
+/// A file cannot be read.
 pub fn of_network(network: &str) -> Result<Vec<Lease>> {
     let directory = directory(network);
     let mut leases = Vec::new();
@@ -166,6 +178,10 @@ pub fn of_network(network: &str) -> Result<Vec<Lease>> {
 }
 
 /// All leases of all networks.
+///
+/// # Errors
+///
+/// A file cannot be read.
 pub fn all() -> Result<Vec<Lease>> {
     let mut leases = Vec::new();
     for network in store::entries(&Path::new(STATE).join("leases"))? {
@@ -175,6 +191,10 @@ pub fn all() -> Result<Vec<Lease>> {
 }
 
 /// Adds a holder. The lease exists until its last holder is gone.
+///
+/// # Errors
+///
+/// The lease does not exist.
 pub fn share(reference: &Reference, holder: &Holder) -> Result<Lease> {
     let _lock = store::lock_directory(&directory(&reference.network))?;
     let mut lease = load(reference)?
@@ -186,6 +206,10 @@ pub fn share(reference: &Reference, holder: &Holder) -> Result<Lease> {
 
 /// Removes a holder. If it was the last, calls `last`, which removes what the lease records, and then removes the
 /// lease.
+///
+/// # Errors
+///
+/// The lease cannot be read or removed, or `last` fails.
 pub fn release(
     reference: &Reference,
     holder: &Holder,
@@ -204,6 +228,10 @@ pub fn release(
 }
 
 /// Leases addresses of `network` to `holder`, with an unused name for the link.
+///
+/// # Errors
+///
+/// No address or port is free, or a requested one is in use.
 pub fn claim(network: &Network, attachment: &Attachment, holder: &Holder) -> Result<Lease> {
     crate::fs::closed::directory(&directory(&network.name))?;
     let claim = Claim { network, attachment, holder };
@@ -330,6 +358,10 @@ impl Claim<'_> {
 }
 
 /// Removes the files that remain of a network without leases.
+///
+/// # Errors
+///
+/// A file cannot be removed.
 pub fn forget(network: &str) -> Result<()> {
     names::forget(network)?;
     // Temporary files of processes that were killed before the lease was complete.

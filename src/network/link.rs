@@ -425,6 +425,10 @@ pub fn get(batch: &mut Batch, name: &str) {
 }
 
 /// Finds a link by name.
+///
+/// # Errors
+///
+/// The kernel rejects the request. A missing link is no error.
 pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
     let mut batch = Batch::new();
     get(&mut batch, name);
@@ -435,6 +439,10 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
 }
 
 /// Commits a batch that ends with a [`get`].
+///
+/// # Errors
+///
+/// The kernel rejects a request.
 pub fn shown(socket: &mut Socket, batch: Batch) -> Result<Option<Found>, Refusal> {
     let mut found = None;
     socket.ask(batch, |reply| found = found.take().or_else(|| Found::read(reply)))?;
@@ -442,6 +450,10 @@ pub fn shown(socket: &mut Socket, batch: Batch) -> Result<Option<Found>, Refusal
 }
 
 /// Lists all links.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn all(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
     let mut batch = Batch::new();
     batch.request(GETLINK, DUMP, &ifinfomsg(0, false)).u32(EXT_MASK, SKIP_STATISTICS);
@@ -451,11 +463,19 @@ pub fn all(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
 }
 
 /// Lists the names of all links.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
     Ok(all(socket)?.into_iter().map(|found| found.name).collect())
 }
 
 /// Indexes of links that have an IPv6 route from a router advertisement.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
     const BY_ROUTER: u8 = 9;
     const OUTPUT: u16 = 4;
@@ -484,6 +504,10 @@ pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
 }
 
 /// True if the link with that index has the address.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn has_address(socket: &mut Socket, index: u32, address: IpAddr) -> Result<bool, Refusal> {
     const BYTES: u16 = 1;
     const LOCAL: u16 = 2;
@@ -500,6 +524,10 @@ pub fn has_address(socket: &mut Socket, index: u32, address: IpAddr) -> Result<b
 }
 
 /// Destinations of the kernel's routes, without the default route.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn destinations(socket: &mut Socket, ipv4: bool) -> Result<Vec<Subnet>, Refusal> {
     const DESTINATION: u16 = 1;
     let mut header = [0; 12];

@@ -74,6 +74,10 @@ impl Listener {
 }
 
 /// Returns an error if a process of the host listens on a port. `families`: those of the network, `true` for IPv4.
+///
+/// # Errors
+///
+/// A process listens on a port, or the lists of sockets cannot be read.
 pub fn check(published: &[Published], families: &[bool]) -> Result<()> {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         if !published.iter().any(|port| port.protocol == protocol) {

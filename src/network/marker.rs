@@ -34,6 +34,10 @@ fn of(network: &str, id: String) -> Holder {
 }
 
 /// Lists all attachments to a network.
+///
+/// # Errors
+///
+/// The directory cannot be read.
 pub fn all_of(network: &str) -> Result<Vec<Holder>> {
     let names = store::entries(&Path::new(ATTACHMENTS).join(network))?;
     Ok(names.into_iter().map(|id| of(network, id)).collect())
@@ -41,6 +45,10 @@ pub fn all_of(network: &str) -> Result<Vec<Holder>> {
 
 /// Lists the attachments of one interface of a container, by network. There is at most one, unless an ADD was killed
 /// and the next ADD named another network.
+///
+/// # Errors
+///
+/// The directory cannot be read.
 pub fn all_with(container: &str, interface: &str) -> Result<Vec<(String, Holder)>> {
     let networks = store::entries(Path::new(ATTACHMENTS))?.into_iter();
     let all = networks.map(|network| {
@@ -59,6 +67,10 @@ fn directory(holder: &Holder) -> PathBuf {
 pub struct AttachmentLock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
 /// Creates the directory of an attachment and locks it. Returns `None` if it exists.
+///
+/// # Errors
+///
+/// The directory cannot be created or locked.
 pub fn make(holder: &Holder) -> Result<Option<AttachmentLock>> {
     let path = directory(holder);
     loop {
@@ -89,12 +101,20 @@ fn lock(path: &Path, how: FlockArg) -> Result<Option<AttachmentLock>> {
 }
 
 /// Records the lease of an attachment.
+///
+/// # Errors
+///
+/// The file cannot be written.
 pub fn record_lease(holder: &Holder, lease: &Lease) -> Result<()> {
     let link = directory(holder).join(LEASE);
     symlink(lease.addresses[0].to_string(), &link).os("symlink", link.display())
 }
 
 /// Finds the lease of an attachment.
+///
+/// # Errors
+///
+/// A file cannot be read.
 pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
     let ours = |lease: &Lease| lease.holders.contains(holder);
     let path = directory(holder);
@@ -112,6 +132,10 @@ pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
 }
 
 /// Removes an attachment with everything that it holds, even if its network namespace is gone.
+///
+/// # Errors
+///
+/// A part cannot be removed.
 pub fn remove(network: &str, holder: &Holder) -> Result<()> {
     if let Some(lease) = lease_of(network, holder)? {
         parent::detach(&lease)?;
@@ -145,6 +169,10 @@ impl Abandoned {
     }
 
     /// Removes the attachment if it is still abandoned: another ADD may have reused its name.
+    ///
+    /// # Errors
+    ///
+    /// A part cannot be removed.
     pub fn remove(&self) -> Result<()> {
         let Some(_lock) = lock(&directory(&self.holder), FlockArg::LockExclusiveNonblock)? else {
             return Ok(());
@@ -155,6 +183,10 @@ impl Abandoned {
 
 /// Finds attachments whose ADD was killed, or whose link is gone with its network namespace. Links are looked for in
 /// this network namespace, and only if the network's bridge exists in it.
+///
+/// # Errors
+///
+/// The directory or the list of links cannot be read.
 pub fn abandoned() -> Result<Vec<Abandoned>> {
     let networks = store::entries(Path::new(ATTACHMENTS))?;
     let links = if networks.is_empty() { Vec::new() } else { parent::links()? };

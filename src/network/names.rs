@@ -64,6 +64,10 @@ pub struct NamesRequest<'a> {
 }
 
 /// Plans the names of a container on a network of Aril, the host's, or pasta's.
+///
+/// # Errors
+///
+/// A name or address is invalid.
 pub fn plan(input: &NamesRequest<'_>) -> Result<Option<Names>> {
     let extensions = input.extensions;
     let named = match mode(extensions)? {

@@ -52,6 +52,10 @@ fn filter_socket() -> Result<Socket> {
 }
 
 /// Leases addresses for a container and records the lease. Creates no link yet.
+///
+/// # Errors
+///
+/// The network does not exist, no address is free, or a port is in use.
 pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
     let network = match store::load(&attachment.network)? {
         Some(network) => network,
@@ -67,6 +71,10 @@ pub fn claim(attachment: &Attachment, holder: &Holder) -> Result<Lease> {
 
 /// Gives the process behind `pidfd` its link with addresses and routes, and publishes its ports. Returns warnings for
 /// the operator: protections that this host cannot provide.
+///
+/// # Errors
+///
+/// The link, its addresses or the published ports cannot be created.
 pub fn attach(
     lease: &Lease,
     rate: Option<Rate>,
@@ -79,6 +87,10 @@ pub fn attach(
 }
 
 /// Does the same for an open network namespace, with a given name for the container's end of the link.
+///
+/// # Errors
+///
+/// As for [`attach`].
 pub fn attach_at(
     lease: &Lease,
     rate: Option<Rate>,
@@ -112,6 +124,10 @@ fn unpublish(lease: &Lease) -> Result<()> {
 }
 
 /// Removes the link and unpublishes the ports, even if the network namespace still exists.
+///
+/// # Errors
+///
+/// The link exists and cannot be removed.
 pub fn detach(lease: &Lease) -> Result<()> {
     let mut batch = Batch::new();
     link::delete(&mut batch, &lease.link);
@@ -122,6 +138,10 @@ pub fn detach(lease: &Lease) -> Result<()> {
 }
 
 /// Returns the first part of an attachment that is missing.
+///
+/// # Errors
+///
+/// A part cannot be examined.
 pub fn missing(lease: &Lease, namespace: BorrowedFd<'_>, name: &str) -> Result<Option<String>> {
     let mut host = routes()?;
     let mut peer = 0;
@@ -156,6 +176,10 @@ pub(super) fn links() -> Result<Vec<String>> {
 }
 
 /// Checks that the kernel and the caller's privileges allow networks.
+///
+/// # Errors
+///
+/// The kernel lacks rtnetlink or nftables, or the process lacks privileges.
 pub fn is_usable() -> Result<()> {
     links()?;
     let table = firewall::is_whole(&mut filter_socket()?);
@@ -163,6 +187,10 @@ pub fn is_usable() -> Result<()> {
 }
 
 /// Returns the network with that name and defines it if it does not exist.
+///
+/// # Errors
+///
+/// The network cannot be defined, or exists with other options.
 pub fn ensure(wanted: &NetworkOptions) -> Result<Network> {
     let network = match store::load(&wanted.name)? {
         Some(network) => network,
@@ -177,6 +205,10 @@ pub fn ensure(wanted: &NetworkOptions) -> Result<Network> {
 }
 
 /// Checks that an existing network agrees with the options.
+///
+/// # Errors
+///
+/// The network has other options.
 pub fn agrees(network: &Network, wanted: &NetworkOptions) -> Result<()> {
     if wanted.subnets.is_empty() {
         return Ok(());
@@ -322,6 +354,10 @@ fn bridge_of(socket: &mut Socket, network: &Network, warnings: &mut Vec<String>)
 }
 
 /// Creates what is missing of a network. Returns a warning about a protection that this host cannot provide.
+///
+/// # Errors
+///
+/// The kernel rejects the bridge, its addresses or the table.
 pub fn make(network: &Network) -> Result<Option<String>> {
     let _lock = store::lock()?;
     make_locked(network).context(|| format!("create network {}", network.name))
@@ -464,6 +500,10 @@ fn with_free_subnet(name: &str, wanted: &NetworkOptions) -> Result<Network> {
 }
 
 /// Defines a network. Its bridge is created with its first container.
+///
+/// # Errors
+///
+/// The name or a subnet is in use, or the kernel rejects a part.
 pub fn create(wanted: &NetworkOptions) -> Result<Network> {
     let network = wanted.network()?;
     let _lock = store::lock()?;
@@ -507,6 +547,10 @@ fn apart_from_others(network: &Network) -> Result<()> {
 }
 
 /// Removes a network without containers.
+///
+/// # Errors
+///
+/// The network does not exist, or has containers.
 pub fn remove(name: &str) -> Result<()> {
     let network = store::get(name)?;
     let _lock = store::lock()?;
@@ -540,17 +584,29 @@ pub fn remove(name: &str) -> Result<()> {
 
 /// Removes `holder` from a lease. With the last holder, unpublishes the ports and frees the addresses. The link is
 /// gone with the network namespace.
+///
+/// # Errors
+///
+/// The lease cannot be read, or a rule or file cannot be removed.
 pub fn release(reference: &Reference, holder: &Holder) -> Result<()> {
     lease::release(reference, holder, unpublish)
         .context(|| format!("leave network {}", reference.network))
 }
 
 /// Leases without a living holder: their containers are gone and did not release them.
+///
+/// # Errors
+///
+/// A file cannot be read.
 pub fn abandoned() -> Result<Vec<Lease>> {
     Ok(lease::all()?.into_iter().filter(Lease::has_no_holder).collect())
 }
 
 /// Unpublishes an abandoned lease's ports and frees its addresses.
+///
+/// # Errors
+///
+/// A rule or file cannot be removed.
 pub fn reclaim(lease: &Lease) -> Result<()> {
     if !lease.has_no_holder() {
         return Ok(());

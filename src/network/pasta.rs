@@ -43,6 +43,10 @@ pub fn is_wanted(extensions: &Extensions) -> bool {
 }
 
 /// Gives the config the network namespace that pasta connects. `privileged`: the runtime is root on the host.
+///
+/// # Errors
+///
+/// The runtime is root, or the config joins a network namespace.
 pub fn edit(spec: &mut Spec, privileged: bool) -> Result<()> {
     if privileged {
         return Err(Error::config(format!("{NETWORK}={NAME} is for rootless containers")));
@@ -71,6 +75,10 @@ fn pid_file(state_directory: &Path) -> PathBuf {
 }
 
 /// Starts pasta and returns when the namespace of `pid` is connected; pasta then runs in the background.
+///
+/// # Errors
+///
+/// pasta is not installed, or fails.
 pub fn start(state_directory: &Path, pid: HostPid) -> Result<()> {
     let output = Command::new(NAME)
         .args(CLOSED)
@@ -97,6 +105,10 @@ pub fn start(state_directory: &Path, pid: HostPid) -> Result<()> {
 }
 
 /// Ends the pasta of a container. Some versions end on their own when the namespace is gone.
+///
+/// # Errors
+///
+/// The process exists and cannot be ended.
 pub fn end(state_directory: &Path) -> Result<()> {
     const ROUNDS: usize = 10;
     const END_MS: i32 = 1000;

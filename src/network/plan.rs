@@ -50,6 +50,10 @@ impl fmt::Display for Attachment {
 }
 
 /// Parses the value of `--network`.
+///
+/// # Errors
+///
+/// The value is none of the modes.
 pub fn mode(extensions: &Extensions) -> Result<Option<Mode>> {
     let Some(text) = extensions.network.as_deref() else { return Ok(None) };
     let (kind, of) = match text.split_once(':') {
@@ -75,6 +79,10 @@ pub fn mode(extensions: &Extensions) -> Result<Option<Mode>> {
 }
 
 /// Returns the attachment, if the mode is `bridge`.
+///
+/// # Errors
+///
+/// A value is invalid, needs root, or needs the mode `bridge`.
 pub fn attachment(extensions: &Extensions, rootless: bool) -> Result<Option<Attachment>> {
     let network = match mode(extensions)? {
         Some(Mode::Bridge(_)) if rootless => {
@@ -144,6 +152,10 @@ fn conflicts(published: &[Published]) -> Result<()> {
 }
 
 /// Sets the config's network namespace as `mode` requires. `path`: the namespace to join, if it is shared.
+///
+/// # Errors
+///
+/// The config joins a network namespace and `mode` requires a new one.
 pub fn edit(spec: &mut Spec, mode: &Mode, path: Option<PathBuf>) -> Result<()> {
     let mut linux = spec.linux().clone().unwrap_or_default();
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();

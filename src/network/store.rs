@@ -28,6 +28,10 @@ const LONGEST: usize = 1 << 20;
 pub struct Lock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
 /// Locks all networks of the host.
+///
+/// # Errors
+///
+/// The directory cannot be created or locked.
 pub fn lock() -> Result<Lock> {
     lock_directory(Path::new(STATE))
 }
@@ -46,6 +50,10 @@ fn file(name: &str) -> PathBuf {
 }
 
 /// Loads a network. Returns `None` if it does not exist.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
 pub fn load(name: &str) -> Result<Option<Network>> {
     let path = file(name);
     let bytes = match record::read(&path, LONGEST) {
@@ -61,6 +69,10 @@ pub fn load(name: &str) -> Result<Option<Network>> {
 }
 
 /// Loads a network. A network that does not exist is an error.
+///
+/// # Errors
+///
+/// The network does not exist, or its file cannot be read.
 pub fn get(name: &str) -> Result<Network> {
     load(name)?.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("network does not exist: {name}"))
@@ -69,6 +81,10 @@ pub fn get(name: &str) -> Result<Network> {
 }
 
 /// Loads all networks, sorted by name.
+///
+/// # Errors
+///
+/// A file cannot be read.
 pub fn all() -> Result<Vec<Network>> {
     let mut networks = Vec::new();
     for name in entries(Path::new(DEFINITIONS))? {
@@ -80,6 +96,10 @@ pub fn all() -> Result<Vec<Network>> {
 }
 
 /// Writes a network's definition.
+///
+/// # Errors
+///
+/// The file cannot be written.
 pub fn save(network: &Network) -> Result<()> {
     closed::directory(Path::new(DEFINITIONS))?;
     let text = serde_json::to_vec_pretty(network)
@@ -89,6 +109,10 @@ pub fn save(network: &Network) -> Result<()> {
 }
 
 /// Removes a network's definition.
+///
+/// # Errors
+///
+/// The file cannot be removed.
 pub fn remove(name: &str) -> Result<()> {
     unlink(&file(name))
 }

@@ -50,6 +50,11 @@ pub struct Options {
     pub notify_directory: Option<PathBuf>,
 }
 
+/// Compiles the plan of a container.
+///
+/// # Errors
+///
+/// The spec or an option is invalid, or this host cannot run it.
 pub fn container(
     id: &ContainerId,
     spec: &Spec,
@@ -200,6 +205,10 @@ pub struct ExecOptions {
 }
 
 /// Compiles `process` for a running container that was made from `spec` and `grant`.
+///
+/// # Errors
+///
+/// The process is invalid.
 pub fn exec(
     id: &ContainerId,
     spec: &Spec,
@@ -254,6 +263,10 @@ pub struct Running<'a> {
 }
 
 /// Compiles the script that opens the sources on the host, then mounts them in the container. It executes no program.
+///
+/// # Errors
+///
+/// A mount is invalid for a running container.
 pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
     let has = |kind: Kind| running.kinds & kind.flag() != 0;
     let linux = running.spec.linux().as_ref();
@@ -278,6 +291,10 @@ pub fn added_mounts(running: &Running<'_>) -> Result<(Script, Vec<String>)> {
 }
 
 /// Compiles the script that removes mounts of the container.
+///
+/// # Errors
+///
+/// A destination is the root, or invalid.
 pub fn removed_mounts(rootfs: &Path, mounts: &[Mount]) -> Result<Script> {
     Ok(inside(Vec::new(), rootfs::plan::running::removal(rootfs, mounts)?))
 }

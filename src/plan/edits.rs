@@ -49,6 +49,10 @@ pub struct Edits {
 
 impl Edits {
     /// Applies the changes. `warn` gets a message for each unknown capability, which a newer caller may know.
+    ///
+    /// # Errors
+    ///
+    /// A value is invalid.
     pub fn apply(&self, mut process: Process, warn: &dyn Fn(&str)) -> Result<Process> {
         process.set_args(Some(self.args.clone()));
         if let Some(cwd) = &self.cwd {

@@ -65,6 +65,11 @@ pub struct ProcessFacts {
 }
 
 impl HostFacts {
+    /// Reads the facts.
+    ///
+    /// # Errors
+    ///
+    /// The rootfs is invalid, or a fact cannot be read.
     pub fn gather(
         spec: &Spec,
         extensions: &Extensions,

@@ -56,6 +56,11 @@ pub struct Compiled {
     pub warnings: Vec<String>,
 }
 
+/// Compiles the steps and the program of a process.
+///
+/// # Errors
+///
+/// The process is invalid, or this host cannot run it.
 pub fn compile(input: &ProcessRequest<'_>) -> Result<Compiled> {
     let container = match input.kind {
         ProcessKind::Init { .. } => None,

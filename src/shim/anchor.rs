@@ -33,6 +33,11 @@ pub struct Started {
     pub errors: OwnedFd,
 }
 
+/// Starts the anchor of a pod.
+///
+/// # Errors
+///
+/// The process cannot be cloned or executed.
 pub fn start(pod: &Pod) -> Result<Started> {
     let own = std::env::current_exe().os("readlink", "/proc/self/exe")?;
     let own = c_path("own path", &own)?;
@@ -52,6 +57,10 @@ pub fn start(pod: &Pod) -> Result<Started> {
 impl Started {
     /// Reads the answer. `None` before it is complete. The first line is the pid; the second shows that the process is
     /// ready.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, with the reason that it wrote.
     pub fn answer(&self, said: &mut String) -> Option<Result<i32>> {
         let mut buffer = [0; 64];
         match nix::unistd::read(&self.ready, &mut buffer) {
@@ -68,6 +77,10 @@ impl Started {
 }
 
 /// Runs the anchor's action, in the process that [`start`] has started.
+///
+/// # Errors
+///
+/// The namespaces or the empty root cannot be created.
 pub fn anchor(command_line: &[OsString]) -> std::result::Result<(), Status> {
     const LIMIT: u64 = 1 << 20;
     seal(command_line)?;

@@ -32,6 +32,10 @@ pub struct Asked {
 
 impl Asked {
     /// Decodes the request. `grpc`: GRPC_ADDRESS is set, which daemons do since they read JSON.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no protobuf message.
     pub fn parse(stdin: &[u8], flags: &Flags, grpc: bool) -> Result<Self, Status> {
         let message = Message::parse(stdin)?;
         // Options decode as parameters, too: their type and value would be id and namespace.

@@ -58,6 +58,10 @@ impl Command<'_> {
     }
 
     /// Starts the command and returns its pid; the server reaps it like every child.
+    ///
+    /// # Errors
+    ///
+    /// The binary is not found, or cannot be executed.
     pub fn spawn(&self, stdio: [BorrowedFd; 3]) -> Result<i32> {
         let argv = self.argv()?;
         let cwd = c_path("bundle", self.bundle)?;
@@ -95,6 +99,10 @@ fn refused(program: &CString, cwd: &Path, refusal: Refusal) -> Error {
 }
 
 /// Starts another program, with these arguments, variables and descriptors from 3 on.
+///
+/// # Errors
+///
+/// The program is not found, or cannot be executed.
 pub fn spawn_logger(
     argv: &[CString],
     env: &[CString],
@@ -120,6 +128,10 @@ pub fn environment() -> Vec<CString> {
 }
 
 /// Creates a file in memory, which needs no reader while the command runs.
+///
+/// # Errors
+///
+/// No memory or descriptor is free.
 pub fn scratch(text: &[u8]) -> Result<OwnedFd> {
     let fd = memfd_create(c"aril-shim", MFdFlags::MFD_CLOEXEC).os("memfd_create", "")?;
     if !text.is_empty() {
@@ -176,6 +188,10 @@ pub fn why(log: Option<&Path>, output: &str, ended: Ended) -> String {
 }
 
 /// Reads the number in a pid file of the runtime.
+///
+/// # Errors
+///
+/// The file is missing, or contains no number.
 pub fn read_pid(path: &Path) -> Result<i32> {
     let text = record::read(path, 32)?;
     let text = String::from_utf8_lossy(&text);

@@ -18,6 +18,10 @@ pub struct ConsoleSocket {
 
 impl ConsoleSocket {
     /// Creates the socket. `number`: that of the call.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be created.
     pub fn bind(shim: &Path, number: u64) -> Result<Self> {
         let path = PathBuf::from(format!("{}.{number}", shim.display()));
         let listener = UnixListener::bind(&path).os("bind", path.display())?;
@@ -28,6 +32,10 @@ impl ConsoleSocket {
     }
 
     /// Receives the master. The command has ended: it has sent the master, or failed.
+    ///
+    /// # Errors
+    ///
+    /// The command has sent no terminal.
     pub fn receive(&self) -> Result<OwnedFd> {
         let (connection, _) = self
             .listener
@@ -49,6 +57,10 @@ impl Drop for ConsoleSocket {
 }
 
 /// Removes the sockets of a shim that was killed.
+///
+/// # Errors
+///
+/// The directory cannot be read.
 pub fn remove_left(shim: &Path) -> Result<()> {
     let (Some(dir), Some(name)) = (shim.parent(), shim.file_name()) else {
         return Err(Error::system(format!("{}: not a socket's path", shim.display())));

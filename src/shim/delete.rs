@@ -23,6 +23,11 @@ pub const ATTEMPTS: u32 = 5;
 /// Exit status of a process that was killed.
 const KILLED: u64 = 128 + libc::SIGKILL as u64;
 
+/// Runs the action `delete`.
+///
+/// # Errors
+///
+/// A container or mount cannot be removed.
 pub fn delete(flags: &Flags) -> std::result::Result<(), Status> {
     let here = std::env::current_dir().os("getcwd", "")?;
     let bundle = if flags.bundle.as_os_str().is_empty() { here } else { flags.bundle.clone() };

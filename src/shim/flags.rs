@@ -30,6 +30,11 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Parses the command line.
+    ///
+    /// # Errors
+    ///
+    /// The namespace, the id or the action is missing or invalid.
     pub fn parse(words: &[OsString]) -> Result<Self> {
         let mut flags = Self {
             action: Action::Serve,

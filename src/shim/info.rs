@@ -16,6 +16,11 @@ use crate::sys::pidfd;
 pub const NAME: &str = "io.containerd.aril.v2";
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
+/// Prints the description.
+///
+/// # Errors
+///
+/// The options on stdin cannot be decoded, or the runtime fails.
 pub fn info() -> Result<(), Status> {
     const LIMIT: u64 = 4 << 20;
     let mut stdin = Vec::new();

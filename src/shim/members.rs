@@ -22,6 +22,10 @@ fn file(home: &Path, id: &str) -> PathBuf {
 }
 
 /// Records a container, before anything of it exists.
+///
+/// # Errors
+///
+/// The file cannot be written.
 pub fn add(home: &Path, id: &str, member: &Member) -> Result<()> {
     let text = serde_json::to_vec(member).map_err(|e| Error::system(e.to_string()))?;
     record::write(&file(home, id), 0o600, &text)

@@ -26,6 +26,10 @@ impl Home {
     }
 
     /// Enters the namespaces of a pod. After a failure the shim is in its own namespaces again.
+    ///
+    /// # Errors
+    ///
+    /// A namespace cannot be created or entered.
     pub fn leave_for(&mut self, pod: &Pod) -> Result<()> {
         let plan = pod.plan(None)?;
         let own = [c"/proc/self/ns/net", c"/proc/self/ns/ipc", c"/proc/self/ns/uts"];
@@ -44,6 +48,10 @@ impl Home {
 }
 
 /// Executes the whole plan in this process.
+///
+/// # Errors
+///
+/// A namespace cannot be created or entered.
 pub fn enter(plan: &Plan) -> Result<()> {
     let proc = Proc::of_the_host()?;
     let joins = plan.joined_before_clone.iter().cloned().map(Step::Join);

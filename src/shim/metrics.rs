@@ -84,6 +84,10 @@ const MEMORY_STAT_V1: [&str; 32] = [
 ];
 
 /// Reads the metrics. `None` if the cgroup does not exist.
+///
+/// # Errors
+///
+/// A file of the cgroup cannot be read.
 pub fn read(paths: &Paths) -> Result<Option<Any>> {
     if !paths.values().any(|dir| dir.exists()) {
         return Ok(None);

@@ -46,6 +46,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Decodes the options of a request.
+    ///
+    /// # Errors
+    ///
+    /// The type is unknown, or the message or TOML cannot be decoded.
     pub fn decode(any: &Any) -> std::result::Result<Self, Status> {
         // Clients may put a host before the name.
         let name = any.type_url.rsplit('/').next().unwrap_or_default();
@@ -123,6 +128,10 @@ impl Options {
     }
 
     /// Returns the rules of the operator for annotations.
+    ///
+    /// # Errors
+    ///
+    /// A pattern is no key or prefix of an annotation.
     pub fn rules(&self) -> Result<Rules> {
         let mut rules = Rules::default();
         self.allow_annotations.iter().try_for_each(|text| rules.allow(text))?;
@@ -165,6 +174,11 @@ impl Options {
         Some(())
     }
 
+    /// Stores the options in the bundle.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
     pub fn store(&self, bundle: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).map_err(|e| Error::system(e.to_string()))?;
         record::write(&bundle.join(FILE), 0o600, &text)
@@ -182,6 +196,11 @@ impl Options {
         Path::new(root).join(namespace)
     }
 
+    /// Returns the path of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// No such program is found.
     pub fn binary(&self) -> Result<CString> {
         let name = if self.binary_name.is_empty() { "aril" } else { &self.binary_name };
         let found = find(name).ok_or_else(|| {

@@ -47,6 +47,11 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Decodes the configuration of a pod.
+    ///
+    /// # Errors
+    ///
+    /// The message cannot be decoded, or requests namespaces that need another sandboxer.
     pub fn parse(options: &Any, netns: &str) -> std::result::Result<Self, Status> {
         let netns = Some(netns).filter(|path| !path.is_empty()).map(PathBuf::from);
         let name = options.type_url.rsplit('/').next().unwrap_or_default();
@@ -93,6 +98,10 @@ impl Pod {
     }
 
     /// Plans the namespaces of the process that keeps them.
+    ///
+    /// # Errors
+    ///
+    /// The namespaces or sysctls are invalid.
     pub fn plan(&self, user: Option<&Path>) -> Result<Plan> {
         let namespace = |kind, path: Option<&Path>| {
             let mut namespace = LinuxNamespace::default();
@@ -123,6 +132,10 @@ impl Pod {
     }
 
     /// Creates the files of the pod, and its shared memory.
+    ///
+    /// # Errors
+    ///
+    /// A file or mount cannot be created.
     pub fn furnish(&self, bundle: &Path) -> Result<()> {
         let own = nix::unistd::gethostname().os("gethostname", "")?;
         let hostname = match self.hostname.as_str() {
@@ -154,6 +167,10 @@ impl Pod {
     }
 
     /// Adds the pod's settings to a container's config.json, except where the config has its own.
+    ///
+    /// # Errors
+    ///
+    /// The container's config cannot be read or written.
     pub fn share(&self, pod: &Path, container: &Path) -> Result<()> {
         const LIMIT: usize = 16 << 20;
         let path = container.join("config.json");

@@ -34,6 +34,11 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Decodes a mount.
+    ///
+    /// # Errors
+    ///
+    /// The message cannot be decoded.
     pub fn parse(bytes: &[u8]) -> std::result::Result<Self, Status> {
         let message = Message::parse(bytes)?;
         Ok(Self {
@@ -56,6 +61,10 @@ pub fn directory(bundle: &Path) -> PathBuf {
 }
 
 /// Mounts all of them, or none.
+///
+/// # Errors
+///
+/// The kernel rejects a mount, or a target leads out of the rootfs.
 pub fn mount(bundle: &Path, mounts: &[Mount]) -> Result<()> {
     let rootfs = directory(bundle);
     for one in mounts {
@@ -281,6 +290,10 @@ impl Drop for Within {
 }
 
 /// Unmounts everything that is mounted there. A missing mount or bundle is no error.
+///
+/// # Errors
+///
+/// The kernel rejects the unmount.
 pub fn unmount(bundle: &Path) -> Result<()> {
     let rootfs = directory(bundle);
     // A bundle belongs to the engine, but file systems in its rootfs do not.

@@ -101,6 +101,10 @@ pub struct Server {
 
 impl Server {
     /// Creates the server. All signals are blocked from here on.
+    ///
+    /// # Errors
+    ///
+    /// The event loop or a descriptor cannot be created.
     pub fn new(
         namespace: &str,
         socket: PathBuf,
@@ -148,6 +152,10 @@ impl Server {
     }
 
     /// Runs until the end of the shim.
+    ///
+    /// # Errors
+    ///
+    /// The event loop fails.
     pub fn run(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 16];
         while !self.is_over(Instant::now()) {

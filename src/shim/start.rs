@@ -41,6 +41,11 @@ use std::os::fd::AsRawFd;
 const SOCKETS: &str = "/run/containerd/s";
 const ADDRESS: &str = "address";
 
+/// Runs the action `start`.
+///
+/// # Errors
+///
+/// The options are invalid, or the server cannot be started.
 pub fn start(flags: &Flags) -> std::result::Result<(), Status> {
     const LIMIT: u64 = 4 << 20;
     let mut stdin = Vec::new();
@@ -103,6 +108,10 @@ fn lock(dir: &Path) -> Result<Flock<File>> {
 /// Removes the sockets of shims that have ended. No call follows for a shim that is killed before containerd has
 /// connected to it, so every start and delete does this. It reads the kernel's list, because a connection would wake
 /// each shim of the host.
+///
+/// # Errors
+///
+/// The kernel's list of sockets cannot be read.
 pub fn sweep(dir: &Path) -> Result<()> {
     let entries = || std::fs::read_dir(dir).into_iter().flatten().flatten();
     if entries().next().is_none() {
@@ -128,6 +137,10 @@ fn is_name(path: &Path) -> bool {
 }
 
 /// Returns true if a shim listens there. A socket without a listener is removed.
+///
+/// # Errors
+///
+/// The path is no socket that this process may connect to.
 pub fn answers(path: &Path) -> Result<bool> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let end = socket(AddressFamily::Unix, SockType::Stream, flags, None).os("socket", "")?;
@@ -146,6 +159,10 @@ pub fn answers(path: &Path) -> Result<bool> {
 
 /// Returns true if the shim there answers. The connections of a shim that is being killed may be closed, which
 /// containerd has noticed, while its listener still exists.
+///
+/// # Errors
+///
+/// As for [`answers`].
 pub fn is_served(path: &Path) -> Result<bool> {
     const PATIENCE: Duration = Duration::from_secs(2);
     if !answers(path)? {

@@ -177,6 +177,11 @@ pub enum Relayed {
     All,
 }
 
+/// Opens the streams of a process.
+///
+/// # Errors
+///
+/// A stream has an unknown scheme, or cannot be opened.
 pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
     let Wanted { stdio, owner, relayed } = wanted;
     let [stdin, stdout, stderr] =
@@ -266,6 +271,11 @@ fn with_both(program: Logger, readers: Vec<OwnedFd>) -> Result<(Logger, [OwnedFd
     Ok((program, [next()?, next()?]))
 }
 
+/// Opens /dev/null.
+///
+/// # Errors
+///
+/// The device is missing.
 pub fn null_device() -> Result<OwnedFd> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     null.map(OwnedFd::from).os("open", "/dev/null")

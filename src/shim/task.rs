@@ -418,6 +418,10 @@ fn status(process: &Process, paused: bool) -> u64 {
 }
 
 /// Checks an id, which becomes part of the names of files in the bundle.
+///
+/// # Errors
+///
+/// The id is empty, too long, or contains other characters.
 pub fn check_name(name: &str) -> Result<(), Status> {
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c));
     if name.is_empty() || name.len() > 128 || name.starts_with('.') || name.contains(odd) {

@@ -44,6 +44,10 @@ impl Connection {
     }
 
     /// Reads the available bytes.
+    ///
+    /// # Errors
+    ///
+    /// The peer has disconnected.
     pub fn fill(&mut self) -> Result<(), Closed> {
         let mut buffer = [0; 8192];
         loop {
@@ -66,6 +70,10 @@ impl Connection {
     }
 
     /// Returns the next whole frame.
+    ///
+    /// # Errors
+    ///
+    /// The peer sends no ttrpc frame, or one that is too long.
     pub fn frame(&mut self) -> Result<Option<Frame>, Closed> {
         let Some(header) = self.input.get(..HEADER) else { return Ok(None) };
         let word = |at: usize| {
@@ -89,6 +97,10 @@ impl Connection {
     }
 
     /// Writes as much as the peer accepts now; the rest waits for [`Connection::flush`].
+    ///
+    /// # Errors
+    ///
+    /// The peer has disconnected, or does not read its answers.
     pub fn send(&mut self, stream: u32, kind: u8, payload: &[u8]) -> Result<(), Closed> {
         if self.output.len() > UNREAD {
             return Err(Closed);
@@ -97,6 +109,11 @@ impl Connection {
         self.flush()
     }
 
+    /// Writes waiting bytes.
+    ///
+    /// # Errors
+    ///
+    /// The peer has disconnected.
     pub fn flush(&mut self) -> Result<(), Closed> {
         while !self.output.is_empty() {
             match write(&self.socket, &self.output) {
@@ -139,6 +156,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Decodes a call.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no protobuf message.
     pub fn parse(bytes: &[u8]) -> Result<Self, Status> {
         let message = Message::parse(bytes)?;
         Ok(Self {

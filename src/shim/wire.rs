@@ -21,6 +21,11 @@ enum Value<'a> {
 pub struct Message<'a>(Vec<(u64, Value<'a>)>);
 
 impl<'a> Message<'a> {
+    /// Parses a message.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no protobuf message.
     pub fn parse(mut bytes: &'a [u8]) -> Result<Self, Status> {
         let malformed = || Status::new(Code::InvalidArgument, "malformed protobuf message");
         let mut fields = Vec::new();
@@ -52,6 +57,11 @@ impl<'a> Message<'a> {
         self.all(field).last().unwrap_or_default()
     }
 
+    /// Returns a text; empty without the field.
+    ///
+    /// # Errors
+    ///
+    /// The text is not UTF-8.
     pub fn text(&self, field: u64) -> Result<&'a str, Status> {
         text(self.bytes(field))
     }
@@ -64,10 +74,20 @@ impl<'a> Message<'a> {
         })
     }
 
+    /// Returns the texts of a repeated field.
+    ///
+    /// # Errors
+    ///
+    /// A text is not UTF-8.
     pub fn texts(&self, field: u64) -> Result<Vec<String>, Status> {
         self.all(field).map(|bytes| text(bytes).map(str::to_owned)).collect()
     }
 
+    /// Returns a message; empty without the field.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no protobuf message.
     pub fn message(&self, field: u64) -> Result<Message<'a>, Status> {
         Message::parse(self.bytes(field))
     }
@@ -207,6 +227,11 @@ impl Any {
         Self { type_url: type_url.to_owned(), value: value.into() }
     }
 
+    /// Parses a message.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no protobuf message.
     pub fn parse(bytes: &[u8]) -> Result<Self, Status> {
         let any = Message::parse(bytes)?;
         Ok(Self::new(any.text(1)?, any.bytes(2)))

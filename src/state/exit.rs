@@ -55,6 +55,10 @@ pub struct ExitFile(File);
 
 impl ExitFile {
     /// Creates the file and takes its lock.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be created or locked.
     pub fn make(slot: &Slot) -> Result<Self> {
         let path = path(slot);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
@@ -65,12 +69,20 @@ impl ExitFile {
     }
 
     /// Takes the open and locked file from this process's standard output.
+    ///
+    /// # Errors
+    ///
+    /// Standard output is no file.
     pub fn inherited() -> Result<Self> {
         let file = std::io::stdout().as_fd().try_clone_to_owned().os("dup", "stdout")?;
         Ok(Self(file.into()))
     }
 
     /// Writes the end in one write(2): a reader sees all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
     pub fn record(&self, exit: &Exit) -> Result<()> {
         let text = serde_json::to_vec(exit)
             .map_err(|e| Error::system(format!("encode the exit status: {e}")))?;
@@ -78,6 +90,10 @@ impl ExitFile {
     }
 
     /// Returns true if the container has been deleted.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be examined.
     pub fn is_deleted(&self) -> Result<bool> {
         Ok(self.0.metadata().os("fstat", EXIT)?.nlink() == 0)
     }
@@ -103,6 +119,10 @@ fn open(slot: &Slot) -> Result<Option<File>> {
 }
 
 /// Reads the end without waiting.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
 pub fn ending(slot: &Slot) -> Result<Ending> {
     let Some(file) = open(slot)? else { return Ok(Ending::Unattended) };
     match read(&file)? {
@@ -117,6 +137,10 @@ pub fn ending(slot: &Slot) -> Result<Ending> {
 }
 
 /// Waits for the process that waits for the container, then reads the end. Never returns [`Ending::Awaited`].
+///
+/// # Errors
+///
+/// The file cannot be locked or read.
 pub fn wait_for_ending(slot: &Slot) -> Result<Ending> {
     let Some(file) = open(slot)? else { return Ok(Ending::Unattended) };
     while let Err(e) = file.lock_shared() {

@@ -122,6 +122,10 @@ impl Observed {
 }
 
 /// Returns the container's present status. Frozen takes precedence, as in runc, also if another program froze the cgroup.
+///
+/// # Errors
+///
+/// The process or the freezer cannot be examined.
 pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
     if record.init_process_pid.0 == 0 {
         // The kernel has released the lock of a killed create.
@@ -142,6 +146,10 @@ pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
 }
 
 /// Returns the kernel's id of the present boot.
+///
+/// # Errors
+///
+/// procfs is not mounted.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let mut id = [0; 64];

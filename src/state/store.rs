@@ -82,6 +82,10 @@ impl Store {
     }
 
     /// Locks the state root, for decisions that depend on all containers.
+    ///
+    /// # Errors
+    ///
+    /// The root cannot be created or locked.
     pub fn lock_all(&self) -> Result<Flock<File>> {
         self.make_root()?;
         let directory = File::open(&self.root).os("open", self.root.display())?;
@@ -102,6 +106,10 @@ impl Store {
 
     /// Creates the directory of a new container and takes its lock. Of two creates of one id, the mkdir(2) of one succeeds. If
     /// `reconcile` removes the directory before the lock is taken, it is created again.
+    ///
+    /// # Errors
+    ///
+    /// A container has the id, or the directory cannot be created.
     pub fn create(&self, id: &ContainerId) -> Result<Slot> {
         loop {
             let mut slot = self.make(id)?;
@@ -131,6 +139,10 @@ impl Store {
     }
 
     /// Opens the directory of an existing container without its lock, for verbs that change nothing.
+    ///
+    /// # Errors
+    ///
+    /// The container does not exist.
     pub fn open(&self, id: &ContainerId) -> Result<Slot> {
         let path = self.root.join(id);
         match fs::symlink_metadata(&path) {
@@ -144,6 +156,10 @@ impl Store {
     }
 
     /// Opens and locks the directory of an existing container.
+    ///
+    /// # Errors
+    ///
+    /// The container does not exist, or another verb holds the lock.
     pub fn lock(&self, id: &ContainerId) -> Result<Slot> {
         let mut slot = self.open(id)?;
         slot.take_lock(id)?;
@@ -152,6 +168,10 @@ impl Store {
     }
 
     /// Opens and locks the directory, and waits without a limit for another verb.
+    ///
+    /// # Errors
+    ///
+    /// The container does not exist.
     pub fn lock_patiently(&self, id: &ContainerId) -> Result<Slot> {
         loop {
             match self.lock(id) {
@@ -162,6 +182,10 @@ impl Store {
     }
 
     /// Lists the ids with a directory, sorted. A missing root has none.
+    ///
+    /// # Errors
+    ///
+    /// The root cannot be read.
     pub fn ids(&self) -> Result<Vec<ContainerId>> {
         let entries = match fs::read_dir(&self.root) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -240,11 +264,19 @@ impl Slot {
     }
 
     /// Takes the lock again. The container may have been deleted in the meantime.
+    ///
+    /// # Errors
+    ///
+    /// The container has been deleted, or another verb holds the lock.
     pub fn relock(&mut self, id: &ContainerId) -> Result<()> {
         if self.lock.is_none() { self.take_lock(id) } else { Ok(()) }
     }
 
     /// Reads the record, or the intent if there is no record yet. `None` if a create was killed before it wrote either.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be read or has a later format.
     pub fn read(&self) -> Result<Option<Record>> {
         match self.read_file(RECORD) {
             Ok(None) => self.read_intent(),
@@ -253,6 +285,10 @@ impl Slot {
     }
 
     /// Reads the intent, which has no process.
+    ///
+    /// # Errors
+    ///
+    /// The intent cannot be read or has a later format.
     pub fn read_intent(&self) -> Result<Option<Record>> {
         self.read_file(INTENT)
     }
@@ -275,17 +311,30 @@ impl Slot {
     }
 
     /// Writes the intent, before any effect.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
     pub fn write_intent(&self, record: &Record) -> Result<()> {
         self.prepare_file(INTENT, record)?
             .commit()
             .context(|| "write the container's record".to_owned())
     }
 
+    /// Writes the record.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
     pub fn write(&self, record: &Record) -> Result<()> {
         self.prepare(record)?.commit().context(|| "write the container's record".to_owned())
     }
 
     /// Writes the record to a temporary file, for [`Prepared::commit`] once it is true.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
     pub fn prepare(&self, record: &Record) -> Result<Prepared> {
         self.prepare_file(RECORD, record)
     }
@@ -297,21 +346,40 @@ impl Slot {
             .context(|| "write the container's record".to_owned())
     }
 
+    /// Writes the config.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
     pub fn write_config(&self, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(CONFIG);
         record::write(&path, 0o600, bytes).context(|| "keep the container's config".to_owned())
     }
 
+    /// Reads the config.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
     pub fn read_config(&self) -> Result<Vec<u8>> {
         record::read(&self.path.join(CONFIG), LONGEST)
     }
 
     /// Creates the FIFO at which init waits. Init inherits a descriptor, so the file is not accessible to other users.
+    ///
+    /// # Errors
+    ///
+    /// The FIFO cannot be created.
     pub fn make_fifo(&self) -> Result<()> {
         let path = self.fifo();
         nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).os("mkfifo", path.display())
     }
 
+    /// Removes the FIFO.
+    ///
+    /// # Errors
+    ///
+    /// The FIFO exists and cannot be removed.
     pub fn remove_fifo(&self) -> Result<()> {
         match fs::remove_file(self.fifo()) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -322,6 +390,10 @@ impl Slot {
     }
 
     /// Removes the directory: first the files that always exist, by name, then all others if the directory is not empty.
+    ///
+    /// # Errors
+    ///
+    /// A file or the directory cannot be removed.
     pub fn remove(&self) -> Result<()> {
         for name in [RECORD, CONFIG, INTENT] {
             let _ = fs::remove_file(self.path.join(name));

@@ -75,6 +75,10 @@ pub struct Claim {
 impl Volumes {
     /// Volumes of the caller: in `ARIL_VOLUMES` if set; for root in /var/lib/aril/volumes, which outlives a reboot;
     /// otherwise in the user's data directory (`XDG_DATA_HOME`).
+    ///
+    /// # Errors
+    ///
+    /// There is no home directory.
     pub fn of_the_caller() -> Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let home = || {
@@ -108,6 +112,10 @@ impl Volumes {
     }
 
     /// Creates an empty volume. Fails if it exists.
+    ///
+    /// # Errors
+    ///
+    /// The name is invalid, a volume has it, or the directory cannot be created.
     pub fn create(&self, name: &str) -> Result<()> {
         plan::check_name(name)?;
         match fs::symlink_metadata(self.directory(name)) {
@@ -131,6 +139,10 @@ impl Volumes {
     }
 
     /// Lists all volumes, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
     pub fn list(&self) -> Result<Vec<Volume>> {
         let entries = match fs::read_dir(&self.root) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,6 +160,10 @@ impl Volumes {
     }
 
     /// Finds a volume with its users.
+    ///
+    /// # Errors
+    ///
+    /// The volume does not exist.
     pub fn find(&self, name: &str) -> Result<Volume> {
         plan::check_name(name)?;
         let path = self.source(name);
@@ -165,6 +181,10 @@ impl Volumes {
     }
 
     /// Removes a volume. Fails while a container uses it.
+    ///
+    /// # Errors
+    ///
+    /// The volume does not exist, is in use, or cannot be removed.
     pub fn remove(&self, name: &str) -> Result<()> {
         plan::check_name(name)?;
         let directory = self.directory(name);
@@ -187,6 +207,10 @@ impl Volumes {
     }
 
     /// Claims the volume for a container with state directory `user`. Creates the volume if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// The name is invalid, or the volume cannot be created or locked.
     pub fn claim(&self, name: &str, user: &Path) -> Result<Claim> {
         plan::check_name(name)?;
         let what = || format!("use volume {name}");
@@ -237,6 +261,10 @@ impl MountedVolume {
     }
 
     /// Claims the volume: see [`Volumes::claim`].
+    ///
+    /// # Errors
+    ///
+    /// The name is invalid, or the volume cannot be created or locked.
     pub fn claim(&self, user: &Path) -> Result<Claim> {
         self.all.claim(&self.name, user)
     }
@@ -244,6 +272,10 @@ impl MountedVolume {
 
 impl Claim {
     /// Records that the copy is complete.
+    ///
+    /// # Errors
+    ///
+    /// The files cannot be written.
     pub fn filled(self) -> Result<()> {
         if self.fill {
             record::write(&self.directory.join(FILLED), 0o600, b"")?;

@@ -26,6 +26,10 @@ pub struct VolumeOption {
 
 /// Parses `NAME:/PATH[:OPTIONS]` or `HOST:/PATH[:OPTIONS]`; options are separated by commas. A host path contains
 /// a slash, or is `.` or `..`; a volume's name contains none.
+///
+/// # Errors
+///
+/// The text has another form, or an option is unknown.
 pub fn volume(text: &str) -> Result<VolumeOption> {
     let wrong = |why: &str| {
         Error::new(Kind::Usage, format!("invalid value {text:?} for flag --volume: {why}"))
@@ -73,6 +77,10 @@ impl VolumeOption {
 }
 
 /// Returns an error if two mounts of flags have one destination: the later mount would hide the earlier one.
+///
+/// # Errors
+///
+/// Two mounts have one destination.
 pub fn check_places(mounts: &[Mount]) -> Result<()> {
     let places: Vec<_> = mounts.iter().map(|mount| clean(mount.destination())).collect();
     match places.iter().enumerate().find(|(at, place)| places[..*at].contains(place)) {
@@ -85,6 +93,10 @@ pub fn check_places(mounts: &[Mount]) -> Result<()> {
 }
 
 /// Parses `/PATH`, `/PATH:SIZE` or `/PATH:OPTIONS`.
+///
+/// # Errors
+///
+/// The text has another form.
 pub fn tmpfs(text: &str) -> Result<Mount> {
     let (path, rest) = match text.split_once(':') {
         Some((path, rest)) => (path, Some(rest)),
@@ -113,6 +125,10 @@ fn mount(destination: &Path, kind: &str, source: &Path, options: Vec<String>) ->
 }
 
 /// Checks a volume's name: a letter or digit, then letters, digits, `_`, `.` and `-`. It is one component of a path.
+///
+/// # Errors
+///
+/// The name has another form.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |b: u8| b.is_ascii_alphanumeric();
     let fine = name.len() <= 128

@@ -12,6 +12,11 @@ use crate::error::Result;
 /// Unit of `cpuacct.stat`: the kernel's USER_HZ is 100 on every supported architecture.
 const TICK: u64 = 1_000_000_000 / 100;
 
+/// Reads the statistics of cgroup v1.
+///
+/// # Errors
+///
+/// A file exists and cannot be read.
 pub fn read(paths: &Paths) -> Result<Stats> {
     let files = |controller| paths.get(controller).map(|dir| Files(dir));
     let mut stats = Stats::default();

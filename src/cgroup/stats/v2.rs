@@ -9,6 +9,11 @@ use super::{
 use crate::cgroup::Paths;
 use crate::error::Result;
 
+/// Reads the statistics of cgroup v2.
+///
+/// # Errors
+///
+/// A file exists and cannot be read.
 pub fn read(paths: &Paths) -> Result<Stats> {
     let Some(files) = paths.get("").map(|dir| Files(dir)) else { return Ok(Stats::default()) };
     Ok(Stats {

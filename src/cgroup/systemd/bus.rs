@@ -64,6 +64,11 @@ pub struct Bus {
 }
 
 impl Bus {
+    /// Connects to the systemd of the host, or of the caller with `user`.
+    ///
+    /// # Errors
+    ///
+    /// No socket accepts the connection and authentication within the time limit.
     pub fn connect(user: bool) -> Result<Self> {
         let addresses = if user { user_addresses()? } else { system_addresses() };
         let mut refused = None;
@@ -118,6 +123,10 @@ impl Bus {
     }
 
     /// Calls a method of systemd's manager.
+    ///
+    /// # Errors
+    ///
+    /// The connection fails or the time limit is reached. An error that systemd returns is part of the result.
     pub fn call(&mut self, member: &'static str, arguments: &[Value]) -> Result<Answer> {
         let serial = self.queue(&Method { member, ..MANAGER }, arguments);
         let unsent = std::mem::take(&mut self.unsent);
@@ -139,6 +148,10 @@ impl Bus {
     }
 
     /// Waits for the result of a job that a call has started.
+    ///
+    /// # Errors
+    ///
+    /// The connection fails or the time limit is reached.
     pub fn wait_for(&mut self, job: &str) -> Result<String> {
         loop {
             if let Some(at) = self.ended.iter().position(|(ended, _)| ended == job) {

@@ -13,6 +13,10 @@ use crate::error::{Error, Kind, OsContext, Result};
 use crate::id::HostPid;
 
 /// Finds the systemd of this host, or of this user.
+///
+/// # Errors
+///
+/// No systemd answers, or its cgroup is unknown.
 pub fn find(user: bool) -> Result<Manager> {
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(Error::system(
@@ -134,6 +138,10 @@ fn wait_for_end(file: &Path) {
 
 /// Creates the unit around `pid`. With `settled`, returns when systemd has moved the process and written its values,
 /// otherwise as soon as systemd has accepted the unit.
+///
+/// # Errors
+///
+/// systemd rejects the unit, or its job fails.
 pub fn start(unit: &Unit, pid: HostPid, settled: bool) -> Result<()> {
     let mut bus = Bus::connect(unit.user)?;
     start_on(&mut bus, unit, pid, settled)
@@ -181,6 +189,10 @@ fn ask(bus: &mut Bus, unit: &Unit, pid: HostPid, recent: bool) -> Result<Answer>
 
 /// Moves `pid` into the unit of this cgroup (systemd 238). A user's systemd asks the systemd of the host if it lacks
 /// permission.
+///
+/// # Errors
+///
+/// systemd rejects the process: before version 238 the call does not exist.
 pub fn attach(paths: &Paths, pid: HostPid) -> Result<()> {
     let Some((name, user)) = unit_of(paths) else { return Ok(()) };
     let pids = Value::Array("u".into(), vec![Value::Uint32(pid.0.unsigned_abs())]);
@@ -224,6 +236,10 @@ fn done(answer: Answer) -> Result<String> {
 /// Sets the limits of a running container as properties of its unit, for `update`; device rules are never among them.
 /// Returns when systemd has written them. systemd may write other values than `writes`, so the caller writes the files
 /// afterwards.
+///
+/// # Errors
+///
+/// systemd rejects a property that it knows.
 pub fn set(paths: &Paths, writes: &[Write]) -> Result<()> {
     let Some((name, user)) = unit_of(paths) else { return Ok(()) };
     let properties = properties::of_writes(writes);
@@ -237,6 +253,10 @@ pub fn set(paths: &Paths, writes: &[Write]) -> Result<()> {
 }
 
 /// Sets the memory limits that were delayed until the end of the setup.
+///
+/// # Errors
+///
+/// systemd rejects the limits.
 pub fn tighten(unit: &Unit) -> Result<()> {
     if unit.tight.is_empty() {
         return Ok(());

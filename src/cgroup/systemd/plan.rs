@@ -27,6 +27,11 @@ pub struct Place {
     pub cgroup: PathBuf,
 }
 
+/// Parses `cgroupsPath`, `slice:prefix:name`, to the unit's place.
+///
+/// # Errors
+///
+/// The path has another form, or a name contains invalid characters.
 pub fn place(id: &str, cgroups_path: Option<&Path>, manager: &Manager) -> Result<Place> {
     let path = cgroups_path.map(Path::to_string_lossy).unwrap_or_default();
     let default = if manager.user { "user.slice" } else { "system.slice" };
@@ -54,6 +59,10 @@ pub fn place(id: &str, cgroups_path: Option<&Path>, manager: &Manager) -> Result
 }
 
 /// Returns the directories of a slice. Its name contains those of its ancestors: `a-b.slice` is in `a.slice`.
+///
+/// # Errors
+///
+/// The name is not that of a slice.
 pub fn levels(slice: &str) -> Result<Vec<String>> {
     let invalid = || Error::config(format!("invalid slice name: {slice}"));
     let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/'));
@@ -80,6 +89,10 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Plans the unit at `place`, without the process.
+///
+/// # Errors
+///
+/// An annotation has a value that cannot be parsed, or a property has the wrong type.
 pub fn unit<'a>(
     place: &Place,
     input: &UnitRequest,

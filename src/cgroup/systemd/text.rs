@@ -26,6 +26,11 @@ const KEYWORDS: [(&str, &str); 12] = [
 /// Depth limit: deeper than any property, and far from the end of the stack.
 const DEPTH: usize = 16;
 
+/// Parses a value.
+///
+/// # Errors
+///
+/// The text is no value, is too deep, or has a rest.
 pub fn parse(text: &str) -> Result<Value> {
     let mut parser = Parser { rest: text, depth: 0 };
     let value = parser.value(None)?;

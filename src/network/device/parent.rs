@@ -42,6 +42,10 @@ impl MovedDevices {
     }
 
     /// Moves devices into the container, up to the first that fails.
+    ///
+    /// # Errors
+    ///
+    /// A device does not exist or cannot be moved. Devices before it have been moved.
     pub fn take(&mut self, devices: &[Device]) -> Result<()> {
         let mut here = Socket::open(ROUTE).os("socket", "AF_NETLINK")?;
         let mut there = socket_in(self.namespace.as_fd())?;
@@ -54,6 +58,10 @@ impl MovedDevices {
     }
 
     /// Moves all devices back to the host, for a container whose start failed.
+    ///
+    /// # Errors
+    ///
+    /// A device cannot be moved.
     pub fn move_back(&self) -> Result<()> {
         let own = "/proc/self/ns/net";
         let home = sys::open::open(own, OFlag::O_RDONLY).os("open", own)?;

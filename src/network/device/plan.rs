@@ -20,6 +20,10 @@ pub struct DeviceRequest<'a> {
 const LONGEST_NAME: usize = 15;
 
 /// Plans the moves, in the order of the devices' names, because the config's map has no order.
+///
+/// # Errors
+///
+/// A name is invalid or used twice, or the container has no network namespace of its own.
 pub fn plan(input: &DeviceRequest<'_>) -> Result<Vec<Device>> {
     let Some(given) = input.devices.filter(|devices| !devices.is_empty()) else {
         return Ok(Vec::new());

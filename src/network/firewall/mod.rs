@@ -92,6 +92,10 @@ impl Transaction {
     }
 
     /// Sends the transaction and waits for the kernel's answer.
+    ///
+    /// # Errors
+    ///
+    /// The kernel rejects the transaction; nothing of it is applied.
     pub fn commit(mut self, socket: &mut Socket) -> Result<(), Refusal> {
         self.0.acknowledge_here();
         mark(&mut self.0, libc::NLMSG_MIN_TYPE as u16 + 1);
@@ -112,11 +116,19 @@ fn mark(batch: &mut Batch, kind: u16) {
 }
 
 /// Opens a netlink socket to nftables.
+///
+/// # Errors
+///
+/// The kernel has no nftables, or the process lacks CAP_NET_ADMIN.
 pub fn open() -> crate::sys::Result<Socket> {
     Socket::open(NETFILTER)
 }
 
 /// Reports if the table exists with all of its rules. Another program may have flushed it, or the whole ruleset.
+///
+/// # Errors
+///
+/// The kernel rejects the request.
 pub fn is_whole(socket: &mut Socket) -> Result<bool, Refusal> {
     const CHAIN_TABLE: u16 = 1;
     const CHAIN_NAME: u16 = 3;

@@ -24,6 +24,10 @@ fn directory(network: &str) -> PathBuf {
 }
 
 /// Writes the files of a container. Returns a warning for the operator.
+///
+/// # Errors
+///
+/// A file cannot be written.
 pub fn write(
     names: &Names,
     state_directory: &Path,
@@ -108,6 +112,10 @@ fn write_at(path: &Path, at: usize, text: &str) -> Result<()> {
 }
 
 /// Removes the lines of a lease: those of one holder, or all with the lease.
+///
+/// # Errors
+///
+/// The file exists and cannot be written.
 pub fn remove_lines(lease: &Lease, id: Option<&str>) -> Result<()> {
     let directory = directory(&lease.network);
     if !directory.exists() {
@@ -141,6 +149,10 @@ pub fn remove_lines(lease: &Lease, id: Option<&str>) -> Result<()> {
 }
 
 /// Removes the hosts files of a network.
+///
+/// # Errors
+///
+/// A file cannot be removed.
 pub fn forget(network: &str) -> Result<()> {
     let directory = directory(network);
     for name in store::entries(&directory)? {

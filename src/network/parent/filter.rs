@@ -78,6 +78,10 @@ fn conflict(lease: &Lease, port: &str) -> Result<()> {
 
 /// Creates the table again from definitions and leases, and sets the settings of existing bridges, which an older
 /// version may have created. Returns warnings for the operator.
+///
+/// # Errors
+///
+/// The kernel rejects the table, or a definition or lease cannot be read.
 pub fn repair() -> Result<Vec<String>> {
     let _lock = store::lock()?;
     repair_locked(None).context(|| "restore the packet filter's table".to_owned())?;
@@ -167,6 +171,10 @@ pub(super) fn commit_removal(
 }
 
 /// True if containers are on networks while the table is incomplete, because another program flushed it.
+///
+/// # Errors
+///
+/// The table, or a lease, cannot be read.
 pub fn is_flushed() -> Result<bool> {
     if !lease::all()?.iter().any(|lease| !lease.has_no_holder()) {
         return Ok(false);
