@@ -236,25 +236,18 @@ fn layering_is_violated_by() {
     assert_eq!(wrong("elsewhere", ""), 1);
 }
 
-/// Calls that act by a path, by the environment, or by another program, in whatever the process happens
-/// to see. What runs in the child, after the clone, has only what the parent prepared, and descriptors
-/// (CVE-2021-30465, CVE-2024-21626): tests aside, it makes none of these.
-const AMBIENT: [&str; 9] = [
+/// Calls that act by a path in the process's own view. Code that runs in the child, after the clone, has only prepared
+/// data and descriptors (CVE-2021-30465, CVE-2024-21626): tests aside, it makes none of these. `clippy.toml` forbids the
+/// environment and other programs everywhere in `src/` but in marked places.
+const AMBIENT: [&str; 7] = [
     "std::fs",
     "File::open",
     "File::create",
     "OpenOptions",
     "std::env",
-    "env::var",
-    "process::Command",
     "canonicalize(",
     ".exists()",
 ];
-
-/// The only places of `src/` that may start a program: hooks, and the tools of the host that are asked
-/// for by name.
-const STARTERS: [&str; 4] =
-    ["src/hook/run.rs", "src/namespace/parent.rs", "src/network/device/parent.rs", "src/bin/"];
 
 /// Lines before the tests of a file that have one of the words.
 fn ambient(text: &str, words: &[&str]) -> Vec<usize> {
@@ -281,37 +274,6 @@ fn the_child_looks_up_nothing_by_itself() {
         }
     }
     assert!(seen > 8, "{seen} files of the child's");
-    none(&wrong);
-}
-
-#[test]
-fn programs_are_started_in_few_places() {
-    let mut wrong = Vec::new();
-    for (path, text) in files("src", &[".rs"]) {
-        let path = path.display().to_string();
-        if !STARTERS.iter().any(|place| path.starts_with(place)) && !path.contains("/tests") {
-            let lines = ambient(&text, &["process::Command"]);
-            wrong.extend(lines.iter().map(|line| format!("{path}:{line}: starts a program")));
-        }
-    }
-    none(&wrong);
-}
-
-/// The environment is the caller's: what it says arrives as options.
-#[test]
-fn the_environment_is_read_by_those_who_face_the_caller() {
-    let mut wrong = Vec::new();
-    for (path, text) in files("src", &[".rs"]) {
-        let decides = path.ends_with("plan.rs") || path.starts_with("src/plan");
-        if decides || path.starts_with("src/spec") || path.starts_with("src/explain") {
-            let lines = ambient(&text, &["env::var", "std::env"]);
-            wrong.extend(
-                lines
-                    .iter()
-                    .map(|line| format!("{}:{line}: reads the environment", path.display())),
-            );
-        }
-    }
     none(&wrong);
 }
 
@@ -409,13 +371,7 @@ fn unsafety_is_found() {
 }
 
 /// What nobody commits. Put together so that this list does not find itself.
-const UNFINISHED: [&str; 5] = [
-    concat!("todo", "!("),
-    concat!("unimplemented", "!("),
-    concat!("dbg", "!("),
-    concat!("#[ig", "nore"),
-    concat!("TO", "DO"),
-];
+const UNFINISHED: [&str; 2] = [concat!("#[ig", "nore"), concat!("TO", "DO")];
 
 /// Where the code was written, if anywhere at all.
 const MACHINES: [&str; 1] = [concat!("/wo", "rk/")];

@@ -145,6 +145,7 @@ fn create(caller: &Caller, args: Create) -> Result<()> {
     tell_timeline(&outcome)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the caller's service manager")]
 fn run(caller: &Caller, args: Run) -> Result<u8> {
     if args.detach && args.seccomp_report {
         return Err(Error::new(
@@ -483,6 +484,7 @@ impl Caller<'_> {
 
     /// Returns the systemd instance that creates the cgroup, if the driver is systemd. A user namespace without
     /// `$XDG_RUNTIME_DIR` may be a host with a systemd of its own.
+    #[expect(clippy::disallowed_methods, reason = "whether the caller has a session")]
     fn systemd(&self) -> Option<Systemd> {
         let user = self.rootless_cgroups()
             && (!nix::unistd::geteuid().is_root() || std::env::var_os("XDG_RUNTIME_DIR").is_some());
@@ -522,6 +524,10 @@ pub fn reserve_descriptors(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "descriptors that the caller passes: sd_listen_fds(3)"
+)]
 fn passed(preserve: u32) -> PassedDescriptors {
     let variable = |name| std::env::var(name).ok();
     let (fds, pid) = (variable("LISTEN_FDS"), variable("LISTEN_PID"));

@@ -112,6 +112,7 @@ impl Sink {
     }
 
     /// Reports the error that ends the program.
+    #[expect(clippy::disallowed_methods, reason = "a mark for a later process of one command")]
     pub fn fatal(&self, error: &Error) {
         let message = error.to_string();
         if self.file.is_some() || self.format == Format::Json {

@@ -45,6 +45,7 @@ pub fn read(given: &Given) -> Result<Rules> {
 }
 
 /// Adds the rules of the configuration files to `rules`.
+#[expect(clippy::disallowed_methods, reason = "the caller's configuration file")]
 pub fn policy(rules: Rules) -> Policy {
     Policy::new(rules, || {
         let variable = |name| std::env::var_os(name);

@@ -1,5 +1,7 @@
 //! `aril ps`: the host's `ps`, reduced to the processes of a container.
 
+#![expect(clippy::disallowed_types, reason = "ps(1) of the host, with the caller's options")]
+
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 

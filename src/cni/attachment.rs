@@ -1,6 +1,7 @@
 //! Commands of the plugin: ADD, DEL, CHECK, GC and STATUS of an attachment.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
@@ -86,7 +87,7 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
     let Call { environment, version, .. } = call;
     let interface = &environment.interface;
     for warning in parent::attach_at(&lease, attachment.rate, file.as_fd(), interface)? {
-        eprintln!("aril-cni: {warning}");
+        let _ = writeln!(std::io::stderr(), "aril-cni: {warning}");
     }
     let dns = given.as_ref().and_then(|given| given.dns.as_ref()).or(call.dns.as_ref());
     let (interface, namespace) = (&environment.interface, &environment.namespace);

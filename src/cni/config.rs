@@ -43,6 +43,7 @@ fn wrong(name: &str, why: &str) -> Failure {
 
 impl Environment {
     /// Reads the variables of this process.
+    #[expect(clippy::disallowed_methods, reason = "the parameters of a CNI plugin")]
     pub fn of_this_process() -> Self {
         let get = |name| std::env::var(name).unwrap_or_default();
         Self {

@@ -1,5 +1,7 @@
 //! Runs another IPAM plugin, such as `host-local`, that assigns addresses.
 
+#![expect(clippy::disallowed_types, reason = "plugins in the directories that CNI_PATH names")]
+
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;

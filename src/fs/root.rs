@@ -324,6 +324,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test of a race")]
     fn many_make_the_same_at_once() {
         let directory = TestDirectory::new("many");
         std::thread::scope(|scope| {

@@ -21,6 +21,7 @@ pub fn run_all(point: Point, hooks: &[Hook], context: &HookContext, warn: &dyn F
 }
 
 /// Environment of a hook in the runtime's namespaces that specifies none.
+#[expect(clippy::disallowed_methods, reason = "a hook inherits them, as the specification demands")]
 pub fn own_environment() -> Vec<CString> {
     std::env::vars_os()
         .filter_map(|(name, value)| {

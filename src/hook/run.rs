@@ -316,6 +316,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_types, reason = "a test asks for the shell")]
     fn a_magic_link_is_executed_as_it_is() {
         let mut link = hook("exit 0");
         let shell = std::process::Command::new("/bin/sh")

@@ -105,6 +105,7 @@ fn sealed_copy() -> Result<OwnedFd> {
     std::fs::File::open(&path).os("open", &path).map(OwnedFd::from)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the same command again, from a sealed binary")]
 fn execute(binary: &OwnedFd, command_line: &[OsString]) -> Result<()> {
     // Words from the kernel contain no NUL byte.
     let words = |text: OsString| CString::new(text.into_vec()).ok();

@@ -149,6 +149,7 @@ fn text(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::system(format!("{text:?} has a NUL")))
 }
 
+#[expect(clippy::disallowed_methods, reason = "what the monitor keeps of its caller")]
 fn variable(name: &str) -> Option<CString> {
     let mut text = OsString::from(name);
     text.push("=");

@@ -32,12 +32,20 @@ pub(super) struct Socket {
 }
 
 /// Returns true if the caller has a notify socket.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the socket of the caller's service manager: sd_notify(3)"
+)]
 pub(super) fn wanted() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some_and(|v| !v.is_empty())
 }
 
 impl Socket {
     /// Binds the container's socket, if the caller has one and create made its directory.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the socket of the caller's service manager: sd_notify(3)"
+    )]
     pub(super) fn bind(state_directory: &Path, pid: HostPid) -> Result<Option<Self>> {
         let directory = state_directory.join(NOTIFY);
         let Some(host) = env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {

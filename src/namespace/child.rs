@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Uid, setresgid, setresuid};
 
 use super::{Join, Step};
 use crate::error::fault::{Attempt, ChildResult};
@@ -52,9 +51,8 @@ fn new_time(offsets: Option<&str>) -> ChildResult<()> {
 ///
 /// The user namespace maps no ID 0.
 pub fn become_root() -> ChildResult<()> {
-    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(gid, gid, gid).during("setresgid 0")?;
-    setresuid(uid, uid, uid).during("setresuid 0")
+    sys::process::set_gid(0).during("setresgid 0")?;
+    sys::process::set_uid(0).during("setresuid 0")
 }
 
 /// Opens a namespace file.

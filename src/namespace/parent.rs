@@ -4,7 +4,6 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
@@ -216,9 +215,10 @@ fn write(pid: HostPid, file: &str, text: &str) -> Result<()> {
 }
 
 /// Writes mappings by newuidmap(1) and newgidmap(1), which may map the ranges of /etc/subuid and /etc/subgid.
+#[expect(clippy::disallowed_types, reason = "newuidmap(1) and newgidmap(1) have the privilege")]
 fn by_helper(program: &str, pid: HostPid, map: &[Mapping]) -> Result<()> {
     let numbers = map.iter().flat_map(|m| [m.container, m.host, m.size]).map(|n| n.to_string());
-    let output = Command::new(program)
+    let output = std::process::Command::new(program)
         .arg(pid.to_string())
         .args(numbers)
         .output()

@@ -5,6 +5,8 @@
 //! that process. One argument is unique: the path of its pid file in the container's state directory. Aril finds
 //! pasta by it later, even if the start was killed right after.
 
+#![expect(clippy::disallowed_types, reason = "pasta(1), which the operator installed")]
+
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;

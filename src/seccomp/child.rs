@@ -32,6 +32,7 @@ mod tests {
     use crate::seccomp::{parent, plan};
 
     /// Loads the filter in a new thread, with which the filter ends.
+    #[expect(clippy::disallowed_methods, reason = "a test: the filter ends with its thread")]
     fn in_thread(profile: Value, then: impl FnOnce(Option<OwnedFd>) + Send + 'static) {
         let spec = serde_json::from_value(profile).unwrap();
         let filter = plan::compile(&spec, &parent::facts()).unwrap().filter;

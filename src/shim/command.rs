@@ -119,6 +119,7 @@ pub fn spawn_logger(
 }
 
 /// Returns the shim's environment, without NOTIFY_SOCKET, by which the shim's own service manager is notified.
+#[expect(clippy::disallowed_methods, reason = "aril gets containerd's environment")]
 pub fn environment() -> Vec<CString> {
     let keep = std::env::vars_os().filter(|(key, _)| key != "NOTIFY_SOCKET");
     keep.filter_map(|(key, value)| {

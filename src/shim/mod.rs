@@ -87,6 +87,7 @@ fn run(words: &[OsString]) -> Result<(), Status> {
 }
 
 /// Runs the server as [`start`] starts it: in the bundle, with the listener as descriptor 3.
+#[expect(clippy::disallowed_methods, reason = "parameters that containerd passes")]
 fn serve(flags: &Flags) -> Result<(), Status> {
     let listener = socket::inherited(3)
         .map_err(|_| Status::unknown("no action given, and no socket inherited to serve at"))?;

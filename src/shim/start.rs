@@ -46,6 +46,7 @@ const ADDRESS: &str = "address";
 /// # Errors
 ///
 /// The options are invalid, or the server cannot be started.
+#[expect(clippy::disallowed_methods, reason = "a parameter that containerd passes")]
 pub fn start(flags: &Flags) -> std::result::Result<(), Status> {
     const LIMIT: u64 = 4 << 20;
     let mut stdin = Vec::new();
@@ -255,6 +256,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test")]
     fn a_listener_whom_nobody_serves_is_no_shim() {
         let path = std::env::temp_dir().join(format!("aril-served-{}", std::process::id()));
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();

@@ -79,6 +79,7 @@ impl Volumes {
     /// # Errors
     ///
     /// There is no home directory.
+    #[expect(clippy::disallowed_methods, reason = "the caller's data directory")]
     pub fn of_the_caller() -> Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let home = || {

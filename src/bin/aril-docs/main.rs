@@ -111,6 +111,7 @@ fn write(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_macros, reason = "a tool of the build")]
 fn main() -> ExitCode {
     let Some(directory) = std::env::args_os().nth(1) else {
         eprintln!("usage: aril-docs DIRECTORY");

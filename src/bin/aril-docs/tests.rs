@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_types, reason = "a test runs the shells")]
+
 use std::process::Command as Process;
 
 use runtime_tests::skip;

@@ -238,6 +238,7 @@ fn system_addresses() -> Vec<(PathBuf, bool)> {
     vec![("/run/systemd/private".into(), true), (bus, false)]
 }
 
+#[expect(clippy::disallowed_methods, reason = "the caller's session names its bus")]
 fn user_addresses() -> Result<Vec<(PathBuf, bool)>> {
     let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let bus = bus_address("DBUS_SESSION_BUS_ADDRESS");
@@ -255,6 +256,7 @@ fn user_addresses() -> Result<Vec<(PathBuf, bool)>> {
 }
 
 /// Returns the first address of a list that is a socket in the file system.
+#[expect(clippy::disallowed_methods, reason = "the caller's session names its bus")]
 fn bus_address(variable: &str) -> Option<PathBuf> {
     socket_path(&std::env::var(variable).ok()?)
 }

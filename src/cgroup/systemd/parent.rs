@@ -116,6 +116,7 @@ fn unit_of(paths: &Paths) -> Option<(&str, bool)> {
 }
 
 /// Returns the file of a transient unit, which exists as long as systemd knows the unit, and the unit's slice.
+#[expect(clippy::disallowed_methods, reason = "the directory of the caller's systemd")]
 fn existing(name: &str, user: bool) -> Option<(PathBuf, String)> {
     let directory = if user {
         PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?)

@@ -194,6 +194,8 @@ impl Address {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_types, reason = "tests make devices with ip(8)")]
+
     use std::fs::File;
     use std::process::Command;
 

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_types, reason = "tests read the rules with nft(8)")]
+
 use std::process::Command;
 
 use runtime_tests::skip;

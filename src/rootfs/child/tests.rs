@@ -2,6 +2,13 @@
 //!
 //! Each test starts this program again with unshare(1), because a thread of the test runner must not change its root.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a test runs itself in new namespaces"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

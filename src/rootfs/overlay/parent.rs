@@ -419,6 +419,7 @@ mod tests {
     }
 
     /// Makes the overlay by descriptors and by mount(2), which must have the same result.
+    #[expect(clippy::disallowed_macros, reason = "a test")]
     fn each_way(overlay: &Overlay, check: impl Fn(Root)) {
         let before = fs::read("/proc/self/mountinfo").unwrap();
         check(Root::new(make(overlay).unwrap()));

@@ -22,6 +22,7 @@ const PLACES: [&str; 2] = [
 ];
 
 /// Docker's profile, of version 29 or later: the first version that denies AF_ALG, with a comparison of families.
+#[expect(clippy::disallowed_methods, reason = "a test: the developer may name a profile")]
 fn dockers() -> Option<Value> {
     let named = std::env::var_os("DOCKER_SECCOMP").map(PathBuf::from);
     let must = named.is_some();

@@ -6,6 +6,13 @@
 //! and for a name that i386 also reaches through `socketcall` or `ipc`, its own number counts as named too. (runc
 //! counts only that of the multiplexer, and returns ENOSYS for calls that the profile allows.)
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a test runs libseccomp in Python"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
