@@ -7,8 +7,9 @@ use super::given::{Given, usage};
 use super::output;
 use super::table::{format, format_flag, switch, value, values};
 use crate::error::Result;
+use crate::network::address;
 use crate::network::definition::{Network, NetworkOptions};
-use crate::network::{lease, parent, store};
+use crate::network::definition::{effect, store};
 use crate::spec::Extensions;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -87,11 +88,11 @@ pub fn read(given: &Given, mut operands: Vec<String>) -> Result<Command> {
 /// The action fails, or stdout cannot be written.
 pub fn act(action: &Action) -> Result<()> {
     match action {
-        Action::Create(wanted) => output::print(&format!("{}\n", parent::create(wanted)?.name)),
+        Action::Create(wanted) => output::print(&format!("{}\n", effect::create(wanted)?.name)),
         Action::List { format, quiet } => list(*format, *quiet),
         Action::Inspect(names) => inspect(names),
         Action::Remove(names) => names.iter().try_for_each(|name| {
-            parent::remove(name)?;
+            effect::remove(name)?;
             output::print(&format!("{name}\n"))
         }),
     }
@@ -119,7 +120,7 @@ fn table(networks: &[Network]) -> Result<String> {
     let head = ["NAME", "DRIVER", "SUBNET", "CONTAINERS"].map(str::to_owned);
     let rows = networks.iter().map(|network| {
         let subnets: Vec<_> = network.pools().map(|p| p.subnet.to_string()).collect();
-        let leases = lease::of_network(&network.name)?.len().to_string();
+        let leases = address::of_network(&network.name)?.len().to_string();
         let driver = network.driver.name().to_owned();
         Ok([network.name.clone(), driver, subnets.join(","), leases])
     });
@@ -134,14 +135,14 @@ fn table(networks: &[Network]) -> Result<String> {
 struct Shown<'a> {
     #[serde(flatten)]
     network: &'a Network,
-    leases: Vec<lease::Lease>,
+    leases: Vec<address::Lease>,
 }
 
 fn inspect(names: &[String]) -> Result<()> {
     let networks = names.iter().map(|name| store::get(name)).collect::<Result<Vec<_>>>()?;
     let shown = networks
         .iter()
-        .map(|network| Ok(Shown { network, leases: lease::of_network(&network.name)? }));
+        .map(|network| Ok(Shown { network, leases: address::of_network(&network.name)? }));
     output::print(&(output::indented(&shown.collect::<Result<Vec<_>>>()?, "  ") + "\n"))
 }
 

@@ -11,10 +11,14 @@ use super::config::{Call, Environment, network_of};
 use super::delegate::{self, Assigned};
 use super::output::{Added, Failure, INVALID, MISSING, NAMESPACE, TAKEN, UNAVAILABLE};
 use crate::error::{Context, Error, OsContext};
+use crate::network::address::effect::claim;
+use crate::network::address::{Holder, Lease};
 use crate::network::definition::Network;
-use crate::network::lease::{Holder, Lease};
-use crate::network::publish::Published;
-use crate::network::{marker, parent, store};
+use crate::network::definition::effect::{agrees, ensure};
+use crate::network::definition::store;
+use crate::network::link::attach::{self, attach_at};
+use crate::network::ports::Published;
+use crate::network::{kernel, marker};
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -76,17 +80,17 @@ fn attach(call: &Call, holder: &Holder, file: &File) -> Result<String> {
         }
         None => call.wanted.clone(),
     };
-    let network = parent::ensure(&wanted)?;
+    let network = ensure(&wanted)?;
     // The unspecified address stands for a family that the network does not have.
     let reachable = |p: &Published| {
         p.bound().is_some() || network.pools().any(|pool| p.is_of(pool.subnet.address.is_ipv4()))
     };
     attachment.published.retain(reachable);
-    let lease = parent::claim(&attachment, holder)?;
+    let lease = claim(&attachment, holder)?;
     marker::record_lease(holder, &lease)?;
     let Call { environment, version, .. } = call;
     let interface = &environment.interface;
-    for warning in parent::attach_at(&lease, attachment.rate, file.as_fd(), interface)? {
+    for warning in attach_at(&lease, attachment.rate, file.as_fd(), interface)? {
         let _ = writeln!(std::io::stderr(), "aril-cni: {warning}");
     }
     let dns = given.as_ref().and_then(|given| given.dns.as_ref()).or(call.dns.as_ref());
@@ -136,7 +140,7 @@ pub fn check(call: &Call) -> Result<()> {
     }
     let environment = &call.environment;
     let file = namespace_of(call)?;
-    match parent::missing(&lease, file.as_fd(), &environment.interface)? {
+    match attach::missing(&lease, file.as_fd(), &environment.interface)? {
         None => Ok(()),
         Some(what) => Err(missing(&what)),
     }
@@ -186,7 +190,7 @@ pub fn status(call: &Call) -> Result<()> {
         delegate::run(kind, "STATUS", call)?;
     }
     let unavailable = |e: Error| Failure { code: UNAVAILABLE, ..Failure::from(e) };
-    parent::is_usable().context(|| "networks".to_owned()).map_err(unavailable)?;
+    kernel::is_usable().context(|| "networks".to_owned()).map_err(unavailable)?;
     let known: Option<Network> = store::load(&call.wanted.name)?;
-    known.map_or(Ok(()), |network| parent::agrees(&network, &call.wanted).map_err(Failure::from))
+    known.map_or(Ok(()), |network| agrees(&network, &call.wanted).map_err(Failure::from))
 }

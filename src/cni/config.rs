@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::go;
 use super::output::{DECODE, ENVIRONMENT, Failure, INVALID, UNSUPPORTED, VERSION, VERSIONS};
+use crate::network::definition::subnet::Subnet;
 use crate::network::definition::{self, NetworkOptions};
+use crate::network::link::rate::Rate;
 use crate::network::plan::Attachment;
-use crate::network::publish::Published;
-use crate::network::rate::Rate;
-use crate::network::subnet::Subnet;
+use crate::network::ports::Published;
 
 const NEWEST: &str = VERSIONS[VERSIONS.len() - 1];
 

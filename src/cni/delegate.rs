@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::config::Call;
 use super::output::{DECODE, Failure, INVALID, IO};
-use crate::network::subnet::Subnet;
+use crate::network::definition::subnet::Subnet;
 
 #[derive(Debug, Deserialize)]
 struct Answer {

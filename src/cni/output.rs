@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Kind};
+use crate::network::address::Lease;
 use crate::network::definition::{Network, mac};
-use crate::network::lease::Lease;
 
 /// Supported versions of the CNI specification, the oldest first.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

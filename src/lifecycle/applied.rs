@@ -13,12 +13,13 @@ use crate::init::parent::Init;
 use crate::limits::rdt;
 use crate::namespace::Kind;
 use crate::namespace::plan::Plan as Namespaces;
+use crate::network::address::Lease;
+use crate::network::address::effect::claim;
 use crate::network::device::Device;
-use crate::network::device::parent::MovedDevices;
-use crate::network::lease::Lease;
+use crate::network::device::effect::MovedDevices;
+use crate::network::link::attach::attach;
 use crate::network::names::Names;
-use crate::network::names::parent as names;
-use crate::network::parent::{attach, claim};
+use crate::network::names::effect as names;
 use crate::network::pasta;
 use crate::network::plan::Attachment;
 use crate::path::c_path;
@@ -118,7 +119,7 @@ impl<'a> Applied<'a> {
     ) -> Result<()> {
         match effect {
             Effect::Pasta => {
-                pasta::start(self.slot.path(), init.pid)?;
+                pasta::effect::start(self.slot.path(), init.pid)?;
                 self.time.mark("connect the network");
                 Ok(())
             }

@@ -6,7 +6,7 @@
 use super::{inside, network};
 use crate::error::Result;
 use crate::limits::rdt::{self, Group};
-use crate::network::lease::Reference;
+use crate::network::address::Reference;
 use crate::network::pasta;
 use crate::rootfs::overlay::{self, Layers};
 use crate::rootfs::parent::inherited;
@@ -65,7 +65,7 @@ impl Effect<'_> {
                 Ok(())
             }
             Self::Resctrl(group) => rdt::parent::remove(group),
-            Self::Pasta => pasta::end(slot.path()),
+            Self::Pasta => pasta::effect::end(slot.path()),
             Self::Upper(layers) => inside::remove_upper(slot, layers)
                 .map_err(|e| e.context("unable to remove what the container wrote")),
             Self::Overlay(layers) => overlay::parent::undo(layers, slot.path()),

@@ -7,9 +7,11 @@ use super::reconcile::Leftover;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::ContainerId;
 use crate::namespace::Kind;
-use crate::network::lease::{self, Holder, Lease, Reference};
+use crate::network::address::effect as leases;
+use crate::network::address::{self, Holder, Lease, Reference};
+use crate::network::firewall::effect::{is_flushed, repair};
+use crate::network::marker;
 use crate::network::plan::{self, Mode};
-use crate::network::{marker, parent};
 use crate::spec::{Config, OperatorGrant};
 use crate::state::{Record, Slot, Store, observe};
 use crate::sys;
@@ -34,7 +36,7 @@ impl Shared {
 
     /// Lease of the namespace, which stays until the last container in it is deleted.
     pub(super) fn hold(&self, holder: &Holder) -> Result<Option<Lease>> {
-        self.lease.as_ref().map(|reference| lease::share(reference, holder)).transpose()
+        self.lease.as_ref().map(|reference| address::share(reference, holder)).transpose()
     }
 }
 
@@ -89,17 +91,17 @@ fn of(slot: &Slot, id: &str) -> Holder {
 
 /// Removes the container from this lease.
 pub(super) fn release(slot: &Slot, record: &Record, lease: &Reference) -> Result<()> {
-    parent::release(lease, &holder(slot, record))
+    leases::release(lease, &holder(slot, record))
 }
 
 /// Finds the lease of a create that was killed before it wrote its record.
 pub(super) fn release_without_record(slot: &Slot, id: &ContainerId) -> Result<()> {
     let holder = of(slot, id.as_str());
     let held = |lease: &Lease| lease.holders.contains(&holder);
-    lease::all()?
+    address::all()?
         .iter()
         .filter(|lease| held(lease))
-        .try_for_each(|lease| parent::release(&lease.reference(), &holder))
+        .try_for_each(|lease| leases::release(&lease.reference(), &holder))
 }
 
 /// Leases of deleted containers, attachments of deleted network namespaces, and an nftables table without users.
@@ -108,21 +110,21 @@ pub(super) fn leftovers(_: &Store) -> Result<Vec<Leftover<'_>>> {
         kind: "lease",
         name: format!("{}/{}", lease.network, lease.addresses[0]),
         why: format!("its container {} is gone", lease.holders()),
-        remove: Some(Box::new(move |_| parent::reclaim(&lease))),
+        remove: Some(Box::new(move |_| leases::reclaim(&lease))),
     };
-    let mut found: Vec<_> = parent::abandoned()?.into_iter().map(lease).collect();
+    let mut found: Vec<_> = leases::abandoned()?.into_iter().map(lease).collect();
     found.extend(marker::abandoned()?.into_iter().map(|attachment| Leftover {
         kind: "attachment",
         name: attachment.name(),
         why: attachment.why.to_owned(),
         remove: Some(Box::new(move |_| attachment.remove())),
     }));
-    if parent::is_flushed()? {
+    if is_flushed()? {
         found.push(Leftover {
             kind: "filter",
             name: "inet aril".to_owned(),
             why: "flushed while containers need it: it is made anew".to_owned(),
-            remove: Some(Box::new(|_| parent::repair().map(drop))),
+            remove: Some(Box::new(|_| repair().map(drop))),
         });
     }
     Ok(found)

@@ -108,7 +108,7 @@ pub fn settle(store: &Store, request: &ContainerRequest, purpose: Purpose) -> Re
     let grant = admitted.grant;
     if pasta::is_wanted(&grant) {
         let privileged = nix::unistd::geteuid().is_root() && !process::in_user_namespace();
-        pasta::edit(config.change(), privileged)?;
+        pasta::plan::edit(config.change(), privileged)?;
     }
     let ids = userns::choose(store, &mut config, &grant, purpose != Purpose::Show)?;
     let shared = network::edit(store, &mut config, &grant)?;

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::lease::{self, Holder, Lease, Reference};
-use super::parent;
-use super::store;
 use crate::error::{Error, OsContext, Result};
 use crate::fs::closed;
+use crate::network::address::effect::release;
+use crate::network::address::{self, Holder, Lease, Reference};
+use crate::network::definition::store;
+use crate::network::kernel;
+use crate::network::link::attach::detach;
 
 /// Directory of all attachments.
 const ATTACHMENTS: &str = "/run/aril/@cni";
@@ -125,10 +127,10 @@ pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
     let address = noted.and_then(|target| target.to_str()?.parse().ok());
     if let Some(address) = address {
         let reference = Reference { network: network.to_owned(), address };
-        return Ok(lease::load(&reference)?.filter(ours));
+        return Ok(address::load(&reference)?.filter(ours));
     }
     // The ADD was killed after it created the lease and before it recorded it.
-    Ok(lease::of_network(network)?.into_iter().find(ours))
+    Ok(address::of_network(network)?.into_iter().find(ours))
 }
 
 /// Removes an attachment with everything that it holds, even if its network namespace is gone.
@@ -138,8 +140,8 @@ pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
 /// A part cannot be removed.
 pub fn remove(network: &str, holder: &Holder) -> Result<()> {
     if let Some(lease) = lease_of(network, holder)? {
-        parent::detach(&lease)?;
-        parent::release(&lease.reference(), holder)?;
+        detach(&lease)?;
+        release(&lease.reference(), holder)?;
     }
     let path = directory(holder);
     store::unlink(&path.join(LEASE))?;
@@ -189,7 +191,7 @@ impl Abandoned {
 /// The directory or the list of links cannot be read.
 pub fn abandoned() -> Result<Vec<Abandoned>> {
     let networks = store::entries(Path::new(ATTACHMENTS))?;
-    let links = if networks.is_empty() { Vec::new() } else { parent::links()? };
+    let links = if networks.is_empty() { Vec::new() } else { kernel::links()? };
     let mut found = Vec::new();
     for network in networks {
         for holder in all_of(&network)? {

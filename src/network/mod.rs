@@ -1,23 +1,18 @@
 //! Network of a container: networks with bridges, leases and published ports, pasta for rootless containers, moved
 //! devices, and the loopback device of a new network namespace.
 
+pub mod address;
 pub mod child;
 pub mod definition;
 pub mod device;
 pub mod firewall;
-pub mod guard;
-pub mod lease;
+pub mod kernel;
 pub mod link;
-pub mod listener;
 pub mod marker;
 pub mod names;
-pub mod parent;
 pub mod pasta;
 pub mod plan;
-pub mod publish;
-pub mod rate;
-pub mod store;
-pub mod subnet;
+pub mod ports;
 
 use std::fmt;
 

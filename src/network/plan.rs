@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
-use super::definition::{self, DEFAULT};
-use super::pasta;
-use super::publish::Published;
-use super::rate::Rate;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::network::definition::{self, DEFAULT};
+use crate::network::link::rate::Rate;
+use crate::network::pasta;
+use crate::network::ports::Published;
 use crate::spec::Extensions;
 use crate::spec::annotation::{NETWORK, NETWORK_ADDRESS, NETWORK_PUBLISH, NETWORK_RATE};
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::HostPid;
 use crate::limits::rdt::Group;
 use crate::namespace::auto::Claim;
-use crate::network::lease::Reference;
+use crate::network::address::Reference;
 use crate::rootfs::overlay::Layers;
 use crate::spec::OperatorGrant;
 

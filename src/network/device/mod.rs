@@ -8,7 +8,7 @@
 //! namespace ends, the kernel returns physical devices to the host and destroys virtual ones. If the start of the
 //! container fails, all devices are moved back with the name and state that they had.
 
-pub mod parent;
+pub mod effect;
 pub mod plan;
 
 use std::fmt;

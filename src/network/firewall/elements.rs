@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::expression::data;
 use super::{CREATE, DELSETELEM, EXCLUSIVE, LIST_ELEMENT, NEWSETELEM, TABLE, Transaction};
+use crate::network::definition::subnet::Subnet;
 use crate::network::link::octets;
-use crate::network::publish::Published;
-use crate::network::subnet::Subnet;
+use crate::network::ports::Published;
 use crate::sys::netlink::Batch;
 
 /// Bridge of a network, and the traffic that may pass it.

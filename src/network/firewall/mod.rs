@@ -35,8 +35,10 @@
 //! | `forward` | forward, -5 | before `filter` (0): a drop here is final; after an accept here, Docker's and firewalld's policy can still drop |
 //! | `postrouting` | 95 | before `srcnat` (100) |
 
+pub mod effect;
 mod elements;
 mod expression;
+pub mod guard;
 mod ruleset;
 
 pub use elements::{

@@ -5,7 +5,7 @@ use super::{
     APPEND, CREATE, DELTABLE, LIST_ELEMENT, NEWCHAIN, NEWRULE, NEWSET, NEWTABLE, TABLE, Transaction,
 };
 use crate::network::definition::VXLAN_PORT;
-use crate::network::guard::MARK;
+use crate::network::firewall::guard::MARK;
 use Expression::*;
 
 /// Data types of the `nft` tool, which prints elements by them. The kernel only stores them.

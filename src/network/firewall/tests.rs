@@ -5,7 +5,7 @@ use std::process::Command;
 use runtime_tests::skip;
 
 use super::*;
-use crate::network::publish::Published;
+use crate::network::ports::Published;
 use crate::sys::pidfd::Ended;
 use crate::sys::spawn::in_child;
 

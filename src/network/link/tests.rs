@@ -1,7 +1,8 @@
 use runtime_tests::skip;
 
 use super::*;
-use crate::sys::netlink::ROUTE;
+use crate::network::definition::subnet::Subnet;
+use crate::sys::netlink::{Batch, ROUTE, Socket};
 use crate::sys::pidfd::Ended;
 use crate::sys::spawn::in_child;
 

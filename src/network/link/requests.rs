@@ -1,85 +1,13 @@
-//! Requests of rtnetlink(7): links, addresses, routes, neighbours, queueing disciplines.
-//!
-//! Each function adds one request to a batch. Numbers are the kernel's (`linux/if_link.h`,
-//! `linux/rtnetlink.h`, `linux/pkt_sched.h`).
+//! Requests of rtnetlink(7) that change links, addresses, routes and neighbours.
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::subnet::Subnet;
-use crate::sys::Errno;
-use crate::sys::netlink::{Attributes, Batch, Refusal, Reply, Socket, integer, text};
+use super::*;
+use crate::network::definition::subnet::Subnet;
+use crate::sys::netlink::Batch;
 
-const NEWLINK: u16 = 16;
-const DELLINK: u16 = 17;
-const GETLINK: u16 = 18;
-const NEWADDR: u16 = 20;
-const GETADDR: u16 = 22;
-const NEWROUTE: u16 = 24;
-const GETROUTE: u16 = 26;
-const NEWNEIGH: u16 = 28;
-const DELNEIGH: u16 = 29;
-const NEWQDISC: u16 = 36;
-const NEWTFILTER: u16 = 44;
-
-const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
-const REPLACE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-const APPEND: u16 = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
-const DUMP: u16 = libc::NLM_F_DUMP as u16;
-
-const ADDRESS: u16 = 1;
-const IFNAME: u16 = 3;
-const MTU: u16 = 4;
-const LINK: u16 = 5;
-const MASTER: u16 = 10;
-const LINKINFO: u16 = 18;
-const NET_NS_PID: u16 = 19;
-const AF_SPEC: u16 = 26;
-const NET_NS_FD: u16 = 28;
-const EXT_MASK: u16 = 29;
-const NUM_TX_QUEUES: u16 = 31;
-const NUM_RX_QUEUES: u16 = 32;
-const SKIP_STATISTICS: u32 = 8;
-
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
-const VETH_PEER: u16 = 1;
-
-/// A hardware address.
-pub type Mac = [u8; 6];
-
-/// Index of `lo` in every network namespace.
-pub const LOOPBACK: u32 = 1;
-
-/// Network namespace that a link is created in or moved to.
-#[derive(Debug, Clone, Copy)]
-pub enum LinkNamespace<'a> {
-    /// Namespace of a process.
-    Process(i32),
-    /// Namespace of an open file.
-    File(BorrowedFd<'a>),
-}
-
-/// Reference to a link in the socket's namespace.
-#[derive(Debug, Clone, Copy)]
-pub enum LinkRef<'a> {
-    Index(u32),
-    Name(&'a str),
-}
-
-/// A veth pair: end `here` is in the socket's namespace, end `there` in the container's.
-#[derive(Debug)]
-pub struct Veth<'a> {
-    pub here: &'a str,
-    /// Index of the bridge that the host's end is a port of.
-    pub bridge: Option<u32>,
-    pub there: &'a str,
-    pub namespace: LinkNamespace<'a>,
-    pub mac: Mac,
-    pub mtu: u32,
-}
-
-fn ifinfomsg(index: u32, up: bool) -> [u8; 16] {
+pub(super) fn ifinfomsg(index: u32, up: bool) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     let flag = (libc::IFF_UP as u32).to_ne_bytes();
@@ -123,17 +51,6 @@ pub fn new_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
     batch.put(ADDRESS, &mac).nest(LINKINFO, |info| {
         info.text(INFO_KIND, "bridge");
     });
-}
-
-/// Options of a vxlan device, which carries frames to other hosts by UDP.
-#[derive(Debug)]
-pub struct Vxlan<'a> {
-    pub name: &'a str,
-    pub mtu: u32,
-    pub id: u32,
-    pub port: u16,
-    /// Address family of all peers: a vxlan device has a socket of one family.
-    pub ipv6: bool,
 }
 
 /// Creates a vxlan device that is down and not yet a port of a bridge. Learning is off: a forged frame would teach it
@@ -263,14 +180,6 @@ pub fn forget_neighbour(batch: &mut Batch, index: u32, address: IpAddr) {
     asked.put(DESTINATION, &octets(address));
 }
 
-/// Numbers of IPv4 settings of a link, which are also the files of `/proc/sys/net/ipv4/conf/LINK`.
-pub mod setting {
-    pub const PROXY_ARP: u16 = 3;
-    pub const ACCEPT_REDIRECTS: u16 = 4;
-    pub const SEND_REDIRECTS: u16 = 6;
-    pub const ACCEPT_SOURCE_ROUTE: u16 = 9;
-}
-
 /// Changes IPv4 settings of a link.
 pub fn set_ipv4(batch: &mut Batch, link: LinkRef<'_>, settings: &[(u16, u32)]) {
     const CONF: u16 = 1;
@@ -386,182 +295,8 @@ pub fn limit(batch: &mut Batch, index: u32, rate: u64, burst: u32) {
     });
 }
 
-/// Properties of a link.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
-    pub index: u32,
-    pub name: String,
-    /// Index of the other end of a veth pair, in the peer's namespace.
-    pub peer: u32,
-    pub mtu: u32,
-    pub up: bool,
-}
-
-impl Found {
-    /// Reads an answer to [`get`]. Returns `None` for other messages.
-    pub fn read(reply: &Reply<'_>) -> Option<Self> {
-        if reply.kind != NEWLINK {
-            return None;
-        }
-        let index = integer(reply.payload.get(4..8)?);
-        let up = integer(reply.payload.get(8..12)?) & libc::IFF_UP as u32 != 0;
-        let mut found = Self { index, up, ..Self::default() };
-        for (kind, bytes) in reply.attributes(16) {
-            match kind {
-                IFNAME => found.name = text(bytes),
-                LINK => found.peer = integer(bytes),
-                MTU => found.mtu = integer(bytes),
-                _ => {}
-            }
-        }
-        Some(found)
-    }
-}
-
 /// Adds a request for a link. Since Linux 6.8 the kernel first processes a pending change of the link's carrier.
 pub fn get(batch: &mut Batch, name: &str) {
     let asked = batch.request(GETLINK, 0, &ifinfomsg(0, false));
     asked.u32(EXT_MASK, SKIP_STATISTICS).text(IFNAME, name);
 }
-
-/// Finds a link by name.
-///
-/// # Errors
-///
-/// The kernel rejects the request. A missing link is no error.
-pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Found>, Refusal> {
-    let mut batch = Batch::new();
-    get(&mut batch, name);
-    match shown(socket, batch) {
-        Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
-        other => other,
-    }
-}
-
-/// Commits a batch that ends with a [`get`].
-///
-/// # Errors
-///
-/// The kernel rejects a request.
-pub fn shown(socket: &mut Socket, batch: Batch) -> Result<Option<Found>, Refusal> {
-    let mut found = None;
-    socket.ask(batch, |reply| found = found.take().or_else(|| Found::read(reply)))?;
-    Ok(found)
-}
-
-/// Lists all links.
-///
-/// # Errors
-///
-/// The kernel rejects the request.
-pub fn all(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
-    let mut batch = Batch::new();
-    batch.request(GETLINK, DUMP, &ifinfomsg(0, false)).u32(EXT_MASK, SKIP_STATISTICS);
-    let mut all = Vec::new();
-    socket.ask(batch, |reply| all.extend(Found::read(reply)))?;
-    Ok(all)
-}
-
-/// Lists the names of all links.
-///
-/// # Errors
-///
-/// The kernel rejects the request.
-pub fn names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
-    Ok(all(socket)?.into_iter().map(|found| found.name).collect())
-}
-
-/// Indexes of links that have an IPv6 route from a router advertisement.
-///
-/// # Errors
-///
-/// The kernel rejects the request.
-pub fn announced(socket: &mut Socket) -> Result<Vec<u32>, Refusal> {
-    const BY_ROUTER: u8 = 9;
-    const OUTPUT: u16 = 4;
-    const CACHE: u16 = 12;
-    let mut header = [0; 12];
-    header[0] = libc::AF_INET6 as u8;
-    let mut batch = Batch::new();
-    batch.request(GETROUTE, DUMP, &header);
-    let mut found = Vec::new();
-    socket.ask(batch, |reply| {
-        let mut expires = false;
-        let mut output = None;
-        for (kind, bytes) in reply.attributes(12) {
-            match kind {
-                OUTPUT => output = Some(integer(bytes)),
-                // struct rta_cacheinfo: expiry time, which only an advertised route has.
-                CACHE => expires = bytes.get(8..12).is_some_and(|at| integer(at) != 0),
-                _ => {}
-            }
-        }
-        if expires || reply.payload.get(5) == Some(&BY_ROUTER) {
-            found.extend(output);
-        }
-    })?;
-    Ok(found)
-}
-
-/// True if the link with that index has the address.
-///
-/// # Errors
-///
-/// The kernel rejects the request.
-pub fn has_address(socket: &mut Socket, index: u32, address: IpAddr) -> Result<bool, Refusal> {
-    const BYTES: u16 = 1;
-    const LOCAL: u16 = 2;
-    let mut batch = Batch::new();
-    batch.request(GETADDR, DUMP, &[family(address), 0, 0, 0, 0, 0, 0, 0]);
-    let mut found = false;
-    socket.ask(batch, |reply| {
-        let mut attributes: Attributes<'_> = reply.attributes(8);
-        let is_it = |kind: u16| kind == BYTES || kind == LOCAL;
-        let here = reply.payload.get(4..8).map(integer) == Some(index);
-        found |= here && attributes.any(|(kind, bytes)| is_it(kind) && ip(bytes) == Some(address));
-    })?;
-    Ok(found)
-}
-
-/// Destinations of the kernel's routes, without the default route.
-///
-/// # Errors
-///
-/// The kernel rejects the request.
-pub fn destinations(socket: &mut Socket, ipv4: bool) -> Result<Vec<Subnet>, Refusal> {
-    const DESTINATION: u16 = 1;
-    let mut header = [0; 12];
-    header[0] = if ipv4 { libc::AF_INET } else { libc::AF_INET6 } as u8;
-    let mut batch = Batch::new();
-    batch.request(GETROUTE, DUMP, &header);
-    let mut found = Vec::new();
-    socket.ask(batch, |reply| {
-        let Some(prefix) = reply.payload.get(1).copied() else { return };
-        let mut attributes: Attributes<'_> = reply.attributes(12);
-        let address = attributes.find(|(kind, _)| *kind == DESTINATION).and_then(|a| ip(a.1));
-        found.extend(address.map(|address| Subnet { address, prefix }));
-    })?;
-    Ok(found)
-}
-
-fn family(address: IpAddr) -> u8 {
-    if address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
-}
-
-/// Bytes of an address, in network byte order.
-pub(super) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,28 +1,17 @@
-//! Network of a rootless container: pasta(1), a program that moves packets between the container's network namespace
-//! and sockets of the user.
-//!
-//! pasta gets the container's process before init executes the program, while an unprivileged user may still inspect
-//! that process. One argument is unique: the path of its pid file in the container's state directory. Aril finds
-//! pasta by it later, even if the start was killed right after.
+//! Starts and ends pasta.
 
 #![expect(clippy::disallowed_types, reason = "pasta(1), which the operator installed")]
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
-
+use super::{NAME, pid_file};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
-use crate::spec::Extensions;
-use crate::spec::annotation::NETWORK;
 use crate::sys::pidfd;
-
-/// Value of [`NETWORK`] that selects pasta.
-pub const NAME: &str = "pasta";
 
 /// Options that forward nothing into the container, and nothing from it to the host's loopback.
 const CLOSED: [&str; 11] = [
@@ -38,43 +27,6 @@ const CLOSED: [&str; 11] = [
     "--udp-ns",
     "none",
 ];
-
-/// True if the options select pasta.
-pub fn is_wanted(extensions: &Extensions) -> bool {
-    extensions.network.as_deref() == Some(NAME)
-}
-
-/// Gives the config the network namespace that pasta connects. `privileged`: the runtime is root on the host.
-///
-/// # Errors
-///
-/// The runtime is root, or the config joins a network namespace.
-pub fn edit(spec: &mut Spec, privileged: bool) -> Result<()> {
-    if privileged {
-        return Err(Error::config(format!("{NETWORK}={NAME} is for rootless containers")));
-    }
-    let Some(linux) = spec.linux_mut() else { return Ok(()) };
-    let mut all = linux.namespaces_mut().take().unwrap_or_default();
-    let own = all.iter().find(|n| n.typ() == LinuxNamespaceType::Network);
-    let joined = own.and_then(|n| n.path().as_deref()).filter(|path| !path.as_os_str().is_empty());
-    if let Some(path) = joined {
-        return Err(Error::config(format!(
-            "{NETWORK}={NAME} connects a new network namespace, and the config joins {}",
-            path.display()
-        )));
-    }
-    if own.is_none() {
-        let mut network = LinuxNamespace::default();
-        network.set_typ(LinuxNamespaceType::Network);
-        all.push(network);
-    }
-    linux.set_namespaces(Some(all));
-    Ok(())
-}
-
-fn pid_file(state_directory: &Path) -> PathBuf {
-    state_directory.join("pasta.pid")
-}
 
 /// Starts pasta and returns when the namespace of `pid` is connected; pasta then runs in the background.
 ///
@@ -150,25 +102,6 @@ fn is_pasta_of(pid: i32, pid_file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn spec(namespaces: &str) -> Spec {
-        let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"namespaces":{namespaces}}}}}"#);
-        serde_json::from_str(&text).unwrap()
-    }
-
-    #[test]
-    fn the_config_gets_a_network_namespace() {
-        for namespaces in [r#"[]"#, r#"[{"type":"network"}]"#] {
-            let mut spec = spec(namespaces);
-            edit(&mut spec, false).unwrap();
-            let all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
-            assert_eq!(all.len(), 1);
-            assert_eq!(all[0].typ(), LinuxNamespaceType::Network);
-        }
-        let mut joins = spec(r#"[{"type":"network","path":"/n"}]"#);
-        assert!(edit(&mut joins, false).unwrap_err().to_string().ends_with("the config joins /n"));
-        assert!(edit(&mut spec("[]"), true).is_err());
-    }
 
     #[test]
     fn only_the_containers_own_pasta_is_ended() {

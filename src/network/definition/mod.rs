@@ -1,14 +1,18 @@
 //! Definition of a network: [`NetworkOptions`] are checked and become a [`Network`]. Reads nothing of the host.
 
+pub mod effect;
+pub mod store;
+pub mod subnet;
+
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::firewall::Bridge;
-use super::link::{Mac, octets};
-use super::subnet::Subnet;
 use crate::error::{Error, Result};
+use crate::network::definition::subnet::Subnet;
+use crate::network::firewall::Bridge;
+use crate::network::link::{Mac, octets};
 
 /// Name of the network that containers join when they name none.
 pub const DEFAULT: &str = "aril0";

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::error::{OsContext, Result};
 use crate::fs::record;
-use crate::network::lease::{Holder, Lease};
-use crate::network::store::{self, STATE};
+use crate::network::address::{Holder, Lease};
+use crate::network::definition::store::{self, STATE};
 
 /// resolv.conf of systemd-resolved with the servers that it forwards to.
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";

@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::plan::{Mode, list, mode};
 use crate::error::{Error, Result};
+use crate::network::plan::{Mode, list, mode};
 use crate::spec::Extensions;
 use crate::spec::annotation::{NETWORK_DNS, NETWORK_DNS_SEARCH, NETWORK_HOSTS};
 
-pub mod parent;
+pub mod effect;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLVER: &str = "/etc/resolv.conf";

@@ -8,6 +8,8 @@
 //!
 //! Containers that share a network namespace hold its lease together. The last holder removes it.
 
+pub mod effect;
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
@@ -16,14 +18,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Network, Pool};
-use super::firewall::Mapping;
-use super::names::parent as names;
-use super::plan::Attachment;
-use super::publish::Published;
-use super::store::{self, STATE};
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::record;
+use crate::network::definition::store::{self, STATE};
+use crate::network::definition::{Network, Pool};
+use crate::network::firewall::Mapping;
+use crate::network::names::effect as names;
+use crate::network::plan::Attachment;
+use crate::network::ports::Published;
 use crate::sys::Errno;
 
 /// Container that holds a lease: its state root and ID.

@@ -8,13 +8,14 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::{refused, routes};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::closed;
+use crate::network::address::{self, Lease, Reference};
 use crate::network::definition::Network;
-use crate::network::lease::{self, Lease, Reference};
+use crate::network::definition::store;
+use crate::network::firewall::guard;
+use crate::network::kernel::{refused, routes};
 use crate::network::link::{self, LinkRef, setting};
-use crate::network::{guard, store};
 use crate::sys::Errno;
 use crate::sys::bpf;
 use crate::sys::netlink::{Batch, Socket};
@@ -22,13 +23,13 @@ use crate::sys::netlink::{Batch, Socket};
 const IPV6: &str = "/proc/sys/net/ipv6/conf";
 
 /// True if the kernel has IPv6.
-pub(super) fn has_ipv6() -> bool {
+pub(in crate::network) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// Makes a link of this network namespace ignore its neighbours' router advertisements, redirects and address
 /// announcements (CVE-2020-13401, CVE-2020-10749).
-pub(super) fn ignore_neighbours(link: &str) -> Result<()> {
+pub(in crate::network) fn ignore_neighbours(link: &str) -> Result<()> {
     if !has_ipv6() {
         return Ok(());
     }
@@ -45,7 +46,7 @@ pub(super) fn ignore_neighbours(link: &str) -> Result<()> {
 
 /// Sets up the settings and the guard of a bridge. Returns a warning about a protection that this host cannot
 /// provide.
-pub(super) fn of_bridge(
+pub(in crate::network) fn of_bridge(
     socket: &mut Socket,
     network: &Network,
     index: u32,
@@ -80,7 +81,7 @@ pub(super) fn of_bridge(
 }
 
 /// Attaches eBPF programs to a link. `true`: for packets that leave by it.
-pub(super) fn attach_programs(
+pub(in crate::network) fn attach_programs(
     socket: &mut Socket,
     index: u32,
     programs: &[(bool, Vec<bpf::Insn>)],
@@ -107,7 +108,7 @@ fn unguarded(network: &str) -> PathBuf {
 
 /// Turns on forwarding for the whole host, because replies enter by other links than the bridge. Changes only what is
 /// off, and records the change first.
-pub(super) fn forwarding(socket: &mut Socket, network: &Network) -> Result<()> {
+pub(in crate::network) fn forwarding(socket: &mut Socket, network: &Network) -> Result<()> {
     if network.internal {
         return Ok(());
     }
@@ -185,7 +186,7 @@ fn is_on_loopback(lease: &Lease) -> bool {
 
 /// Lets the host reach the lease's ports from 127.0.0.1 (`route_localnet`). The setting also lets containers send
 /// there, which the guard drops: without a guard, the setting stays off.
-pub(super) fn open_loopback(lease: &Lease) -> Result<Option<String>> {
+pub(in crate::network) fn open_loopback(lease: &Lease) -> Result<Option<String>> {
     let network = &lease.network;
     if !is_on_loopback(lease) {
         return Ok(None);
@@ -217,7 +218,7 @@ fn no_loopback(lease: &Lease) -> Result<Option<String>> {
 }
 
 /// Turns the setting off with the last lease that needs it.
-pub(super) fn close_loopback(lease: &Lease) -> Result<()> {
+pub(in crate::network) fn close_loopback(lease: &Lease) -> Result<()> {
     let users = users_of_loopback(&lease.network);
     if !is_on_loopback(lease) || !users.exists() {
         return Ok(());
@@ -226,7 +227,7 @@ pub(super) fn close_loopback(lease: &Lease) -> Result<()> {
     store::unlink(&users.join(lease.addresses[0].to_string()))?;
     for name in store::entries(&users)? {
         let address = name.parse().ok();
-        let held = |address| lease::load(&Reference { network: lease.network.clone(), address });
+        let held = |address| address::load(&Reference { network: lease.network.clone(), address });
         if address.map(held).transpose()?.flatten().is_some() {
             return Ok(());
         }
@@ -242,7 +243,7 @@ pub(super) fn close_loopback(lease: &Lease) -> Result<()> {
 }
 
 /// Turns the setting on for a bridge that is created again while leases need it.
-pub(super) fn reopen_loopback(network: &Network) -> Result<()> {
+pub(in crate::network) fn reopen_loopback(network: &Network) -> Result<()> {
     let users = users_of_loopback(&network.name);
     if network.ipv4.is_none()
         || unguarded(&network.name).exists()
@@ -255,7 +256,7 @@ pub(super) fn reopen_loopback(network: &Network) -> Result<()> {
 }
 
 /// Removes the files of a network's settings.
-pub(super) fn forget(network: &str) -> Result<()> {
+pub(in crate::network) fn forget(network: &str) -> Result<()> {
     let users = users_of_loopback(network);
     for name in store::entries(&users)? {
         store::unlink(&users.join(name))?;
@@ -265,7 +266,7 @@ pub(super) fn forget(network: &str) -> Result<()> {
 }
 
 /// Removes the host's neighbour entries for the container's addresses. An IPv6 entry does not expire.
-pub(super) fn forget_neighbours(lease: &Lease) -> Result<()> {
+pub(in crate::network) fn forget_neighbours(lease: &Lease) -> Result<()> {
     let six: Vec<_> = lease.addresses.iter().filter(|address| address.is_ipv6()).collect();
     if six.is_empty() {
         return Ok(());

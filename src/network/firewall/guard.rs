@@ -10,7 +10,7 @@
 //!   network: addresses of other networks, of outside hosts, and the gateway's own. It drops 127.0.0.0/8 as source and
 //!   as destination. It also drops router advertisements, redirects, messages of a DHCP server to clients (RFC 2131,
 //!   RFC 8415), and ARP messages whose hardware address does not belong to their protocol address
-//!   ([`super::definition::mac`]).
+//!   ([`crate::network::definition::mac`]).
 //! * **Egress** (to containers) drops packets that the host forwards without [`MARK`], which the table's chain
 //!   `forward` sets. Without the table, nothing from another network or from outside reaches a container. Packets that
 //!   the host itself sends have no input interface and pass.
@@ -18,9 +18,9 @@
 
 use std::net::IpAddr;
 
-use super::definition::{Network, link_local};
-use super::link::octets;
-use super::subnet::Subnet;
+use crate::network::definition::subnet::Subnet;
+use crate::network::definition::{Network, link_local};
+use crate::network::link::octets;
 use crate::sys::bpf::Insn;
 
 /// Bit of a packet's mark that the table sets and the guard clears.

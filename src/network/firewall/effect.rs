@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-use super::{filter_socket, refused, routes, settings};
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::address::{self, Lease};
 use crate::network::definition::Network;
+use crate::network::definition::store;
 use crate::network::firewall::{self, Mapping, Removal, Transaction};
-use crate::network::lease::{self, Lease};
+use crate::network::kernel::{filter_socket, refused, routes};
 use crate::network::link;
-use crate::network::publish::Published;
-use crate::network::store;
+use crate::network::link::settings;
+use crate::network::ports::Published;
 use crate::sys::Errno;
 use crate::sys::netlink::{Refusal, Socket};
 
 /// Publishes the container's ports. Repairs the table first if another program flushed it.
-pub(super) fn publish(network: &Network, lease: &Lease, warnings: &mut Vec<String>) -> Result<()> {
+pub(in crate::network) fn publish(
+    network: &Network,
+    lease: &Lease,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     let mut socket = filter_socket()?;
     if !firewall::is_whole(&mut socket).map_err(|r| refused(r, "table aril"))? {
         warnings.extend(repair()?);
@@ -60,7 +65,7 @@ fn add_ports(socket: &mut Socket, lease: &Lease) -> (String, std::result::Result
 /// Handles an element that is in the way. If another container owns it, that is an error; if no lease owns it, the
 /// table is created again without it.
 fn conflict(lease: &Lease, port: &str) -> Result<()> {
-    for other in lease::all()?.iter().filter(|other| *other != lease && !other.has_no_holder()) {
+    for other in address::all()?.iter().filter(|other| *other != lease && !other.has_no_holder()) {
         let taken = |p: &&Published| other.published.iter().any(|o| o.conflicts(**p));
         if let Some(published) = lease.published.iter().find(taken) {
             return Err(Error::new(
@@ -98,7 +103,7 @@ pub fn repair() -> Result<Vec<String>> {
 }
 
 /// Adds `new` to a complete table. Creates the whole table if it is incomplete, or without `new`.
-pub(super) fn repair_locked(new: Option<&Network>) -> Result<()> {
+pub(in crate::network) fn repair_locked(new: Option<&Network>) -> Result<()> {
     let mut socket = filter_socket()?;
     let mut transaction = Transaction::new();
     if let Some(network) = new
@@ -112,7 +117,7 @@ pub(super) fn repair_locked(new: Option<&Network>) -> Result<()> {
         firewall::add_bridge(&mut transaction, &network.bridge());
     }
     let mut known: Vec<Mapping> = Vec::new();
-    for lease in lease::all()? {
+    for lease in address::all()? {
         for mapping in lease.mappings() {
             let conflicts = |other: &Mapping| {
                 other.published.conflicts(mapping.published)
@@ -132,7 +137,7 @@ pub(super) fn repair_locked(new: Option<&Network>) -> Result<()> {
 }
 
 /// Removes the elements of a lease's published ports.
-pub(super) fn unpublish(lease: &Lease) -> Result<()> {
+pub(in crate::network) fn unpublish(lease: &Lease) -> Result<()> {
     if lease.published.is_empty() {
         return Ok(());
     }
@@ -159,7 +164,7 @@ fn is_absent_or_foreign(errno: Errno) -> bool {
 }
 
 /// Commits a transaction. An element that is already gone is no error.
-pub(super) fn commit_removal(
+pub(in crate::network) fn commit_removal(
     transaction: Transaction,
     socket: &mut Socket,
     object: &str,
@@ -176,7 +181,7 @@ pub(super) fn commit_removal(
 ///
 /// The table, or a lease, cannot be read.
 pub fn is_flushed() -> Result<bool> {
-    if !lease::all()?.iter().any(|lease| !lease.has_no_holder()) {
+    if !address::all()?.iter().any(|lease| !lease.has_no_holder()) {
         return Ok(false);
     }
     Ok(!firewall::is_whole(&mut filter_socket()?).map_err(|r| refused(r, "table aril"))?)

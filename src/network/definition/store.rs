@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::definition::Network;
 use crate::error::{Context, Error, Kind, OsContext, Result};
 use crate::fs::{closed, record};
+use crate::network::definition::Network;
 use crate::sys::open::open;
 
 /// Directory of definitions: `NAME.json` for each network.
@@ -37,7 +37,7 @@ pub fn lock() -> Result<Lock> {
 }
 
 /// Locks a directory, and creates it if it is missing.
-pub(super) fn lock_directory(path: &Path) -> Result<Lock> {
+pub(in crate::network) fn lock_directory(path: &Path) -> Result<Lock> {
     closed::directory(path)?;
     let file =
         File::from(open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).os("open", path.display())?);
@@ -118,7 +118,7 @@ pub fn remove(name: &str) -> Result<()> {
 }
 
 /// Removes a file. A missing file is no error.
-pub(super) fn unlink(path: &Path) -> Result<()> {
+pub(in crate::network) fn unlink(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("unlink", path.display(), &e)),
         _ => Ok(()),
@@ -127,7 +127,7 @@ pub(super) fn unlink(path: &Path) -> Result<()> {
 
 /// Removes a directory. It is no error if the directory is missing, or not empty because another process added a
 /// file.
-pub(super) fn remove_directory(path: &Path) -> Result<()> {
+pub(in crate::network) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
             Err(Error::io("rmdir", path.display(), &e))
@@ -137,7 +137,7 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
 }
 
 /// Lists a directory's names, sorted. The list is empty if the directory is missing or belongs to another user.
-pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
+pub(in crate::network) fn entries(path: &Path) -> Result<Vec<String>> {
     let found = match fs::read_dir(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
             return Ok(Vec::new());

@@ -6,8 +6,8 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::publish::{Protocol, Published};
 use crate::error::{Error, Kind, Result};
+use crate::network::ports::{Protocol, Published};
 use crate::sys::netlink::{Batch, Reply, SOCK_DIAG, Socket, integer};
 
 /// Socket that accepts connections, or datagrams from any sender.

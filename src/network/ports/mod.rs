@@ -1,5 +1,7 @@
 //! Parses published ports: `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTOCOL]`.
 
+pub mod listener;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;

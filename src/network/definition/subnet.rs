@@ -68,7 +68,7 @@ impl Subnet {
 }
 
 /// Address as a number.
-pub(super) fn number(address: IpAddr) -> u128 {
+pub(in crate::network) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u32::from(v4).into(),
         IpAddr::V6(v6) => v6.into(),
