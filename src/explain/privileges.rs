@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxIdMapping;
 
 use super::{Finding, Grade, Subject, add};
-use crate::spec::sandbox;
+use crate::spec::defaults;
 
 /// Reports the user of the program, in the container and on the host.
 pub(super) fn user(subject: &Subject, findings: &mut Vec<Finding>) {
@@ -93,13 +93,13 @@ const CAPABILITIES: [(&str, Grade, &str); 27] = [
 pub(super) fn capabilities(subject: &Subject, findings: &mut Vec<Finding>) {
     let mut say = |grade, text: String| add(findings, "capabilities", grade, text);
     let held = subject.capabilities();
-    let usual = |name: &&String| sandbox::CAPABILITIES.contains(&name.as_str());
+    let usual = |name: &&String| defaults::CAPABILITIES.contains(&name.as_str());
     let of_default = held.iter().filter(usual).count();
     match of_default {
         0 if held.is_empty() => say(Grade::Tight, "none".to_owned()),
         0 => {}
-        n if n < sandbox::CAPABILITIES.len() => {
-            say(Grade::Tight, format!("{n} of the {} usual ones", sandbox::CAPABILITIES.len()))
+        n if n < defaults::CAPABILITIES.len() => {
+            say(Grade::Tight, format!("{n} of the {} usual ones", defaults::CAPABILITIES.len()))
         }
         n => say(Grade::Usual, format!("the {n} usual ones")),
     }

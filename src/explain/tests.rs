@@ -9,7 +9,7 @@ const CONFINED: Facts =
 /// Docker's default config, as far as it matters here.
 fn usual() -> Value {
     let capabilities: Vec<_> =
-        crate::spec::sandbox::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+        crate::spec::defaults::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
     let kinds = ["mount", "pid", "network", "ipc", "uts", "cgroup"];
     let namespaces: Vec<_> = kinds.iter().map(|kind| json!({"type": kind})).collect();
     json!({

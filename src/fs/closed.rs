@@ -84,15 +84,18 @@ fn tighten(path: &Path, meta: &Metadata) -> Result<()> {
 pub fn check_root(path: &Path, meta: &Metadata, own: bool) -> Result<()> {
     let what = |problem: String| Error::system(format!("state root {}: {problem}", path.display()));
     if !is_trusted(meta) {
-        return Err(what(format!("it belongs to user {}, which could replace state", meta.uid()))
-            .hint(format!(
-                "chown {} to the calling user, or give --root another directory",
-                path.display()
-            )));
+        return Err(what(format!(
+            "the directory belongs to user {}, which could replace state",
+            meta.uid()
+        ))
+        .hint(format!(
+            "chown {} to the calling user, or give --root another directory",
+            path.display()
+        )));
     }
     if meta.mode() & others(meta, 0o002) != 0 {
         let mode = meta.mode() & 0o7777;
-        return Err(what(format!("other users can write to it (mode {mode:04o})"))
+        return Err(what(format!("other users can write to the directory (mode {mode:04o})"))
             .hint(format!("chmod go-w {}, or give --root another directory", path.display())));
     }
     if own { tighten(path, meta) } else { Ok(()) }

@@ -154,7 +154,7 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
 
 fn id(fields: &[&str], at: usize, name: &str, file: &str) -> Result<u32> {
     let found = fields.get(at).and_then(|field| number(field));
-    found.ok_or_else(|| Error::config(format!("{file} of the image: {name} has no number")))
+    found.ok_or_else(|| Error::config(format!("{file} of the image: {name} has no ID")))
 }
 
 fn missing(kind: &str, name: &str, file: &str) -> Error {

@@ -103,7 +103,7 @@ impl fmt::Display for Step {
             Self::NoNewPrivileges => f.write_str("no new privileges"),
             Self::Bounding { keep } => write!(f, "bounding set {}", Names(*keep)),
             Self::KeepCapabilities => f.write_str("keep capabilities across the change of user"),
-            Self::StdioOwner { uid, .. } => write!(f, "give stdio to uid {uid}"),
+            Self::StdioOwner { uid, .. } => write!(f, "change the owner of stdio to uid {uid}"),
             Self::Groups(gids) => write!(f, "additional groups {gids:?}"),
             Self::Gid(gid) => write!(f, "gid {gid}"),
             Self::Uid(uid) => write!(f, "uid {uid}"),

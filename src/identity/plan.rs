@@ -290,7 +290,7 @@ mod tests {
             [
                 format!("bounding set {all}"),
                 "keep capabilities across the change of user".into(),
-                "give stdio to uid 0".into(),
+                "change the owner of stdio to uid 0".into(),
                 "additional groups []".into(),
                 "gid 0".into(),
                 "uid 0".into(),

@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     Mount, PosixRlimit, Process, Spec, User,
 };
 
-use super::sandbox;
+use super::defaults;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
@@ -99,7 +99,7 @@ impl Edits {
             .ok_or_else(|| Error::config("process property must not be empty"))?;
         self.set_process(&mut process)?;
         spec.set_process(Some(process));
-        self.set_sandbox(spec)
+        self.set_seccomp_profile(spec)
     }
 
     fn set_root(&self, spec: &mut Spec) {
@@ -250,14 +250,14 @@ impl Edits {
     }
 
     /// Sets the default seccomp profile for the capabilities, so that it allows the system calls that they are for.
-    fn set_sandbox(&self, spec: &mut Spec) -> Result<()> {
+    fn set_seccomp_profile(&self, spec: &mut Spec) -> Result<()> {
         if self.default_spec.is_none() {
             return Ok(());
         }
         let held =
             spec.process().as_ref().and_then(|p| p.capabilities().as_ref()?.bounding().clone());
         if let Some(linux) = spec.linux_mut() {
-            linux.set_seccomp(Some(sandbox::profile(&held.unwrap_or_default())?));
+            linux.set_seccomp(Some(defaults::profile(&held.unwrap_or_default())?));
         }
         Ok(())
     }
@@ -312,7 +312,7 @@ fn capabilities(had: Capabilities, add: &[String], drop: &[String]) -> Result<Ca
         set.clear();
     }
     if add.iter().any(|name| is_all(name)) {
-        set = sandbox::every_capability();
+        set = defaults::every_capability();
     }
     for name in drop.iter().filter(|name| !is_all(name)) {
         set.remove(&capability(name)?);
@@ -332,7 +332,7 @@ fn capability(name: &str) -> Result<Capability> {
     let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
     serde_json::from_value(full.into()).map_err(|_| {
         Error::new(Kind::Usage, format!("{name:?} is not the name of a capability"))
-            .hint("such as NET_ADMIN, or ALL")
+            .hint("use a name such as NET_ADMIN, or ALL")
     })
 }
 
@@ -345,13 +345,13 @@ fn default_spec(spec: &mut Spec, defaults: &DefaultSpec) -> Result<()> {
     }
     if let Some(process) = spec.process_mut() {
         process.set_terminal(Some(false)).set_rlimits(None).set_no_new_privileges(Some(false));
-        let all = capabilities(Capabilities::new(), &strings(&sandbox::CAPABILITIES), &[])?;
+        let all = capabilities(Capabilities::new(), &strings(&defaults::CAPABILITIES), &[])?;
         process.set_capabilities(Some(sets(all.clone(), all)));
     }
     if let Some(linux) = spec.linux_mut() {
         let mut masked = linux.masked_paths().clone().unwrap_or_default();
         masked.extend(
-            strings(&sandbox::MASKED)
+            strings(&defaults::MASKED)
                 .into_iter()
                 .chain(defaults.masked.iter().cloned())
                 .filter(|path| !masked.contains(path))
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn everyday_containers_are_sandboxed_by_what_they_hold() {
+    fn the_default_profile_depends_on_the_capabilities() {
         let allowed = |edits: Edits| {
             let mut spec = spec();
             let default_spec = Some(DefaultSpec {

@@ -1,13 +1,13 @@
 //! Loads and checks config.json and process.json, with oci-spec's types.
 
 pub mod annotation;
+pub mod defaults;
 pub mod edit;
 mod extensions;
 mod field_path;
 pub mod grant;
 mod lenient;
 mod load;
-pub mod sandbox;
 pub mod size;
 mod validate;
 

@@ -23,7 +23,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
     validate_process(process)?;
     if spec.linux().is_none() {
         return Err(Error::config("linux property must not be empty")
-            .hint("only Linux containers can be run"));
+            .hint("add linux to config.json: Aril runs only Linux containers"));
     }
     Ok(())
 }

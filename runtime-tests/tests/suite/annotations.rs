@@ -231,7 +231,10 @@ fn a_property_that_reaches_the_host_takes_the_operator() {
             let named = format!("annotation {key} ignored: the operator has not allowed it");
             assert!(run(&c, &[]).contains(&named), "{name}: {}", run(&c, &[]));
             let prefix = run(&c, &["--allow-annotation=org.systemd.property.*"]);
-            assert!(prefix.contains(&format!("annotation {key} ignored: it reaches")), "{prefix}");
+            assert!(
+                prefix.contains(&format!("annotation {key} ignored: it affects the host")),
+                "{prefix}"
+            );
             let allowed = run(&c, &[&format!("--allow-annotation={key}")]);
             assert!(!allowed.contains("ignored"), "{name}: {allowed}");
         }

@@ -82,7 +82,7 @@ fn unavailable_report_is_an_error() {
         let c = c.edit(|spec| {
             spec["linux"]["seccomp"]["syscalls"][0]["names"] = json!(["write"]);
         });
-        c.run_call(&["--seccomp-report"]).output().exits(1).says("the profile refuses write");
+        c.run_call(&["--seccomp-report"]).output().exits(1).says("the profile denies write");
         let c = c.edit(|spec| {
             spec["linux"].as_object_mut().expect("linux").remove("seccomp");
         });

@@ -164,7 +164,7 @@ fn refuse_overlap(lowers: &[PathBuf], directory: &Path, upper: &Upper) -> Result
     let overlaps = |lower: &&PathBuf| lower.starts_with(directory) || directory.starts_with(lower);
     match lowers.iter().find(overlaps) {
         Some(lower) => {
-            let why = format!("it overlaps with layer {}", lower.display());
+            let why = format!("the directory overlaps with layer {}", lower.display());
             Err(invalid(annotation::UPPER, &upper.to_string(), &why))
         }
         None => Ok(()),
@@ -196,8 +196,12 @@ pub fn overlay(request: &OverlayRequest<'_>) -> Result<Option<Overlay>> {
     }
     if !request.privileged && layers.upper.quota().is_some() {
         let text = layers.upper.to_string();
-        return Err(invalid(annotation::UPPER, &text, "only root can limit what is on a disk")
-            .hint("tmpfs:SIZE is a limit that needs no privileges"));
+        return Err(invalid(
+            annotation::UPPER,
+            &text,
+            "only root can limit an upper directory on a disk",
+        )
+        .hint("use tmpfs:SIZE, which needs no privileges"));
     }
     Ok(Some(Overlay {
         at: host_path(request.root)?,

@@ -95,7 +95,7 @@ pub fn mount_id(file: &OwnedFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
     let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, &e))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| Error::system(format!("{path} names no mount")))
+    id.ok_or_else(|| Error::system(format!("{path} has no mount ID")))
 }
 
 struct Line<'a> {

@@ -14,7 +14,7 @@ use super::super::syscalls::Finder;
 use super::super::{Action, Arch};
 use super::libseccomp::{conditional, numbers, of_an_engine, values};
 use super::{ALLOW, spec};
-use crate::spec::sandbox;
+use crate::spec::defaults;
 
 const PLACES: [&str; 2] = [
     "/usr/share/gocode/src/github.com/moby/profiles/seccomp/default.json",
@@ -48,7 +48,7 @@ fn set(names: &[&str]) -> Capabilities {
     names.iter().map(one).collect()
 }
 
-/// System calls that Aril denies on purpose: see `sandbox::profile`.
+/// System calls that Aril denies on purpose: see `defaults::profile`.
 const STRICTER: [&str; 2] = ["socket", "socketcall"];
 
 fn compare(docker: &LinuxSeccomp, aril: &LinuxSeccomp, what: &str) -> usize {
@@ -91,7 +91,7 @@ fn nothing_is_allowed_that_docker_refuses() {
         Arch::Riscv64 => "riscv64",
         _ => "amd64",
     };
-    let default: Vec<_> = sandbox::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+    let default: Vec<_> = defaults::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
     let every: Vec<_> = caps::all().iter().map(ToString::to_string).collect();
     let mut held: Vec<Vec<&str>> = vec![vec![], every.iter().map(String::as_str).collect()];
     for more in &every {
@@ -99,7 +99,7 @@ fn nothing_is_allowed_that_docker_refuses() {
     }
     for names in held {
         let docker = spec(of_an_engine(&file, machine, &names));
-        let aril = sandbox::profile(&set(&names)).unwrap();
+        let aril = defaults::profile(&set(&names)).unwrap();
         let compared = compare(&docker, &aril, &format!("with {}", names.join(" ")));
         assert!(compared > 5000, "{compared}");
     }
@@ -108,7 +108,7 @@ fn nothing_is_allowed_that_docker_refuses() {
 /// Checks system calls with known security problems, without Docker's profile.
 #[test]
 fn families_and_domains_beyond_the_everyday_are_refused() {
-    let aril = sandbox::profile(&set(&[])).unwrap();
+    let aril = defaults::profile(&set(&[])).unwrap();
     let facts = Facts { native: Arch::native(), flag_supported: |_| true };
     let program = compile(&aril, &facts).unwrap().filter.program;
     let answer = |arch: Arch, name: &str, first: u64| {

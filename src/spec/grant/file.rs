@@ -111,7 +111,10 @@ impl ConfigFile {
         let named = |component| match component {
             Component::RootDir => None,
             Component::Normal(name) => Some(Ok(name)),
-            _ => Some(Err(Error::config(format!("{}: no . or .. allowed", self.path.display())))),
+            _ => Some(Err(Error::config(format!(
+                "{}: the path contains . or ..",
+                self.path.display()
+            )))),
         };
         self.path.components().filter_map(named).collect()
     }
@@ -130,7 +133,7 @@ impl ConfigFile {
                 0 => "root".to_owned(),
                 user => format!("root or user {user}"),
             };
-            return Err(Error::config(text).hint(format!("it must belong to {owner}")));
+            return Err(Error::config(text).hint(format!("chown {} to {owner}", path.display())));
         }
         let sticky = is_above && metadata.mode() & STICKY != 0;
         if metadata.mode() & WRITABLE_BY_OTHERS != 0 && !sticky {

@@ -70,7 +70,7 @@ fn a_state_root_that_others_write_to_is_refused() {
         let Some(c) = open_root(view, "ephemeral") else { return };
         for mode in [0o777, 0o1777] {
             set_mode(&c.root, mode);
-            c.run().exits(1).says("other users can write to it").says("chmod go-w");
+            c.run().exits(1).says("other users can write to the directory").says("chmod go-w");
             assert!(c.left_in_root().is_empty());
         }
         nix::unistd::chown(&c.root, Some(65534.into()), None).expect("chown");

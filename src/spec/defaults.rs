@@ -1,9 +1,8 @@
-//! Default confinement of a container without a config.json (`run --rootfs`): capabilities, masked paths
-//! and the seccomp profile.
+//! Defaults of a container without a config.json (`run --rootfs`): capabilities, masked paths and the seccomp profile.
 //!
-//! The profile is a list of the system calls that are allowed, never looser than Docker's default
-//! (`docs/decisions/0023-default-profile-allows-by-name.md`). A system call newer than the list gets ENOSYS, on which C
-//! libraries fall back.
+//! The profile is a list of allowed system calls, which allows nothing that Docker's default profile denies
+//! (`docs/decisions/0023-default-profile-allows-by-name.md`). A system call that is newer than the list gets ENOSYS, on
+//! which C libraries fall back.
 
 use std::fs;
 use std::path::Path;
