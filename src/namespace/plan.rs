@@ -23,8 +23,9 @@ pub struct Facts {
     pub opened_network: Option<PathBuf>,
 }
 
+/// Fields and facts that the namespaces of a container depend on.
 #[derive(Debug, Default)]
-pub struct Input<'a> {
+pub struct NamespaceRequest<'a> {
     pub namespaces: &'a [LinuxNamespace],
     pub uid_mappings: &'a [LinuxIdMapping],
     pub gid_mappings: &'a [LinuxIdMapping],
@@ -95,10 +96,10 @@ impl Plan {
 /// # Errors
 ///
 /// A namespace is listed twice or has a relative path, or a setting needs a namespace that the config lacks.
-pub fn plan(input: &Input<'_>) -> Result<Plan> {
-    let mut plan = Plan { hidden: !input.rootless, ..Plan::default() };
+pub fn plan(request: &NamespaceRequest<'_>) -> Result<Plan> {
+    let mut plan = Plan { hidden: !request.rootless, ..Plan::default() };
     let mut joins = Vec::new();
-    for namespace in input.namespaces {
+    for namespace in request.namespaces {
         let kind = Kind::from_spec(namespace.typ());
         if plan.has(kind) {
             return Err(Error::config(format!(
@@ -110,7 +111,7 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         plan.present.push((kind, path.is_none()));
         match path {
             Some(path) => {
-                let opened = input.facts.opened_network.as_deref();
+                let opened = request.facts.opened_network.as_deref();
                 joins.push(join(kind, opened.filter(|_| kind == Kind::Net).unwrap_or(path))?);
             }
             None if kind == Kind::Time => plan.new_time = true,
@@ -121,23 +122,23 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     // The user namespace last: the runtime may not be permitted to join the others from it.
     joins.sort_by_key(|j| j.kind == Kind::User);
 
-    user_namespace(input, &mut plan)?;
-    time_namespace(input, &mut plan)?;
+    user_namespace(request, &mut plan)?;
+    time_namespace(request, &mut plan)?;
     place_joins(joins, &mut plan);
     if plan.has(Kind::User) && plan.is_new(Kind::Ipc) {
         plan.clone_flags &= !(Kind::Ipc.flag() as u64);
         plan.enter.push(Step::Unshare(Kind::Ipc));
     }
-    if plan.new_time && input.rootless && plan.is_new(Kind::User) {
+    if plan.new_time && request.rootless && plan.is_new(Kind::User) {
         plan.new_time = false;
         plan.enter.push(Step::NewTime(plan.time_offsets.take()));
     }
     if plan.is_new(Kind::Cgroup) {
         plan.enter.push(Step::Unshare(Kind::Cgroup));
     }
-    names(input, &mut plan)?;
+    names(request, &mut plan)?;
     plan.sysctls =
-        sysctl::plan(input.sysctl, &plan, input.facts.joins_host_network, input.domainname)?;
+        sysctl::plan(request.sysctl, &plan, request.facts.joins_host_network, request.domainname)?;
     Ok(plan)
 }
 
@@ -151,11 +152,11 @@ fn join(kind: Kind, path: &Path) -> Result<Join> {
     Ok(Join { kind, path: c_path("linux.namespaces: path", path)? })
 }
 
-fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
-    let maps = Maps { uid: mappings(input.uid_mappings), gid: mappings(input.gid_mappings) };
+fn user_namespace(request: &NamespaceRequest<'_>, plan: &mut Plan) -> Result<()> {
+    let maps = Maps { uid: mappings(request.uid_mappings), gid: mappings(request.gid_mappings) };
     let given = !maps.uid.is_empty() || !maps.gid.is_empty();
     if !plan.has(Kind::User) {
-        if input.rootless {
+        if request.rootless {
             return Err(Error::config("rootless container requires user namespaces")
                 .hint("`aril spec --rootless` writes a config.json with one"));
         }
@@ -175,19 +176,20 @@ fn user_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
                 )));
             }
         }
-        plan.denies_setgroups = input.rootless && matches!(maps.gid[..], [Mapping { size: 1, .. }]);
+        plan.denies_setgroups =
+            request.rootless && matches!(maps.gid[..], [Mapping { size: 1, .. }]);
         plan.new_maps = Some(maps.clone());
         plan.maps = Some(maps);
         return Ok(());
     }
-    let actual = input.facts.joined_maps.clone().unwrap_or_default();
+    let actual = request.facts.joined_maps.clone().unwrap_or_default();
     if given && actual != maps {
         return Err(Error::config(
             "user namespaces enabled, but both namespace path and non-matching mapping specified",
         ));
     }
     plan.maps = Some(actual);
-    plan.denies_setgroups = input.facts.joined_denies_setgroups;
+    plan.denies_setgroups = request.facts.joined_denies_setgroups;
     Ok(())
 }
 
@@ -197,8 +199,8 @@ fn mappings(spec: &[LinuxIdMapping]) -> Vec<Mapping> {
         .collect()
 }
 
-fn time_namespace(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
-    let Some(offsets) = input.time_offsets.filter(|o| !o.is_empty()) else { return Ok(()) };
+fn time_namespace(request: &NamespaceRequest<'_>, plan: &mut Plan) -> Result<()> {
+    let Some(offsets) = request.time_offsets.filter(|o| !o.is_empty()) else { return Ok(()) };
     if !plan.has(Kind::Time) {
         return Err(Error::config(
             "time namespace offsets specified, but time namespace isn't enabled in the config",
@@ -241,8 +243,8 @@ fn place_joins(joins: Vec<Join>, plan: &mut Plan) {
     }
 }
 
-fn names(input: &Input<'_>, plan: &mut Plan) -> Result<()> {
-    for (what, name) in [("hostname", input.hostname), ("domainname", input.domainname)] {
+fn names(request: &NamespaceRequest<'_>, plan: &mut Plan) -> Result<()> {
+    for (what, name) in [("hostname", request.hostname), ("domainname", request.domainname)] {
         let Some(name) = name.filter(|n| !n.is_empty()) else { continue };
         if !plan.has(Kind::Uts) {
             return Err(Error::config(format!(
@@ -281,8 +283,8 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    fn refused(input: &Input<'_>) -> String {
-        plan(input).unwrap_err().to_string()
+    fn refused(request: &NamespaceRequest<'_>) -> String {
+        plan(request).unwrap_err().to_string()
     }
 
     #[test]
@@ -290,8 +292,12 @@ mod tests {
         let ns = namespaces(
             r#"[{"type":"pid"},{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"mount"},{"type":"cgroup"}]"#,
         );
-        let plan =
-            plan(&Input { namespaces: &ns, hostname: Some("h"), ..Input::default() }).unwrap();
+        let plan = plan(&NamespaceRequest {
+            namespaces: &ns,
+            hostname: Some("h"),
+            ..NamespaceRequest::default()
+        })
+        .unwrap();
         let all = libc::CLONE_NEWPID
             | libc::CLONE_NEWNET
             | libc::CLONE_NEWIPC
@@ -308,7 +314,8 @@ mod tests {
         let ns = namespaces(
             r#"[{"type":"pid","path":"/proc/1/ns/pid"},{"type":"network","path":"/run/n"},{"type":"mount"}]"#,
         );
-        let plan = plan(&Input { namespaces: &ns, ..Input::default() }).unwrap();
+        let plan =
+            plan(&NamespaceRequest { namespaces: &ns, ..NamespaceRequest::default() }).unwrap();
         assert!(!plan.relay);
         assert_eq!(plan.joined_before_clone[0].kind, Kind::Pid);
         assert_eq!(plan.enter[0].to_string(), "join network namespace /run/n");
@@ -319,9 +326,13 @@ mod tests {
     fn a_user_namespace_with_joins_needs_the_relay() {
         let ns = namespaces(r#"[{"type":"user"},{"type":"ipc"},{"type":"network","path":"/n"}]"#);
         let one = maps(r#"[{"containerID":0,"hostID":1000,"size":1}]"#);
-        let input =
-            Input { namespaces: &ns, uid_mappings: &one, gid_mappings: &one, ..Input::default() };
-        let plan = plan(&input).unwrap();
+        let request = NamespaceRequest {
+            namespaces: &ns,
+            uid_mappings: &one,
+            gid_mappings: &one,
+            ..NamespaceRequest::default()
+        };
+        let plan = plan(&request).unwrap();
         assert!(plan.relay);
         assert_eq!(plan.enter, [Step::BecomeRoot, Step::Unshare(Kind::Ipc)]);
         assert_eq!(plan.clone_flags, libc::CLONE_NEWUSER as u64);
@@ -332,26 +343,33 @@ mod tests {
     fn refusals() {
         let twice = namespaces(r#"[{"type":"pid"},{"type":"pid"}]"#);
         assert!(
-            refused(&Input { namespaces: &twice, ..Input::default() }).contains("duplicated ns")
+            refused(&NamespaceRequest { namespaces: &twice, ..NamespaceRequest::default() })
+                .contains("duplicated ns")
         );
         let user = namespaces(r#"[{"type":"user"}]"#);
         assert!(
-            refused(&Input { namespaces: &user, ..Input::default() })
+            refused(&NamespaceRequest { namespaces: &user, ..NamespaceRequest::default() })
                 .contains("no namespace path to join nor mappings")
         );
         let one = maps(r#"[{"containerID":0,"hostID":1000,"size":1}]"#);
         assert!(
-            plan(&Input { uid_mappings: &one, gid_mappings: &one, ..Input::default() }).is_ok()
+            plan(&NamespaceRequest {
+                uid_mappings: &one,
+                gid_mappings: &one,
+                ..NamespaceRequest::default()
+            })
+            .is_ok()
         );
-        let rootless = Input { rootless: true, ..Input::default() };
+        let rootless = NamespaceRequest { rootless: true, ..NamespaceRequest::default() };
         assert_eq!(refused(&rootless), "rootless container requires user namespaces");
         assert_eq!(
-            refused(&Input { hostname: Some("x"), ..Input::default() }),
+            refused(&NamespaceRequest { hostname: Some("x"), ..NamespaceRequest::default() }),
             "unable to set hostname without a private UTS namespace"
         );
         let relative = namespaces(r#"[{"type":"pid","path":"x"}]"#);
         assert!(
-            refused(&Input { namespaces: &relative, ..Input::default() }).contains("not absolute")
+            refused(&NamespaceRequest { namespaces: &relative, ..NamespaceRequest::default() })
+                .contains("not absolute")
         );
     }
 }

@@ -121,16 +121,20 @@ fn allowed(name: &str, namespaces: &Plan, joins_host_network: bool) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Input, plan};
+    use super::super::plan::{NamespaceRequest, plan};
     use oci_spec::runtime::LinuxNamespace;
     use std::collections::HashMap;
 
     fn outcome(namespaces: &str, name: &str) -> Result<String, String> {
         let ns: Vec<LinuxNamespace> = serde_json::from_str(namespaces).unwrap();
         let map = HashMap::from([(name.to_owned(), "1".to_owned())]);
-        plan(&Input { namespaces: &ns, sysctl: Some(&map), ..Input::default() })
-            .map(|p| p.sysctls[0].to_string())
-            .map_err(|e| e.to_string())
+        plan(&NamespaceRequest {
+            namespaces: &ns,
+            sysctl: Some(&map),
+            ..NamespaceRequest::default()
+        })
+        .map(|p| p.sysctls[0].to_string())
+        .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -155,8 +159,12 @@ mod tests {
         let ns: Vec<LinuxNamespace> = serde_json::from_str(net).unwrap();
         for name in ["net/ipv4/conf/eth0.1/forwarding", "net.ipv4.conf.eth0/1.forwarding"] {
             let map = HashMap::from([(name.to_owned(), "1".to_owned())]);
-            let p =
-                plan(&Input { namespaces: &ns, sysctl: Some(&map), ..Input::default() }).unwrap();
+            let p = plan(&NamespaceRequest {
+                namespaces: &ns,
+                sysctl: Some(&map),
+                ..NamespaceRequest::default()
+            })
+            .unwrap();
             let super::Step::Sysctl { key, .. } = &p.sysctls[0] else { panic!() };
             assert_eq!(key.to_str().unwrap(), "sys/net/ipv4/conf/eth0.1/forwarding");
         }

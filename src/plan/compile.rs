@@ -306,7 +306,7 @@ fn inside(mut steps: Vec<Step>, inside: Vec<rootfs::Step>) -> Script {
 }
 
 fn namespaces(spec: &Spec, linux: &Linux, facts: &HostFacts) -> Result<namespace::plan::Plan> {
-    namespace::plan::plan(&namespace::plan::Input {
+    namespace::plan::plan(&namespace::plan::NamespaceRequest {
         namespaces: linux.namespaces().as_deref().unwrap_or(&[]),
         uid_mappings: linux.uid_mappings().as_deref().unwrap_or(&[]),
         gid_mappings: linux.gid_mappings().as_deref().unwrap_or(&[]),

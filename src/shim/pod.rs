@@ -18,7 +18,7 @@ use super::wire::{Any, Message};
 use crate::error::{Error, OsContext, Result};
 use crate::fs::record;
 use crate::namespace::parent;
-use crate::namespace::plan::{Input, Plan, plan};
+use crate::namespace::plan::{NamespaceRequest, Plan, plan};
 
 const CONFIG: &str = "runtime.v1.PodSandboxConfig";
 /// Values of runtime.v1.NamespaceMode.
@@ -122,12 +122,12 @@ impl Pod {
         if let Some(user) = user {
             namespaces.push(namespace(LinuxNamespaceType::User, Some(user)));
         }
-        plan(&Input {
+        plan(&NamespaceRequest {
             namespaces: &namespaces,
             hostname: self.netns.as_ref().map(|_| self.hostname.as_str()),
             sysctl: Some(&self.sysctls),
             facts: parent::facts(&namespaces, !self.sysctls.is_empty())?,
-            ..Input::default()
+            ..NamespaceRequest::default()
         })
     }
 
