@@ -24,7 +24,7 @@ pub use set::IdSet;
 /// Step of the child that sets one limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Set oom_score_adj; the parent does it if the child is in a user namespace.
+    /// Set a resource limit. For a child in a user namespace, the parent sets it.
     Rlimit(Rlimit),
     /// Set the CPU affinity. `None` for every CPU of the cpuset.
     CpuAffinity(Option<IdSet>),

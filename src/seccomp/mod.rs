@@ -15,8 +15,8 @@
 //!
 //! The child loads the program last ([`child::load`]), right before startContainer hooks and execve, so that the filter
 //! does not affect Aril's own calls. A filter with a rule that notifies is loaded before the container is created.
-//! Loading returns the listener, which the parent gets with pidfd_getfd(2) (no message, which the filter could reject)
-//! and sends to the agent ([`parent::send_listener`]).
+//! Loading it returns the listener. The parent duplicates the listener with pidfd_getfd(2), because the filter may deny
+//! sendmsg(2), and sends it to the agent ([`parent::send_listener`]).
 
 mod action;
 mod arch;
