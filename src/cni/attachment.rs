@@ -110,6 +110,7 @@ pub fn del(call: &Call) -> Result<()> {
     for (network, holder) in marker::all_with(container, interface)? {
         marker::remove(&network, &holder)?;
     }
+    marker::remove_empty_networks()?;
     addresses.transpose().map(drop)
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
+use crate::error::{Error, OsContext, Result};
 use crate::id::HostPid;
 
 /// Returns true if this process is in a user namespace other than the initial one.
@@ -49,11 +50,20 @@ pub struct Stat {
 }
 
 /// Reads the facts about process `pid`. `None` if it does not exist.
-pub fn stat(pid: HostPid) -> Option<Stat> {
+///
+/// # Errors
+///
+/// If the file cannot be read although the process may exist, for example for lack of descriptors (EMFILE).
+pub fn stat(pid: HostPid) -> Result<Option<Stat>> {
+    let path = format!("/proc/{pid}/stat");
     // The line has about 300 bytes, which one read(2) returns.
     let mut line = [0; 1024];
-    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
-    parse(&String::from_utf8_lossy(&line[..length]))
+    let length = match File::open(&path).and_then(|mut file| file.read(&mut line)) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        other => other.os("read", &path)?,
+    };
+    let stat = parse(&String::from_utf8_lossy(&line[..length]));
+    stat.map(Some).ok_or_else(|| Error::system(format!("{path}: not a line of proc_pid_stat(5)")))
 }
 
 /// Flag `PF_FORKNOEXEC` of linux/sched.h: the process was forked and has not called execve(2).
@@ -114,6 +124,7 @@ mod tests {
     #[test]
     fn our_own() {
         let own = stat(HostPid(std::process::id() as i32)).unwrap();
+        let own = own.unwrap();
         assert!(!own.dead && own.start > 0 && own.executed);
     }
 }

@@ -369,6 +369,23 @@ impl Init {
         self.link.receive().os("receive", "from the container's process")
     }
 
+    /// Returns the error of a child that has already failed. The parent's own error, such as ESRCH, is then a consequence.
+    pub fn failure(&self, script: &Script) -> Option<Error> {
+        loop {
+            let mut polled = [PollFd::new(self.link.as_fd(), PollFlags::POLLIN)];
+            if self.early.borrow().is_none() && poll(&mut polled, PollTimeout::ZERO) != Ok(1) {
+                return None;
+            }
+            match self.receive().ok()? {
+                Some(Report::Failed { step, fault }) => {
+                    return Some(in_init(failed(script, step, &fault)));
+                }
+                None => return Some(in_init(self.died())),
+                Some(_) => {}
+            }
+        }
+    }
+
     fn died(&self) -> Error {
         match sys::pidfd::wait(self.pidfd(), true) {
             Ok(Some(sys::pidfd::Ended::Signaled(signal))) => {

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use crate::cgroup::freezer;
 use crate::error::{Error, OsContext, Result};
 use crate::state::{Observed, Record};
-use crate::sys;
 use crate::sys::clone::Spawned;
+use crate::sys::pidfd::Ended;
+use crate::sys::{self, Errno};
 
 /// Frozen container. A child thaws it on drop, and when this process ends in any other way, also by SIGKILL.
 #[derive(Debug)]
@@ -33,12 +34,17 @@ pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Froz
         let _ = nix::unistd::setsid();
         let _ = nix::unistd::read(&wait, &mut [0]);
         let thawed = freezer::thaw(&record.cgroup_paths);
-        sys::clone::exit_now(thawed.is_err().into())
+        sys::clone::exit_now(thawed.map_or_else(exit_status, |()| 0))
     })
     .os("clone3", "")?;
     let frozen = Frozen { held: Some(held), child };
     freezer::freeze(&record.cgroup_paths)?;
     Ok(Some(frozen))
+}
+
+/// Errno of an error, which the parent reads as the child's exit status.
+fn exit_status(error: Error) -> i32 {
+    error.errno().map_or(libc::EIO, |errno| errno as i32)
 }
 
 impl Frozen {
@@ -55,8 +61,11 @@ impl Frozen {
         }
         let ended = sys::pidfd::wait(self.child.pidfd.as_fd(), true).os("waitid", "")?;
         match ended {
-            Some(ended) if ended.code() != 0 => Err(Error::system("the freezer refused")),
-            _ => Ok(()),
+            Some(Ended::Exited(0)) | None => Ok(()),
+            Some(Ended::Exited(code)) => Err(Error::os("thaw", "", Errno::from_raw(code))),
+            Some(Ended::Signaled(signal)) => Err(Error::system(format!(
+                "the process that thaws it was killed by signal {signal}"
+            ))),
         }
     }
 }

@@ -184,7 +184,8 @@ fn of_record(record: &Record, observed: &Observed, boot: &str) -> Verdict {
     let paths = cgroups(record);
     if observed.init().is_some() {
         // init has passed the FIFO in the meantime and executes the program.
-        let passed = || process::stat(record.init_process_pid).is_some_and(|init| init.executed);
+        let init = process::stat(record.init_process_pid).ok().flatten();
+        let passed = || init.is_some_and(|init| init.executed);
         return match matches!(observed, Observed::Created(_)) && passed() {
             true => Verdict::RemoveGate,
             false => Verdict::Living(paths),

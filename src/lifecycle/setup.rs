@@ -117,26 +117,10 @@ impl Creation<'_> {
 
     /// Sets up the host side while the child runs, then answers the child's requests.
     fn set_up(&mut self, proc: &Proc, init: &Init) -> Result<()> {
-        if let Some(score) = self.prepared.plan.script.oom_score_adj {
-            limits::parent::set_oom_score_adj(proc, init.pid, score)?;
+        if let Err(error) = self.set_up_host(proc, init) {
+            let failure = init.failure(&self.prepared.plan.script);
+            return Err(failure.map_or(error, |failure| self.why_it_died(failure)));
         }
-        self.apply_to(Stage::Held, init)?;
-        let cgroup = &mut self.host.cgroup;
-        let held_for_maps = self.prepared.plan.namespaces.new_maps.is_some() && !cgroup.moves;
-        if held_for_maps {
-            init.proceed()?;
-        }
-        cgroup::parent::complete(&self.prepared.plan.cgroup, cgroup, init.pid)?;
-        if let Some(group) = &self.host.record.intel_rdt {
-            limits::rdt::parent::join(group, init.pid)?;
-        }
-        if cgroup.moves {
-            init.proceed()?;
-        }
-        self.host.time.mark("set limits and the device filter");
-        self.apply_to(Stage::Process, init)?;
-        self.write_down(init)?;
-        self.host.time.mark("write down the process");
         let mut limited = false;
         let ready = init
             .until_ready(&self.prepared.plan.script, |request| {
@@ -163,6 +147,31 @@ impl Creation<'_> {
             self.limit_memory(init)?;
             self.host.time.mark("limit memory");
         }
+        Ok(())
+    }
+
+    /// Applies everything that needs the child's process. If the child fails in the meantime, an error here is a consequence.
+    fn set_up_host(&mut self, proc: &Proc, init: &Init) -> Result<()> {
+        if let Some(score) = self.prepared.plan.script.oom_score_adj {
+            limits::parent::set_oom_score_adj(proc, init.pid, score)?;
+        }
+        self.apply_to(Stage::Held, init)?;
+        let cgroup = &mut self.host.cgroup;
+        let held_for_maps = self.prepared.plan.namespaces.new_maps.is_some() && !cgroup.moves;
+        if held_for_maps {
+            init.proceed()?;
+        }
+        cgroup::parent::complete(&self.prepared.plan.cgroup, cgroup, init.pid)?;
+        if let Some(group) = &self.host.record.intel_rdt {
+            limits::rdt::parent::join(group, init.pid)?;
+        }
+        if cgroup.moves {
+            init.proceed()?;
+        }
+        self.host.time.mark("set limits and the device filter");
+        self.apply_to(Stage::Process, init)?;
+        self.write_down(init)?;
+        self.host.time.mark("write down the process");
         Ok(())
     }
 
@@ -216,7 +225,7 @@ impl Creation<'_> {
 
     /// Prepares the record that later verbs read.
     fn write_down(&mut self, init: &Init) -> Result<()> {
-        let stat = process::stat(init.pid)
+        let stat = process::stat(init.pid)?
             .ok_or_else(|| Error::system("the container's process is gone"))?;
         let namespace = |kind: Kind| {
             let path = format!("/proc/{}/ns/{}", init.pid, kind.file());

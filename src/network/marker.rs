@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, OsContext, Result};
-use crate::fs::closed;
+use crate::fs::{closed, may_exist};
 use crate::network::address::effect::release;
 use crate::network::address::{self, Holder, Lease, Reference};
 use crate::network::definition::store;
@@ -57,7 +57,7 @@ pub fn all_with(container: &str, interface: &str) -> Result<Vec<(String, Holder)
         let holder = holder(&network, container, interface);
         (network, holder)
     });
-    Ok(all.filter(|(_, holder)| directory(holder).exists()).collect())
+    Ok(all.filter(|(_, holder)| may_exist(&directory(holder))).collect())
 }
 
 fn directory(holder: &Holder) -> PathBuf {
@@ -97,7 +97,7 @@ fn lock(path: &Path, how: FlockArg) -> Result<Option<AttachmentLock>> {
         other => other.os("open", path.display())?,
     };
     match Flock::lock(file, how) {
-        Ok(lock) if path.exists() => Ok(Some(AttachmentLock(lock))),
+        Ok(lock) if may_exist(path) => Ok(Some(AttachmentLock(lock))),
         _ => Ok(None),
     }
 }
@@ -120,7 +120,7 @@ pub fn record_lease(holder: &Holder, lease: &Lease) -> Result<()> {
 pub fn lease_of(network: &str, holder: &Holder) -> Result<Option<Lease>> {
     let ours = |lease: &Lease| lease.holders.contains(holder);
     let path = directory(holder);
-    if !path.exists() {
+    if !may_exist(&path) {
         return Ok(None);
     }
     let noted = fs::read_link(path.join(LEASE)).ok();
@@ -152,8 +152,18 @@ pub fn remove(network: &str, holder: &Holder) -> Result<()> {
         _ => {}
     }
     // Other attachments keep the network's directory.
-    let _ = fs::remove_dir(&holder.root);
-    Ok(())
+    store::remove_directory(&holder.root)
+}
+
+/// Removes directories of networks without attachments, which an ADD or DEL leaves that is killed.
+///
+/// # Errors
+///
+/// A directory cannot be listed or removed.
+pub fn remove_empty_networks() -> Result<()> {
+    let networks = store::entries(Path::new(ATTACHMENTS))?;
+    let mut directories = networks.iter().map(|network| Path::new(ATTACHMENTS).join(network));
+    directories.try_for_each(|directory| store::remove_directory(&directory))
 }
 
 /// Attachment that no DEL is expected for.

@@ -138,7 +138,7 @@ pub fn observe(slot: &Slot, record: &Record) -> Result<Observed> {
             Observed::Paused(Paused(live))
         }
         Some(live) if record.phase == Phase::Creating => Observed::Creating(Some(live)),
-        Some(live) if slot.fifo().exists() => Observed::Created(Created(live)),
+        Some(live) if slot.has_fifo()? => Observed::Created(Created(live)),
         Some(live) => Observed::Running(Running(live)),
     };
     crate::time::step(format_args!("look at the container: {}", observed.status()));
@@ -166,7 +166,7 @@ fn live(pid: HostPid, start: u64) -> Result<Option<Live>> {
         Err(errno) => return Err(Error::os("pidfd_open", pid, errno)),
     };
     // Read after the pidfd was opened: if this is the recorded process, the pidfd refers to it.
-    match process::stat(pid) {
+    match process::stat(pid)? {
         Some(stat) if stat.start == start && !stat.dead => Ok(Some(Live { pidfd })),
         _ => Ok(None),
     }

@@ -218,6 +218,16 @@ impl Slot {
         self.path.join(FIFO)
     }
 
+    /// True while the container waits for `start`.
+    ///
+    /// # Errors
+    ///
+    /// The FIFO cannot be looked at.
+    pub fn has_fifo(&self) -> Result<bool> {
+        let fifo = self.fifo();
+        fifo.try_exists().os("stat", fifo.display())
+    }
+
     fn take_lock(&mut self, id: &ContainerId) -> Result<()> {
         let patience = Instant::now() + LOCK_PATIENCE;
         let mut file = match open(&self.path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {

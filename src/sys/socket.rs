@@ -72,7 +72,12 @@ pub fn send_numbered(end: BorrowedFd, payload: &[u8], fds: &[RawFd]) -> Result<u
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage] = if fds.is_empty() { &[] } else { &rights };
     let parts = [IoSlice::new(payload)];
-    sendmsg::<()>(end.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
+    loop {
+        match sendmsg::<()>(end.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// Receives one message. Returns its length in `buffer` and its descriptors. A length of 0 means that the other end is
@@ -85,7 +90,12 @@ pub fn receive(end: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(end.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let message = loop {
+        match recvmsg::<()>(end.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
     let mut fds = Vec::new();
     // The kernel drops descriptors without room without an error.
     let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);

@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::{Context, Error, Kind, OsContext, Result};
-use crate::fs::{closed, record, remove};
+use crate::fs::{closed, may_exist, record, remove};
 use crate::path::c_path;
 use crate::spec;
 use crate::sys::Errno;
@@ -242,9 +242,9 @@ impl Volumes {
     /// State directories of containers that still use the volume.
     fn users(&self, name: &str) -> Result<Vec<PathBuf>> {
         let path = self.directory(name).join(USERS);
-        let text = match fs::symlink_metadata(&path) {
-            Err(_) => return Ok(Vec::new()),
-            Ok(_) => record::read(&path, LONGEST_USERS)?,
+        let text = match record::read(&path, LONGEST_USERS) {
+            Err(e) if e.errno() == Some(Errno::ENOENT) => return Ok(Vec::new()),
+            other => other?,
         };
         let source = self.source(name);
         let users = text.split(|b| *b == 0).filter(|user| !user.is_empty());
@@ -293,7 +293,7 @@ fn begin_to_fill(directory: &Path, alone: bool) -> Result<bool> {
     let (data, filled) = (directory.join(DATA), directory.join(FILLED));
     let is_empty =
         || -> Result<bool> { Ok(fs::read_dir(&data).os("open", data.display())?.next().is_none()) };
-    let once = filled.exists();
+    let once = may_exist(&filled);
     if once && !(alone && is_empty()?) {
         return Ok(false);
     }
@@ -313,7 +313,9 @@ fn begin_to_fill(directory: &Path, alone: bool) -> Result<bool> {
 /// config decides. A container that is being created has no config yet, and counts as a user.
 fn uses(user: &Path, source: &Path) -> bool {
     match fs::read(user.join("config.json")) {
-        Err(_) => user.is_dir(),
+        Err(e) if e.kind() == ErrorKind::NotFound => may_exist(user),
+        // What cannot be read may mount the volume.
+        Err(_) => true,
         Ok(bytes) => spec::parse(bytes).is_ok_and(|config| {
             let mounts = config.spec.mounts().iter().flatten();
             mounts.filter_map(|mount| mount.source().as_ref()).any(|other| other == source)

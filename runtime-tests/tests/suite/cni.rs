@@ -449,3 +449,12 @@ fn namespaces_and_interfaces_that_are_not_what_the_call_says() {
     engine.ok("DEL", "c1", &config);
     engine.has_nothing_left();
 }
+
+#[test]
+fn a_directory_that_a_killed_add_left_is_removed_by_del() {
+    let Some(engine) = Engine::new() else { return };
+    engine.sandbox("c1");
+    engine.host.sh("mkdir -p -m 700 /run/aril/@cni/net1");
+    engine.ok("DEL", "c1", &config("1.1.0"));
+    engine.has_nothing_left();
+}

@@ -22,6 +22,7 @@ mod events;
 mod exec;
 mod explain;
 mod export;
+mod faults;
 mod hooks;
 mod idmap;
 mod inheritance;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, OsContext, Result};
-use crate::fs::record;
+use crate::fs::{may_exist, record};
 use crate::network::definition::store::{self, STATE};
 use crate::network::definition::{Network, Pool};
 use crate::network::firewall::Mapping;
@@ -38,7 +38,7 @@ pub struct Holder {
 impl Holder {
     /// True while the state directory exists: it is created before the container holds anything and removed last.
     fn exists(&self) -> bool {
-        self.root.join(&self.id).exists()
+        may_exist(&self.root.join(&self.id))
     }
 }
 

@@ -95,17 +95,21 @@ pub fn all() -> Result<Vec<Network>> {
     Ok(networks)
 }
 
-/// Writes a network's definition.
+/// Writes the definition of a new network. The caller holds the lock, so no other process defines it.
 ///
 /// # Errors
 ///
-/// The file cannot be written.
+/// The network is defined already, or the file cannot be written.
 pub fn save(network: &Network) -> Result<()> {
     closed::directory(Path::new(DEFINITIONS))?;
     let text = serde_json::to_vec_pretty(network)
         .map_err(|e| Error::system(format!("encode network {}: {e}", network.name)))?;
-    record::write(&file(&network.name), 0o644, &text)
-        .context(|| format!("save network {}", network.name))
+    let placed = record::place(&file(&network.name), 0o644, &text)
+        .context(|| format!("save network {}", network.name))?;
+    match placed {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Exists, format!("network already exists: {}", network.name))),
+    }
 }
 
 /// Removes a network's definition.

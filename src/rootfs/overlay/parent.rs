@@ -18,7 +18,7 @@ use super::mount::{NEW_UPPER, make as make_by, make_attached};
 use super::{Layers, Overlay, UPPER, Upper, WORK, quota};
 use crate::error::fault::{ChildResult, Fault};
 use crate::error::{Context, Error, OsContext, Result};
-use crate::fs::{closed, record};
+use crate::fs::{closed, may_exist, record};
 use crate::rootfs::parent::id_map::user_namespace;
 use crate::sys::clone::{clone3, exit_now};
 use crate::sys::mount::{Attributes, Extent, mount_setattr, move_mount, open_tree};
@@ -64,7 +64,7 @@ pub fn prepare(overlay: &Overlay) -> Result<Option<String>> {
 fn claim(directory: &Path, user: &Path) -> Result<()> {
     closed::named(directory, &[UPPER, WORK, NEW_UPPER, USER])?;
     let _lock = lock(directory)?;
-    if let Some(other) = user_of(directory).filter(|other| other != user && other.exists()) {
+    if let Some(other) = user_of(directory)?.filter(|other| other != user && may_exist(other)) {
         let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
         return Err(Error::state(format!("already in use by container {name}"))
             .hint("delete that container first, or use another upper directory for this one"));
@@ -79,9 +79,11 @@ fn lock(directory: &Path) -> Result<Flock<OwnedFd>> {
         .map_err(|(_, errno)| Error::os("flock", directory.display(), errno))
 }
 
-fn user_of(directory: &Path) -> Option<PathBuf> {
-    let text = record::read(&directory.join(USER), LONGEST_USER).ok()?;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(&text)))
+fn user_of(directory: &Path) -> Result<Option<PathBuf>> {
+    match record::read(&directory.join(USER), LONGEST_USER) {
+        Err(e) if e.errno() == Some(Errno::ENOENT) => Ok(None),
+        text => Ok(Some(PathBuf::from(std::ffi::OsStr::from_bytes(&text?)))),
+    }
 }
 
 /// Makes the overlay, detached.
@@ -249,13 +251,13 @@ fn private_copy(attached: &OwnedFd) -> crate::sys::Result<OwnedFd> {
 /// The shown rootfs cannot be unmounted, or the quota cannot be removed.
 pub fn undo(layers: &Layers, state_directory: &Path) -> Result<()> {
     if let Some(place) = &layers.shown
-        && is_mounted_by(place, state_directory)
+        && is_mounted_by(place, state_directory)?
     {
         hide(place)?;
     }
     match &layers.upper {
         Upper::Kept { directory, .. } => {
-            if user_of(directory).is_some_and(|user| user == state_directory) {
+            if user_of(directory)?.is_some_and(|user| user == state_directory) {
                 let _ = fs::remove_file(directory.join(USER));
             }
         }
@@ -285,13 +287,13 @@ fn clear(directory: &Path) {
 }
 
 /// Returns true if the mount at `place` belongs to the container. An engine may have mounted another one there.
-fn is_mounted_by(place: &Path, state_directory: &Path) -> bool {
-    let Ok(table) = fs::read(MOUNTS) else { return false };
+fn is_mounted_by(place: &Path, state_directory: &Path) -> Result<bool> {
+    let table = fs::read(MOUNTS).os("read", MOUNTS)?;
     // The path of the bundle may contain a symlink.
     let real = fs::canonicalize(place);
     let place = real.as_deref().unwrap_or(place);
     let topmost = lines(&table).filter(|line| line.place == place).last();
-    topmost.is_some_and(|line| line.source == state_directory)
+    Ok(topmost.is_some_and(|line| line.source == state_directory))
 }
 
 /// Lists the mount points of shown rootfs directories without a container: their state directory in `root` is gone.
@@ -302,7 +304,7 @@ fn is_mounted_by(place: &Path, state_directory: &Path) -> bool {
 pub fn shown_without_state(root: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read(MOUNTS).os("read", MOUNTS)?;
     let lost = |line: &Line| {
-        line.kind == b"overlay" && line.source.parent() == Some(root) && !line.source.exists()
+        line.kind == b"overlay" && line.source.parent() == Some(root) && !may_exist(&line.source)
     };
     Ok(lines(&table).filter(lost).map(|line| line.place).collect())
 }

@@ -56,7 +56,7 @@ fn namespace(process: HostPid) -> sys::Result<Namespace> {
 
 /// Iterates over the mount namespaces of the ancestors of this process, as long as it may access them.
 fn ancestors() -> impl Iterator<Item = Namespace> {
-    let parent = |pid: &HostPid| process::stat(*pid).map(|stat| stat.parent);
+    let parent = |pid: &HostPid| process::stat(*pid).ok().flatten().map(|stat| stat.parent);
     let own = HostPid(std::process::id().cast_signed());
     std::iter::successors(parent(&own), parent).map_while(|pid| namespace(pid).ok())
 }

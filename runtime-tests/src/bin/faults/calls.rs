@@ -117,7 +117,7 @@ static KINDS: &[Kind] = &[
     kind(libc::SYS_personality, "personality", RIGHTS),
     kind(libc::SYS_pidfd_getfd, "pidfd_getfd", &[EPERM, EMFILE]),
     kind(libc::SYS_pidfd_open, "pidfd_open", DESCRIPTOR),
-    kind(libc::SYS_pidfd_send_signal, "pidfd_send_signal", &[EPERM, ESRCH]),
+    kind(libc::SYS_pidfd_send_signal, "pidfd_send_signal", RIGHTS),
     kind(libc::SYS_pipe2, "pipe2", DESCRIPTOR),
     by_path(libc::SYS_pivot_root, "pivot_root", 0, &[EBUSY, EINVAL]),
     kind(libc::SYS_ppoll, "ppoll", &[EINTR, ENOMEM]),

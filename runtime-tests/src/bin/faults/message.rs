@@ -19,43 +19,35 @@ pub fn fault(stderr: &str, errno: Option<Errno>, call: &str, object: &str) -> Op
     }
     let reason = errno.desc().to_lowercase();
     let names_reason = text.contains(&reason) || text.contains(&said_by_libc(errno));
-    // A group of calls has one message, such as that of a mount: then a path or a quoted name is the object.
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || "/:\"".contains(c)).collect();
-    let names_object = text.contains(['/', '"'])
-        || stem(object).is_some_and(|name| words.contains(&name.as_str()));
-    let names_call = text.contains(&family(call)) || text.contains("netlink");
-    match (names_reason, names_object || names_call) {
-        (true, true) => None,
-        (false, _) => Some(format!("it does not say {reason:?}")),
-        (true, false) => Some(format!("it names neither {call} nor {object:?}")),
+    if !names_reason {
+        return Some(format!("it does not say {reason:?}"));
     }
+    let named = text.lines().any(|line| names_something(line, &reason, &said_by_libc(errno)));
+    (!named).then(|| format!("it names neither {call} nor {object:?}"))
+}
+
+/// Prefixes of errors that say which command failed, and not at what.
+const PREFIXES: [&str; 5] = [
+    "error: ",
+    "aril run failed: ",
+    "aril create failed: ",
+    "unable to start container process: ",
+    "error during container init: ",
+];
+
+/// True if a line has more than a prefix before the reason: the call, its object, or what it was for.
+fn names_something(line: &str, reason: &str, other: &str) -> bool {
+    let Some(end) = line.find(reason).or_else(|| line.find(other)) else { return false };
+    let named = PREFIXES
+        .iter()
+        .fold(&line[..end], |rest, prefix| rest.strip_prefix(prefix).unwrap_or(rest));
+    named.contains(char::is_alphanumeric)
 }
 
 /// Text of strerror(3), as std and Go have it.
 fn said_by_libc(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-/// Last component of a path.
-fn stem(object: &str) -> Option<String> {
-    let name = object.rsplit('/').find(|part| !part.is_empty())?;
-    Some(name.to_lowercase())
-}
-
-/// Name of a call without its variants: `openat2` is `open`.
-fn family(call: &str) -> String {
-    let name = call.trim_end_matches(|c: char| c.is_ascii_digit());
-    let name = name.strip_suffix("at").filter(|short| !short.ends_with("st")).unwrap_or(name);
-    let known = [("newfst", "stat"), ("f", ""), ("l", ""), ("p", "")];
-    for (prefix, rest) in known {
-        if let Some(short) = name.strip_prefix(prefix)
-            && ["stat", "chown", "chmod", "poll", "read", "write", "statfs"].contains(&short)
-        {
-            return format!("{rest}{short}");
-        }
-    }
-    name.to_owned()
 }
 
 #[cfg(test)]
@@ -77,28 +69,12 @@ mod tests {
         let bad = [
             ("", "mkdir", "/run/c"),
             ("thread 'main' panicked at", "mkdir", "/run/c"),
-            ("it failed: no space left on device", "mkdir", "/run/c"),
+            ("error: aril run failed: no space left on device", "mkdir", "/run/c"),
             ("mkdir /run/c: permission denied", "mkdir", "/run/c"),
         ];
         for (text, call, object) in bad {
             assert!(fault(text, full, call, object).is_some(), "{text}");
         }
         assert_eq!(fault("", None, "mkdir", ""), None, "it was killed");
-    }
-
-    #[test]
-    fn variants_of_a_call_have_one_name() {
-        let families = [
-            ("openat2", "open"),
-            ("mkdirat", "mkdir"),
-            ("fstat", "stat"),
-            ("stat", "stat"),
-            ("clone3", "clone"),
-            ("pread64", "read"),
-            ("fsopen", "fsopen"),
-        ];
-        for (call, family_name) in families {
-            assert_eq!(family(call), family_name);
-        }
     }
 }

@@ -266,9 +266,7 @@ impl Tracer {
 
     fn at_entry(&mut self, pid: Pid, number: i64, arguments: [u64; 6]) -> Result<()> {
         let kind = calls::of(number);
-        // Unlocking an open file cannot fail.
-        let unlocks = number == libc::SYS_flock && arguments[1] == libc::LOCK_UN as u64;
-        let kind = kind.filter(|_| !unlocks);
+        let kind = kind.filter(|_| !cannot_fail(number, arguments[1]));
         let name = kind.map_or_else(|| format!("call {number}"), |kind| kind.name.to_owned());
         let path = match kind.map_or(Object::None, |kind| kind.object) {
             Object::None => None,
@@ -330,6 +328,16 @@ impl Tracer {
             self.last_event = Instant::now();
             proceed(pid, None);
         }
+    }
+}
+
+/// True for a call that fails with some arguments only: to unlock an open file, or to read its flags.
+fn cannot_fail(number: i64, argument: u64) -> bool {
+    let duplicates = [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC].map(|command| command as u64);
+    match number {
+        libc::SYS_flock => argument == libc::LOCK_UN as u64,
+        libc::SYS_fcntl => !duplicates.contains(&argument),
+        _ => false,
     }
 }
 
