@@ -244,8 +244,10 @@ fn remove(store: &Store, id: &ContainerId, boot: &str, warn: &dyn Fn(&str)) -> R
         Err(e) if e.kind() == Kind::NotFound => return Ok(()),
         other => other?,
     };
-    if !matches!(judge(&slot, boot), Verdict::Remove(..)) {
-        return Err(Error::state("in use by another command: run reconcile again"));
+    match judge(&slot, boot) {
+        Verdict::Remove(..) => {}
+        Verdict::Kept(why) => return Err(Error::state(why)),
+        _ => return Err(Error::state("in use by another command: run reconcile again")),
     }
     let Some(record) = slot.read()? else { return slot.remove() };
     rollback::kill_and_remove(&slot, &rollback::of_this_boot(record, boot), warn)

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+use runtime_tests::container::wait_until;
 use runtime_tests::{Call, Container, View, in_each_view, on_the_host, skip};
 
 use crate::network::host::{Host, possible};
@@ -145,4 +147,24 @@ fn a_killed_create_of_a_network_leaves_no_file() {
         assert_eq!(left, "", "killed at {call}");
         host.sh("rm -f /var/lib/aril/networks/front.json");
     }
+}
+
+#[test]
+fn reconcile_says_why_a_container_cannot_be_looked_at_again() {
+    on_the_host(|view| {
+        let Some(c) = sleeper(view) else { return };
+        let run = c.run_call(&[]).spawn();
+        wait_until("a container", || c.verb("state").stdout.contains("running"));
+        run.signal(Signal::SIGKILL);
+        drop(run.wait());
+        c.kill("KILL").ok();
+        c.wait_for("stopped");
+        // The first look finds the container, the second one is under the lock.
+        let record = c.root.join(&c.id).join("state.json");
+        let second = format!("{OPEN}:when=2");
+        let Some(call) = injecting(c.call(["reconcile"]), &record, &second) else { return };
+        call.output().exits(1).prints("state.json: too many open files");
+        c.call(["reconcile"]).ok();
+        c.leaves_nothing();
+    });
 }

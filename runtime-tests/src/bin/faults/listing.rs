@@ -60,7 +60,7 @@ impl Listing {
         let mut listing = Self::default();
         listing.processes();
         listing.cgroups(&places.mark);
-        listing.mounts();
+        listing.mounts(&places.mark);
         for directory in &places.directories {
             listing.files(directory, places);
         }
@@ -102,11 +102,16 @@ impl Listing {
         }
     }
 
-    fn mounts(&mut self) {
+    /// Mounts, but not those of other programs in /tmp, which go when they remove the directory there.
+    fn mounts(&mut self, mark: &str) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for line in mounts.lines() {
             // After the IDs of the mount, of its parent, and of the device.
             let words: Vec<&str> = line.split(' ').skip(3).collect();
+            if words.get(1).is_some_and(|place| place.starts_with("/tmp/") && !place.contains(mark))
+            {
+                continue;
+            }
             self.add(format!("mount {}", words.join(" ")));
         }
     }
