@@ -12,12 +12,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::write;
 
 use crate::error::{OsContext, Result};
-use crate::sys::clone::{clone3, exit_now};
+use crate::sys::clone::{SingleThread, clone3, exit_now};
 use crate::sys::pidfd::{self, Ended};
 
 /// Returns true if a child dies in the cgroup, by cloning another one that does nothing.
 pub fn kills_child(dir: &OwnedFd) -> bool {
-    let Ok(child) = clone3(0, Some(dir.as_fd()), || exit_now(0)) else { return false };
+    let Ok(child) = clone3(SingleThread::proof(), 0, Some(dir.as_fd()), || exit_now(0)) else {
+        return false;
+    };
     matches!(pidfd::wait(child.pidfd.as_fd(), true), Ok(Some(Ended::Signaled(libc::SIGKILL))))
 }
 

@@ -15,6 +15,7 @@ use crate::fs::{Proc, Root};
 use crate::hook::{HookContext, Point};
 use crate::identity::{environment, executable};
 use crate::plan::{Script, Step};
+use crate::sys::clone::SingleThread;
 use crate::sys::process::Vector;
 use crate::sys::timeline::SharedClock;
 use crate::sys::{self, process};
@@ -359,7 +360,7 @@ impl<'a> Child<'a> {
     /// hold nothing of the host but the socket to the parent.
     fn become_accessible(&self) -> ChildResult<()> {
         self.link.send(&Report::Prepared).during("send")?;
-        sys::entry::clear_environment();
+        sys::entry::clear_environment(SingleThread::proof());
         process::set_dumpable(true).during("prctl PR_SET_DUMPABLE")
     }
 

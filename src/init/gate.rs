@@ -89,7 +89,7 @@ mod tests {
     use nix::sys::stat::Mode;
 
     use super::*;
-    use crate::sys::clone::{Spawned, clone3, exit_now};
+    use crate::sys::clone::{SingleThread, Spawned, clone3, exit_now};
     use crate::sys::pidfd::{Ended, wait as reap};
 
     struct Fifo(PathBuf);
@@ -105,7 +105,8 @@ mod tests {
         /// Clones a process that exits with status 0 once it is unblocked.
         fn waiter(&self) -> Spawned {
             let gate = close(&self.0).unwrap();
-            clone3(0, None, || exit_now(wait(gate.as_fd()).is_err().into())).unwrap()
+            clone3(SingleThread::proof(), 0, None, || exit_now(wait(gate.as_fd()).is_err().into()))
+                .unwrap()
         }
     }
 

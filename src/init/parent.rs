@@ -20,6 +20,7 @@ use crate::plan::{Script, Step};
 use crate::rootfs;
 use crate::seccomp;
 use crate::seccomp::report::Refusals;
+use crate::sys::clone::SingleThread;
 use crate::sys::{self, Errno};
 
 /// Step index of a fault before the first step or after the last.
@@ -147,8 +148,8 @@ fn spawn_directly(
         namespace::parent::new_time_namespace(plan.time_offsets.as_deref())?;
     }
     let parent_raw = link.as_raw();
-    let _shown = sys::entry::hide_command_line(SETUP_COMMAND_LINE);
-    let spawned = sys::clone::clone3(plan.clone_flags, cgroup, || {
+    let _shown = sys::entry::hide_command_line(SingleThread::proof(), SETUP_COMMAND_LINE);
+    let spawned = sys::clone::clone3(SingleThread::proof(), plan.clone_flags, cgroup, || {
         // The child's copy of the parent's end would hide the parent's death from it.
         let _ = nix::unistd::close(parent_raw);
         child(child_end)
@@ -179,8 +180,8 @@ fn spawn_by_relay(
         false => (None, None),
     };
     let parents = [Some(link.as_raw()), socket.as_ref().map(AsRawFd::as_raw_fd)];
-    let shown = sys::entry::hide_command_line(SETUP_COMMAND_LINE);
-    let relay = sys::clone::clone3(0, own_cgroup, || {
+    let shown = sys::entry::hide_command_line(SingleThread::proof(), SETUP_COMMAND_LINE);
+    let relay = sys::clone::clone3(SingleThread::proof(), 0, own_cgroup, || {
         for end in parents.into_iter().flatten() {
             let _ = nix::unistd::close(end);
         }

@@ -18,6 +18,7 @@ use crate::error::fault::{Attempt, ChildResult};
 use crate::error::{Fault, OsContext, Result, text};
 use crate::hook::parent::own_environment;
 use crate::identity::executable;
+use crate::sys::clone::SingleThread;
 use crate::sys::pidfd::{Ended, wait_any};
 use crate::sys::process::{self, Vector};
 use crate::sys::{self, Errno, signal};
@@ -53,7 +54,7 @@ fn run(words: &[CString]) -> Result<u8> {
     nix::sys::prctl::set_name(NAME).os("prctl", "PR_SET_NAME")?;
     // Needed where this process is not pid 1 of a pid namespace.
     nix::sys::prctl::set_child_subreaper(true).os("prctl", "PR_SET_CHILD_SUBREAPER")?;
-    let Some(program) = sys::clone::fork().os("fork", "")? else {
+    let Some(program) = sys::clone::fork(SingleThread::proof()).os("fork", "")? else {
         let fault = become_program(words);
         let message = fault.to_string();
         let _ = writeln!(std::io::stderr(), "{message}");

@@ -9,6 +9,7 @@ use super::protocol::{ChildEnd, Report};
 use crate::error::Fault;
 use crate::error::fault::{Attempt, ChildResult};
 use crate::namespace::{self, Kind, plan::Plan};
+use crate::sys::clone::SingleThread;
 use crate::sys::{self, Errno, socket};
 
 /// Runs the relay: calls `enter`, then clones the child. With a `lender` socket it also serves one [`borrow`].
@@ -28,7 +29,7 @@ pub(super) fn main(
     let cloned = enter().and_then(|()| {
         let shared = lender.as_ref().map_or(0, |_| libc::CLONE_FILES);
         let flags = clone_flags | (libc::CLONE_PARENT | shared) as u64;
-        sys::clone::clone3(flags, cgroup, || {
+        sys::clone::clone3(SingleThread::proof(), flags, cgroup, || {
             child(link.borrow_mut().take().expect("the child's own copy, taken once"))
         })
         .during("clone3")

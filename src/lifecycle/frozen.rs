@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use crate::cgroup::freezer;
 use crate::error::{Error, OsContext, Result};
 use crate::state::{Observed, Record};
-use crate::sys::clone::Spawned;
+use crate::sys::clone::{SingleThread, Spawned};
 use crate::sys::pidfd::Ended;
 use crate::sys::{self, Errno};
 
@@ -24,7 +24,7 @@ pub(super) fn freeze(record: &Record, observed: &Observed) -> Result<Option<Froz
         return Ok(None);
     }
     let (wait, held) = sys::spawn::pipe().os("pipe2", "")?;
-    let child = sys::clone::clone3(0, None, || {
+    let child = sys::clone::clone3(SingleThread::proof(), 0, None, || {
         // The child's copy of this end would keep it waiting for ever, and copies of other pipes their readers.
         let number = wait.as_raw_fd().cast_unsigned();
         let _ = sys::process::close_range(0, number - 1);

@@ -92,7 +92,7 @@ fn inside(
 ) -> Result<()> {
     let (ours, theirs) = socket::pair().os("socketpair", "")?;
     let new = if init.is_none() { libc::CLONE_NEWUSER | libc::CLONE_NEWNS } else { 0 };
-    let child = clone::clone3(new as u64, None, || {
+    let child = clone::clone3(clone::SingleThread::proof(), new as u64, None, || {
         let done = enter(init, theirs.as_fd()).and_then(|()| work());
         let failed = done.is_err();
         if let Err(error) = done {

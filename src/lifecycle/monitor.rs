@@ -32,7 +32,7 @@ use crate::init::seal;
 use crate::path::c_path;
 use crate::state::{ExitFile, Store};
 use crate::sys;
-use crate::sys::clone::Spawned;
+use crate::sys::clone::{SingleThread, Spawned};
 use crate::sys::open::open;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::process::{self, Vector};
@@ -74,7 +74,7 @@ pub fn fork() -> Result<Process> {
     let signals = Signals::block()?;
     let (running, report) = sys::spawn::pipe().os("pipe", "")?;
     let caller = nix::unistd::getpid();
-    if let Some(monitor) = sys::clone::fork().os("fork", "")? {
+    if let Some(monitor) = sys::clone::fork(SingleThread::proof()).os("fork", "")? {
         drop(report);
         return until_running(&monitor, &running, &signals).map(Process::Caller);
     }

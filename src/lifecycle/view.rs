@@ -14,6 +14,7 @@ use crate::layer::ids::Range;
 use crate::rootfs::overlay;
 use crate::spec::Config;
 use crate::state::{Observed, Record};
+use crate::sys::clone::SingleThread;
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{self, Errno, open::open};
 
@@ -49,7 +50,7 @@ pub(super) fn root_of_process(pid: HostPid, init: BorrowedFd<'_>) -> Result<Owne
 /// Copies a mount in a child, because only a process of the mount's namespace can copy it.
 fn clone_in_its_namespace(init: BorrowedFd<'_>, root: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
     let (ours, theirs) = sys::socket::pair()?;
-    let child = sys::clone::clone3(0, None, || {
+    let child = sys::clone::clone3(SingleThread::proof(), 0, None, || {
         let copy = sys::namespace::setns(init, libc::CLONE_NEWNS)
             .and_then(|()| mount::open_tree(Some(root), c"", Extent::One));
         let sent = match copy {

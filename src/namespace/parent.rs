@@ -13,6 +13,7 @@ use super::{Mapping, Maps};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::id::HostPid;
 use crate::sys;
+use crate::sys::clone::SingleThread;
 
 /// Reads the facts about namespaces that the config names by path. `needs_network` is true if the config has settings for a
 /// network namespace that is not the runtime's.
@@ -49,7 +50,7 @@ fn maps_behind(path: &Path) -> Result<(Maps, bool)> {
     let what = || format!("read the id maps of user namespace {}", path.display());
     let file = fs::File::open(path).os("open", path.display()).context(what)?;
     let (ours, theirs) = sys::socket::pair().os("socketpair", "").context(what)?;
-    let inside = sys::clone::clone3(0, None, || {
+    let inside = sys::clone::clone3(SingleThread::proof(), 0, None, || {
         let joined = sys::namespace::setns(file.as_fd(), libc::CLONE_NEWUSER);
         if joined.is_ok() && sys::socket::send(theirs.as_fd(), b"+", &[]).is_ok() {
             // Wait until the parent has read the mappings and kills this process.

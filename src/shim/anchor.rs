@@ -20,7 +20,7 @@ use super::status::Status;
 use crate::error::{Context, Error, OsContext, Result};
 use crate::init::seal::seal;
 use crate::path::c_path;
-use crate::sys::clone::{clone3, exit_now};
+use crate::sys::clone::{SingleThread, clone3, exit_now};
 use crate::sys::process::{self, Vector};
 use crate::sys::spawn::{Image, SpawnOptions, pipe, spawn_with};
 use crate::sys::{namespace, open, pidfd, signal};
@@ -95,7 +95,7 @@ pub fn anchor(command_line: &[OsString]) -> std::result::Result<(), Status> {
         return Ok(stand()?);
     }
     // A sibling: the shim is its parent, and adopts it when this process ends.
-    let init = clone3(libc::CLONE_PARENT as u64, None, || {
+    let init = clone3(SingleThread::proof(), libc::CLONE_PARENT as u64, None, || {
         // The exit status reports the failure, stderr the reason.
         let failed = stand().err();
         if let Some(error) = failed {

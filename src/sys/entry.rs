@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
+use super::clone::SingleThread;
+
 /// Address of the memory that /proc/PID/cmdline shows.
 static COMMAND_LINE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 /// Length of that memory in bytes, with the last NUL.
@@ -26,7 +28,8 @@ macro_rules! entry {
             count: ::core::ffi::c_int,
             words: *const *const ::core::ffi::c_char,
         ) -> ::core::ffi::c_int {
-            // SAFETY: the arguments are those of the C `main`.
+            // SAFETY: the arguments are those of the C `main`. The binary and its library start no thread: `clippy.toml`
+            // forbids the calls that do.
             unsafe { $crate::sys::entry::start(count, words, $main) }
         }
     };
@@ -36,12 +39,14 @@ macro_rules! entry {
 ///
 /// # Safety
 ///
-/// `count` and `words` are the arguments that the C runtime passes to `main`.
+/// `count` and `words` are the arguments that the C runtime passes to `main`, and the program never starts a thread.
 pub unsafe fn start(
     count: libc::c_int,
     words: *const *const libc::c_char,
     main: fn(Vec<OsString>) -> u8,
 ) -> libc::c_int {
+    // SAFETY: the caller says so; the C runtime has started no thread before `main`.
+    unsafe { SingleThread::promise() };
     prepare();
     let words: Vec<&CStr> = (0..count as usize)
         .map(|n| {
@@ -101,35 +106,38 @@ fn open_standard() {
 /// drop keeps the replaced one.
 #[must_use]
 #[derive(Debug)]
-pub struct ReplacedCommandLine(Vec<u8>);
+pub struct ReplacedCommandLine {
+    original: Vec<u8>,
+    proof: SingleThread,
+}
 
 /// Replaces the command line, which may contain paths of the host and values of variables: other processes can read it
 /// in /proc/PID/cmdline. Does nothing if `name` is longer than the command line.
-pub fn hide_command_line(name: &CStr) -> ReplacedCommandLine {
+pub fn hide_command_line(proof: SingleThread, name: &CStr) -> ReplacedCommandLine {
     let length = COMMAND_LINE_LENGTH.load(Relaxed);
     if name.to_bytes().len() >= length {
-        return ReplacedCommandLine(Vec::new());
+        return ReplacedCommandLine { original: Vec::new(), proof };
     }
     let mut shown = name.to_bytes().to_vec();
     shown.resize(length, 0);
-    ReplacedCommandLine(replace_command_line(&shown))
+    ReplacedCommandLine { original: replace_command_line(proof, &shown), proof }
 }
 
 impl Drop for ReplacedCommandLine {
     fn drop(&mut self) {
-        replace_command_line(&self.0);
+        replace_command_line(self.proof, &self.original);
     }
 }
 
 /// Writes `text` to the memory of the command line, and returns the old content. `text` has the same length, or is
 /// empty.
-fn replace_command_line(text: &[u8]) -> Vec<u8> {
+fn replace_command_line(_proof: SingleThread, text: &[u8]) -> Vec<u8> {
     let line = COMMAND_LINE.load(Relaxed);
     if text.is_empty() {
         return Vec::new();
     }
     // SAFETY: `start` found the words at this address, on the stack of this process. They have as many bytes as `text`,
-    // and no reference to them exists, because they were copied.
+    // and no reference to them exists, because they were copied. No other thread writes them.
     let line = unsafe { std::slice::from_raw_parts_mut(line, text.len()) };
     let before = line.to_vec();
     line.copy_from_slice(text);
@@ -137,7 +145,7 @@ fn replace_command_line(text: &[u8]) -> Vec<u8> {
 }
 
 /// Overwrites the environment of this process with zeros, so that other processes cannot read it in /proc/PID/environ.
-pub fn clear_environment() {
+pub fn clear_environment(_proof: SingleThread) {
     unsafe extern "C" {
         static environ: *const *mut libc::c_char;
     }

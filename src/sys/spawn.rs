@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::ForkResult;
 
-use super::clone::{Spawned, clone3, exit_now};
+use super::clone::{Spawned, clone_any, exit_now};
 use super::process::{self, Vector};
 use super::{Errno, Result, pidfd, signal};
 
@@ -83,7 +83,9 @@ pub fn spawn_with(
     let descriptors: Vec<OwnedFd> =
         options.descriptors.iter().map(|fd| raised(*fd)).collect::<std::result::Result<_, _>>()?;
     let child = || become_or_report(image, stdio, &descriptors, options, &refusal);
-    let child = clone(child).map_err(Refusal::Spawn)?;
+    // SAFETY: the child runs on prepared data. It makes system calls and calls of signal(3), and none of them allocates or
+    // takes a lock.
+    let child = unsafe { clone(child) }.map_err(Refusal::Spawn)?;
     drop(refusal);
     match read_report(&report) {
         None => Ok(child),
@@ -102,12 +104,17 @@ fn raise(fd: BorrowedFd, above: RawFd) -> Result<OwnedFd> {
 }
 
 /// Clones the process. A seccomp profile may reject clone3, whose flags no filter can read, and allow fork.
-fn clone(child: impl Fn() -> Infallible) -> Result<Spawned> {
-    match clone3(0, None, &child) {
+///
+/// # Safety
+///
+/// `child` makes async-signal-safe calls only.
+unsafe fn clone(child: impl Fn() -> Infallible) -> Result<Spawned> {
+    // SAFETY: the caller answers for `child`.
+    match unsafe { clone_any(0, None, &child) } {
         Err(Errno::ENOSYS | Errno::EPERM) => {}
         other => return other,
     }
-    // SAFETY: the process has one thread, as for clone3.
+    // SAFETY: the same.
     let pid = match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => run(&child),
         ForkResult::Parent { child } => child,

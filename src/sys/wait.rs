@@ -145,13 +145,14 @@ unsafe fn call(number: libc::c_long, arguments: [usize; 5]) -> isize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::clone::{SingleThread, clone3};
     use crate::sys::spawn::in_child;
 
     #[test]
     fn a_child_that_ends_is_reaped() {
         let ended = in_child(|| {
             let child =
-                crate::sys::clone::clone3(0, None, || crate::sys::clone::exit_now(7)).unwrap();
+                clone3(SingleThread::proof(), 0, None, || crate::sys::clone::exit_now(7)).unwrap();
             assert_eq!(next_child().unwrap(), (child.pid, Ended::Exited(7)));
             assert_eq!(next_child().unwrap_err(), Errno::ECHILD);
         });

@@ -20,7 +20,7 @@ use crate::error::fault::{ChildResult, Fault};
 use crate::error::{Context, Error, OsContext, Result};
 use crate::fs::{closed, may_exist, record};
 use crate::rootfs::parent::id_map::user_namespace;
-use crate::sys::clone::{clone3, exit_now};
+use crate::sys::clone::{SingleThread, clone3, exit_now};
 use crate::sys::mount::{Attributes, Extent, mount_setattr, move_mount, open_tree};
 use crate::sys::open::open;
 use crate::sys::{pidfd, socket};
@@ -144,7 +144,7 @@ pub fn mounts_in_new_namespace(
 ) -> ChildResult<Vec<OwnedFd>> {
     let failed = |call: &'static str| move |errno| Fault { call: call.into(), errno };
     let (receiver, sender) = socket::pair().map_err(failed("socketpair"))?;
-    let child = clone3(libc::CLONE_NEWNS as u64, None, || -> Infallible {
+    let child = clone3(SingleThread::proof(), libc::CLONE_NEWNS as u64, None, || -> Infallible {
         let sent = match cut_off().and_then(|()| make()) {
             Ok(made) => send_all(&sender, &made),
             Err(fault) => socket::send(sender.as_fd(), &encode_fault(&fault), &[]).map(drop),
