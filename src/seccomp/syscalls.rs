@@ -1,6 +1,7 @@
 //! Names and numbers of system calls, from the kernel's tables up to Linux 7.0.
 //!
 //! Names that exist only on other architectures are listed too, so that a profile for many machines causes no warning.
+//! `cargo run -p runtime-tests --bin syscalls -- src/seccomp/syscalls.rs` writes the rows.
 
 use super::Arch;
 
