@@ -48,6 +48,7 @@ mod parked;
 mod pause;
 mod plan;
 mod process;
+mod read_back;
 mod reconcile;
 mod resources;
 mod rootfs;
