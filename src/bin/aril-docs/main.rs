@@ -9,8 +9,8 @@ mod man;
 mod zsh;
 
 use std::path::Path;
-use std::process::ExitCode;
 
+use anyhow::{Context as _, Result};
 use aril::cli::table::{VERBS, Verb, global_flags};
 
 /// A flag, as completions and man pages describe it.
@@ -102,28 +102,20 @@ fn files() -> Vec<(String, String)> {
     files
 }
 
-fn write(directory: &Path) -> std::io::Result<()> {
+fn write(directory: &Path) -> Result<()> {
     for (path, text) in files() {
         let path = directory.join(path);
-        std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
-        std::fs::write(path, text)?;
+        let parent = path.parent().unwrap_or(directory);
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("create directory {}", parent.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }
 
-#[expect(clippy::disallowed_macros, reason = "a tool of the build")]
-fn main() -> ExitCode {
-    let Some(directory) = std::env::args_os().nth(1) else {
-        eprintln!("usage: aril-docs DIRECTORY");
-        return ExitCode::FAILURE;
-    };
-    match write(Path::new(&directory)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("aril-docs: write to {}: {error}", directory.display());
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> Result<()> {
+    let directory = std::env::args_os().nth(1).context("usage: aril-docs DIRECTORY")?;
+    write(Path::new(&directory))
 }
 
 #[cfg(test)]
