@@ -3,6 +3,11 @@
 //! The rules are replayed on a model of the v1 controller, so that both versions permit the same accesses. The model
 //! is a default and exceptions whose order does not matter. If the default denies, one exception must cover the whole
 //! access; if it allows, no exception may match any part of it.
+//!
+//! ```text
+//! linux.resources.devices --compile--> Filter --program--> eBPF program (cgroup2)
+//!                                         `-----v1_lines--> devices.allow, devices.deny (v1)
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;

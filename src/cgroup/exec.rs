@@ -24,7 +24,7 @@ pub struct Target {
 
 impl Target {
     /// Returns a target that leaves the process in the runtime's cgroup.
-    pub fn nowhere() -> Self {
+    pub fn inherited() -> Self {
         Self { dir: None, tasks: Vec::new(), steps: Vec::new() }
     }
 }
@@ -38,7 +38,7 @@ impl Target {
 /// `sub` names an unknown controller, leads out of the container's cgroup, or names a cgroup that does not exist or is
 /// frozen.
 pub fn target(paths: &Paths, sub: &[String], init: i32) -> Result<Target> {
-    let mut target = Target::nowhere();
+    let mut target = Target::inherited();
     let mut now = None;
     for (path, (name, version)) in places(paths, sub)? {
         let (path, opened) = match open_in(&path, version) {
@@ -76,7 +76,7 @@ impl Target {
     /// # Errors
     ///
     /// The process has ended, or its cgroup cannot be opened.
-    pub fn beside(&self, init: i32) -> Result<Self> {
+    pub fn with_cgroup_of(&self, init: i32) -> Result<Self> {
         let now = layout::paths_of(init)?;
         let dir = now.get("").ok_or_else(|| {
             Error::system(format!("/proc/{init}/cgroup names no cgroup of this namespace"))

@@ -89,6 +89,7 @@ pub fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENODEV)
 }
 
+/// Returns the errno of an I/O error.
 pub fn errno(e: &std::io::Error) -> Errno {
     e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }

@@ -17,6 +17,7 @@ use crate::path::absolute;
 /// Mount point of cgroups on every distribution, and the only place where a cgroup v2 hierarchy alone is looked for.
 pub const MOUNT: &str = "/sys/fs/cgroup";
 
+/// Cgroup hierarchies of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// Cgroup v2 alone, at [`MOUNT`].

@@ -21,14 +21,14 @@ pub fn limit(plan: &Plan, created: &Created) -> Result<()> {
     if let (Version::V2, Some(limit), Some(dir)) =
         (plan.version, plan.memory_limit(), created.paths.get(""))
     {
-        make_room(dir, limit)?;
+        reclaim(dir, limit)?;
     }
     match &plan.driver {
         Driver::Cgroupfs => set_all(plan, created),
         Driver::Systemd(unit) => {
             wait_for_controller(plan, created);
             set_all(plan, created)?;
-            systemd::parent::tighten(unit)
+            systemd::parent::set_late_limits(unit)
         }
     }
 }
@@ -53,7 +53,7 @@ fn wait_for_controller(plan: &Plan, created: &Created) {
 
 /// Releases memory that each CPU has charged to the cgroup in advance, 64 pages at a time. When a limit is set, cgroup
 /// v2 releases it but does not wait before it kills; `memory.high` releases it, too, and kills no process.
-fn make_room(dir: &Path, limit: u64) -> Result<()> {
+fn reclaim(dir: &Path, limit: u64) -> Result<()> {
     const TRIES: u32 = 50;
     let used = || number(dir, "memory.current");
     if used() <= limit {
@@ -77,7 +77,7 @@ fn make_room(dir: &Path, limit: u64) -> Result<()> {
 }
 
 /// Returns an error if the kernel's OOM killer killed a process of the cgroup. A counter is its only trace.
-pub fn why_killed(plan: &Plan, paths: &Paths) -> Option<Error> {
+pub fn oom_error(plan: &Plan, paths: &Paths) -> Option<Error> {
     if stored::oom_kills(paths).ok()? == 0 {
         return None;
     }
@@ -92,7 +92,7 @@ pub fn why_killed(plan: &Plan, paths: &Paths) -> Option<Error> {
 }
 
 /// Returns a hint that the OOM killer may have ended a process, for a container that an earlier call created.
-pub fn what_oom_ended(paths: &Paths) -> Option<String> {
+pub fn describe_oom_kills(paths: &Paths) -> Option<String> {
     let kills = stored::oom_kills(paths).ok().filter(|kills| *kills > 0)?;
     let (dir, name) = match (paths.get("memory"), paths.get("")) {
         (Some(dir), _) => (dir, "memory.limit_in_bytes"),

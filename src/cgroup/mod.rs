@@ -13,6 +13,11 @@
 //! 4. [`memory::limit`] writes the memory limits when the child is set up, so that memory used by the setup is not
 //!    charged to them.
 //!
+//! ```text
+//! config --plan--> Plan --parent::create--> directories, descriptors --clone3--> child in its cgroup
+//!                    `---parent::complete, memory::limit--> limits, device filter, unit of systemd
+//! ```
+//!
 //! **No grace period.** Moving a process by its pid takes the write side of the kernel's `cgroup_threadgroup_rwsem`,
 //! which sleeps for an RCU grace period: 8 to 16 ms on an idle host. Neither of the two ways above does. No code
 //! between the clone and the program may write a pid to a cgroup. See `docs/decisions/0002-cgroup-join.md`.

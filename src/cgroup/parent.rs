@@ -53,7 +53,7 @@ impl Created {
 
     /// Returns true if the first process died because it was cloned into the cgroup. It is then to be cloned again,
     /// and moved.
-    pub fn moves_instead(&mut self) -> bool {
+    pub fn retry_by_moving(&mut self) -> bool {
         let dies = !self.moves && self.dir.as_ref().is_some_and(clone::kills_child);
         self.moves |= dies;
         dies
@@ -137,7 +137,7 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
                 created.paths.extend(entries);
             }
             Err(e) if plan.optional && e.errno().is_some_and(is_not_permitted) => {
-                do_without(plan, created, e)?;
+                continue_without(plan, created, e)?;
                 if !target.is_version2() {
                     created.tasks.push(None);
                 }
@@ -150,7 +150,7 @@ fn create_all(plan: &Plan, created: &mut Created) -> Result<()> {
         }
         refuse_frozen(target, &target.dir)?;
         if !created.is_new(&target.dir) && target.is_version2() {
-            renew(target, created)?;
+            replace_empty(target, created)?;
         }
         prepare(plan, target, created)?;
     }
@@ -248,7 +248,7 @@ fn apply_to_unit(plan: &Plan, created: &mut Created) -> Result<()> {
 }
 
 /// Returns true if a rootless container may continue without this cgroup: no path was requested.
-fn do_without(plan: &Plan, created: &mut Created, refused: Error) -> Result<()> {
+fn continue_without(plan: &Plan, created: &mut Created, refused: Error) -> Result<()> {
     if plan.version == Version::V2 && plan.writes.iter().any(Write::needs_controller) {
         return Err(refused.context(
             "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
@@ -343,7 +343,7 @@ fn refuse_frozen(target: &Target, dir: &Path) -> Result<()> {
 /// Replaces an existing, empty cgroup by a new one. No process can be cloned into a cgroup whose `cgroup.kill` was
 /// ever written: Linux (6.12 and 6.18, at least) kills the child as one that the kill missed. A cgroup with cgroups
 /// below it stays.
-fn renew(target: &Target, created: &mut Created) -> Result<()> {
+fn replace_empty(target: &Target, created: &mut Created) -> Result<()> {
     match file::rmdir(&target.dir) {
         Ok(()) if created.lock.is_some() => take(target, created),
         Ok(()) => make(target, &mut created.made),

@@ -11,6 +11,7 @@ use super::layout::{Hierarchy, MOUNT, clean};
 use super::{Driver, Layout, Paths, Step, Version, Write, systemd, v1, v2};
 use crate::error::{Error, Result};
 
+/// Settings of the config and of the command line that decide the cgroup.
 pub struct CgroupRequest<'a> {
     pub id: &'a str,
     pub cgroups_path: Option<&'a Path>,
@@ -28,6 +29,7 @@ pub struct CgroupRequest<'a> {
     pub systemd: Option<systemd::plan::UnitRequest<'a>>,
 }
 
+/// Directories, limits and device filter of a container, decided before the clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub driver: Driver,
@@ -68,10 +70,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// Returns true for the cgroup2 hierarchy.
     pub fn is_version2(&self) -> bool {
         self.names.iter().all(String::is_empty)
     }
 
+    /// Returns true if the hierarchy has this v1 controller.
     pub fn carries(&self, controller: &str) -> bool {
         self.names.iter().any(|n| n == controller)
     }
@@ -100,7 +104,7 @@ pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Write>
 /// The path or a limit is invalid, a controller for a limit is missing, or device rules could not be enforced.
 pub fn plan(input: &CgroupRequest) -> Result<Plan> {
     if input.none {
-        return Ok(nowhere(input));
+        return Ok(without_cgroup(input));
     }
     let place = input.systemd.as_ref();
     let place =
@@ -168,7 +172,7 @@ fn version(layout: &Layout) -> Version {
 }
 
 /// Plans a container without a cgroup of its own: settings that need one are left out, with a warning.
-fn nowhere(input: &CgroupRequest) -> Plan {
+fn without_cgroup(input: &CgroupRequest) -> Plan {
     let asked = input.resources.is_some_and(|resources| {
         let mut limits = resources.clone();
         limits.set_devices(None);
@@ -466,11 +470,13 @@ mod tests {
         let limited = serde_json::from_value(json!({"pids": {"limit": 1}})).unwrap();
         let disabled =
             CgroupRequest { rootless: false, none: true, resources: Some(&limited), ..rootless };
-        let nowhere = plan(&disabled).unwrap();
+        let without_cgroup = plan(&disabled).unwrap();
         assert!(
-            nowhere.paths.is_empty() && nowhere.writes.is_empty() && nowhere.targets.is_empty()
+            without_cgroup.paths.is_empty()
+                && without_cgroup.writes.is_empty()
+                && without_cgroup.targets.is_empty()
         );
-        assert!(nowhere.warnings[0].contains("linux.resources are not in force"));
+        assert!(without_cgroup.warnings[0].contains("linux.resources are not in force"));
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! Names, units and nesting are those of runc's `events`, which engines decode for both cgroup versions: bytes,
 //! nanoseconds, and on cgroup v2 the values in the fields of v1. A missing limit is [`UNLIMITED`], because v1 has no
 //! other value for it. [`v1`] and [`v2`] read files, [`text`] parses them.
+//!
+//! ```text
+//! cgroup files --v1::read or v2::read--> Stats --serde--> JSON of `aril events` and `aril stats`
+//! ```
 
 mod text;
 mod v1;
@@ -17,8 +21,10 @@ use serde::Serialize;
 use super::{Paths, Version, file};
 use crate::error::Result;
 
+/// Value of a limit that is not set.
 pub const UNLIMITED: u64 = u64::MAX;
 
+/// Statistics of one container, as JSON in the form of runc's `events`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
     pub cpu: Cpu,
@@ -30,6 +36,7 @@ pub struct Stats {
     pub hugetlb: BTreeMap<String, Counter>,
 }
 
+/// Statistics of the cpu controller.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cpu {
     pub usage: CpuUsage,
@@ -53,6 +60,7 @@ pub struct CpuUsage {
     pub user: u64,
 }
 
+/// Throttling by the CPU quota; times in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Throttling {
@@ -82,6 +90,7 @@ pub struct CpuSet {
     pub sched_relax_domain_level: i64,
 }
 
+/// Memory usage in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Memory {
     /// Page cache in bytes.
@@ -109,6 +118,7 @@ impl Memory {
     }
 }
 
+/// A usage with its limit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct LimitedCounter {
     pub limit: u64,
@@ -124,6 +134,7 @@ impl std::ops::Deref for LimitedCounter {
     }
 }
 
+/// A usage, its maximum, and the number of failures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Counter {
     #[serde(skip_serializing_if = "is_zero")]
@@ -134,6 +145,7 @@ pub struct Counter {
     pub failcnt: u64,
 }
 
+/// Number of processes and threads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Pids {
     #[serde(skip_serializing_if = "is_zero")]
@@ -143,6 +155,7 @@ pub struct Pids {
     pub limit: u64,
 }
 
+/// Block I/O of all devices.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlkIo {
@@ -173,6 +186,7 @@ impl BlkIo {
     }
 }
 
+/// A value of one device and operation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct IoEntry {
     #[serde(skip_serializing_if = "is_zero")]

@@ -48,6 +48,7 @@ pub fn page_size(size: &str) -> Result<&str> {
     Err(Error::config(text))
 }
 
+/// Returns the writes of `cpuset.cpus` and `cpuset.mems`.
 pub fn cpuset(cpu: &LinuxCpu) -> Vec<Write> {
     let write = |file: &'static str, list: &Option<String>| {
         let list = list.as_ref().filter(|l| !l.is_empty())?;
@@ -56,6 +57,7 @@ pub fn cpuset(cpu: &LinuxCpu) -> Vec<Write> {
     write("cpuset.cpus", cpu.cpus()).into_iter().chain(write("cpuset.mems", cpu.mems())).collect()
 }
 
+/// Returns the line of `rdma.max` for one device.
 pub fn rdma(device: &str, limit: &LinuxRdma) -> String {
     let mut line = device.to_owned();
     if let Some(n) = limit.hca_handles() {

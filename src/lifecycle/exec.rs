@@ -88,7 +88,7 @@ pub fn exec(store: &Store, request: &Exec, warn: &dyn Fn(&str)) -> Result<Outcom
     };
     step("wait for its end");
     if ended == Ended::Signaled(libc::SIGKILL) {
-        cgroup::memory::what_oom_ended(&record.cgroup_paths).iter().for_each(|why| warn(why));
+        cgroup::memory::describe_oom_kills(&record.cgroup_paths).iter().for_each(|why| warn(why));
     }
     Ok(Outcome { code: ended.code() as u8, ..Outcome::default() })
 }
@@ -195,13 +195,13 @@ impl Entering<'_> {
         let init = match self.clone_into(target, moves, console) {
             // The container's cgroup accepts no process. The cgroup of init does.
             Err(e) if self.request.cgroups.is_empty() && admits_none(&e) => {
-                let beside = target.beside(self.record.init_process_pid.0)?;
+                let beside = target.with_cgroup_of(self.record.init_process_pid.0)?;
                 self.clone_into(&beside, moves, console)?
             }
             // The user cannot write to a common parent of both cgroups, for example from a session to a
             // service.
             Err(e) if e.errno() == Some(Errno::EACCES) && self.may_be_moved() => {
-                let init = self.clone_into(&cgroup::exec::Target::nowhere(), true, console)?;
+                let init = self.clone_into(&cgroup::exec::Target::inherited(), true, console)?;
                 cgroup::systemd::parent::attach(&self.record.cgroup_paths, init.pid)?;
                 init.proceed()?;
                 init
@@ -306,7 +306,7 @@ impl Entering<'_> {
     fn stopped_meanwhile(&self, error: Error) -> Error {
         let gone = sys::pidfd::wait_end(self.container, 0).unwrap_or(false);
         let error = if gone { stopped() } else { error };
-        match cgroup::memory::what_oom_ended(&self.record.cgroup_paths) {
+        match cgroup::memory::describe_oom_kills(&self.record.cgroup_paths) {
             Some(why) => error.hint(why),
             None => error,
         }

@@ -25,7 +25,7 @@ impl Creation<'_> {
     /// Creates the process and sets it up. With `park` it waits for `start` at the FIFO.
     pub(super) fn spawn(&mut self, park: bool) -> Result<Init> {
         let first = self.spawn_once(park);
-        if first.is_err() && self.host.cgroup.moves_instead() {
+        if first.is_err() && self.host.cgroup.retry_by_moving() {
             self.host.slot.remove_fifo()?;
             return self.spawn_once(park);
         }
@@ -220,7 +220,7 @@ impl Creation<'_> {
     }
 
     pub(super) fn out_of_memory(&self) -> Option<Error> {
-        cgroup::memory::why_killed(&self.prepared.plan.cgroup, &self.host.record.cgroup_paths)
+        cgroup::memory::oom_error(&self.prepared.plan.cgroup, &self.host.record.cgroup_paths)
     }
 
     /// Prepares the record that later verbs read.

@@ -60,7 +60,7 @@ fn open_gate(slot: &Slot, created: &Created) -> Result<()> {
 
 /// Returns an OOM error if the waiting process was killed by its memory limit.
 fn why_it_stopped(error: Error, record: &Record) -> Error {
-    match cgroup::memory::what_oom_ended(&record.cgroup_paths) {
+    match cgroup::memory::describe_oom_kills(&record.cgroup_paths) {
         Some(why) => error.hint(why),
         None => error,
     }

@@ -92,12 +92,12 @@ pub fn anchor(command_line: &[OsString]) -> std::result::Result<(), Status> {
     membership::enter(&pod.plan(path.as_deref())?)?;
     if !pod.shares_pids() {
         say(&std::process::id().to_string())?;
-        return Ok(stand()?);
+        return Ok(hold_namespaces()?);
     }
     // A sibling: the shim is its parent, and adopts it when this process ends.
     let init = clone3(SingleThread::proof(), libc::CLONE_PARENT as u64, None, || {
         // The exit status reports the failure, stderr the reason.
-        let failed = stand().err();
+        let failed = hold_namespaces().err();
         if let Some(error) = failed {
             let _ = writeln!(std::io::stderr(), "{error}");
         }
@@ -121,7 +121,7 @@ fn say(line: &str) -> Result<()> {
 }
 
 /// Keeps the namespaces until the process is killed.
-fn stand() -> Result<()> {
+fn hold_namespaces() -> Result<()> {
     signal::block_all().os("sigprocmask", "")?;
     let children = signal::descriptor().os("signalfd", "")?;
     empty_root().context(|| "make an empty root".to_owned())?;

@@ -11,6 +11,7 @@ const JSON_VERSION: u64 = 2;
 /// without another `start`.
 const PROTOBUF_VERSION: u64 = 3;
 
+/// Form of the request and of the reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     /// Before containerd 1.7: only an address.
@@ -21,8 +22,9 @@ pub enum Form {
     Protobuf,
 }
 
+/// Request of `start`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
+pub struct StartRequest {
     pub form: Form,
     /// Options of the runtime, if the request has any.
     pub options: Option<Any>,
@@ -30,7 +32,7 @@ pub struct Asked {
     pub socket_dir: String,
 }
 
-impl Asked {
+impl StartRequest {
     /// Decodes the request. `grpc`: GRPC_ADDRESS is set, which daemons do since they read JSON.
     ///
     /// # Errors
@@ -51,6 +53,7 @@ impl Asked {
         Ok(Self { form, options, socket_dir: String::new() })
     }
 
+    /// Returns the reply with the shim's address.
     pub fn answer(&self, address: &str) -> Vec<u8> {
         match self.form {
             Form::Address => address.as_bytes().to_vec(),
@@ -80,9 +83,9 @@ mod tests {
 
     use super::*;
 
-    fn parse(stdin: &[u8], grpc: bool) -> Asked {
+    fn parse(stdin: &[u8], grpc: bool) -> StartRequest {
         let words = ["-namespace", "ns", "-id", "i", "start"].map(OsString::from);
-        Asked::parse(stdin, &Flags::parse(&words).unwrap(), grpc).unwrap()
+        StartRequest::parse(stdin, &Flags::parse(&words).unwrap(), grpc).unwrap()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Deserialize;
 
-use super::membership::Home;
+use super::membership::HostNamespaces;
 use super::options::Options;
 use crate::cli::log::STDERR_IS_THE_CONTAINERS;
 use crate::error::{Error, OsContext, Result, text};
@@ -32,7 +32,7 @@ pub struct Command<'a> {
     pub log: Option<&'a Path>,
     pub words: &'a [&'a str],
     /// Namespaces in which the command starts, if the shim has left them.
-    pub home: &'a Home,
+    pub home: &'a HostNamespaces,
 }
 
 impl Command<'_> {
@@ -107,7 +107,7 @@ pub fn spawn_logger(
     argv: &[CString],
     env: &[CString],
     descriptors: &[BorrowedFd],
-    home: &Home,
+    home: &HostNamespaces,
 ) -> Result<i32> {
     let null = super::stdio::null_device()?;
     let image = Image { path: &argv[0], argv: Vector::new(argv), env: Vector::new(env), cwd: None };
@@ -228,7 +228,7 @@ mod tests {
             bundle: Path::new("/b"),
             log: Some(Path::new("/b/log.json")),
             words: &["start", "c"],
-            home: &Home::default(),
+            home: &HostNamespaces::default(),
         };
         let argv = command.argv().unwrap();
         let words: Vec<_> = argv.iter().map(|word| word.to_str().unwrap()).collect();

@@ -8,7 +8,7 @@ use super::command::{self, Command};
 use super::console;
 use super::flags::Flags;
 use super::members::{self, Member};
-use super::membership::Home;
+use super::membership::HostNamespaces;
 use super::options::Options;
 use super::print;
 use super::rootfs;
@@ -75,7 +75,7 @@ fn delete_by_force(flags: &Flags, id: &str, options: &Options) -> std::result::R
         bundle: Path::new("/"),
         log: None,
         words: &words,
-        home: &Home::default(),
+        home: &HostNamespaces::default(),
     };
     let mut attempts = 0;
     loop {

@@ -2,6 +2,10 @@
 //!
 //! TaskExit follows TaskStart, the TaskExit of an exec precedes that of init, and an OOM event precedes the exit that
 //! it explains. An end that was observed is therefore kept in [`Process::ended`] until it can be reported.
+//!
+//! ```text
+//! SIGCHLD --reap--> Process::ended --settle--> TaskExit (publisher), replies to Wait, removal for Delete
+//! ```
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -41,7 +45,7 @@ impl Server {
             let alone = container.config.has_own_pids();
             self.tell_of_oom(id);
             self.forget_memory(id);
-            self.take_last_picture(id);
+            self.read_last_metrics(id);
             if !alone && let Err(status) = self.ask_kill_rest(id) {
                 self.note("kill what init left", &status);
             }
@@ -52,7 +56,7 @@ impl Server {
     }
 
     /// Reads the metrics before systemd removes the cgroup of a scope whose last process has ended.
-    fn take_last_picture(&mut self, id: &str) {
+    fn read_last_metrics(&mut self, id: &str) {
         if let Some(container) = self.containers.get_mut(id)
             && let Some(paths) = &container.cgroup
             && let Ok(Some(picture)) = metrics::read(paths)
@@ -187,7 +191,7 @@ impl Server {
             self.end_relay(token);
         }
         if let Some(logger) = process.logger.take() {
-            self.part_with_logger(logger);
+            self.end_logger(logger);
         }
         for reply in std::mem::take(&mut process.waiters) {
             self.answer(reply, Err(Status::not_found("process was deleted")));
@@ -202,6 +206,7 @@ fn is_ready(process: &Process, removal: &Removal, now: Instant) -> bool {
     removal.deleted && ended && drained
 }
 
+/// Encodes the response of Wait.
 pub fn wait_response(exit: Exit) -> Vec<u8> {
     Writer::new().number(1, exit.status.into()).time(2, Some(exit.at)).finish()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
 
+/// Action of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Start,
@@ -17,6 +18,7 @@ pub enum Action {
     Serve,
 }
 
+/// Parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
     pub action: Action,

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::command::{self, Command};
-use super::membership::Home;
+use super::membership::HostNamespaces;
 use super::options::Options;
 use super::print;
 use super::status::Status;
@@ -13,6 +13,7 @@ use super::wire::{Any, Writer};
 use crate::error::OsContext;
 use crate::sys::pidfd;
 
+/// Name of the runtime in containerd.
 pub const NAME: &str = "io.containerd.aril.v2";
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
@@ -47,7 +48,7 @@ fn features(options: &Options) -> Result<Option<String>, Status> {
         bundle: Path::new("/"),
         log: None,
         words: &["features"],
-        home: &Home::default(),
+        home: &HostNamespaces::default(),
     };
     let (input, output, errors) =
         (command::scratch(b"")?, command::scratch(b"")?, command::scratch(b"")?);

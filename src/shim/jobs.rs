@@ -11,7 +11,7 @@ use super::delete::ATTEMPTS;
 use super::model::{Phase, ProcessKey, Reply};
 use super::server::{Server, kill};
 use super::status::{Code, Status};
-use super::stdio::{self, Logger, Open, Relayed, Terminal, Wanted};
+use super::stdio::{self, Logger, Open, Relayed, StreamRequest, Terminal};
 use super::ttrpc::Answer;
 use super::wire::{Any, Writer};
 use crate::cgroup::layout;
@@ -35,8 +35,8 @@ pub struct Job {
 }
 
 enum Verb {
-    Create(Made),
-    Exec(Made),
+    Create(CreatedProcess),
+    Exec(CreatedProcess),
     Start,
     Delete,
     Kill,
@@ -52,7 +52,7 @@ enum Verb {
 }
 
 /// Streams of a process that is being created.
-struct Made {
+struct CreatedProcess {
     pid_file: PathBuf,
     console: Option<(ConsoleSocket, Terminal)>,
     held: stdio::Held,
@@ -78,6 +78,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Returns the descriptor that becomes readable when the logger is ready.
     pub fn ready(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
     }
@@ -104,7 +105,7 @@ impl Server {
             false => Relayed::OutputFifos,
         };
         let process = container.process(&target.exec).ok_or_else(not_created)?;
-        let mut open = stdio::open(&Wanted { stdio: &process.stdio, owner, relayed })?;
+        let mut open = stdio::open(&StreamRequest { stdio: &process.stdio, owner, relayed })?;
         let Some((logger, readers)) = open.logger.take() else {
             return self.launch(target, reply, open);
         };
@@ -192,7 +193,7 @@ impl Server {
         };
         let spawned = call.spawn(child.each_ref().map(AsFd::as_fd));
         let pid = spawned.inspect_err(|_| drop(std::fs::remove_file(&spec)))?;
-        let made = Made { pid_file, console, held, input, outputs };
+        let made = CreatedProcess { pid_file, console, held, input, outputs };
         let verb = if target.is_init() { Verb::Create(made) } else { Verb::Exec(made) };
         let job = Job { target: target.clone(), reply: Some(reply), verb, output: None, log };
         self.jobs.insert(pid, job);
@@ -207,7 +208,7 @@ impl Server {
             process.phase = Phase::Created;
             process.held = stdio::Held::default();
             if let Some(logger) = process.logger.take() {
-                self.part_with_logger(logger);
+                self.end_logger(logger);
             }
         }
         if target.is_init()
@@ -376,7 +377,7 @@ impl Server {
         &mut self,
         target: &ProcessKey,
         reply: Option<Reply>,
-        outcome: Result<Made, Status>,
+        outcome: Result<CreatedProcess, Status>,
         ended: Ended,
     ) {
         let adopted = outcome.and_then(|made| self.adopt(target, made));
@@ -423,7 +424,7 @@ impl Server {
         &mut self,
         target: &ProcessKey,
         reply: Option<Reply>,
-        outcome: Result<Made, Status>,
+        outcome: Result<CreatedProcess, Status>,
     ) {
         let Some(reply) = reply else { return };
         match outcome.and_then(|made| self.adopt(target, made)) {
@@ -438,7 +439,7 @@ impl Server {
     }
 
     /// Adopts the process that a command has created.
-    fn adopt(&mut self, target: &ProcessKey, made: Made) -> Result<i32, Status> {
+    fn adopt(&mut self, target: &ProcessKey, made: CreatedProcess) -> Result<i32, Status> {
         let pid = command::read_pid(&made.pid_file)?;
         let console = match made.console {
             Some((socket, terminal)) => Some((socket.receive()?, terminal)),
@@ -554,14 +555,17 @@ fn kill_failed(reason: &str) -> Status {
     Status::unknown(format!("unknown error after kill: {reason}"))
 }
 
+/// Returns the status of a process that has ended.
 pub fn already_finished() -> Status {
     Status::not_found("process already finished")
 }
 
+/// Returns the status of a container that does not exist.
 pub fn not_created() -> Status {
     Status::not_found("container not created")
 }
 
+/// Returns the status of an exec process that does not exist.
 pub fn no_exec() -> Status {
     Status::new(Code::NotFound, "process does not exist")
 }

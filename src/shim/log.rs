@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use crate::time::rfc3339;
 
+/// The log, or nothing if the fifo cannot be opened.
 pub struct Log(Option<File>);
 
 impl Log {
@@ -18,10 +19,12 @@ impl Log {
         Self(open.ok())
     }
 
+    /// Writes an error.
     pub fn error(&mut self, message: &str) {
         self.write("error", message);
     }
 
+    /// Writes a warning.
     pub fn warn(&mut self, message: &str) {
         self.write("warning", message);
     }

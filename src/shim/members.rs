@@ -11,6 +11,7 @@ use crate::fs::record;
 
 const PREFIX: &str = "member-";
 
+/// Record of one container.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Member {
     pub bundle: PathBuf,
@@ -31,6 +32,7 @@ pub fn add(home: &Path, id: &str, member: &Member) -> Result<()> {
     record::write(&file(home, id), 0o600, &text)
 }
 
+/// Deletes the record.
 pub fn remove(home: &Path, id: &str) {
     // The container may be the one that the shim was started for, or the bundle is gone.
     let _ = std::fs::remove_file(file(home, id));

@@ -18,9 +18,10 @@ use crate::sys::open::open;
 
 /// Namespaces of the host that the shim has left. Its commands start in them.
 #[derive(Default)]
-pub struct Home(Vec<OwnedFd>);
+pub struct HostNamespaces(Vec<OwnedFd>);
 
-impl Home {
+impl HostNamespaces {
+    /// Returns the namespaces.
     pub fn namespaces(&self) -> Vec<BorrowedFd<'_>> {
         self.0.iter().map(AsFd::as_fd).collect()
     }
@@ -30,17 +31,17 @@ impl Home {
     /// # Errors
     ///
     /// A namespace cannot be created or entered.
-    pub fn leave_for(&mut self, pod: &Pod) -> Result<()> {
+    pub fn enter_pod(&mut self, pod: &Pod) -> Result<()> {
         let plan = pod.plan(None)?;
         let own = [c"/proc/self/ns/net", c"/proc/self/ns/ipc", c"/proc/self/ns/uts"];
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let own = own.map(|path| open(path, flags).os("open", path.to_string_lossy()));
         self.0 = own.into_iter().collect::<Result<_>>()?;
-        enter(&plan).inspect_err(|_| self.come_back())
+        enter(&plan).inspect_err(|_| self.return_to_host())
     }
 
     /// Returns to the own namespaces, which is always permitted because the shim was in all of them.
-    pub fn come_back(&mut self) {
+    pub fn return_to_host(&mut self) {
         for namespace in self.0.drain(..) {
             let _ = setns(namespace.as_fd(), 0);
         }

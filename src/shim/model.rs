@@ -23,10 +23,12 @@ pub struct ProcessKey {
 }
 
 impl ProcessKey {
+    /// Returns the name of a container's init.
     pub fn init(id: &str) -> Self {
         Self { id: id.to_owned(), exec: String::new() }
     }
 
+    /// Returns true for init.
     pub fn is_init(&self) -> bool {
         self.exec.is_empty()
     }
@@ -51,6 +53,7 @@ pub enum Phase {
     Stopped,
 }
 
+/// Exit status and time of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     pub status: u32,
@@ -69,13 +72,14 @@ pub struct Removal {
 
 impl Removal {
     /// Returns the removal of a container that is deleted with its pod.
-    pub fn unasked() -> Self {
+    pub fn without_reply() -> Self {
         // No connection has this number.
         let reply = Reply { connection: 0, stream: 0 };
         Self { reply, deleted: false, deadline: Instant::now() }
     }
 }
 
+/// A process of a container.
 #[derive(Debug)]
 pub struct Process {
     pub stdio: Stdio,
@@ -103,6 +107,7 @@ pub struct Process {
 }
 
 impl Process {
+    /// Returns a process without a pid.
     pub fn new(stdio: Stdio, phase: Phase, spec: Vec<u8>) -> Self {
         Self {
             stdio,
@@ -135,6 +140,7 @@ impl Process {
     }
 }
 
+/// A container of the shim.
 pub struct Container {
     pub bundle: PathBuf,
     pub options: Options,
@@ -154,6 +160,7 @@ pub struct Container {
 }
 
 impl Container {
+    /// Returns init, or the exec process with this ID.
     pub fn process(&mut self, exec: &str) -> Option<&mut Process> {
         if exec.is_empty() { Some(&mut self.init) } else { self.execs.get_mut(exec) }
     }
@@ -163,6 +170,7 @@ impl Container {
         self.execs.values().any(Process::is_alive)
     }
 
+    /// Returns init's standard streams as fields of a message.
     pub fn io(&self) -> Writer {
         let Stdio { stdin, stdout, stderr, terminal } = &self.init.stdio;
         let writer = Writer::new().bytes(1, stdin).bytes(2, stdout).bytes(3, stderr);
@@ -214,6 +222,7 @@ impl Config {
         self.linux.namespaces.iter().any(|ns| ns.r#type == "pid" && ns.path.is_empty())
     }
 
+    /// Returns true if the container has a user namespace.
     pub fn has_user_namespace(&self) -> bool {
         self.linux.namespaces.iter().any(|ns| ns.r#type == "user")
     }
@@ -228,11 +237,13 @@ impl Config {
         is_slice && !name.is_empty() && !path.contains('/')
     }
 
+    /// Returns true if the config has hooks.
     pub fn has_hooks(&self) -> bool {
         let some = |list: &serde_json::Value| list.as_array().is_some_and(|list| !list.is_empty());
         self.hooks.iter().flatten().any(|(_, list)| some(list))
     }
 
+    /// Returns true if the process has an SELinux label.
     pub fn is_labelled(&self) -> bool {
         !self.process.selinux_label.is_empty()
     }

@@ -24,6 +24,7 @@ const RUNC: &str = "containerd.runc.v1.Options";
 const LEGACY: &str = "containerd.linux.runc.CreateOptions";
 const GENERIC: &str = "runtimeoptions.v1.Options";
 
+/// Options of the runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {

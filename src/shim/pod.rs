@@ -3,6 +3,12 @@
 //! containerd passes on the kubelet's PodSandboxConfig. The pod's files are in its bundle. The file system that its
 //! containers share as /dev/shm is mounted on the bundle's own `rootfs`, where containerd's removal of the bundle
 //! would unmount it, too.
+//!
+//! ```text
+//! PodSandboxConfig --parse--> Pod --plan--> namespaces
+//!                               |--create_files--> hostname, hosts, resolv.conf, /dev/shm in the bundle
+//!                               `--share----> config.json of each container
+//! ```
 
 use std::collections::HashMap;
 use std::os::unix::fs::chown;
@@ -27,6 +33,7 @@ const CONTAINER: u64 = 1;
 const NODE: u64 = 2;
 const TARGET: u64 = 3;
 
+/// Settings of a pod.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     hostname: String,
@@ -88,6 +95,7 @@ impl Pod {
         self.shares_pids || self.has_user_namespace
     }
 
+    /// Returns true if the containers share a pid namespace.
     pub fn shares_pids(&self) -> bool {
         self.shares_pids
     }
@@ -136,7 +144,7 @@ impl Pod {
     /// # Errors
     ///
     /// A file or mount cannot be created.
-    pub fn furnish(&self, bundle: &Path) -> Result<()> {
+    pub fn create_files(&self, bundle: &Path) -> Result<()> {
         let own = nix::unistd::gethostname().os("gethostname", "")?;
         let hostname = match self.hostname.as_str() {
             "" => own.to_string_lossy().into_owned(),

@@ -20,6 +20,7 @@ const ATTEMPTS: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Queue of events and connection to containerd.
 pub struct Publisher {
     namespace: String,
     address: PathBuf,
@@ -38,6 +39,7 @@ struct Event {
 }
 
 impl Publisher {
+    /// Returns a publisher for the socket `address`.
     pub fn new(namespace: &str, address: impl Into<PathBuf>) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -50,6 +52,7 @@ impl Publisher {
         }
     }
 
+    /// Adds an event to the queue.
     pub fn push(&mut self, topic: &str, kind: &str, event: Writer) {
         let any = Any::new(&format!("containerd.events.{kind}"), event.finish());
         let envelope = Writer::new()
@@ -73,10 +76,12 @@ impl Publisher {
         self.queue.push_back(Event { call: call.encode(PATIENCE), attempts: 0 });
     }
 
+    /// Returns true if no event waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
+    /// Returns the connection, if there is one.
     pub fn connection(&self) -> Option<&Connection> {
         self.connection.as_ref()
     }

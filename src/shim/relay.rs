@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 
+/// A source, a sink, and the bytes between them.
 #[derive(Debug)]
 pub struct Relay {
     pub source: OwnedFd,
@@ -23,6 +24,7 @@ pub enum Waits {
 }
 
 impl Relay {
+    /// Returns a relay of (source, sink).
     pub fn new((source, sink): (OwnedFd, OwnedFd)) -> Self {
         Self { source, sink, pending: Vec::new() }
     }

@@ -49,6 +49,7 @@ impl Mount {
         })
     }
 
+    /// Encodes the message.
     pub fn writer(&self) -> Writer {
         let writer =
             Writer::new().bytes(1, &self.kind).bytes(2, &self.source).bytes(3, &self.target);
@@ -56,6 +57,7 @@ impl Mount {
     }
 }
 
+/// Returns the rootfs directory of a bundle.
 pub fn directory(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
@@ -121,7 +123,7 @@ fn mount_one(rootfs: &Path, mount: &Mount) -> Result<()> {
     }
     let (directory, data) = shortened(&options.data);
     let kind = Some(mount.kind.as_str());
-    let _within = directory.map(Within::enter).transpose()?;
+    let _within = directory.map(CurrentDirectory::enter).transpose()?;
     nix_mount(Some(mount.source.as_str()), &target, kind, flags, Some(data.as_str()))
         .map_err(failed)
 }
@@ -273,16 +275,16 @@ fn common(layers: &[&Path]) -> Option<PathBuf> {
 }
 
 /// Calls `act` with another current directory: the process has one thread.
-struct Within;
+struct CurrentDirectory;
 
-impl Within {
+impl CurrentDirectory {
     fn enter(directory: PathBuf) -> Result<Self> {
         nix::unistd::chdir(&directory).os("chdir", directory.display())?;
         Ok(Self)
     }
 }
 
-impl Drop for Within {
+impl Drop for CurrentDirectory {
     fn drop(&mut self) {
         // The root always exists.
         let _ = nix::unistd::chdir("/");

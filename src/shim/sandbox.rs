@@ -2,6 +2,11 @@
 //! `sandboxer = "shim"`). The shim, or an [`anchor`], is the first process in the pod's namespaces.
 //!
 //! A pod stops when its containers have ended, and only then are its namespaces left.
+//!
+//! ```text
+//! CreateSandbox --> Pod::parse --> namespaces (shim or anchor) --> StartSandbox --> containers join
+//! StopSandbox, ShutdownSandbox --> kill containers --> remove them --> leave the namespaces
+//! ```
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -19,8 +24,10 @@ use super::task::{EMPTY, Outcome, check_name};
 use super::wire::{Any, Message, Writer};
 use crate::cgroup::layout;
 
+/// Name of the ttrpc service.
 pub const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
+/// State of the pod.
 pub struct Sandbox {
     pub id: String,
     pub bundle: PathBuf,
@@ -53,10 +60,12 @@ struct Start {
 }
 
 impl Sandbox {
+    /// Returns true if containers may join.
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready)
     }
 
+    /// Drops the replies of a closed connection.
     pub fn hang_up(&mut self, connection: u64) {
         self.waiters.retain(|reply| reply.connection != connection);
     }
@@ -102,7 +111,7 @@ impl Server {
         let pod = Pod::parse(&Any::parse(message.bytes(4))?, message.text(5)?)?;
         // Errors of the configuration are reported before anything is created.
         pod.plan(None)?;
-        if let Err(error) = pod.furnish(&bundle) {
+        if let Err(error) = pod.create_files(&bundle) {
             // The first error is the one to report.
             let _ = rootfs::unmount(&bundle);
             return Err(error.into());
@@ -136,13 +145,13 @@ impl Server {
             return Ok(None);
         }
         if let Some(sandbox) = &self.sandbox {
-            self.home.leave_for(&sandbox.pod)?;
+            self.home.enter_pod(&sandbox.pod)?;
         }
         Ok(Some(self.sandbox(id)?.begin(std::process::id() as i32)))
     }
 
     /// Handles output, or the end, of a starting anchor.
-    pub(super) fn hear_anchor(&mut self) {
+    pub(super) fn read_anchor(&mut self) {
         let Some(sandbox) = &mut self.sandbox else { return };
         let Phase::Starting(start) = &mut sandbox.phase else { return };
         let Some(answer) = start.anchor.answer(&mut start.said) else { return };
@@ -257,7 +266,7 @@ impl Server {
         if container.init.removal.is_some() {
             return;
         }
-        container.init.removal = Some(Removal::unasked());
+        container.init.removal = Some(Removal::without_reply());
         if let Err(status) = self.ask_delete(id, true) {
             self.cannot_leave(&status);
         }
@@ -273,7 +282,7 @@ impl Server {
     }
 
     fn sandbox_stopped(&mut self, exit: Exit) {
-        self.home.come_back();
+        self.home.return_to_host();
         let Some(sandbox) = &mut self.sandbox else { return };
         sandbox.phase = Phase::Stopped;
         sandbox.exit = Some(exit);

@@ -2,6 +2,10 @@
 //!
 //! No code here waits for a single event. A command of the runtime is a child whose end is reported by SIGCHLD; the
 //! [`Job`] holds what follows. A request that needs a command is answered then.
+//!
+//! ```text
+//! listener, connections, signals, relays, loggers, OOM --epoll--> server --> task, exits, publisher
+//! ```
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +18,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::jobs::{Job, Prepared};
 use super::log::Log;
-use super::membership::Home;
+use super::membership::HostNamespaces;
 use super::model::{Container, Exit, Process, ProcessKey, Reply};
 use super::publisher::Publisher;
 use super::relay::{Relay, Waits};
@@ -64,6 +68,7 @@ struct Leaving {
     asked: bool,
 }
 
+/// State of the shim.
 pub struct Server {
     pub(super) namespace: String,
     pub(super) socket: PathBuf,
@@ -81,7 +86,7 @@ pub struct Server {
     pub(super) bundle: PathBuf,
     /// Sandbox of containerd 2.x, if containerd has created one in this shim.
     pub(super) sandbox: Option<Sandbox>,
-    pub(super) home: Home,
+    pub(super) home: HostNamespaces,
     pub(super) containers: BTreeMap<String, Container>,
     pub(super) jobs: BTreeMap<i32, Job>,
     /// Processes that start when their logger is ready.
@@ -129,7 +134,7 @@ impl Server {
             flows: BTreeMap::new(),
             bundle,
             sandbox: None,
-            home: Home::default(),
+            home: HostNamespaces::default(),
             containers: BTreeMap::new(),
             jobs: BTreeMap::new(),
             prepared: BTreeMap::new(),
@@ -254,7 +259,7 @@ impl Server {
             Source::Relay => self.relay(token),
             Source::Sink(relay) => self.relay(relay),
             Source::Logger => self.logger_answered(token),
-            Source::Anchor => self.hear_anchor(),
+            Source::Anchor => self.read_anchor(),
         }
     }
 
@@ -502,7 +507,7 @@ impl Server {
     }
 
     /// Parts with a logger whose input is closed: it gets time to write the rest, then SIGTERM, then SIGKILL.
-    pub(super) fn part_with_logger(&mut self, pid: i32) {
+    pub(super) fn end_logger(&mut self, pid: i32) {
         const GRACE: Duration = Duration::from_secs(2);
         self.leaving.push(Leaving { pid, deadline: Instant::now() + GRACE, asked: false });
     }

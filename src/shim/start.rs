@@ -3,6 +3,11 @@
 //! All starts of a host look for the socket one after the other: two starts for one pod must find one shim, and a
 //! stale socket must not be removed while another start replaces it. The server inherits the listener, so a client
 //! that reads the address can connect at once.
+//!
+//! ```text
+//! containerd --start--> lock, look for socket --none--> listen, spawn server --> print address
+//!                             `------found------------------------------------------^
+//! ```
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
@@ -20,7 +25,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 
-use super::bootstrap::Asked;
+use super::bootstrap::StartRequest;
 use super::command::environment;
 use super::console;
 use super::flags::Flags;
@@ -52,7 +57,7 @@ pub fn start(flags: &Flags) -> std::result::Result<(), Status> {
     let mut stdin = Vec::new();
     std::io::stdin().take(LIMIT).read_to_end(&mut stdin).os("read", "stdin")?;
     let grpc = std::env::var_os("GRPC_ADDRESS").is_some();
-    let asked = Asked::parse(&stdin, flags, grpc)?;
+    let asked = StartRequest::parse(&stdin, flags, grpc)?;
     let options = asked.options.as_ref().map(Options::decode).transpose()?.unwrap_or_default();
     let bundle = std::env::current_dir().os("getcwd", "")?;
     let path = address(&asked.socket_dir, flags, &bundle);

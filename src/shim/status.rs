@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 
+/// Codes of gRPC that the shim uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     Unknown = 2,
@@ -13,6 +14,7 @@ pub enum Code {
     Unimplemented = 12,
 }
 
+/// Code and text of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub code: Code,
@@ -20,23 +22,28 @@ pub struct Status {
 }
 
 impl Status {
+    /// Returns a status.
     #[cold]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
+    /// Returns a status for an invalid argument.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
     }
 
+    /// Returns a status for a missing object.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Code::NotFound, message)
     }
 
+    /// Returns a status for a request that the present state does not allow.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Code::FailedPrecondition, message)
     }
 
+    /// Returns a status for any other failure.
     pub fn unknown(message: impl Into<String>) -> Self {
         Self::new(Code::Unknown, message)
     }

@@ -6,6 +6,11 @@
 //! an SELinux label, which may use pipes of its runtime but not fifos of engines; and the fifos that an exec writes
 //! to. A process that an exec leaves behind inherits its outputs: with the fifo itself, the client would see no end of
 //! file even after Delete, and containerd waits for it (`drain_exec_sync_io_timeout` works by Delete).
+//!
+//! ```text
+//! client --fifo--> container           (shim holds a second end)
+//! client --fifo--> shim --pipe, pty--> container   (relayed)
+//! ```
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -136,6 +141,7 @@ pub struct Unopened {
 }
 
 impl Unopened {
+    /// Returns the end, with the time of the first check.
     pub fn new(sink: OwnedFd) -> Self {
         Self { sink, look_at: Instant::now(), pause: Duration::from_millis(1) }
     }
@@ -156,13 +162,15 @@ impl Unopened {
     }
 }
 
+/// Streams of a terminal.
 #[derive(Debug)]
 pub struct Terminal {
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
 }
 
-pub struct Wanted<'a> {
+/// Streams to open.
+pub struct StreamRequest<'a> {
     pub stdio: &'a Stdio,
     /// Owner of the container's ends.
     pub owner: (u32, u32),
@@ -182,8 +190,8 @@ pub enum Relayed {
 /// # Errors
 ///
 /// A stream has an unknown scheme, or cannot be opened.
-pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
-    let Wanted { stdio, owner, relayed } = wanted;
+pub fn open(wanted: &StreamRequest) -> std::result::Result<Open, Status> {
+    let StreamRequest { stdio, owner, relayed } = wanted;
     let [stdin, stdout, stderr] =
         [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(|uri| Stream::parse(uri));
     let (stdin, stdout, mut stderr) = (stdin?, stdout?, stderr?);
@@ -251,7 +259,7 @@ pub fn open(wanted: &Wanted) -> std::result::Result<Open, Status> {
     }
     let [stdout, stderr] = outputs;
     for end in [&input, &stdout, &stderr].into_iter().flatten() {
-        give(end, *owner)?;
+        change_owner(end, *owner)?;
     }
     let child = [
         input.map_or_else(null, Ok)?,
@@ -321,7 +329,7 @@ fn set_blocking(fd: &OwnedFd) -> crate::sys::Result<()> {
 }
 
 /// Changes the owner of a stream. Files of a log keep their owner.
-fn give(end: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
+fn change_owner(end: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
     let copy = end.try_clone().os("dup", "standard stream")?;
     let is_file = File::from(copy).metadata().os("fstat", "standard stream")?.is_file();
     if (uid, gid) == (0, 0) || is_file {
@@ -376,8 +384,8 @@ mod tests {
     fn a_client_may_come_late_and_go() {
         let dir = Dir::new("late");
         let stdio = Stdio { stdout: dir.fifo("out"), stdin: dir.fifo("in"), ..Stdio::default() };
-        let open =
-            open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing }).unwrap();
+        let open = open(&StreamRequest { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing })
+            .unwrap();
         let [stdin, stdout, _] = open.child;
         let (mut stdin, mut stdout) = (File::from(stdin), File::from(stdout));
         stdout.write_all(b"early").unwrap();
@@ -401,7 +409,7 @@ mod tests {
         let stdio =
             Stdio { stdin: dir.fifo("in"), stdout: dir.fifo("out"), stderr, terminal: false };
         let relayed = Relayed::OutputFifos;
-        let open = open(&Wanted { stdio: &stdio, owner: (0, 0), relayed }).unwrap();
+        let open = open(&StreamRequest { stdio: &stdio, owner: (0, 0), relayed }).unwrap();
         assert!(open.input.is_none());
         let [(_, sink)] = &open.outputs[..] else { panic!("one relay: {:?}", open.outputs) };
         let inode = |fd: &OwnedFd| fstat(fd).unwrap().st_ino;
@@ -414,7 +422,8 @@ mod tests {
     fn missing_ends_are_named() {
         let stdio = Stdio { stdout: "/nonexistent/out".into(), ..Stdio::default() };
         let failed =
-            open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing }).unwrap_err();
+            open(&StreamRequest { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing })
+                .unwrap_err();
         assert_eq!(failed.message, "stat /nonexistent/out: no such file or directory");
     }
 
@@ -423,8 +432,8 @@ mod tests {
         let dir = Dir::new("file");
         let log = format!("file://{}/new/log", dir.0.display());
         let stdio = Stdio { stdout: log.clone(), stderr: log, ..Stdio::default() };
-        let open =
-            open(&Wanted { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing }).unwrap();
+        let open = open(&StreamRequest { stdio: &stdio, owner: (0, 0), relayed: Relayed::Nothing })
+            .unwrap();
         let [_, stdout, stderr] = open.child;
         File::from(stdout).write_all(b"one ").unwrap();
         File::from(stderr).write_all(b"two").unwrap();

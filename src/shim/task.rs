@@ -28,6 +28,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Result of a call: an answer, or `None` if a command that was started will give it.
 pub type Outcome = Result<Option<Vec<u8>>, Status>;
 
+/// Empty reply.
 pub const EMPTY: Outcome = Ok(Some(Vec::new()));
 
 impl Server {
@@ -179,7 +180,7 @@ impl Server {
         if let Some(container) = self.containers.remove(id)
             && let Some(logger) = container.init.logger
         {
-            self.part_with_logger(logger);
+            self.end_logger(logger);
         }
         self.forget_bundle(id, bundle);
     }

@@ -15,7 +15,9 @@ const LONGEST: usize = 4 << 20;
 /// Limit of unsent answers: a peer that does not read them is disconnected.
 const UNREAD: usize = 4 * LONGEST;
 
+/// Message type of a request.
 pub const REQUEST: u8 = 1;
+/// Message type of a response.
 pub const RESPONSE: u8 = 2;
 
 /// One end of a non-blocking stream socket.
@@ -39,6 +41,7 @@ pub struct Frame {
 pub struct Closed;
 
 impl Connection {
+    /// Returns a connection over the socket.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket, input: Vec::new(), output: Vec::new() }
     }
@@ -127,6 +130,7 @@ impl Connection {
         Ok(())
     }
 
+    /// Returns true if there is a rest to write.
     pub fn is_unsent(&self) -> bool {
         !self.output.is_empty()
     }
@@ -170,6 +174,7 @@ impl Call {
         })
     }
 
+    /// Encodes the call with a timeout.
     pub fn encode(&self, timeout: std::time::Duration) -> Vec<u8> {
         Writer::new()
             .bytes(1, &self.service)
@@ -183,6 +188,7 @@ impl Call {
 /// Encodes the answer to a call.
 pub type Answer = Result<Vec<u8>, Status>;
 
+/// Encodes a response.
 pub fn response(answer: &Answer) -> Vec<u8> {
     match answer {
         Ok(payload) => Writer::new().message(1, Writer::new()).bytes(2, payload).finish(),

@@ -42,6 +42,7 @@ impl<'a> Message<'a> {
         self.0.iter().rev().find(|(number, _)| *number == field).map(|(_, value)| *value)
     }
 
+    /// Returns a number, 0 by default.
     pub fn number(&self, field: u64) -> u64 {
         match self.last(field) {
             Some(Value::Number(number)) => number,
@@ -49,10 +50,12 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Returns a flag, false by default.
     pub fn flag(&self, field: u64) -> bool {
         self.number(field) != 0
     }
 
+    /// Returns bytes, empty by default.
     pub fn bytes(&self, field: u64) -> &'a [u8] {
         self.all(field).last().unwrap_or_default()
     }
@@ -133,6 +136,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 pub struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Returns an empty message.
     pub fn new() -> Self {
         Self::default()
     }
@@ -145,6 +149,7 @@ impl Writer {
         self.0.push(number as u8);
     }
 
+    /// Adds a number.
     pub fn number(mut self, field: u64, number: u64) -> Self {
         if number != 0 {
             self.varint(field << 3 | VARINT);
@@ -162,6 +167,7 @@ impl Writer {
         self
     }
 
+    /// Adds bytes or a text.
     pub fn bytes(self, field: u64, bytes: impl AsRef<[u8]>) -> Self {
         if bytes.as_ref().is_empty() { self } else { self.present(field, bytes.as_ref()) }
     }
@@ -181,6 +187,7 @@ impl Writer {
         self.bytes(field, all.0)
     }
 
+    /// Adds an embedded message.
     pub fn message(self, field: u64, message: Writer) -> Self {
         self.present(field, &message.0)
     }
@@ -193,6 +200,7 @@ impl Writer {
         }
     }
 
+    /// Adds a google.protobuf.Any.
     pub fn any(self, field: u64, any: &Any) -> Self {
         self.message(field, any.writer())
     }
@@ -205,6 +213,7 @@ impl Writer {
         }
     }
 
+    /// Returns the encoded message.
     pub fn finish(self) -> Vec<u8> {
         self.0
     }
@@ -223,6 +232,7 @@ pub struct Any {
 }
 
 impl Any {
+    /// Returns a message with the name of its type.
     pub fn new(type_url: &str, value: impl Into<Vec<u8>>) -> Self {
         Self { type_url: type_url.to_owned(), value: value.into() }
     }
@@ -237,6 +247,7 @@ impl Any {
         Ok(Self::new(any.text(1)?, any.bytes(2)))
     }
 
+    /// Encodes the message.
     pub fn writer(&self) -> Writer {
         Writer::new().bytes(1, &self.type_url).bytes(2, &self.value)
     }

@@ -6,6 +6,11 @@
 //! The authentication is one write and one read. It needs no user id, because the peer has it from the kernel (also in
 //! a user namespace, where Aril sees another id). The call waits for the end of the authentication: systemd does not
 //! process a message that it has read together with it until another message arrives.
+//!
+//! ```text
+//! aril --connect, AUTH, Hello, AddMatch--> D-Bus daemon --> systemd      (bus)
+//! aril --connect, AUTH-------------------> systemd                       (private socket)
+//! ```
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -49,6 +54,7 @@ pub enum Answer {
     },
 }
 
+/// Connection to systemd.
 pub struct Bus {
     stream: UnixStream,
     /// Socket, for errors.

@@ -9,9 +9,13 @@ pub const FIXED: usize = 16;
 const LITTLE_ENDIAN: u8 = b'l';
 const VERSION: u8 = 1;
 
+/// Message type of a call.
 pub const METHOD_CALL: u8 = 1;
+/// Message type of a reply.
 pub const METHOD_RETURN: u8 = 2;
+/// Message type of an error reply.
 pub const ERROR: u8 = 3;
+/// Message type of a signal.
 pub const SIGNAL: u8 = 4;
 
 const PATH: u8 = 1;
@@ -31,6 +35,7 @@ pub struct Method {
     pub member: &'static str,
 }
 
+/// Encodes a call.
 pub fn call(method: &Method, serial: u32, arguments: &[Value]) -> Vec<u8> {
     let mut body = Writer::default();
     arguments.iter().for_each(|value| body.value(value));

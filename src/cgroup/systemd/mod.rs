@@ -17,6 +17,11 @@
 //! 3. systemd answers when it has the unit, then moves the process. Aril waits for the end of that job only if systemd
 //!    would write a different limit, and writes its own limit after it ([`Unit::settles`]).
 //!
+//! ```text
+//! aril:    create cgroup -> clone3 into it -> StartTransientUnit -> limits, Run
+//! systemd:                                    accept, reply -> move process -> write limits
+//! ```
+//!
 //! A user may not clone into a cgroup without permission to move a process there from the user's own cgroup, for
 //! example from a login session to the tree of the user's systemd. Then the first process is cloned in the runtime's
 //! cgroup, and waits until systemd has moved it ([`super::parent::Created::moves`]).
@@ -66,6 +71,7 @@ pub struct Unit {
     pub settles: bool,
 }
 
+/// A property of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
     pub name: String,

@@ -258,7 +258,7 @@ pub fn set(paths: &Paths, writes: &[Write]) -> Result<()> {
 /// # Errors
 ///
 /// systemd rejects the limits.
-pub fn tighten(unit: &Unit) -> Result<()> {
+pub fn set_late_limits(unit: &Unit) -> Result<()> {
     if unit.tight.is_empty() {
         return Ok(());
     }

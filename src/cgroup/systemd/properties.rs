@@ -58,6 +58,7 @@ pub fn is_tight(write: &Write) -> bool {
     hard && amount(&write.value).is_some_and(|limit| limit < SET_UP)
 }
 
+/// Adds a property, or replaces the one of the same name.
 pub fn set(properties: &mut Vec<Property>, property: Property) {
     properties.retain(|p| p.name != property.name);
     properties.push(property);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+/// A typed value; the variants are the types of the D-Bus specification.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Boolean(bool),
@@ -29,6 +30,7 @@ pub enum Value {
 impl Eq for Value {}
 
 impl Value {
+    /// Returns the signature of the value's type.
     pub fn signature(&self) -> Cow<'static, str> {
         match self {
             Self::Boolean(_) => "b".into(),
@@ -55,14 +57,17 @@ impl Value {
         }
     }
 
+    /// Wraps the value in a variant.
     pub fn variant(self) -> Self {
         Self::Variant(Box::new(self))
     }
 
+    /// Returns an array of bytes.
     pub fn bytes(bytes: &[u8]) -> Self {
         Self::Array("y".into(), bytes.iter().map(|b| Self::Byte(*b)).collect())
     }
 
+    /// Returns an array of strings.
     pub fn strings<'a>(strings: impl IntoIterator<Item = &'a str>) -> Self {
         Self::Array("s".into(), strings.into_iter().map(Self::from).collect())
     }
