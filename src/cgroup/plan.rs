@@ -127,7 +127,8 @@ pub fn plan(input: &CgroupRequest) -> Result<Plan> {
             .hint("mount cgroup2 at /sys/fs/cgroup: mount -t cgroup2 none /sys/fs/cgroup"));
     }
 
-    let (before_join, writes) = match (input.resources, version) {
+    let by_systemd = input.systemd.as_ref().and(input.resources).map(systemd::properties::kept);
+    let (before_join, writes) = match (by_systemd.as_ref().or(input.resources), version) {
         (None, _) => (Vec::new(), Vec::new()),
         (Some(r), Version::V2) => (Vec::new(), v2::writes(r)?),
         (Some(r), Version::V1) => (v1::before_join(r), v1::writes(r)?),

@@ -60,9 +60,11 @@ fn refuse_left(record: &Record) -> Result<()> {
 
 fn set(record: &Record, resources: &LinuxResources) -> Result<()> {
     let paths = &record.cgroup_paths;
+    let by_systemd = record.systemd_cgroup.then(|| cgroup::systemd::properties::kept(resources));
+    let resources = by_systemd.as_ref().unwrap_or(resources);
     let limits = cgroup::plan::limits(Version::of(paths), resources)?;
     cgroup::parent::check_usage(paths, &limits)?;
-    if record.systemd_cgroup {
+    if by_systemd.is_some() {
         // `cpu.idle` first: the kernel rejects the weight of an idle cgroup.
         cgroup::systemd::parent::set(paths, &limits)?;
     }

@@ -38,7 +38,7 @@ mod devices;
 mod message;
 pub mod parent;
 pub mod plan;
-mod properties;
+pub mod properties;
 mod text;
 mod value;
 

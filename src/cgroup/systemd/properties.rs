@@ -3,12 +3,27 @@
 //! systemd then writes the same values, also when it realizes the cgroup again, so it never restores other values.
 //! Limits without a property are in the files alone.
 
+use oci_spec::runtime::LinuxResources;
+
 use super::{Property, Value};
 use crate::cgroup::Write;
 
 /// Accuracy of CPUQuota=.
 const QUOTA_STEP: u64 = 10_000;
 const SECOND: u64 = 1_000_000;
+
+/// Returns the limits with the quota that systemd will write: a whole percent, rounded up. With another one in
+/// the kernel's file, the next property that is set or a reload of systemd would change the limit.
+pub fn kept(resources: &LinuxResources) -> LinuxResources {
+    let mut kept = resources.clone();
+    let mut cpu = kept.cpu().clone();
+    if let Some(cpu) = &mut cpu {
+        let quota = Quota { quota: cpu.quota(), period: cpu.period() };
+        cpu.set_quota(quota.kept());
+    }
+    kept.set_cpu(cpu);
+    kept
+}
 
 /// Adds properties. A later one of the same name replaces an earlier one.
 pub fn of_writes<'a>(writes: impl IntoIterator<Item = &'a Write>) -> Vec<Property> {
@@ -120,26 +135,40 @@ impl Quota {
         Self { quota: quota.or(Some(-1)), period: parts.next().and_then(|p| p.parse().ok()) }
     }
 
-    /// Returns microseconds in each second, if there is a limit.
+    /// Returns microseconds, systemd's default if there are none.
+    fn period(&self) -> u64 {
+        const DEFAULT: u64 = 100_000;
+        self.period.filter(|p| *p > 0).unwrap_or(DEFAULT)
+    }
+
+    /// Returns microseconds in each second, rounded up to whole percents, if there is a limit. `u64::MAX` is none.
     fn share(&self) -> Option<u64> {
         let quota = self.quota.filter(|quota| *quota > 0)?.unsigned_abs();
-        let period = self.period.filter(|p| *p > 0).unwrap_or(100_000);
-        let exact = u128::from(quota) * u128::from(SECOND) / u128::from(period);
-        Some(u64::try_from(exact).unwrap_or(u64::MAX))
+        let exact = u128::from(quota) * u128::from(SECOND) / u128::from(self.period());
+        let exact = u64::try_from(exact).unwrap_or(u64::MAX);
+        Some(exact.checked_next_multiple_of(QUOTA_STEP).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the quota that systemd makes of the share.
+    fn kept(&self) -> Option<i64> {
+        let Some(share) = self.share().filter(|share| *share != u64::MAX) else {
+            return self.quota;
+        };
+        let quota = u128::from(share) * u128::from(self.period()) / u128::from(SECOND);
+        i64::try_from(quota).ok().or(self.quota)
     }
 
     /// Returns true if systemd converts the share back to the same values: it accepts no half percents, no period
     /// without a quota, and no period below a millisecond or above a second.
     fn survives(&self) -> bool {
-        const MILLISECOND: u64 = 1_000;
-        const DEFAULT_PERIOD: u64 = 100_000;
-        let period = self.period.unwrap_or(DEFAULT_PERIOD);
-        let Some(share) = self.share() else { return period == DEFAULT_PERIOD };
-        let quota = u128::from(share) * u128::from(period) / u128::from(SECOND);
-        share % QUOTA_STEP == 0
-            && (MILLISECOND..=SECOND).contains(&period)
-            && quota >= u128::from(MILLISECOND)
-            && i128::try_from(quota).ok() == self.quota.map(i128::from)
+        const MILLISECOND: i64 = 1_000;
+        if self.share().is_none() {
+            return self.period() == Self::default().period();
+        }
+        let periods = MILLISECOND.unsigned_abs()..=SECOND;
+        periods.contains(&self.period())
+            && self.quota.is_some_and(|quota| quota >= MILLISECOND)
+            && self.kept() == self.quota
     }
 
     fn properties(&self) -> Vec<Property> {
@@ -149,7 +178,6 @@ impl Quota {
         }
         if self.quota.is_some() || self.period.is_some() {
             let share = self.share().unwrap_or(u64::MAX);
-            let share = share.checked_next_multiple_of(QUOTA_STEP).unwrap_or(u64::MAX);
             properties.push(Property::new("CPUQuotaPerSecUSec", share));
         }
         properties
@@ -220,6 +248,25 @@ mod tests {
             quota(json!({"quota": i64::MAX, "period": 1})),
             "CPUQuotaPeriodUSec=1 CPUQuotaPerSecUSec=infinity"
         );
+    }
+
+    #[test]
+    fn files_get_the_quota_that_systemd_keeps() {
+        let of = |cpu: serde_json::Value| {
+            let resources = serde_json::from_value(json!({ "cpu": cpu })).unwrap();
+            let writes = plan::limits(Version::V2, &kept(&resources)).unwrap();
+            assert!(!writes.iter().any(disagrees), "{cpu}");
+            writes.iter().map(|write| write.value.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(json!({"quota": 500_000, "period": 900_000})), ["504000 900000"]);
+        assert_eq!(of(json!({"quota": 12_345})), ["13000 100000"]);
+        assert_eq!(of(json!({"quota": 50_000, "period": 100_000})), ["50000 100000"]);
+        assert_eq!(of(json!({"quota": 3333, "period": 33_333})), ["3333 33333"]);
+        assert_eq!(of(json!({"quota": -1})), ["max 100000"]);
+        assert!(of(json!({"quota": 0, "period": 0})).is_empty());
+        let most = json!({"cpu": {"quota": i64::MAX, "period": 1}});
+        let most: LinuxResources = serde_json::from_value(most).unwrap();
+        assert_eq!(kept(&most), most);
     }
 
     #[test]

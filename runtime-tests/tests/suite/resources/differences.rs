@@ -43,6 +43,16 @@ const KNOWN: &[Known] = &[
                  1024, of which the kernel's default, 100, is meant",
     },
     Known {
+        until: (1, 4, 0),
+        applies: |seen| {
+            let quota = |text: &str| text.split(' ').next().and_then(|q| q.parse::<i64>().ok());
+            let file = seen.file == "cpu.max" || seen.file.ends_with("cpu.cfs_quota_us");
+            let (theirs, ours) = (quota(seen.theirs), quota(seen.ours));
+            file && seen.row.all("quota").any(|q| Some(q) == theirs) && theirs < ours
+        },
+        reason: "a quota of fractions of a percent was in the file until systemd wrote its own",
+    },
+    Known {
         until: (1, 2, 0),
         applies: |seen| seen.row.all("idle").next().is_some() && seen.file.contains("cpu."),
         reason: "cpu.idle was not known",

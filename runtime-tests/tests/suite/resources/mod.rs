@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runtime_tests::{Container, Runtime, User, View, host, in_each_view, skip};
+use serde_json::json;
 
 use table::Row;
 
@@ -296,6 +297,29 @@ fn rootless_by_systemd() {
     in_each_view(|view| {
         if view.is_v2() && systemd_runs() && User::of_systemd(false).is_some() {
             compare_all(view, Driver::RootlessSystemd, sample());
+        }
+    });
+}
+
+/// systemd keeps whole percents, so that another quota would change with the next property that is set.
+#[test]
+fn the_quota_is_the_one_that_systemd_keeps() {
+    in_each_view(|view| {
+        if !systemd_runs() || !has(view, "cpu") {
+            return;
+        }
+        let row = Row {
+            name: "a fraction of a percent",
+            needs: &["cpu"],
+            create: json!({"cpu": {"quota": 500_000, "period": 900_000}}),
+            update: json!({"cpu": {"quota": 12_345, "period": 100_000}}),
+        };
+        let ours = outcome(Runtime::under_test(), view, Driver::Systemd, (0, &row), |_, _| true);
+        for (settings, expected) in ours.into_iter().zip(["504000", "13000"]) {
+            let settings = settings.expect("limits that are taken");
+            let is_quota = |file: &str| file == "cpu.max" || file.ends_with("cpu.cfs_quota_us");
+            let quota = settings.iter().find(|(file, _)| is_quota(file)).expect("a quota").1;
+            assert_eq!(quota.split(' ').next(), Some(expected), "{settings:?}");
         }
     });
 }
