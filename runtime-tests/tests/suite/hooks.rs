@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Container, in_each_view, on_the_host};
+use runtime_tests::container::wait_until;
+use runtime_tests::{Container, in_each_view, on_the_host, skip};
 use serde_json::{Value, json};
 
 /// All hooks append a line to one file, which those in the container reach as `/hooks/log`.
@@ -98,7 +100,7 @@ fn hooks_run_in_their_namespaces_in_order() {
         assert_eq!(names(&c), expected);
         let pid = c.pid();
         c.start();
-        runtime_tests::container::wait_until("the program", || {
+        wait_until("the program", || {
             fs::read_to_string(c.path("hooks/program")).is_ok_and(|text| !text.is_empty())
         });
         let namespace = |pid: &str| {
@@ -168,6 +170,40 @@ fn failed_hook_fails_the_create() {
             c.run_call(&[]).output().exits(1).says("exit status 7");
             c.leaves_nothing();
         }
+    });
+}
+
+/// A process that no list of the container's processes shows, in one v1 hierarchy alone, keeps the cgroup.
+#[test]
+fn a_failed_create_keeps_the_state_of_a_cgroup_that_it_cannot_remove() {
+    on_the_host(|view| {
+        let c = Container::new(view);
+        if !Path::new("/sys/fs/cgroup/cpuacct").exists() {
+            return skip::inapplicable("no hierarchy of cgroup v1");
+        }
+        if !c.runtime.only_aril("other runtimes leave the cgroup without a record") {
+            return;
+        }
+        let (cgroup, pid_file) = (c.cgroup("cpuacct"), c.path("pid"));
+        let script = format!(
+            "sleep 1000 > /dev/null 2>&1 & echo $! > {}/cgroup.procs && echo $! > {}; exit 1",
+            cgroup.display(),
+            pid_file.display()
+        );
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        let c = with_hook(c, "createRuntime", &hook);
+        let out = c.create_call(&[]).output();
+        let sleeper = fs::read_to_string(&pid_file).expect("the sleeper's pid");
+        let sleeper = Pid::from_raw(sleeper.trim().parse().expect("a number"));
+        let kept = c.root.join(&c.id).is_dir();
+        kill(sleeper, Signal::SIGKILL).expect("the sleeper still runs");
+        out.exits(1)
+            .says("undo what create did: unable to remove container's cgroup")
+            .says("hook #0");
+        assert!(kept, "the state directory is gone, and with it the record of the cgroup");
+        wait_until("the sleeper's end", || !Path::new(&format!("/proc/{sleeper}")).exists());
+        c.delete_by_force().ok();
+        c.leaves_nothing();
     });
 }
 
@@ -273,7 +309,7 @@ fn poststop_hooks_follow_a_create_that_fails() {
         for kind in ["prestart", "createRuntime", "createContainer"] {
             let c = Container::new(view).sleeper();
             if c.runtime.name == "crun" {
-                return runtime_tests::skip::inapplicable("crun runs no poststop hook then");
+                return skip::inapplicable("crun runs no poststop hook then");
             }
             let told = c.path("told");
             let hooks = json!({kind: [{"path": "/bin/false"}], "poststop": [telling(&told)]});
@@ -305,7 +341,7 @@ fn poststop_hooks_follow_a_create_that_is_killed() {
         let c = c.edit(|spec| spec["hooks"] = hooks);
         let creating = c.create_call(&[]).spawn();
         let read = || fs::read_to_string(&begun).unwrap_or_default();
-        runtime_tests::container::wait_until("the hook", || read().ends_with('\n'));
+        wait_until("the hook", || read().ends_with('\n'));
         creating.signal(Signal::SIGKILL);
         creating.wait();
         kill(Pid::from_raw(read().trim().parse().expect("a pid")), Signal::SIGKILL).expect("kill");
