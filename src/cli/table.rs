@@ -407,7 +407,8 @@ fn help_flag() -> Arg {
 }
 
 fn regex_flag() -> Arg {
-    switch("regex", "Take the id for a regular expression: all containers that match").short('r')
+    switch("regex", "Treat the id as a regular expression and act on all containers that match")
+        .short('r')
 }
 
 fn bundle_flag() -> Arg {

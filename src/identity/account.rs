@@ -159,7 +159,7 @@ fn id(fields: &[&str], at: usize, name: &str, file: &str) -> Result<u32> {
 
 fn missing(kind: &str, name: &str, file: &str) -> Error {
     Error::config(format!("no {kind} {name:?} in {file} of the image"))
-        .hint("use a number, which needs no entry")
+        .hint("use a numeric ID, which is not looked up in the image")
 }
 
 /// Checks for `runtime-tests/fuzz/` that a number is that user, independent of the files.

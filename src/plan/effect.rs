@@ -15,7 +15,7 @@ use crate::rootfs::overlay::Overlay;
 use crate::volume::MountedVolume;
 use crate::{cgroup, limits};
 
-/// Time of an effect in the course of a create.
+/// Point in a create at which an effect is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Before the record of intent, which has the result.

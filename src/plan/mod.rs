@@ -99,7 +99,7 @@ pub struct Script {
     pub program: Program,
     /// Number of descriptors above 2 that the program gets.
     pub passed: PassedDescriptors,
-    /// Receiver of the terminal, if there is one.
+    /// Terminal of the program, and the socket or process that gets its master. `None` without a terminal.
     pub console: Option<console::Plan>,
     /// Resource limits that the parent sets. [`Step::Rlimits`] has them, too.
     pub rlimits: Vec<Rlimit>,
