@@ -276,7 +276,7 @@ fn poststop_hook_that_fails_leaves_nothing() {
 }
 
 /// That writes what it is told.
-fn telling(file: &std::path::Path) -> Value {
+fn telling(file: &Path) -> Value {
     json!({"path": "/bin/sh", "args": ["sh", "-c", format!("cat > {}", file.display())]})
 }
 
