@@ -78,6 +78,7 @@ impl Host {
                 joins_host_network: false,
                 joined_maps: Some(Maps { uid: mapping.clone(), gid: mapping }),
                 joined_denies_setgroups: rootless,
+                opened_network: None,
             },
             process: ProcessFacts {
                 security: SecurityModules { apparmor: true, selinux: true },
@@ -155,7 +156,7 @@ fn options(bundle: PathBuf) -> Options {
         bundle,
         state_directory: "/run/aril/fuzzed".into(),
         host_mounts: true,
-        fill: Vec::new(),
+        volumes: Vec::new(),
         no_pivot: false,
         new_keyring: true,
         init: false,
