@@ -269,16 +269,13 @@ fn a_kept_upper_keeps_its_limit() {
             aril run --bundle . $ID | sed 's/^[0-9]\{6,7\}$/full/'
             aril run --bundle . --upper ./disk/kept/:2m $ID | sed 's/^[0-9]\{7\}$/more/'
             mkdir -p disk/old/upper/file disk/mine
-            aril run --bundle . --upper ./disk/old/:1m $ID 2>&1 | grep -o 'would not be counted'
+            aril run --bundle . --upper ./disk/old/:1m $ID 2>&1 | grep -o 'would not count'
             lsattr -pd disk/kept disk/mine | tr -s ' ' | cut -d ' ' -f 2
             chattr -p 7 disk/mine && chattr +P disk/mine
-            aril run --bundle . --upper ./disk/mine/:1m $ID 2>&1 | grep -o 'of the file system.s project 7'
+            aril run --bundle . --upper ./disk/mine/:1m $ID 2>&1 | grep -o 'project 7 of the file system'
             ls -A disk/state"#;
         let Some(seen) = on_a_disk(&c, "prjquota", script) else { return };
-        assert_eq!(
-            seen,
-            "full\n1\nmore\n2\nwould not be counted\n0\n0\nof the file system's project 7\n"
-        );
+        assert_eq!(seen, "full\n1\nmore\n2\nwould not count\n0\n0\nproject 7 of the file system\n");
         c.leaves_nothing();
     });
 }
