@@ -78,8 +78,8 @@ test: test-tools binaries bundle ## format, lints and all tests, as root, on any
 	WHOLE_TABLE=1 $(CARGO) test --workspace --locked --no-fail-fast --test '*' $(TOOLS:%=--bin %) -- --show-output
 	@$(MAKE) --no-print-directory test-engines vm-part
 
-test-engines: binaries test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (CONTAINERD=DIR for another than Debian's)
-	PATH="$(if $(CONTAINERD),$(abspath $(CONTAINERD)):)$$PATH" ENGINES=1 $(CARGO) test --locked --package runtime-tests --test engines -- $(TESTS)
+test-engines: binaries test-tools ## Docker, containerd, Kubernetes' interface and Podman on it, privately (CONTAINERD=DIR for another than Debian's, CRIO=DIR for CRI-O)
+	PATH="$(subst : /,:/,$(foreach dir,$(CONTAINERD) $(CRIO),$(abspath $(dir)):))$$PATH" ENGINES=1 $(CARGO) test --locked --package runtime-tests --test engines -- $(TESTS)
 
 fresh: ## what README.md promises, on a new Debian 12 and a new Debian 13 in namespaces (RELEASES=trixie for one)
 	runtime-tests/fresh.sh $(RELEASES)

@@ -18,10 +18,11 @@ use super::{
 /// Of a process ID namespace: that of the container `target_id`.
 const TARGET: u64 = 3;
 
-/// All that a container sees of its surroundings, but names that are different each time, and three mounts:
+/// All that a container sees of its surroundings, but names that are different each time, and some mounts:
 ///
 /// - Before 1.2, runc does not clear the flags of /dev/shm, a bind mount, that the option `rw` clears.
 /// - runc leaves the tmpfs of a read-only cgroup mount writable (cgroup v1).
+/// - In a user namespace, runc binds the host's device nodes, Aril nodes of a tmpfs that is nosuid and noexec.
 /// - containerd maps the owners of the pod's files in their mounts, our shim in the files.
 const LOOK: &str = "cat /proc/self/uid_map /proc/self/gid_map; grep -E '^(Cap|Seccomp|NoNew|Groups)' /proc/self/status; \
     ls /dev /sys/class/net; cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj; \
@@ -29,7 +30,8 @@ const LOOK: &str = "cat /proc/self/uid_map /proc/self/gid_map; grep -E '^(Cap|Se
     touch /file && stat -c '%u %g' /file; chown 8:9 /file && stat -c '%u %g' /file; \
     busybox mount -t tmpfs none /tmp 2>&1; busybox umount /tmp 2>&1; \
     for file in /sys/kernel/notes /proc/sys/kernel/domainname /proc/kcore; do [ -w $file ] && echo writable $file; done; \
-    cut -d ' ' -f 5,6 /proc/self/mountinfo | grep -v -e '^/ ' -e '^/dev/shm ' -e '^/sys/fs/cgroup ' | \
+    cut -d ' ' -f 5,6 /proc/self/mountinfo | grep -v -e '^/ ' -e '^/dev/shm ' -e '^/sys/fs/cgroup ' \
+    -e '^/dev/full ' -e '^/dev/null ' -e '^/dev/random ' -e '^/dev/tty ' -e '^/dev/urandom ' -e '^/dev/zero ' | \
     sed 's/,idmapped//' | sort";
 
 #[test]
@@ -91,11 +93,12 @@ fn user_namespace_without_a_pause_process() {
     }
 }
 
-/// In containerd and in the runc that the pods are compared with.
+/// In containerd, and in the runc that the pods are compared with.
 fn has_user_namespaces() -> bool {
-    if !is_version_2("user namespaces of pods") {
-        return false;
-    }
+    is_version_2("user namespaces of pods") && runc_has_id_maps()
+}
+
+pub fn runc_has_id_maps() -> bool {
     let features = Command::new("runc").arg("features").output();
     let features = features.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
     let has = features.is_ok_and(|text| text.contains("\"idmap\""));
@@ -105,7 +108,7 @@ fn has_user_namespaces() -> bool {
     has
 }
 
-fn of_kind(name: &str, kind: Kind, page: Page) {
+pub fn of_kind(name: &str, kind: Kind, page: Page) {
     if !is_prepared() {
         return;
     }
@@ -152,7 +155,7 @@ fn ephemeral_container_without_a_pause_process() {
 }
 
 /// `kubectl debug --target`: in the process ID namespace of another container of the pod.
-fn joins_another(name: &str, page: Page) {
+pub fn joins_another(name: &str, page: Page) {
     if !is_prepared() {
         return;
     }
@@ -191,27 +194,27 @@ fn joins_another(name: &str, page: Page) {
 
 #[test]
 fn later() {
-    changes("cri::kinds::later", OUR_SHIM);
+    changes("cri::kinds::later", OUR_SHIM, SHARED);
 }
 
 #[test]
 fn later_under_runcs_shim() {
-    changes("cri::kinds::later_under_runcs_shim", RUNCS_SHIM);
+    changes("cri::kinds::later_under_runcs_shim", RUNCS_SHIM, SHARED);
 }
 
 #[test]
 fn later_without_a_pause_process() {
     if has_sandboxes() {
-        changes("cri::kinds::later_without_a_pause_process", NO_PAUSE);
+        changes("cri::kinds::later_without_a_pause_process", NO_PAUSE, SHARED);
     }
 }
 
 /// Limits changed in place, hooks that outlast a grace period, ends while the daemon is away.
-fn changes(name: &str, page: Page) {
+pub fn changes(name: &str, page: Page, pids: u64) {
     if !is_prepared() {
         return;
     }
-    with_kubelet(name, page, SHARED, |kubelet, daemon| {
+    with_kubelet(name, page, pids, |kubelet, daemon| {
         let id = kubelet.pod("pod");
         let pod = ("pod", id.as_str());
         resizes(kubelet, pod);
