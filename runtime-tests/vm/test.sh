@@ -8,7 +8,7 @@ set -euo pipefail
 : "${RUNTIME:?is the binary under test: see make vm-test}"
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-export VM_KERNEL=${VM_KERNEL:-6.12} VM_TIMEOUT=${VM_TIMEOUT:-2400}
+export VM_KERNEL=${VM_KERNEL:-6.12} VM_TIMEOUT=${VM_TIMEOUT:-5400}
 
 target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 export VM_OUT=$target/vm/$VM_KERNEL

@@ -22,7 +22,7 @@ VM_PART := cgroup:: resources:: load:: pause:: events:: overlay::on_a_disk overl
 
 .PHONY: vm-part
 vm-part: binaries ## the part of vm-test that needs such a host: make test has it
-	@VM_KERNEL=6.12 VM_TIMEOUT=$${VM_TIMEOUT:-1800} $(VM)/test.sh $(VM_PART) || [ $$? = 77 ]
+	@VM_KERNEL=6.12 VM_TIMEOUT=$${VM_TIMEOUT:-5400} $(VM)/test.sh $(VM_PART) || [ $$? = 77 ]
 
 # AppArmor and SELinux are alternatives: a machine of its own, whose cache is beside the other's.
 .PHONY: vm-selinux

@@ -278,7 +278,7 @@ fn many_containers_leave_their_parent_as_it_was() {
             id = c.id
         );
         let before = stat();
-        c.call([] as [&str; 0]).in_shell(&script).patient(Duration::from_secs(300)).ok();
+        c.call([] as [&str; 0]).in_shell(&script).patient(Duration::from_secs(1800)).ok();
         // The kernel lets go of the last ones when it has time for it.
         wait_until("the dying", || stat() == before);
         assert_eq!(stat(), (0, before.1));
